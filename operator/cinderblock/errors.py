@@ -8,10 +8,16 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     CinderblockError
     ├── PermanentError            a retry cannot help
     │   ├── InvalidInput          the request itself is wrong
+    │   │   └── WrongRegion       requests are signed for another region than the container's
     │   ├── NotFound              something that the request names does not exist
     │   ├── Conflict              an object belongs to somebody else, or changed meanwhile
     │   │   └── AlreadyExists     an object of the same name exists
     │   ├── AccessDenied          the credentials are wrong or not sufficient
+    │   │   ├── CredentialsExpired  temporary credentials have expired
+    │   │   └── ClockSkewed       the clock of this machine differs too much from the server's
+    │   ├── ObjectLocked          the store keeps an object from being deleted or replaced
+    │   ├── ObjectArchived        an object is in an archive, and cannot be read at once
+    │   ├── TooLarge              an object, a request or an answer exceeds a limit of its reader
     │   ├── KeyUnavailable        the encryption key of the data is missing
     │   ├── IntegrityError        stored bytes differ from the bytes that were written
     │   │   ├── ForeignManifest   a manifest belongs to another backup
@@ -23,12 +29,17 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     │   └── SourceError           the volume cannot be read
     └── TransientError            a retry may help
         ├── StoreUnreachable      the S3 endpoint does not answer, answers 5xx or throttles, or another server answers
+        │   ├── StoreThrottled    the S3 endpoint asks for fewer requests
+        │   └── StoreTooSlow      the S3 endpoint answers, but a call has used up its time
         ├── KubeUnavailable       the API server does not answer, answers 5xx or throttles
         ├── NotLeading            another process may hold the Lease, so this one must not write
         └── SourceChanging        files change faster than they can be read
 """
 
 from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
 
 from cinderblock.reasons import AnyReason, Reason
 
@@ -39,11 +50,13 @@ class CinderblockError(Exception):
     """Base of the tree.
 
     Attributes:
-        reason: stable CamelCase word; without a more specific one, the name of the class or of its nearest base.
+        reason: stable CamelCase word; without a more specific one, ``default_reason`` or the name of the class or of
+            its nearest base.
         message: one sentence for a person, free of secrets.
     """
 
     permanent = True
+    default_reason: ClassVar[Reason | None] = None
 
     def __init__(self, message: str, *, reason: AnyReason | None = None) -> None:
         super().__init__(message)
@@ -52,8 +65,9 @@ class CinderblockError(Exception):
 
 
 def _default_reason(kind: type[CinderblockError]) -> Reason:
-    """Return the reason that the class or its nearest base is named after; Unexpected if there is none."""
-    return next((Reason(base.__name__) for base in kind.__mro__ if base.__name__ in _REASONS), Reason.UNEXPECTED)
+    """Return the reason of the class, or the one that it or its nearest base is named after; otherwise Unexpected."""
+    named = (Reason(base.__name__) for base in kind.__mro__ if base.__name__ in _REASONS)
+    return kind.default_reason or next(named, Reason.UNEXPECTED)
 
 
 class PermanentError(CinderblockError):
@@ -68,6 +82,10 @@ class TransientError(CinderblockError):
 
 class InvalidInput(PermanentError):
     """The request itself is wrong."""
+
+
+class WrongRegion(InvalidInput):
+    """Requests are signed for another region than the container's."""
 
 
 class NotFound(PermanentError):
@@ -116,6 +134,35 @@ class ReferencesUnknown(PermanentError):
 
 class AccessDenied(PermanentError):
     """The credentials are wrong or not sufficient."""
+
+
+class CredentialsExpired(AccessDenied):
+    """Temporary credentials have expired."""
+
+
+class ClockSkewed(AccessDenied):
+    """The clock of this machine differs too much from the server's."""
+
+
+class ObjectLocked(PermanentError):
+    """The store keeps an object from being deleted or replaced: a retention period or a legal hold.
+
+    Attributes:
+        until: when the retention period ends, if the store tells; None for a legal hold.
+    """
+
+    default_reason = Reason.LOCKED
+    until: datetime | None = None
+
+
+class ObjectArchived(PermanentError):
+    """An object is in an archive, and cannot be read before it is retrieved from there."""
+
+    default_reason = Reason.ARCHIVED
+
+
+class TooLarge(PermanentError):
+    """An object, a request or an answer exceeds a limit of its reader."""
 
 
 class KeyUnavailable(PermanentError):
@@ -170,6 +217,16 @@ class StoreUnreachable(TransientError):
 
     retry_after: float | None = None
     is_of_another: bool = False
+
+
+class StoreThrottled(StoreUnreachable):
+    """The S3 endpoint asks for fewer requests."""
+
+    default_reason = Reason.THROTTLED
+
+
+class StoreTooSlow(StoreUnreachable):
+    """The S3 endpoint answers, but a call has used up its time."""
 
 
 class KubeUnavailable(TransientError):

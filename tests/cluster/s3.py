@@ -28,11 +28,12 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def running(*options: str) -> Iterator[S3Server]:
+def running(*options: str, keeps_versions: bool = False) -> Iterator[S3Server]:
     """Run an S3 server on a free port until the block ends, with credentials of its own.
 
     Args:
         options: of versitygw, besides ours.
+        keeps_versions: whether buckets can have versioning.
 
     Raises ClusterError if it does not start.
     """
@@ -43,9 +44,12 @@ def running(*options: str) -> Iterator[S3Server]:
         objects = programs.directory / "objects"
         objects.mkdir()
         command = (str(binary), f"--port={_ADDRESS}:{port}", f"--region={REGION}", "--quiet", *options)
+        versions = programs.directory / "versions"
+        versions.mkdir()
+        backend = ("posix", *((f"--versioning-dir={versions}",) if keeps_versions else ()), str(objects))
         # Not in the command line, where every user of this machine could read them.
         credentials = {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
-        programs.start(Program("versitygw", (*command, "posix", str(objects)), credentials))
+        programs.start(Program("versitygw", (*command, *backend), credentials))
         programs.wait("versitygw", lambda: _answers(port), 20)
         yield S3Server(f"http://{_ADDRESS}:{port}", REGION, access_key, secret_key, objects)
 

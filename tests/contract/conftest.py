@@ -1,6 +1,7 @@
 """Every store and every wrapper, each with an empty container, under one fixture: `store`.
 
-Nothing is faked: S3 is a real server on this machine. Only the wrappers' clocks are not exercised here.
+S3 is a real server on this machine, and a stub that follows AWS where that server is lenient. Only the wrappers' clocks
+are not exercised here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,6 +25,7 @@ from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retrying import RetryingStore
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
+from tests.support.store.aws.server import CREDENTIALS, AwsStub, aws_stub
 from tests.support.store.faults import FaultyStore
 
 GIB = 1024**3
@@ -49,9 +54,37 @@ def _opened(server: S3Server) -> ObjectStore:
     return open_store(server.location(_container(), create_container=True, prefix="prefix"), server.credentials)
 
 
+def _on_stub(server: AwsStub, **rules: Any) -> ObjectStore:
+    name = _container()
+    server.add_bucket(name, **rules)
+    return S3Store(server.location(name), CREDENTIALS)
+
+
+def _versioned(server: S3Server, *, lock: bool = False) -> ObjectStore:
+    store = S3Store(server.location(_container()), server.credentials)
+    client, container = store._client, store._container
+    client.create_bucket(Bucket=container, ObjectLockEnabledForBucket=lock)
+    if not lock:
+        client.put_bucket_versioning(Bucket=container, VersioningConfiguration={"Status": "Enabled"})
+    return store
+
+
+LOCK = {"lock": True, "default": ("COMPLIANCE", timedelta(days=1))}
+ON_A_STUB: dict[str, Callable[[AwsStub], ObjectStore]] = {
+    "aws": _on_stub,
+    "aws with a default retention": partial(_on_stub, **LOCK),
+}
+ON_A_VERSIONED_SERVER: dict[str, Callable[[S3Server], ObjectStore]] = {
+    "s3 with versions": _versioned,
+    "s3 with versions and locks": partial(_versioned, lock=True),
+}
 ON_A_SERVER: dict[str, Callable[[S3Server], ObjectStore]] = {"s3": _s3, "limited": _limited, "opened": _opened}
 
-STORES = [*IN_MEMORY, *(pytest.param(name, marks=pytest.mark.integration) for name in ON_A_SERVER)]
+STORES = [
+    *IN_MEMORY,
+    *ON_A_STUB,
+    *(pytest.param(name, marks=pytest.mark.integration) for name in (*ON_A_SERVER, *ON_A_VERSIONED_SERVER)),
+]
 
 
 def _container() -> str:
@@ -65,14 +98,37 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def versioned_server() -> Iterator[S3Server]:
+    """Run an empty S3 server whose buckets can have versioning."""
+    with s3_server(keeps_versions=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stub() -> Iterator[AwsStub]:
+    """Run a server with the rules of AWS."""
+    with aws_stub() as running:
+        yield running
+
+
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     """Return a store with an empty container."""
-    make = IN_MEMORY.get(request.param)
-    made = make() if make else ON_A_SERVER[request.param](request.getfixturevalue("server"))
-    with closing(made) as opened:
+    with closing(_made(request)) as opened:
         opened.check()
         yield opened
+
+
+def _made(request: pytest.FixtureRequest) -> ObjectStore:
+    name = request.param
+    if name in IN_MEMORY:
+        return IN_MEMORY[name]()
+    if name in ON_A_STUB:
+        return ON_A_STUB[name](request.getfixturevalue("stub"))
+    if name in ON_A_SERVER:
+        return ON_A_SERVER[name](request.getfixturevalue("server"))
+    return ON_A_VERSIONED_SERVER[name](request.getfixturevalue("versioned_server"))
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,11 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(certificate: Path | None = None, key: Path | None = None) -> Iterator[S3Server]:
+def s3_server(
+    certificate: Path | None = None, key: Path | None = None, *, keeps_versions: bool = False
+) -> Iterator[S3Server]:
     """Run an empty server that keeps connections open. With a certificate and its key it uses TLS."""
     tls = (f"--cert={certificate}", f"--key={key}") if certificate else ()
-    with s3.running("--keep-alive", *tls) as server:
+    with s3.running("--keep-alive", *tls, keeps_versions=keeps_versions) as server:
         url = server.url.replace("http:", "https:") if tls else server.url
         yield S3Server(url, S3Credentials(server.access_key, server.secret_key))

@@ -22,12 +22,15 @@ from cinderblock.errors import CinderblockError, ContainerNotFound, NotFound, Pe
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
+from cinderblock.lifecycle.store.container_rules import LifecycleRule
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import INTERNAL_REASONS
 from tests.support.mover.backups import KEYS, key_ring
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE, Move
 from tests.support.simulation.simulation import Simulation
+from tests.support.store.aws.bucket import Bucket
+from tests.support.store.aws.bucket_store import BucketStore
 
 Scenario = Callable[[Simulation], None]
 HELD = "example.org/held"
@@ -51,11 +54,20 @@ ROOMS = {
     Reason.CONTAINER_NOT_FOUND: "store",
     Reason.NOT_FOUND: "store",
     Reason.NOT_S3: "store",
+    Reason.NOT_SUPPORTED: "store",
     Reason.NOT_TLS: "store",
     Reason.SECRET_INCOMPLETE: "store",
     Reason.STORE_FULL: "store",
     Reason.STORE_REFUSES: "store",
     Reason.STORE_UNREACHABLE: "store",
+    Reason.STORE_TOO_SLOW: "store",
+    Reason.THROTTLED: "store",
+    Reason.WRONG_REGION: "store",
+    Reason.CREDENTIALS_EXPIRED: "store",
+    Reason.CLOCK_SKEWED: "store",
+    Reason.ARCHIVED: "store",
+    Reason.TOO_LARGE: "store",
+    Reason.LOCKED: "store",
     Reason.SECRET_NOT_FOUND: "controller",
     Reason.FOREIGN_MANIFEST: "format",
     Reason.INTEGRITY_ERROR: "format",
@@ -535,6 +547,28 @@ def cannot_read_all(simulation: Simulation) -> None:
     a_backup(simulation, unreadable="Skip")
 
 
+def bucket_has(*rules: LifecycleRule, **bucket: Any) -> Scenario:
+    """Keep backups in a bucket with these rules, and delete one."""
+
+    def scenario(simulation: Simulation) -> None:
+        store = BucketStore(Bucket(lambda: simulation.now, **bucket))
+        store.kept.rules = rules
+        simulation.cluster.store = store
+        deletes(simulation)
+
+    return scenario
+
+
+def server_knows_no_rules(simulation: Simulation) -> None:
+    store = BucketStore(Bucket(lambda: simulation.now))
+    refusal = PermanentError("the server does not support it", reason="NotSupported")
+    store.kept.errors = dict.fromkeys(("versioning", "object_lock", "lifecycle"), refusal)
+    simulation.cluster.store = store
+    a_backup(simulation)
+
+
+RETENTION = ("COMPLIANCE", timedelta(days=7))
+
 SCENARIOS: dict[str, Scenario] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -543,12 +577,31 @@ SCENARIOS: dict[str, Scenario] = {
     "BackupInUse": deletes_while_it_is_restored,
     "BackupNotAvailable": restores_a_failed_one,
     "BackupNotFound": restores_nothing,
+    "BackupsArchived": bucket_has(LifecycleRule("cold", archives="to GLACIER 30 days after they were written")),
+    "BackupsExpire": bucket_has(LifecycleRule("old", expires="90 days after they were written")),
+    "DefaultRetention": bucket_has(versioning="Enabled", has_lock=True, default=RETENTION),
+    "Hidden": bucket_has(versioning="Enabled"),
+    "NoHarmfulRule": accepts_and_ends,
+    "NoObjectLock": accepts_and_ends,
+    "NotSupported": server_knows_no_rules,
+    "ObjectLockEnabled": bucket_has(versioning="Enabled", has_lock=True),
+    "Unversioned": accepts_and_ends,
+    "VersionsExpire": bucket_has(LifecycleRule("versions", version_days=7), versioning="Enabled"),
+    "VersionsKept": bucket_has(versioning="Enabled"),
     "ChangeMissed": finds_what_stamps_hid,
     "Cancelled": cancels_a_restore,
     "Cancelling": cancels_a_restore,
     "CertificateNotTrusted": store_says(PermanentError("of an unknown authority", reason="CertificateNotTrusted")),
     "ChildrenRemain": deletes_with_a_child_that_hangs,
     "Conflict": mover_says("Conflict"),
+    "Archived": store_says(errors.ObjectArchived("the object is in an archive")),
+    "ClockSkewed": store_says(errors.ClockSkewed("the clocks differ")),
+    "CredentialsExpired": store_says(errors.CredentialsExpired("the session token has expired")),
+    "Locked": bucket_has(has_lock=True, default=RETENTION),
+    "StoreTooSlow": store_says(errors.StoreTooSlow("the call took too long")),
+    "Throttled": store_says(errors.StoreThrottled("slow down")),
+    "TooLarge": store_says(errors.TooLarge("the answer is too long")),
+    "WrongRegion": store_says(errors.WrongRegion("another region")),
     "ContainerNotFound": store_says(ContainerNotFound("there is no container")),
     "DataLeft": leaves_data,
     "Deleted": deletes,

@@ -19,8 +19,13 @@ KINDS = [
     if isinstance(kind, type) and issubclass(kind, CinderblockError) and kind not in BASES
 ]
 
-OTHER_REASONS = {errors.BackupNeeded: Reason.HAS_DEPENDENT_BACKUPS}
-"""Errors whose reason was released before they had a class of their own."""
+OTHER_REASONS = {
+    errors.BackupNeeded: Reason.HAS_DEPENDENT_BACKUPS,
+    errors.ObjectArchived: Reason.ARCHIVED,
+    errors.ObjectLocked: Reason.LOCKED,
+    errors.StoreThrottled: Reason.THROTTLED,
+}
+"""Errors whose reason is another word than the name of their class."""
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -90,7 +90,7 @@ containers:
       - {name: tmp, mountPath: /tmp}
 volumes:
   - name: tmp
-    emptyDir: {}
+    emptyDir: {sizeLimit: 64Mi}
 {{- with include "cinderblock.scheduling" .context | trim }}
 {{ . }}
 {{- end }}

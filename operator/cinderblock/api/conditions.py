@@ -27,6 +27,12 @@ class ConditionType(StrEnum):
     """False if an earlier release made the backup, and the operator could not record its pins yet."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True if a store with an encryption Secret holds backups that are not encrypted."""
+    VERSIONED = "Versioned"
+    """True if the container of a store keeps versions of deleted objects."""
+    OBJECT_LOCK = "ObjectLock"
+    """True if the container of a store has Object Lock."""
+    HARMFUL_LIFECYCLE = "HarmfulLifecycle"
+    """True if lifecycle rules of the container remove or archive objects of backups."""
 
 
 class Condition(Model):

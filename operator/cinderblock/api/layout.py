@@ -49,7 +49,11 @@ def recorded_ids(key: str) -> tuple[str, str]:
     return volume_uid, name.removesuffix(".manifest")
 
 
+def pack_root(prefix: str) -> str:
+    """Return the prefix of all packs of a store."""
+    return f"{prefix}/packs/" if prefix else "packs/"
+
+
 def pack_prefix(prefix: str, volume_uid: str, backup_uid: str) -> str:
     """Return the prefix of all packs of a backup, with a slash at its end."""
-    root = f"{prefix}/packs/" if prefix else "packs/"
-    return f"{root}{volume_uid}/{backup_uid}/"
+    return f"{pack_root(prefix)}{volume_uid}/{backup_uid}/"

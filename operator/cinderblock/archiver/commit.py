@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -11,7 +12,7 @@ from cinderblock.api.layout import pack_prefix
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, ObjectNotFound, TransientError
+from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, ObjectLocked, ObjectNotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
@@ -22,6 +23,8 @@ from cinderblock.format.pack import PackTable
 from cinderblock.reasons import Reason
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.store.base import ObjectStore
+
+log = logging.getLogger(__name__)
 
 _CONCURRENT_LISTS: Final = 8
 """Ancestors whose packs are listed at once: after a year of daily incremental backups there may be 365 of them."""
@@ -69,7 +72,7 @@ def commit_manifest(
         )
     surplus = sorted(existing.keys() - needed.keys())
     if surplus:
-        store.delete(surplus)
+        _delete_surplus(store, surplus)
     ancestors = {} if parent is None else parent.data_keys()
     manifest = writer.finish(
         _description(task, parent),
@@ -81,6 +84,14 @@ def commit_manifest(
     )
     store.put(task.manifest, manifest)
     return writer.pins
+
+
+def _delete_surplus(store: ObjectStore, keys: list[str]) -> None:
+    """Delete objects that no reader needs. Locked ones stay with the backup, and are deleted with it."""
+    try:
+        store.delete(keys)
+    except ObjectLocked as error:
+        log.warning("Objects that the backup does not need stay until it is deleted: %s", error.message)
 
 
 def read_back(task: MoverTask, store: ObjectStore, keys: KeyRing | None, pins: Pins | None = None) -> ManifestSummary:

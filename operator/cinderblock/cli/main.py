@@ -49,6 +49,7 @@ exit codes:
   4    temporary failure: trying again can help, for example if the store did not answer or files changed too fast
   5    stored data is damaged or missing, or the key is not the one that encrypted it
   6    the backup is complete except for files that could not be read (--skip-unreadable)
+  7    the store keeps an object locked: try again when its retention has ended, or its legal hold is lifted
   130  interrupted (SIGINT)
   141  output pipe closed by the reader (SIGPIPE)
 """

@@ -18,7 +18,7 @@ from blake3 import blake3
 from cinderblock.errors import IntegrityError, UnsupportedFormat
 from cinderblock.format.compression import Encoding
 from cinderblock.format.crypto.keyring import DataKey, object_sealer
-from cinderblock.format.crypto.sealer import FORMAT_VERSION, FrameKind, Sealer, Suite, identity
+from cinderblock.format.crypto.sealer import FORMAT_VERSION, TAG_BYTES, FrameKind, Sealer, Suite, identity
 from cinderblock.format.entries import Chunk
 from cinderblock.format.hashing import DIGEST_BYTES
 from cinderblock.format.range_reader import Buffer, RangeReader
@@ -32,6 +32,8 @@ MAGIC = b"CBLKPACK"
 
 _RECORD = struct.Struct("<32sIIB")
 _TRAILER = struct.Struct("<8sHBxII32s")
+MAX_CHUNKS = 50 * CHUNKS_PER_PACK
+"""Most chunks of a pack that a reader accepts."""
 _TAIL_BYTES = 64 << 10
 """Bytes of the first read, which contains the trailer and the index of most packs."""
 _NAME = re.compile(r"([0-9a-f]{32})-([0-9]{6,10})")
@@ -201,11 +203,13 @@ def read_pack(read: RangeReader, pack: int, sealer_for: Callable[[Suite], Sealer
 
     Raises IntegrityError naming the pack; UnsupportedFormat.
     """
-    tail = read(-_TAIL_BYTES, None)
+    tail = read(-_TAIL_BYTES, _TAIL_BYTES)
     trailer = _parse_trailer(tail, label)
+    if trailer.stored > MAX_CHUNKS * _RECORD.size + TAG_BYTES:
+        raise IntegrityError(f"{label}: its index claims to have {trailer.stored} bytes")
     needed = trailer.stored + _TRAILER.size
     if needed > len(tail):
-        tail = read(-needed, None)
+        tail = read(-needed, needed)
         if len(tail) != needed:
             raise IntegrityError(f"{label}: cut short, its index is missing")
     frame = tail[-needed : -_TRAILER.size]

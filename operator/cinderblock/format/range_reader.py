@@ -9,9 +9,9 @@ from cinderblock.errors import IntegrityError
 Buffer = bytes | bytearray | memoryview
 """Bytes in memory."""
 
-RangeReader = Callable[[int, int | None], bytes]
-"""``read(start, length)`` of one object. A length of None reads to the end, and a negative start counts from the end.
-Fewer bytes are returned if the object ends earlier. Raises what the store raises; NotFound for a missing object."""
+RangeReader = Callable[[int, int], bytes]
+"""``read(start, length)`` of one object. A negative start counts from the end. Fewer bytes are returned if the object
+ends earlier, never more. Raises what the store raises; NotFound for a missing object."""
 
 
 def read_exactly(read: RangeReader, start: int, length: int, label: str) -> bytes:

@@ -9,10 +9,18 @@ from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
 from cinderblock.reasons import AnyReason
 
 LASTING: Final = frozenset(
-    {ConditionType.COMPLETE, ConditionType.PIN_REGAINED, ConditionType.PINNED, ConditionType.UNSEALED_BACKUPS}
+    {
+        ConditionType.COMPLETE,
+        ConditionType.PIN_REGAINED,
+        ConditionType.PINNED,
+        ConditionType.UNSEALED_BACKUPS,
+        ConditionType.VERSIONED,
+        ConditionType.OBJECT_LOCK,
+        ConditionType.HARMFUL_LIFECYCLE,
+    }
 )
-"""Conditions that describe stored data, not an operation. `reconciling`, `ready` and `stalled` keep them from
-``before``, because only a reconciliation that reads the manifest can determine them again."""
+"""Conditions that describe stored data and its container, not an operation. `reconciling`, `ready` and `stalled` keep
+them from ``before``, because only a reconciliation that reads the manifest or the rules can determine them again."""
 
 
 def reconciling(

@@ -31,9 +31,16 @@ EXPECTED_WAITS: Final = frozenset(
 )
 """Waits that every operation goes through, at least where there is much to do. They record no Event."""
 BENIGN_WAITS: Final = frozenset(
-    {Reason.BACKUP_IN_USE, Reason.HAS_DEPENDENT_BACKUPS, Reason.IN_USE, Reason.QUEUED, Reason.VOLUME_BUSY}
+    {
+        Reason.BACKUP_IN_USE,
+        Reason.HAS_DEPENDENT_BACKUPS,
+        Reason.IN_USE,
+        Reason.LOCKED,
+        Reason.QUEUED,
+        Reason.VOLUME_BUSY,
+    }
 )
-"""Waits for the turns of other operations. They are Events of type Normal: nothing is wrong."""
+"""Waits for the turns of other operations, and for locks. They are Events of type Normal: nothing is wrong."""
 
 
 def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...]:
@@ -46,6 +53,7 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
             recorded.append(RecordEvent("Normal" if reason in BENIGN_WAITS else "Warning", reason, new_wait.message))
     if isinstance(after, BackupStoreStatus) and new_wait is None:
         recorded += _on_store_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+        recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
     return tuple(recorded)
 
 
@@ -55,6 +63,16 @@ def _on_store_transition(before: Condition | None, after: Condition | None) -> l
         return []
     reason = parse_reason(after.reason)
     return [RecordEvent("Normal" if after.status == "True" else "Warning", reason, after.message)]
+
+
+def _on_harm(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a container whose lifecycle rules begin to destroy or archive backups."""
+    is_known = (
+        before is not None and after is not None and (before.status, before.reason) == (after.status, after.reason)
+    )
+    if after is None or after.status != "True" or is_known:
+        return []
+    return [RecordEvent("Warning", parse_reason(after.reason), after.message)]
 
 
 def _of_type(status: AnyStatus, kind: ConditionType) -> Condition | None:

@@ -20,6 +20,8 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError
+from cinderblock.lifecycle.backup.remains import Remains
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Deadlines
 
 
@@ -160,6 +162,7 @@ class ObservedBackup:
         needed_by: ids of backups whose manifests in the store list packs of this one; None: unknown, or not read.
         references_error: why it is unknown whether some backups need this one.
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
+        remains: what the container keeps of a deleted backup whose objects are gone; None: not asked.
         namespace_ending: whether the namespace is being deleted.
         policy: the operator's own settings.
     """
@@ -192,6 +195,7 @@ class ObservedBackup:
     needed_by: tuple[str, ...] | None = None
     references_error: CinderblockError | None = None
     data_present: bool | None = None
+    remains: Remains | None = None
     namespace_ending: bool = False
 
 
@@ -249,6 +253,7 @@ class ObservedStore:
         used_by: names of the VolumeBackups of its namespace that need it.
         unsealed: names of complete VolumeBackups that are not encrypted; only listed with an encryption Secret.
         more_unsealed: whether there may be more of them.
+        rules: what the container does with deleted objects; None: not asked now, or not answered.
     """
 
     store: BackupStore
@@ -256,3 +261,4 @@ class ObservedStore:
     used_by: tuple[str, ...] = ()
     unsealed: tuple[str, ...] = ()
     more_unsealed: bool = False
+    rules: ContainerRules | None = None

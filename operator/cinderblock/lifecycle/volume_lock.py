@@ -37,7 +37,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
     **dict.fromkeys(
         (
             *(Reason.NOT_S3, Reason.RECALLING, Reason.SNAPSHOT_NOT_AVAILABLE, Reason.STORE_UNREACHABLE),
-            *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED),
+            *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED, Reason.THROTTLED, Reason.STORE_TOO_SLOW),
         ),
         OperationState.HELD_UP,
     ),
@@ -57,13 +57,14 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
                 Reason.HAS_DEPENDENT_BACKUPS,
             ),
             *(Reason.READING_REFERENCES, Reason.REFERENCES_UNKNOWN, Reason.DELETING_DATA, Reason.DELETED),
-            *(Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
+            *(Reason.HIDDEN, Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
             # Actions that the API server or the store rejected, in the middle of an operation or before it.
             *(Reason.ACCESS_DENIED, Reason.ALREADY_EXISTS, Reason.CONFLICT, Reason.INVALID_INPUT),
             *(Reason.KUBE_UNAVAILABLE, Reason.NAMESPACE_TERMINATING, Reason.NOT_FOUND, Reason.NOT_LEADING),
             *(Reason.POD_SECURITY_VIOLATION, Reason.QUOTA_EXCEEDED, Reason.UNAUTHORIZED),
             *(Reason.STORE_NOT_FOUND, Reason.STORE_BEING_DELETED, Reason.STORE_FULL, Reason.STORE_REFUSES),
-            *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED),
+            *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED, Reason.LOCKED),
+            *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
             # Failures of checks, movers and stored data.
             *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),
@@ -79,6 +80,9 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
             *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
+            *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),
+            *(Reason.OBJECT_LOCK_ENABLED, Reason.DEFAULT_RETENTION, Reason.BACKUPS_EXPIRE, Reason.BACKUPS_ARCHIVED),
+            *(Reason.NO_HARMFUL_RULE, Reason.NOT_SUPPORTED),
         ),
         OperationState.WORKING,
     ),

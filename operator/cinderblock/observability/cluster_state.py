@@ -19,8 +19,8 @@ from cinderblock.reasons import Reason
 NEW: Final = "new"
 """Phase of an object that the operator has not processed yet."""
 
-USER_WAIT_REASONS: Final = frozenset({"HasDependentBackups"})
-"""Reasons of waits for a person. They may take any time, so such an operation is not pending."""
+USER_WAIT_REASONS: Final = frozenset({"HasDependentBackups", "Locked"})
+"""Reasons of waits for a person or a date. They may take any time, so such an operation is not pending."""
 
 
 class OperationKind(StrEnum):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -17,6 +18,7 @@ from cinderblock.errors import (
     NotFound,
     ObjectNotFound,
     PermanentError,
+    TooLarge,
     UnsupportedFormat,
 )
 from cinderblock.format.crypto.keyring import KeyRing
@@ -26,9 +28,13 @@ from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.deadline import with_current
 
 _CONCURRENT_READS: Final = 16
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
+
+MAX_NAMESAKES: Final = 100
+"""Most backups of one id. An id is a UID, so a second one is a copy that somebody has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,14 @@ class Catalog:
         return list_manifests(self._store, self._prefix, volume_id)
 
     def namesakes(self, backup_id: str) -> list[BackupRef]:
-        """Return the backups of all volumes that have exactly this id, in order of key."""
-        return [backup for backup in self.list_backups() if backup.backup_id == backup_id]
+        """Return the backups of all volumes that have exactly this id, in order of key. Raises TooLarge."""
+        found = list(islice((b for b in self.list_backups() if b.backup_id == backup_id), MAX_NAMESAKES + 1))
+        if len(found) > MAX_NAMESAKES:
+            raise TooLarge(
+                f"Cannot find backup {backup_id}: the store lists it for more than {MAX_NAMESAKES} volumes. Find out"
+                " who writes to the container."
+            )
+        return found
 
     def find(self, text: str) -> BackupRef:
         """Return the backup whose id is ``text``, or the only one whose id begins with it.
@@ -113,7 +125,7 @@ class Catalog:
         """
         read = partial(self._read_entry, need_keys=need_keys)
         with ThreadPoolExecutor(_CONCURRENT_READS, "manifest") as pool:
-            return [entry for entry in pool.map(read, backups) if entry]
+            return [entry for entry in pool.map(with_current(read), backups) if entry]
 
     def read_entry(self, backup: BackupRef) -> CatalogEntry:
         """Read one manifest. Raises NotFound if it has just vanished."""

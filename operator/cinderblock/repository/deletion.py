@@ -1,13 +1,16 @@
 """Delete a backup from a store, but never what another manifest lists, or may list.
 
 The manifest goes first, so that no manifest ever points to packs that are gone. If the process is killed in between,
-the next attempt repeats the whole deletion, and checks again which backups need the packs.
+the next attempt repeats the whole deletion, and checks again which backups need the packs. If an object is locked,
+nothing is deleted, as far as the server shows its locks before. No lock is ever bypassed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -17,25 +20,30 @@ from cinderblock.errors import (
     Conflict,
     ForeignManifest,
     IntegrityError,
+    ObjectLocked,
     ObjectNotFound,
     ReferencesUnknown,
 )
 from cinderblock.format.manifest.reader import read_header
+from cinderblock.repository.object_locks import check_locks, find_lock
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectStore
 
 _NAMED_DEPENDENTS: Final = 10
 """Backups that the message of BackupNeeded names at most."""
 
 
-def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References) -> int:
+def delete_backup(
+    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References, *, now: datetime
+) -> int:
     """Delete the manifest of a backup and its packs. Other programs' objects stay where they are.
 
     Args:
         store, prefix: where the backup is.
         volume_id, backup_id: which backup it is.
         references: a new look-up of the manifests of the volume.
+        now: the present instant, with time zone; locks end before or after it.
 
     Returns:
         How many objects were deleted.
@@ -44,6 +52,7 @@ def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
         BackupNeeded: other backups need its packs; nothing was deleted.
         ReferencesUnknown: nothing shows whether others need its packs; nothing was deleted.
         Conflict: the manifest under its key belongs to another backup (ForeignManifest); nothing was deleted.
+        ObjectLocked: the store keeps an object of the backup for now. The message says if others were deleted.
     """
     references.read_all()
     dependents = references.needs(backup_id)
@@ -56,11 +65,44 @@ def delete_backup(store: ObjectStore, prefix: str, volume_id: str, backup_id: st
         raise ReferencesUnknown(dependents.unknown[0].message, dependents.unknown[0])
     key = manifest_key(prefix, volume_id, backup_id)
     has_manifest = _has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
+    packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
     if has_manifest:
+        _delete_manifest(store, key, packs, now)
+    try:
+        return has_manifest + _delete_packs(store, packs())
+    except ObjectLocked as error:
+        shown = find_lock(store, packs(), now) or error
+        raise _locked(shown, "The backup has no manifest, and cannot be restored.") from error
+
+
+def _delete_packs(store: ObjectStore, keys: Iterator[str]) -> int:
+    """Delete packs while they are being listed, in batches. Return their number."""
+    count = 0
+    # A volume of 64 TiB has 2.8 million packs, so their keys are never held together.
+    while batch := list(islice(keys, DELETE_BATCH_KEYS)):
+        store.delete(batch)
+        count += len(batch)
+    return count
+
+
+def _delete_manifest(store: ObjectStore, key: str, packs: Callable[[], Iterator[str]], now: datetime) -> None:
+    """Delete a manifest if neither it nor a pack is locked. Raises ObjectLocked; nothing was deleted then."""
+    try:
+        check_locks(store, key, packs(), now)
         store.delete([key])
-    packs = [found.key for found in list_pack_objects(store, prefix, volume_id, backup_id)]
-    store.delete(packs)
-    return has_manifest + len(packs)
+    except ObjectLocked as error:
+        raise _locked(error, "Nothing was deleted.") from error
+
+
+def _pack_keys(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:
+    return (found.key for found in list_pack_objects(store, prefix, volume_id, backup_id))
+
+
+def _locked(error: ObjectLocked, effect: str) -> ObjectLocked:
+    """Return the error with what the deletion has done so far."""
+    told = ObjectLocked(f"{error.message.removesuffix('.')}. {effect}")
+    told.until = error.until
+    return told
 
 
 def _has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:

@@ -66,6 +66,11 @@ def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id
     """List the packs of a backup, and its wrapped data key while it is unfinished; no other objects."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in store.list(root):
-        name = item.key.removeprefix(root)
-        if name == KEY_NAME or parse_pack_name(name) is not None:
+        if is_pack_object(item.key, root):
             yield item
+
+
+def is_pack_object(key: str, root: str) -> bool:
+    """Return whether a key below ``root``, the prefix of a backup's packs, is a pack or the wrapped data key."""
+    name = key.removeprefix(root)
+    return name == KEY_NAME or parse_pack_name(name) is not None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -22,22 +23,25 @@ from cinderblock.errors import (
     KeyUnavailable,
     ObjectNotFound,
     PermanentError,
+    TooLarge,
     UnsupportedFormat,
 )
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
+from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES, SMALL_SUMMARY_BYTES
 from cinderblock.format.range_reader import RangeReader
 from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import ManifestReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.deadline import with_current
 
 CONCURRENT_READS: Final = 8
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
 BATCH_MANIFESTS: Final = 64
 """Manifests in one batch: with 10 ms for each request, a batch takes about 200 ms."""
-LARGE_MANIFEST_BYTES: Final = 64 << 20
-"""Bytes above which a manifest is read alone: the footer of a volume of many TiB has several MiB."""
+MAX_MANIFESTS: Final = 100_000
+"""Most manifests of one volume: hourly backups of eleven years. They take 60 MB while a look-up runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,13 @@ class References:
         self._volume_id = volume_id
         self._keys = keys
         self._known = known
-        self._found = {found.backup_id: found for found in list_manifests(store, prefix, volume_id)}
+        listed = islice(list_manifests(store, prefix, volume_id), MAX_MANIFESTS + 1)
+        self._found = {found.backup_id: found for found in listed}
+        if len(self._found) > MAX_MANIFESTS:
+            raise TooLarge(
+                f"Cannot read the manifests of volume {volume_id}: the store lists more than {MAX_MANIFESTS}. Find out"
+                " who writes to the container."
+            )
         self._errors: dict[str, PermanentError] = {}
         self.refresh()
 
@@ -91,13 +101,11 @@ class References:
     def read_batch(self) -> None:
         """Read the next batch of manifests."""
         batch = self._unread[:BATCH_MANIFESTS]
-        large = [found for found in batch if found.size > LARGE_MANIFEST_BYTES]
-        small = [found for found in batch if found.size <= LARGE_MANIFEST_BYTES]
+        read = with_current(partial(self._read, max_summary_bytes=SMALL_SUMMARY_BYTES))
         with ThreadPoolExecutor(CONCURRENT_READS, "references") as pool:
-            for found, answer in zip(small, pool.map(self._read, small), strict=True):
-                self._add(found, answer)
-        for found in large:
-            self._add(found, self._read(found))
+            for found, answer in zip(batch, pool.map(read, batch), strict=True):
+                # A large summary takes much memory, so it is read alone.
+                self._add(found, self._read(found) if isinstance(answer, TooLarge) else answer)
         del self._unread[: len(batch)]
 
     def read_all(self) -> None:
@@ -131,28 +139,35 @@ class References:
             lists = self._known.add(found, answer.header.parent_id, answer.packs_of, answer.missing_key)
             self._lists[found.backup_id] = lists
 
-    def _read(self, found: BackupRef) -> _ManifestLists | PermanentError | None:
-        """Read header and footer. Return None if the manifest has just vanished, or is only a copy of another one."""
+    def _read(
+        self, found: BackupRef, max_summary_bytes: int = MAX_SUMMARY_BYTES
+    ) -> _ManifestLists | PermanentError | None:
+        """Read header and footer. Return None if the manifest has just vanished, or is only a copy of another one.
+
+        Return TooLarge if its summary has more bytes than given.
+        """
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
             header = parse_header(start, found.key)
             if header.owner != found.owner and not self._has_packs(found):
                 return None
-            return self._read_lists(found, header, _beginning_with(start, partial(self._store.get, found.key)))
+            read = _beginning_with(start, partial(self._store.get, found.key))
+            return self._read_lists(found, header, read, max_summary_bytes)
         except ObjectNotFound:
             return None
-        except (IntegrityError, UnsupportedFormat) as error:
+        except (IntegrityError, TooLarge, UnsupportedFormat) as error:
             return error
 
     def _has_packs(self, found: BackupRef) -> bool:
         packs = list_pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)
         return next(packs, None) is not None
 
-    def _read_lists(self, found: BackupRef, header: ManifestHeader, read: RangeReader) -> _ManifestLists:
+    def _read_lists(
+        self, found: BackupRef, header: ManifestHeader, read: RangeReader, max_summary_bytes: int
+    ) -> _ManifestLists:
         try:
-            return _ManifestLists(
-                header, frozenset(read_summary(read, self._keys, found.expected(), found.key).references)
-            )
+            summary = read_summary(read, self._keys, found.expected(), found.key, max_summary_bytes=max_summary_bytes)
+            return _ManifestLists(header, frozenset(summary.references))
         except KeyUnavailable:
             return _ManifestLists(header, None, header.key_id)
 
@@ -178,7 +193,7 @@ class _ManifestLists:
 def _beginning_with(start: bytes, read: RangeReader) -> RangeReader:
     """Return a reader that does not request the header again, whose bytes are ``start``."""
 
-    def read_rest(position: int, length: int | None) -> bytes:
+    def read_rest(position: int, length: int) -> bytes:
         return start if (position, length) == (0, HEADER_BYTES) else read(position, length)
 
     return read_rest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
@@ -34,12 +36,14 @@ def run_rewrap(
         InvalidInput: the backup is not sealed.
         CinderblockError: the store failed.
     """
-    whole = store.get(manifest)
+    size = read_summary(partial(store.get, manifest), keys, expected, manifest).manifest_bytes
+    whole = store.get(manifest, 0, size)
 
-    def read(start: int, length: int | None) -> bytes:
+    def read(start: int, length: int) -> bytes:
         first = start if start >= 0 else max(len(whole) + start, 0)
-        return whole[first:] if length is None else whole[first : first + length]
+        return whole[first : first + length]
 
+    # Another object may have taken its place between the two reads.
     header = read_summary(read, keys, expected, manifest).header
     if header.key_id == (key_id or keys.active):
         return header

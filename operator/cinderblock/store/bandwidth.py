@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cinderblock.store import deadline
+
 Throttle = Callable[[int], None]
 """Call it with a number of bytes that are about to move. It returns when they may move."""
 
@@ -39,13 +41,19 @@ class TokenBucket:
         self._free_at = clock()
 
     def take(self, count: int) -> None:
-        """Wait until ``count`` bytes may move. The count may exceed the bytes of one second."""
+        """Wait until ``count`` bytes may move. The count may exceed the bytes of one second.
+
+        The wait is added to the deadline of the call: the store is not to blame for it.
+        """
         with self._lock:
             now = self._clock()
             start = max(self._free_at, now - _BURST_SECONDS)
             self._free_at = start + count / self._rate
             delay = self._free_at - now
         if delay > 0:
+            call = deadline.current()
+            if call is not None:
+                call.extend(delay)
             self._sleep(delay)
 
 

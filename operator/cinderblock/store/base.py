@@ -11,13 +11,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cinderblock.errors import InvalidInput
+from cinderblock.errors import InvalidInput, TooLarge
+from cinderblock.store.retention import Retention
 
 Body = bytes | bytearray | memoryview
 """The bytes of an object, in memory."""
 
 BODY_LIMIT: Final = 5 * 1024**3
 """Bytes of the largest object that every S3 server takes in one request (S3 API: PutObject)."""
+
+READ_LIMIT: Final = 256 * 1024**2
+"""Most bytes that one call reads if it does not say how many it wants."""
 
 DELETE_BATCH_KEYS: Final = 1000
 """Most keys in one request to delete (S3 API: DeleteObjects)."""
@@ -37,9 +41,9 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """One container of objects.
 
-    Raises, from every method: StoreUnreachable (try again), AccessDenied (credentials), ContainerNotFound,
-    PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an impossible key). Each message
-    names the endpoint and the container.
+    Raises, from every method: StoreUnreachable (try again; StoreTooSlow if the call has used up its time), AccessDenied
+    (credentials), ContainerNotFound, PermanentError (the endpoint is not S3, or refuses for good), and InvalidInput (an
+    impossible key). Each message names the endpoint and the container.
     """
 
     def check(self) -> None:
@@ -55,10 +59,11 @@ class ObjectStore(Protocol):
         """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read ``length`` bytes from ``start`` (None: to the end).
+        """Read ``length`` bytes from ``start`` (None: to the end, at most READ_LIMIT bytes).
 
         A negative ``start`` counts from the end; in a shorter object it means the beginning. The result is shorter if
-        the object ends earlier, and empty if it ends before ``start``. Raises ObjectNotFound.
+        the object ends earlier, and empty if it ends before ``start``. It is never longer, and a store that sends more
+        fills no memory. Raises ObjectNotFound; PermanentError if there is more than READ_LIMIT to the end.
         """
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -69,6 +74,10 @@ class ObjectStore(Protocol):
 
         Some of the objects may be gone when an error is raised.
         """
+
+    @property
+    def retention(self) -> Retention:
+        """The calls about what the container keeps of deleted objects. No other call depends on them."""
 
     def close(self) -> None:
         """Close all connections. The caller that opened the store closes it."""
@@ -102,4 +111,6 @@ def slice_body(whole: Body, start: int, length: int | None) -> bytes:
     """Return what ``get`` must return for an object whose content is ``whole``."""
     size = len(whole)
     first = min(start, size) if start >= 0 else max(size + start, 0)
+    if length is None and size - first > READ_LIMIT:
+        raise TooLarge(f"Cannot read {size - first} bytes at once: at most {READ_LIMIT} are read without a length.")
     return bytes(whole[first : size if length is None else first + length])

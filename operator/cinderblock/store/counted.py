@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class CountedStore:
         given = list(keys)
         self._inner.delete(given)
         self._add(keys_deleted=len(given))
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self._inner.retention
 
     def close(self) -> None:
         """See ObjectStore."""

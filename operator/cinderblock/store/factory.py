@@ -27,4 +27,5 @@ def open_store(
     # Import boto3 only here: that takes some 0.1 s, and the program may have begun to read its volume by then.
     from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
 
-    return RetryingStore(S3Store(location, credentials, ca_file, policy.read_timeout), policy)
+    opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
+    return RetryingStore(opened, policy)

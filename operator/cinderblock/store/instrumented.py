@@ -9,6 +9,7 @@ from typing import Final
 from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention
 
 OK: Final = "ok"
 
@@ -50,6 +51,11 @@ class InstrumentedStore:
         """See ObjectStore."""
         with self._reporting("delete"):
             self._inner.delete(keys)
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self._inner.retention
 
     def close(self) -> None:
         """See ObjectStore."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from cinderblock.errors import ObjectNotFound
 from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
+from cinderblock.store.retention import NoRetention, Retention
 
 
 class MemoryStore:
@@ -45,6 +46,11 @@ class MemoryStore:
         for key in keys:
             with self._lock:
                 self._objects.pop(check_key(key), None)
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return NoRetention()
 
     def close(self) -> None:
         """Do nothing: the objects stay."""

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cinderblock.errors import StoreUnreachable
 from cinderblock.format.range_reader import Buffer
+from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
 from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from cinderblock.store.deadline import remaining_seconds
+from cinderblock.store.retention import ObjectState, Retention, Versions
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class RetryPolicy:
         max_delay: longest wait, in seconds, unless the server asks for more.
         total: seconds after the first attempt in which another one may begin. One attempt may take longer.
         read_timeout: seconds that one attempt waits for a response; None: the default of the store.
+        seconds_per_call: seconds of one attempt at one request in total; None: by its size.
         check_attempts: the same as ``attempts``, for `ObjectStore.check`, which begins a run.
         check_total: the same as ``total``, for `ObjectStore.check`.
     """
@@ -39,6 +43,7 @@ class RetryPolicy:
     max_delay: float = 30.0
     total: float = 300.0
     read_timeout: float | None = None
+    seconds_per_call: float | None = None
     check_attempts: int = 3
     check_total: float = 10.0
 
@@ -53,7 +58,9 @@ MOVER_RETRIES: Final = RetryPolicy(check_attempts=10, check_total=60.0)
 check of one minute, which survives a restart and reports a wrong address soon."""
 CLI_RETRIES: Final = RetryPolicy()
 """For long runs of the command line: like a mover, but the first check reports a wrong address at once."""
-OPERATOR_RETRIES: Final = RetryPolicy(attempts=3, first_delay=0.25, max_delay=2.0, total=10.0, read_timeout=10.0)
+OPERATOR_RETRIES: Final = RetryPolicy(
+    attempts=3, first_delay=0.25, max_delay=2.0, total=10.0, read_timeout=10.0, seconds_per_call=30.0
+)
 """For short commands, and for the operator, which tries again later."""
 
 
@@ -110,6 +117,11 @@ class RetryingStore:
         while batch := [*islice(remaining, DELETE_BATCH_KEYS)]:
             self._repeat(partial(self._inner.delete, batch), self._policy)
 
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return RetryingRetention(self._inner.retention, partial(self._repeat, policy=self._policy))
+
     def close(self) -> None:
         """See ObjectStore."""
         self._inner.close()
@@ -121,6 +133,39 @@ class RetryingStore:
                 return call()
             except StoreUnreachable as error:
                 attempts.wait_after(error)
+
+
+class RetryingRetention:
+    """A retention around a retention that repeats the calls about objects.
+
+    Nothing depends on the rules of the container, so a call for one of them is not worth a wait.
+    """
+
+    def __init__(self, inner: Retention, repeat: Callable[[Callable[[], Any]], Any]) -> None:
+        self._inner = inner
+        self._repeat = repeat
+
+    def versioning(self) -> Versioning:
+        """See Retention."""
+        return self._inner.versioning()
+
+    def object_lock(self) -> ObjectLockRule | None:
+        """See Retention."""
+        return self._inner.object_lock()
+
+    def lifecycle(self) -> tuple[LifecycleRule, ...]:
+        """See Retention."""
+        return self._inner.lifecycle()
+
+    def versions(self, prefix: str, limit: int, /) -> Versions:
+        """See Retention."""
+        found: Versions = self._repeat(partial(self._inner.versions, prefix, limit))
+        return found
+
+    def inspect(self, key: str, /) -> ObjectState:
+        """See Retention."""
+        found: ObjectState = self._repeat(partial(self._inner.inspect, key))
+        return found
 
 
 class _Attempts:
@@ -141,10 +186,11 @@ class _Attempts:
         self._failures += 1
         spent = self._clock.now() - self._began
         delay = self._delay(error)
-        if self._failures >= self._policy.attempts or spent + delay > self._policy.total:
+        left = min(self._policy.total - spent, remaining_seconds())
+        if self._failures >= self._policy.attempts or delay > left:
             times = "once" if self._failures == 1 else f"{self._failures} times"
             message = f"{error.message.removesuffix('.')} (tried {times} in {spent:.0f} s)"
-            raise StoreUnreachable(message, reason=error.reason) from error
+            raise type(error)(message, reason=error.reason) from error
         log.warning("Attempt %d of a store call failed, retrying in %.1f s: %s", self._failures, delay, error.message)
         self._clock.sleep(delay)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.deletion import delete_backup
@@ -58,10 +59,18 @@ class ParentChain:
         references.read_all()
         return references.needs(backup_id)
 
-    def remove(self, backup_id: str, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> int:
+    def remove(
+        self,
+        backup_id: str,
+        store: ObjectStore | None = None,
+        known: VolumeReferences | None = None,
+        now: datetime | None = None,
+    ) -> int:
         """Delete a backup, through ``store``."""
         chosen = store or self.backups.store
-        return delete_backup(chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known))
+        return delete_backup(
+            chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known), now=now or datetime.now(UTC)
+        )
 
 
 def a_line(count: int, keys: KeyRing | None = None) -> ParentChain:

@@ -33,6 +33,7 @@ from cinderblock.controller.reconcile.reconciler import Reconciler
 from cinderblock.controller.reconcile.resync import list_pending
 from cinderblock.controller.request import ObjectKey, volume_key
 from cinderblock.controller.requeue import Result
+from cinderblock.controller.stores.circuit_breaker import CALL_SECONDS
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
@@ -45,10 +46,12 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulation.cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
@@ -126,11 +129,14 @@ class OperatorStore:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._inner = simulation.cluster.store
         self.error: CinderblockError | None = None
         self.removal_error: CinderblockError | None = None
         self.asked: Counter[str] = Counter()
         self.before: Callable[[str, str], None] | None = None
+
+    @property
+    def _inner(self) -> ObjectStore:
+        return self._simulation.cluster.store
 
     def check(self) -> None:
         """See ObjectStore."""
@@ -164,6 +170,11 @@ class OperatorStore:
             self._simulation.store_changes += 1
             self._simulation.faults.strike(done=True)
 
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self._inner.retention
+
     def close(self) -> None:
         """See ObjectStore."""
 
@@ -192,7 +203,11 @@ class SingleStorePool:
         """Check the store."""
         self._store.check()
 
-    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules:
+        """Return the rules of the container."""
+        return read_rules(self._store.retention)
+
+    async def call(self, store: BackupStore, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return the result of the call."""
         return call()
 

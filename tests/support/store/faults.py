@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 
 from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention
 
 Operation = Literal["check", "put", "get", "list", "delete"]
 T = TypeVar("T")
@@ -145,6 +146,11 @@ class FaultyStore:
             self._inner.delete(given[: fault.partway])
             self._fail(fault)
         self._call(fault, lambda: self._inner.delete(given))
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self._inner.retention
 
     def close(self) -> None:
         """See ObjectStore."""

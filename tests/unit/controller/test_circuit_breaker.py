@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,11 +12,14 @@ import pytest
 from cinderblock.controller.stores import circuit_breaker
 from cinderblock.controller.stores.circuit_breaker import (
     CONCURRENT_CALLS,
+    DELETION_SECONDS,
+    NAMESPACE_CALLS,
     UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
     StoreBreaker,
 )
-from cinderblock.errors import AccessDenied, StoreUnreachable
+from cinderblock.errors import AccessDenied, StoreTooSlow, StoreUnreachable
+from cinderblock.store.deadline import remaining_seconds
 
 
 def unreachable() -> None:
@@ -104,6 +108,92 @@ async def test_hundred_unreachable_stores_do_not_delay_a_reachable_one(
         answer.set()
     await asyncio.wait(asked)
     assert waiting == UNPROVEN_CONCURRENT_CALLS
+
+
+async def test_namespace_cannot_hold_all_workers_by_endpoints_that_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    unproven, answer = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS), threading.Event()
+    slots = asyncio.Semaphore(NAMESPACE_CALLS)
+    # These endpoints have answered before, so they are proven.
+    hostile = [StoreBreaker(Endpoint(is_proven=True), unproven, slots) for _ in range(8)]
+    asked = [asyncio.create_task(store.call(lambda: answer.wait(30))) for store in hostile for _ in range(4)]
+    try:
+        done, left = await asyncio.wait(asked, timeout=2)
+        assert len(left) == NAMESPACE_CALLS
+        assert all("calls already wait for stores of this namespace" in str(task.exception()) for task in done)
+        assert await a_breaker(unproven=unproven).call(lambda: 1) == 1
+    finally:
+        answer.set()
+    await asyncio.wait(asked)
+
+
+async def test_call_that_outlives_its_deadline_keeps_its_slot_until_its_thread_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(circuit_breaker, "_THREAD_SECONDS", 0.05)
+    slots, ends = asyncio.Semaphore(1), threading.Event()
+    breaker = StoreBreaker(Endpoint(), asyncio.Semaphore(1), slots)
+    with pytest.raises(StoreTooSlow, match="not ended after 0 s"):
+        await breaker.call(lambda: ends.wait(30), 0.1)
+    assert slots.locked()
+    ends.set()
+    async with asyncio.timeout(5):
+        await slots.acquire()
+
+
+async def test_deadline_reaches_the_requests_of_a_call() -> None:
+    assert 29 < await a_breaker().call(remaining_seconds) <= 30
+    assert 599 < await a_breaker().call(remaining_seconds, DELETION_SECONDS) <= 600
+
+
+async def test_only_one_call_finds_out_whether_a_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
+    breaker, answer, calls = a_breaker(), threading.Event(), 0
+    with pytest.raises(StoreUnreachable):
+        await breaker.call(unreachable)
+
+    def hanging() -> None:
+        nonlocal calls
+        calls += 1
+        answer.wait(30)
+        unreachable()
+
+    probe = asyncio.create_task(breaker.call(hanging))
+    await asyncio.sleep(0.1)
+    for _ in range(5):
+        with pytest.raises(StoreUnreachable, match="http://s3 does not answer"):
+            await breaker.call(hanging)
+    answer.set()
+    with pytest.raises(StoreUnreachable):
+        await probe
+    assert calls == 1
+    assert await breaker.call(lambda: 1) == 1
+    assert await asyncio.gather(breaker.call(lambda: 2), breaker.call(lambda: 3)) == [2, 3]
+
+
+async def test_answer_that_denies_ends_the_search_for_an_absent_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
+    breaker = a_breaker()
+    with pytest.raises(StoreUnreachable):
+        await breaker.call(unreachable)
+    with pytest.raises(AccessDenied):
+        await breaker.call(denied)
+    assert await asyncio.gather(breaker.call(lambda: 2), breaker.call(lambda: 3)) == [2, 3]
+
+
+async def test_slow_endpoint_stays_unproven_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(circuit_breaker, "PROBATION_SECONDS", 0.3)
+    endpoint = Endpoint()
+    breaker = a_breaker(endpoint)
+    await breaker.call(lambda: time.sleep(0.1))
+    await breaker.call(lambda: None)
+    assert not endpoint.is_proven
+    await asyncio.sleep(0.35)
+    await breaker.call(lambda: None)
+    assert endpoint.is_proven
 
 
 async def test_store_with_wrong_settings_does_not_affect_others_at_its_endpoint() -> None:

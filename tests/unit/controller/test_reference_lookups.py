@@ -11,6 +11,7 @@ import pytest
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
+    CALL_SECONDS,
     CONCURRENT_CALLS,
     UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
@@ -50,9 +51,9 @@ class Stores:
     async def keys(self, store: BackupStore, secrets: SecretReader) -> None:
         return None
 
-    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         self.calls += 1
-        return await self._breaker.call(call)
+        return await self._breaker.call(call, seconds)
 
 
 async def find_dependents(

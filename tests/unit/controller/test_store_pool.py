@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import Iterator
@@ -16,13 +17,25 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores import pool as stores_pool
 from cinderblock.controller.stores.pool import ACTIVE_KEY_ANNOTATION, StorePool
 from cinderblock.controller.stores.secrets import Secret, SecretReader
-from cinderblock.errors import CinderblockError, InvalidInput, KeyUnavailable, KubeUnavailable, NotFound
+from cinderblock.errors import (
+    CinderblockError,
+    InvalidInput,
+    KeyUnavailable,
+    KubeUnavailable,
+    NotFound,
+    StoreUnreachable,
+)
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.store.container_rules import Versioning
 from cinderblock.store.memory import MemoryStore
+from cinderblock.store.retention import Retention
+from tests.support.cluster.certificates import Authority
 from tests.support.cluster.kube_clients import client_of
 from tests.support.mover.backups import KEYS
 from tests.support.simulation.api import ObjectsInMemory, SimulatedApi
+from tests.support.store.aws.bucket import Bucket
+from tests.support.store.aws.bucket_store import BucketRetention
 from tests.support.store.scripted_http import Reply
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -103,6 +116,37 @@ async def test_incomplete_secret_is_named_and_not_shown(objects: ObjectsInMemory
         await pool.open(a_store(), "volumebackups", SecretReader())
     assert "AWS_ACCESS_KEY_ID" in raised.value.message
     assert "the-secret" not in repr(raised.value)
+
+
+async def test_many_versions_of_certificates_leave_few_files(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 3)
+    secret(objects, "s3", **CREDENTIALS)
+    found = secret(objects, "ca", **{"ca.crt": Authority("tests").certificate.decode()})
+    store = a_store(caSecretRef={"name": "ca"})
+    for version in range(8):
+        objects.update(found, data=found["data"] | {"other": base64.b64encode(str(version).encode()).decode()})
+        await pool.open(store, "volumebackups", SecretReader())
+    assert len(files_of(pool)) == 3
+
+
+async def test_malformed_certificates_leave_no_file(objects: ObjectsInMemory, pool: StorePool) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    secret(objects, "ca", **{"ca.crt": "no certificate"})
+    with pytest.raises(InvalidInput, match="CA file"):
+        await pool.open(a_store(caSecretRef={"name": "ca"}), "volumebackups", SecretReader())
+    assert files_of(pool) == []
+
+
+async def test_stores_of_a_namespace_share_their_slots(pool: StorePool) -> None:
+    first, second = pool._breaker(a_store("one")), pool._breaker(a_store("two"))
+    assert first._namespace is second._namespace
+
+
+def files_of(pool: StorePool) -> list[str]:
+    """Return the files of certificates."""
+    return os.listdir(pool._certificates.name) if pool._certificates else []
 
 
 async def test_ca_secret_without_certificates_is_named(objects: ObjectsInMemory, pool: StorePool) -> None:
@@ -249,3 +293,50 @@ async def test_check_reports_a_wrong_annotation(
     store = encrypted(objects, annotations)
     with pytest.raises(error, match=message):
         await pool.check(store, "volumebackups", SecretReader())
+
+
+class KeptStore(MemoryStore):
+    """A store that counts how often it is asked for its rules, and may be silent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = BucketRetention(Bucket(lambda: NOW, versioning="Enabled"))
+        self.looks = 0
+
+    @property
+    @override
+    def retention(self) -> Retention:
+        self.looks += 1
+        return self.kept
+
+
+async def test_rules_of_a_container_are_asked_once_an_hour(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = KeptStore()
+    monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: store)
+    secret(objects, "s3", **CREDENTIALS)
+    for _ in range(3):
+        rules = await pool.container_rules(a_store(), "volumebackups", SecretReader())
+        assert rules is not None
+        assert rules.versioning is Versioning.ENABLED
+    assert store.looks == 1
+    loop = asyncio.get_running_loop()
+    later = loop.time() + stores_pool.RULES_CACHE_SECONDS + 1
+    monkeypatch.setattr(loop, "time", lambda: later)
+    await pool.container_rules(a_store(), "volumebackups", SecretReader())
+    assert store.looks == 2
+
+
+async def test_store_that_tells_no_rules_is_used_all_the_same(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = KeptStore()
+    store.kept.errors["lifecycle"] = StoreUnreachable("no answer")
+    monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: store)
+    secret(objects, "s3", **CREDENTIALS)
+    for _ in range(2):
+        assert await pool.container_rules(a_store(), "volumebackups", SecretReader()) is None
+    assert store.looks == 1
+    await pool.check(a_store(), "volumebackups", SecretReader())
+    assert await pool.call(a_store(), lambda: "answered") == "answered"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
-from cinderblock.errors import AccessDenied, StoreUnreachable
-from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RemoveFinalizer
+from cinderblock.errors import AccessDenied, ObjectLocked, StoreUnreachable
+from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RecordEvent, RemoveFinalizer
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
 from tests.support.simulation.observed_builders import (
@@ -147,3 +149,49 @@ def test_terminating_namespace_does_not_wait_for_a_missing_store() -> None:
         observed_backup(available(deleting=True), store=StoreLookup(missing="gone"), namespace_ending=True)
     )
     assert is_released(decision)
+
+
+def locked_until(delay: timedelta | None) -> ObjectLocked:
+    error = ObjectLocked("Object Lock keeps packs/1. Nothing was deleted.")
+    error.until = NOW + delay if delay is not None else None
+    return error
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [
+        (timedelta(days=10), 3600.0),
+        (timedelta(minutes=5), 300.0),
+        (timedelta(seconds=5), 60.0),
+        (timedelta(days=-1), 60.0),
+        (None, 3600.0),
+    ],
+)
+def test_locked_data_is_checked_again_at_its_date(delay: timedelta | None, seconds: float) -> None:
+    observed = observed_backup(available(deleting=True), data_present=True)
+    decision = backup_decide.on_action_error(observed, NOW, locked_until(delay))
+    assert (phase(decision), decision.requeue_after) == ("deleting", seconds)
+    assert isinstance(decision.status, VolumeBackupStatus)
+    waits = [c for c in decision.status.conditions if c.type == "Reconciling"]
+    assert [(c.status, c.reason) for c in waits] == [("True", "Locked")]
+    assert "cinderblock.io/let-go=leave-data" in waits[0].message
+
+
+def test_locked_data_ends_an_earlier_error_deleting() -> None:
+    """Earlier releases took a locked object for a missing permission."""
+    observed = observed_backup(available(deleting=True), data_present=True)
+    failed = backup_decide.on_action_error(observed, NOW, AccessDenied("refused"))
+    assert phase(failed) == "error_deleting"
+    waiting = replace(observed, backup=observed.backup.model_copy(update={"status": failed.status}))
+    decision = backup_decide.on_action_error(waiting, NOW, locked_until(timedelta(days=1)))
+    assert phase(decision) == "deleting"
+    assert isinstance(decision.status, VolumeBackupStatus)
+    assert "Stalled" not in [c.type for c in decision.status.conditions]
+
+
+def test_locked_data_does_not_hold_a_namespace_that_ends() -> None:
+    observed = observed_backup(available(deleting=True), data_present=True, namespace_ending=True)
+    decision = backup_decide.on_action_error(observed, NOW, locked_until(timedelta(days=1)))
+    assert is_released(decision)
+    (note,) = [action.note for action in decision.actions if isinstance(action, RecordEvent)]
+    assert "Object Lock keeps packs/1" in note

@@ -15,12 +15,16 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
+    ClockSkewed,
     Conflict,
     ContainerNotFound,
-    InvalidInput,
+    CredentialsExpired,
     NotFound,
+    ObjectLocked,
     PermanentError,
+    StoreThrottled,
     StoreUnreachable,
+    WrongRegion,
 )
 from cinderblock.store.base import ObjectInfo
 from cinderblock.store.credentials import S3Credentials
@@ -79,23 +83,23 @@ def connections_for_three(call: Call, unavailable: bytes) -> int:
         ("404 Not Found", "XAdminUserNotFound", AccessDenied, "AWS_ACCESS_KEY_ID"),
         ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied, "AWS_SECRET_ACCESS_KEY"),
         ("403 Forbidden", "AccessDenied", AccessDenied, "Allow list, get, put and delete"),
-        ("400 Bad Request", "ExpiredToken", AccessDenied, "expired"),
+        ("400 Bad Request", "ExpiredToken", CredentialsExpired, "expired"),
         ("400 Bad Request", "InvalidToken", AccessDenied, "AWS_SESSION_TOKEN"),
-        ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied, "clock"),
+        ("403 Forbidden", "RequestTimeTooSkewed", ClockSkewed, "clock"),
         ("403 Forbidden", "AccountProblem", AccessDenied, "AccountProblem"),
         ("404 Not Found", "NoSuchBucket", ContainerNotFound, "Create it"),
-        ("400 Bad Request", "AuthorizationHeaderMalformed", InvalidInput, "Correct the region"),
-        ("301 Moved Permanently", "PermanentRedirect", InvalidInput, "Correct the region"),
+        ("400 Bad Request", "AuthorizationHeaderMalformed", WrongRegion, "Correct the region"),
+        ("301 Moved Permanently", "PermanentRedirect", WrongRegion, "Correct the region"),
         ("507 Insufficient Storage", "XMinioStorageFull", PermanentError, "quota"),
         ("403 Forbidden", "QuotaExceeded", PermanentError, "quota"),
         ("501 Not Implemented", "NotImplemented", PermanentError, "NotImplemented"),
         ("400 Bad Request", "InvalidRequest", PermanentError, "It says why"),
-        ("503 Slow Down", "SlowDown", StoreUnreachable, "SlowDown"),
+        ("503 Slow Down", "SlowDown", StoreThrottled, "SlowDown"),
         ("500 Internal Server Error", "InternalError", StoreUnreachable, "InternalError"),
         ("400 Bad Request", "RequestTimeout", StoreUnreachable, "RequestTimeout"),
         ("400 Bad Request", "BadDigest", StoreUnreachable, "BadDigest"),
         ("400 Bad Request", "XAmzContentSHA256Mismatch", StoreUnreachable, "SHA256"),
-        ("429 Too Many Requests", "Anything", StoreUnreachable, "Anything"),
+        ("429 Too Many Requests", "Anything", StoreThrottled, "Anything"),
         ("409 Conflict", "OperationAborted", StoreUnreachable, "OperationAborted"),
         ("307 Temporary Redirect", "TemporaryRedirect", StoreUnreachable, "TemporaryRedirect"),
     ],
@@ -117,6 +121,27 @@ def test_missing_object_and_a_missing_container_have_different_reasons() -> None
 def test_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
     assert raised(CALLS["put"], s3_error("403 Forbidden", "QuotaExceeded")).reason == "StoreFull"
     assert raised(CALLS["put"], s3_error("501 Not Implemented", "NotImplemented")).reason == "StoreRefuses"
+
+
+@any_call
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        ("403 Forbidden", "AccessDenied", "Access Denied because object protected by object lock."),
+        ("400 Bad Request", "InvalidRequest", "Object is WORM protected and cannot be overwritten"),
+        ("403 Forbidden", "AccessDenied", "forbidden by object lock"),
+        ("403 Forbidden", "ObjectLocked", "no"),
+        ("409 Conflict", "ObjectUnderRetention", "The object is under retention and can't be deleted or modified."),
+        ("403 Forbidden", "AccessDenied", "Object 'b/k' is subject to bucket's retention policy until 2027-01-02"),
+        ("403 Forbidden", "ObjectLockedByBucketPolicy", "no"),
+    ],
+    ids=["AWS", "MinIO", "Ceph", "code", "ECS", "Google", "R2"],
+)
+def test_a_locked_object_is_no_missing_permission(call: Call, status: str, code: str, message: str) -> None:
+    error = raised(call, s3_error(status, code, message))
+    assert type(error) is ObjectLocked
+    assert error.reason == "Locked"
+    assert "Wait until its retention ends" in error.message
 
 
 @any_call
@@ -218,8 +243,8 @@ def test_no_wait_is_made_up(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("call", [CALLS["get"], CALLS["get a part"]])
-def test_body_that_ends_early_may_be_tried_again(call: Call) -> None:
-    short = answer("200 OK", b"only this", Content_Length="1000", ETag='"x"')
+def test_a_body_that_ends_early_may_be_tried_again(call: Call) -> None:
+    short = answer("200 OK", b"this", Content_Length="1000", ETag='"x"')
     assert isinstance(raised(call, short), StoreUnreachable)
 
 
@@ -295,6 +320,7 @@ def deletion(*failures: tuple[str, str]) -> bytes:
         ([("a", "InternalError")], StoreUnreachable),
         ([("a", "SlowDown"), ("b", "AccessDenied")], AccessDenied),
         ([("a", "Whatever")], PermanentError),
+        ([("a", "SlowDown")], StoreThrottled),
     ],
 )
 def test_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]], kind: type[CinderblockError]) -> None:
@@ -315,12 +341,13 @@ def test_deletion_sends_the_header_that_older_servers_require() -> None:
     assert b"<Key>a&amp;b</Key>" in body
 
 
-def test_upload_carries_its_sha256_and_no_newer_checksum() -> None:
+def test_an_upload_carries_its_sha256_twice_and_no_trailer() -> None:
     with canned_server(answer("200 OK", ETag='"x"')) as server, closing(opened(server)) as store:
         store.put("key", b"content")
     head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
-    assert b"\r\nx-amz-content-sha256: " + hashlib.sha256(b"content").hexdigest().encode() in head
-    assert b"x-amz-checksum" not in head
+    digest = hashlib.sha256(b"content").digest()
+    assert b"\r\nx-amz-content-sha256: " + digest.hex().encode() in head
+    assert b"\r\nx-amz-checksum-sha256: " + base64.b64encode(digest).lower() in head
     assert b"aws-chunked" not in head
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Final
 
 from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
@@ -11,9 +12,11 @@ from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import print_fields, print_json
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import NotFound, ReferencesUnknown
+from cinderblock.lifecycle.backup.remains import Remains, describe
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.deletion import delete_backup
 from cinderblock.repository.objects import BackupRef
+from cinderblock.repository.remains import find_remains
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
@@ -21,6 +24,9 @@ Delete a backup and all its data. The complete id is required.
 
 This fails while other backups need its data: delete them first, newest first. For backups of the operator, delete the
 VolumeBackup instead. If this command deletes its data, the VolumeBackup remains but cannot be restored.
+
+In a container with versioning, the data is only hidden, and this says how many versions remain. While Object Lock keeps
+an object of the backup, this deletes nothing and ends with exit code 7. It never bypasses a lock.
 
 With --volume-id, it also deletes the data of an interrupted backup.
 """
@@ -52,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         backup = _find(catalog, arguments.id, arguments.volume_id)
         references = catalog.references(backup.volume_id)
         try:
-            deleted = delete_backup(store, location.prefix, backup.volume_id, backup.backup_id, references)
+            deleted = delete_backup(
+                store, location.prefix, backup.volume_id, backup.backup_id, references, now=datetime.now(UTC)
+            )
         except ReferencesUnknown as error:
             # The exit code and the advice depend on why the other backup cannot be read.
             raise error.cause or error from None
@@ -60,11 +68,26 @@ def run(arguments: argparse.Namespace) -> int:
             raise NotFound(
                 f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: the store has no data of it."
             )
-    if arguments.json:
-        print_json({"backupId": backup.backup_id, "succeeded": True, "objectsDeleted": deleted})
-    else:
-        print_fields({"deleted": backup.backup_id, "objects": str(deleted)})
+        found = find_remains(store, location.prefix, backup.volume_id, backup.backup_id)
+    _print(backup, deleted, found, as_json=arguments.json)
     return SUCCESS
+
+
+def _print(backup: BackupRef, deleted: int, found: Remains, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "backupId": backup.backup_id,
+                "succeeded": True,
+                "objectsDeleted": deleted,
+                "hidden": found.is_hidden,
+                "versionsRemaining": found.versions,
+            }
+        )
+        return
+    verb = "hidden" if found.is_hidden else "deleted"
+    sentence = describe(found)
+    print_fields({verb: backup.backup_id, "objects": str(deleted)} | ({"remaining": sentence} if sentence else {}))
 
 
 def _find(catalog: Catalog, backup_id: str, volume_id: str | None) -> BackupRef:

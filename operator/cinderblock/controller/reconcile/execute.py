@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cinderblock.api import labels
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
+from cinderblock.controller.stores.circuit_breaker import DELETION_SECONDS
 from cinderblock.controller.stores.references import key_ring
 from cinderblock.errors import AlreadyExists, BackupNeeded, Conflict, NotFound, ReferencesUnknown, TransientError
 from cinderblock.kube import event_recorder, kinds
@@ -176,10 +176,12 @@ async def _delete_stored_data(context: Context, target: Target, action: DeleteSt
     begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
 
     def delete() -> int:
-        return delete_backup(opened, store.spec.prefix, action.volume_id, action.backup_id, begin())
+        return delete_backup(
+            opened, store.spec.prefix, action.volume_id, action.backup_id, begin(), now=context.clock()
+        )
 
     try:
-        count = await asyncio.to_thread(delete)
+        count = await context.stores.call(store, delete, DELETION_SECONDS)
     except BackupNeeded as error:
         # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
         raise TransientError(error.message, reason=error.reason) from error

@@ -47,6 +47,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
 from cinderblock.reasons import Reason
 from cinderblock.repository.catalog import Catalog
+from cinderblock.repository.remains import find_remains
 
 MAX_NAMESAKES: Final = 8
 """Most manifests with the same backup id, of different volumes, that are read to find the right one."""
@@ -359,16 +360,23 @@ async def _for_lost_status(context: Context, observed: ObservedBackup) -> Observ
 async def _with_stored_data(
     context: Context, observed: ObservedBackup, lookup: StoreLookup, volume_id: str, container: str
 ) -> ObservedBackup:
-    """Add whether the store still holds objects of the backup, and which other backups need them."""
+    """Add whether the store still holds objects of the backup, and which other backups need them.
+
+    Without objects, this adds whether the container keeps versions of them.
+    """
     store, backup = lookup.store, observed.backup
     if store is None:
         return observed
-    catalog = Catalog(await context.stores.open(store, container, context.secrets), store.spec.prefix)
+    opened = await context.stores.open(store, container, context.secrets)
+    catalog = Catalog(opened, store.spec.prefix)
     presence = await context.stores.call(store, partial(catalog.presence, volume_id, backup.backup_id))
     observed = replace(observed, data_present=presence.has_data, manifest_present=presence.has_manifest)
+    if not presence.has_data:
+        find = partial(find_remains, opened, store.spec.prefix, volume_id, backup.backup_id)
+        return replace(observed, remains=await context.stores.call(store, find))
     # The siblings were read before. So a backup that has a manifest now and was not among them has no VolumeBackup.
     is_kept = backup.keeps_data and presence.has_manifest
-    return await _with_dependents(context, observed) if presence.has_data and not is_kept else observed
+    return observed if is_kept else await _with_dependents(context, observed)
 
 
 async def _with_dependents(context: Context, observed: ObservedBackup) -> ObservedBackup:

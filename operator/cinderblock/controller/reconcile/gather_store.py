@@ -6,14 +6,25 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import probe_store
 from cinderblock.controller.reconcile.related import list_store_users, list_unsealed
+from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 
 
 async def gather(context: Context, store: BackupStore) -> ObservedStore:
-    """Return the observed state of a BackupStore: whether it answers, and which backups need it."""
+    """Return the observed state of a BackupStore: whether it answers, its rules, and which backups need it."""
     lookup = await probe_store(context, StoreLookup(store), store.spec.container)
+    rules = await _container_rules(context, store) if lookup.error is None else None
     used_by = await list_store_users(context, store)
     if store.spec.encryption_secret_ref is None:
-        return ObservedStore(store, lookup, used_by)
+        return ObservedStore(store, lookup, used_by, rules=rules)
     unsealed, is_all = await list_unsealed(context, store)
-    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all)
+    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all, rules=rules)
+
+
+async def _container_rules(context: Context, store: BackupStore) -> ContainerRules | None:
+    """Return what the container does with deleted objects. A store is ready without an answer."""
+    try:
+        return await context.stores.container_rules(store, store.spec.container, context.secrets)
+    except CinderblockError:
+        return None

@@ -1,17 +1,24 @@
-"""Limits on the workers that wait for stores, so that stores that never answer do not hold up the others."""
+"""Limits on the workers that wait for stores, so that stores that do not answer, or slowly, do not hold up the others.
+
+A call runs in a thread. It has a deadline, which closes its sockets from outside. Its slots are free again when its
+thread has ended, and not earlier: a host name that does not resolve for minutes must not cost a thread each time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cinderblock.errors import CinderblockError, StoreUnreachable
+from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
+from cinderblock.store.deadline import limit_seconds
 
 CONCURRENT_CALLS: Final = 4
 """Concurrent calls to one store: a quarter of the workers."""
+NAMESPACE_CALLS: Final = 6
+"""Concurrent calls to all stores of one namespace: more than one store may have, and less than half of the workers."""
 UNPROVEN_CONCURRENT_CALLS: Final = 8
 """Concurrent calls to all unproven endpoints together: half of the workers. A thousand stores may share an endpoint
 that is down."""
@@ -19,6 +26,16 @@ SLOT_WAIT_SECONDS: Final = 1.0
 """For how long a call waits for an earlier one to the same store. Hundreds of usual calls end in that time."""
 OPEN_SECONDS: Final = 5.0
 """For how long a breaker stays open; shorter than any interval at which a store is called again."""
+CALL_SECONDS: Final = 30.0
+"""Seconds of a whole call, however many requests it makes. A look-up makes several calls."""
+DELETION_SECONDS: Final = 600.0
+"""Seconds of a call that deletes a backup. It may make thousands of requests; the next one continues its work."""
+SLOW_SECONDS: Final = 10.0
+"""Seconds from which an answered call counts as slow."""
+PROBATION_SECONDS: Final = 60.0
+"""For how long an endpoint stays unproven after a slow call or none, however many fast answers it gives."""
+_THREAD_SECONDS: Final = 2.0
+"""What a thread may need to notice its deadline."""
 
 T = TypeVar("T")
 
@@ -31,49 +48,111 @@ class Endpoint:
     settings, such as a wrong CA.
 
     Attributes:
-        is_proven: whether the last call was answered. False before the first call.
+        is_proven: whether the last call was answered, and none was slow for a while. False before the first call.
+        probation_ends: the moment of the loop's clock from which an answer proves the endpoint.
     """
 
     is_proven: bool = False
+    probation_ends: float = 0.0
+
+    def judge(self, seconds: float, *, is_answered: bool) -> None:
+        """Take note of a call."""
+        if seconds > SLOW_SECONDS:
+            self.probation_ends = _now() + PROBATION_SECONDS
+        self.is_proven = is_answered and _now() >= self.probation_ends
 
 
 class StoreBreaker:
     """Runs calls to one store in threads, and fails them at once while the store is unreachable.
 
-    For one event loop.
+    While it is unreachable, one call at a time finds out whether that has changed. For one event loop.
 
     Args:
         endpoint: shared by all stores at the same address.
         unproven: UNPROVEN_CONCURRENT_CALLS slots that all stores share.
+        namespace: NAMESPACE_CALLS slots that all stores of a namespace share; None: slots of its own.
     """
 
-    def __init__(self, endpoint: Endpoint, unproven: asyncio.Semaphore) -> None:
+    def __init__(
+        self, endpoint: Endpoint, unproven: asyncio.Semaphore, namespace: asyncio.Semaphore | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._unproven = unproven
+        self._namespace = namespace or asyncio.Semaphore(NAMESPACE_CALLS)
         self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
         self._open: tuple[StoreUnreachable, float] | None = None
+        self._is_probing = False
+        self._running: set[asyncio.Task[object]] = set()
 
-    async def call(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns. Raises what it raises; StoreUnreachable at once while the breaker is open."""
-        if self._open is not None and _now() < self._open[1]:
-            raise StoreUnreachable(self._open[0].message, reason=self._open[0].reason)
-        async with _slot(self._slots, "The store has not answered earlier calls yet"):
-            if self._endpoint.is_proven:
-                return await self._run(call)
-            async with _slot(self._unproven, "Too many calls already wait for other stores that do not answer"):
-                return await self._run(call)
+    async def call(self, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
+        """Return what ``call`` returns.
 
-    async def _run(self, call: Callable[[], T]) -> T:
+        Raises what it raises; StoreUnreachable at once while the breaker is open; StoreTooSlow if it has not ended
+        after ``seconds``.
+        """
+        if self._open is not None and (self._is_probing or _now() < self._open[1]):
+            raise _repeated(self._open[0])
+        is_probe = self._open is not None
+        self._is_probing = self._is_probing or is_probe
+        async with AsyncExitStack() as waiting:
+            if is_probe:
+                waiting.callback(self._end_probe)
+            await waiting.enter_async_context(_slot(self._slots, "The store has not answered earlier calls yet"))
+            await waiting.enter_async_context(
+                _slot(self._namespace, "Too many calls already wait for stores of this namespace")
+            )
+            if not self._endpoint.is_proven:
+                message = "Too many calls already wait for other stores that do not answer"
+                await waiting.enter_async_context(_slot(self._unproven, message))
+            task = asyncio.create_task(self._run(call, seconds, waiting.pop_all()))
+        self._running.add(task)
+        task.add_done_callback(self._forget)
         try:
-            result = await asyncio.to_thread(call)
-        except StoreUnreachable as error:
-            self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
-            raise
-        except CinderblockError:
-            self._endpoint.is_proven = True
-            raise
-        self._open, self._endpoint.is_proven = None, True
-        return result
+            async with asyncio.timeout(seconds + _THREAD_SECONDS):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise self._fail(StoreTooSlow(f"A call to the store has not ended after {seconds:.0f} s")) from None
+
+    async def _run(self, call: Callable[[], T], seconds: float, slots: AsyncExitStack) -> T:
+        """Run the call in a thread, and release the slots when the thread has ended."""
+        async with slots:
+            began = _now()
+            try:
+                result = await asyncio.to_thread(_call_within, call, seconds)
+            except StoreUnreachable as error:
+                self._endpoint.judge(_now() - began, is_answered=False)
+                raise self._fail(error) from error.__cause__
+            except CinderblockError:
+                self._judge_answer(began, seconds)
+                raise
+            self._judge_answer(began, seconds)
+            return result
+
+    def _judge_answer(self, began: float, seconds: float) -> None:
+        """Take note of an answer. A deletion takes as long as there are objects."""
+        self._open = None
+        self._endpoint.judge(_now() - began if seconds <= CALL_SECONDS else 0.0, is_answered=True)
+
+    def _fail(self, error: StoreUnreachable) -> StoreUnreachable:
+        self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
+        return error
+
+    def _end_probe(self) -> None:
+        self._is_probing = False
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may wait for it any more
+
+
+def _call_within(call: Callable[[], T], seconds: float) -> T:
+    with limit_seconds(seconds):
+        return call()
+
+
+def _repeated(error: StoreUnreachable) -> StoreUnreachable:
+    return type(error)(error.message, reason=error.reason)
 
 
 def _now() -> float:

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.controller.stores.circuit_breaker import UNPROVEN_CONCURRENT_CALLS, Endpoint, StoreBreaker
+from cinderblock.controller.stores.circuit_breaker import (
+    CALL_SECONDS,
+    NAMESPACE_CALLS,
+    UNPROVEN_CONCURRENT_CALLS,
+    Endpoint,
+    StoreBreaker,
+)
 from cinderblock.controller.stores.secrets import Secret, SecretReader
-from cinderblock.errors import NotFound
+from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.children import location
+from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
 from cinderblock.store.factory import open_store
 from cinderblock.store.instrumented import InstrumentedStore, OnRequest
+from cinderblock.store.retention import read_rules
 from cinderblock.store.retrying import OPERATOR_RETRIES
 
 T = TypeVar("T")
 
 MAX_OPEN_STORES: Final = 64
 """Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB."""
+
+RULES_CACHE_SECONDS: Final = 3600.0
+"""For how long the rules of a container count: people change them rarely. They cost three requests."""
+RULES_RETRY_SECONDS: Final = 300.0
+"""For how long it counts that a store did not answer when it was asked for its rules."""
 
 CHECK_CACHE_SECONDS: Final = 2.0
 """For how long a successful check counts. The first two reconciliations of a backup follow each other at once, and
@@ -46,6 +61,13 @@ class _StoreCalls(NamedTuple):
     breaker: StoreBreaker
 
 
+class _OpenStore(NamedTuple):
+    """An open container, and the file with the CA certificates that it trusts."""
+
+    store: ObjectStore
+    ca_file: str | None
+
+
 class StorePool:
     """Opens the containers of BackupStores, keeps them open, and limits the calls to them.
 
@@ -60,9 +82,12 @@ class StorePool:
         self._calls: dict[tuple[str, str], _StoreCalls] = {}
         # An endpoint lives as long as the breaker of a store that uses it.
         self._endpoints: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
+        # The slots of a namespace live as long as the breaker of one of its stores.
+        self._namespaces: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
-        self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
+        self._rules: WeakKeyDictionary[ObjectStore, tuple[float, ContainerRules | None]] = WeakKeyDictionary()
+        self._open: OrderedDict[tuple[str, ...], _OpenStore] = OrderedDict()
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
@@ -78,23 +103,28 @@ class StorePool:
         if key not in self._open:
             ca_file = self._write_certificates(store, ca) if ca else None
             address = location(store, container)
-            opened = await asyncio.to_thread(
-                open_store,
-                address,
-                credentials_from_secret(credentials.data),
-                ca_file=ca_file,
-                policy=OPERATOR_RETRIES,
-            )
-            self._open[key] = InstrumentedStore(opened, self._on_request) if self._on_request else opened
+            try:
+                opened = await asyncio.to_thread(
+                    open_store,
+                    address,
+                    credentials_from_secret(credentials.data),
+                    ca_file=ca_file,
+                    policy=OPERATOR_RETRIES,
+                )
+            except CinderblockError:
+                self._remove_certificates(ca_file)
+                raise
+            counted = InstrumentedStore(opened, self._on_request) if self._on_request else opened
+            self._open[key] = _OpenStore(counted, ca_file)
         self._open.move_to_end(key)
         while len(self._open) > MAX_OPEN_STORES:
             # Closing is left to the garbage collector: a thread may still use the store.
-            self._open.popitem(last=False)
-        return self._open[key]
+            self._remove_certificates(self._open.popitem(last=False)[1].ca_file)
+        return self._open[key].store
 
-    async def call(self, store: BackupStore, call: Callable[[], T]) -> T:
+    async def call(self, store: BackupStore, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Run a function that uses an open store, in a thread; see `StoreBreaker`. Raises what the function raises."""
-        return await self._breaker(store).call(call)
+        return await self._breaker(store).call(call, seconds)
 
     def _breaker(self, store: BackupStore) -> StoreBreaker:
         address = store.spec.endpoint_url or store.spec.region
@@ -103,7 +133,10 @@ class StorePool:
         if calls is None or (calls.uid, calls.address) != (store.uid, address):
             endpoint = self._endpoints.get(address) or Endpoint()
             self._endpoints[address] = endpoint
-            self._calls[name] = calls = _StoreCalls(store.uid, address, StoreBreaker(endpoint, self._unproven))
+            slots = self._namespaces.get(store.namespace) or asyncio.Semaphore(NAMESPACE_CALLS)
+            self._namespaces[store.namespace] = slots
+            breaker = StoreBreaker(endpoint, self._unproven, slots)
+            self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
         return calls.breaker
 
     def forget(self, namespace: str, name: str) -> None:
@@ -117,6 +150,20 @@ class StorePool:
         if clock() - self._checked.get(opened, float("-inf")) >= CHECK_CACHE_SECONDS:
             await self.call(store, opened.check)
             self._checked[opened] = clock()
+
+    async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
+        """Return what a container does with deleted objects; None if the store does not answer now.
+
+        Nothing depends on the rules, so this is asked at most once an hour, is not repeated, and opens no breaker.
+        Raises as `open` does; StoreUnreachable if too many other calls wait for the store.
+        """
+        opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
+        if opened in self._rules and clock() < self._rules[opened][0]:
+            return self._rules[opened][1]
+        rules = await self.call(store, partial(_read_rules, opened))
+        seconds = RULES_RETRY_SECONDS if rules is None else RULES_CACHE_SECONDS
+        self._rules[opened] = clock() + seconds, rules
+        return rules
 
     async def keys(self, store: BackupStore, secrets: SecretReader) -> KeyRing | None:
         """Return the encryption keys of a store; None if it does not encrypt. Raises as `open` does."""
@@ -159,9 +206,22 @@ class StorePool:
         os.replace(temporary, path)
         return path
 
+    def _remove_certificates(self, ca_file: str | None) -> None:
+        """Remove a file that no open store needs. A call that is still running then fails, and is repeated."""
+        if ca_file is not None and all(opened.ca_file != ca_file for opened in self._open.values()):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(ca_file)
+
     def close(self) -> None:
         """Close all stores."""
         for opened in self._open.values():
-            opened.close()
+            opened.store.close()
         if self._certificates is not None:
             self._certificates.cleanup()
+
+
+def _read_rules(opened: ObjectStore) -> ContainerRules | None:
+    try:
+        return read_rules(opened.retention)
+    except StoreUnreachable:
+        return None

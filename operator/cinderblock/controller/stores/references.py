@@ -27,6 +27,9 @@ from cinderblock.store.base import ObjectStore
 LOCK_WAIT_SECONDS: Final = 1.0
 """Seconds that a look-up waits for another one that reads manifests of the same volume."""
 
+LOOKUP_SECONDS: Final = 600.0
+"""Seconds of a whole look-up, after which the next one goes on from the cache. 100,000 manifests take half of them."""
+
 
 class ReferenceLookups:
     """Look-ups in the manifests of volumes, with a cache of what they have read. For one event loop.
@@ -60,8 +63,11 @@ class ReferenceLookups:
             if not lookup.is_complete:
                 async with self.lock(store, container, volume_id):
                     lookup.refresh()
+                    ends = asyncio.get_running_loop().time() + LOOKUP_SECONDS
                     while not lookup.is_complete:
                         await stores.call(store, lookup.read_batch)
+                        if asyncio.get_running_loop().time() > ends:
+                            raise _reading(volume_id)
         finally:
             self.trim(store, container, volume_id)
         return lookup.needs(backup_id)
@@ -85,14 +91,15 @@ class ReferenceLookups:
             async with asyncio.timeout(self._lock_wait_seconds):
                 await lock.acquire()
         except TimeoutError:
-            raise TransientError(
-                f"The manifests of volume {volume_id} are being read for another of its backups",
-                reason=Reason.READING_REFERENCES,
-            ) from None
+            raise _reading(volume_id) from None
         try:
             yield
         finally:
             lock.release()
+
+
+def _reading(volume_id: str) -> TransientError:
+    return TransientError(f"The manifests of volume {volume_id} are still being read", reason=Reason.READING_REFERENCES)
 
 
 async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader) -> KeyRing | None:

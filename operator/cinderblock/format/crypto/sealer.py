@@ -23,7 +23,10 @@ from enum import IntEnum
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -79,9 +82,10 @@ class Sealer:
         label: name of the object in messages, normally its key in the store.
     """
 
-    __slots__ = ("_cipher", "_identity", "label", "suite")
+    __slots__ = ("_cipher", "_identity", "_key", "label", "suite")
 
     def __init__(self, object_key: bytes | None, object_identity: bytes, label: str) -> None:
+        self._key = object_key
         self._cipher = AESGCM(object_key) if object_key is not None else None
         self._identity = object_identity
         self.label = label
@@ -129,10 +133,60 @@ class Sealer:
                 target = memoryview(into)[: len(frame) - TAG_BYTES]
                 self._cipher.decrypt_into(place, frame, self._identity + place, target)
                 return target
-        raise IntegrityError(f"{self.label}: frame {number} does not open: it was changed, or belongs to another place")
+        raise _does_not_open(self.label, number)
+
+    def opener(self, kind: FrameKind, number: int) -> FrameOpener:
+        """Return what opens a frame piece by piece."""
+        place = _place(kind, number)
+        data = self._identity + place
+        return FrameOpener(self.label, number, data, None if self._key is None else (self._key, place))
 
     def _checksum(self, place: bytes, plaintext: Buffer) -> bytes:
         return blake3(self._identity + place).update(plaintext).digest(TAG_BYTES)
+
+
+class FrameOpener:
+    """Opens one frame as a stream. Nothing of it may be trusted before `finish` has returned.
+
+    Args:
+        label: name of the object in messages.
+        number: of the frame.
+        data: associated data of the frame.
+        cipher: key and nonce; None: the frame is not sealed.
+    """
+
+    def __init__(self, label: str, number: int, data: bytes, cipher: tuple[bytes, bytes] | None) -> None:
+        self._label = label
+        self._number = number
+        self._hash = blake3(data) if cipher is None else None
+        self._decryptor = None
+        if cipher is not None:
+            key, nonce = cipher
+            self._decryptor = Cipher(AES(key), GCM(nonce)).decryptor()
+            self._decryptor.authenticate_additional_data(data)
+
+    def update(self, piece: bytes) -> bytes:
+        """Return the plaintext of the next piece."""
+        if self._hash is not None:
+            self._hash.update(piece)
+            return piece
+        assert self._decryptor is not None
+        return self._decryptor.update(piece)
+
+    def finish(self, tag: bytes) -> None:
+        """Check the tag, which is the end of the frame. Raises IntegrityError naming the object."""
+        if self._hash is not None:
+            if self._hash.digest(TAG_BYTES) == tag:
+                return
+        elif self._decryptor is not None and len(tag) == TAG_BYTES:
+            with contextlib.suppress(InvalidTag):
+                self._decryptor.finalize_with_tag(tag)
+                return
+        raise _does_not_open(self._label, self._number)
+
+
+def _does_not_open(label: str, number: int) -> IntegrityError:
+    return IntegrityError(f"{label}: frame {number} does not open: it was changed, or belongs to another place")
 
 
 def _place(kind: FrameKind, number: int) -> bytes:

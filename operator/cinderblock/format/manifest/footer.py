@@ -30,6 +30,8 @@ from cinderblock.format.range_reader import Buffer
 MAGIC = b"CBLKMEND"
 MAX_FOOTER_BYTES = 1 << 30
 """Most bytes of a footer; 16 TiB of data need 14 MiB."""
+MAX_BODY_BYTES = 1 << 40
+"""Most bytes of all sections: 2000 times what ten million files need."""
 TAIL_BYTES = 64 << 10
 """Bytes of the first read, which contains the trailer and the footer of most manifests."""
 _TRAILER = struct.Struct("<8sQQQ32s")
@@ -198,6 +200,8 @@ def parse_trailer(tail: bytes, label: str) -> Trailer:
     magic, body, stored, size, checksum = _TRAILER.unpack(tail[-TRAILER_BYTES:])
     if magic != MAGIC:
         raise IntegrityError(f"{label}: it does not end like a manifest: cut short, or overwritten")
+    if body > MAX_BODY_BYTES or stored > MAX_FOOTER_BYTES or size > MAX_FOOTER_BYTES:
+        raise IntegrityError(f"{label}: its trailer claims {body} bytes of sections, and {size} of a footer")
     return Trailer(body, stored, size, checksum)
 
 
@@ -206,8 +210,6 @@ def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> 
     frame = tail[:-TRAILER_BYTES]
     if _checksum(tail[-TRAILER_BYTES:], frame) != trailer.checksum:
         raise IntegrityError(f"{label}: its footer was changed")
-    if trailer.size > MAX_FOOTER_BYTES:
-        raise IntegrityError(f"{label}: its footer claims to have {trailer.size} bytes")
     plaintext = expand_frame(sealer.open(FrameKind.INDEX, 0, frame), trailer.size, label)
     try:
         footer = _parse_footer(plaintext)

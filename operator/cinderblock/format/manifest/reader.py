@@ -25,6 +25,7 @@ from cinderblock.format.manifest.footer import (
     TAIL_BYTES,
     TRAILER_BYTES,
     Footer,
+    FooterSummary,
     Section,
     decode_data_keys,
     decode_footer,
@@ -34,7 +35,8 @@ from cinderblock.format.manifest.footer import (
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.pin_checks import check_content, check_header, pins_of
 from cinderblock.format.manifest.section_decoder import EntryStats, SectionTable, decode_chunks, decode_stats
-from cinderblock.format.pack import PackTable
+from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES, read_footer_facts
+from cinderblock.format.pack import MAX_CHUNKS, PackTable
 from cinderblock.format.range_reader import Buffer, RangeReader, read_exactly
 
 __all__ = [
@@ -114,9 +116,14 @@ def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the m
 
 
 def read_summary(
-    read: RangeReader, keys: KeyRing | None, expected: ExpectedBackup, label: str = "the manifest"
+    read: RangeReader,
+    keys: KeyRing | None,
+    expected: ExpectedBackup,
+    label: str = "the manifest",
+    *,
+    max_summary_bytes: int = MAX_SUMMARY_BYTES,
 ) -> ManifestSummary:
-    """Read and verify header and footer of a manifest, in two or three requests.
+    """Read and verify header and footer of a manifest in bounded memory, in two or three requests for most manifests.
 
     This verifies:
 
@@ -133,10 +140,15 @@ def read_summary(
         keys: the store's key ring; None if it has no encryption Secret.
         expected: the backup that it must belong to.
         label: name of the object in messages, normally its key in the store.
+        max_summary_bytes: most bytes of the JSON document in the footer.
 
-    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises.
+    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, TooLarge, and what ``read`` raises.
     """
-    return ManifestReader(read, keys, expected, label).summary
+    header = read_header(read, expected, label)
+    facts = read_footer_facts(read, header.sealer(header.data_key(keys), label), label, max_summary_bytes)
+    summary = _summarize(header, facts.summary, facts.references, facts.manifest_bytes)
+    _check_summary(summary, keys, expected, label)
+    return summary
 
 
 class SectionContent:
@@ -239,10 +251,10 @@ class ManifestReader:
         self._data_key = self.header.data_key(keys)
         self._sealer = self.header.sealer(self._data_key, label)
         self._footer, manifest_bytes = _read_footer(read, self._sealer, label)
-        self.summary = _summarize(self.header, self._footer, manifest_bytes)
-        check_content(self.summary.pins, expected, label)
-        if keys is not None and self.header.key_id is not None:
-            keys.check_age(self.header.key_id, expected.created_at or self.summary.description.created_at, label)
+        packs = self._footer.packs
+        references = Counter(packs.origin(pack).backup_id for pack in range(len(packs)))
+        self.summary = _summarize(self.header, self._footer.summary, references, manifest_bytes)
+        _check_summary(self.summary, keys, expected, label)
 
     @property
     def packs(self) -> PackTable:
@@ -280,6 +292,7 @@ class ManifestReader:
         """Check that a chunk lies within a known pack, and is no larger than the largest chunk of this backup."""
         is_possible = (
             chunk.pack < len(self.packs)
+            and chunk.number < MAX_CHUNKS
             and chunk.size <= self.summary.chunk_bytes
             and TAG_BYTES <= chunk.stored <= chunk.size + TAG_BYTES
             and chunk.offset + chunk.stored <= self.packs.size(chunk.pack)
@@ -322,23 +335,31 @@ def _group_sections(sections: list[Section]) -> Iterator[list[Section]]:
 
 def _read_footer(read: RangeReader, sealer: Sealer, label: str) -> tuple[Footer, int]:
     """Return the footer and the size of the whole object in bytes."""
-    tail = read(-TAIL_BYTES, None)
+    tail = read(-TAIL_BYTES, TAIL_BYTES)
     trailer = parse_trailer(tail, label)
     needed = trailer.stored + TRAILER_BYTES
     if needed > len(tail):
-        tail = read(-needed, None)
+        tail = read(-needed, needed)
     if needed > len(tail):
         raise IntegrityError(f"{label}: cut short, its footer is missing")
     footer = decode_footer(tail[-needed:], trailer, sealer, label)
     size = HEADER_BYTES + trailer.body + needed
-    is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, None) == tail[-1:]
+    is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, 2) == tail[-1:]
     if not is_whole:
         raise IntegrityError(f"{label}: its parts do not add up to its size")
     return footer, size
 
 
-def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> ManifestSummary:
-    summary, packs = footer.summary, footer.packs
+def _check_summary(summary: ManifestSummary, keys: KeyRing | None, expected: ExpectedBackup, label: str) -> None:
+    """Check that a manifest is the expected one, and that its key could seal it."""
+    check_content(summary.pins, expected, label)
+    if keys is not None and summary.header.key_id is not None:
+        keys.check_age(summary.header.key_id, expected.created_at or summary.description.created_at, label)
+
+
+def _summarize(
+    header: ManifestHeader, summary: FooterSummary, packs_by_backup: Mapping[str, int], manifest_bytes: int
+) -> ManifestSummary:
     if (summary.description.backup_id, summary.description.volume_id, summary.parent_id) != (
         header.backup_id,
         header.volume_id,
@@ -347,8 +368,7 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         raise IntegrityError(
             f"the manifest of backup {header.backup_id}: header and description name different backups"
         )
-    references = Counter(packs.origin(pack).backup_id for pack in range(len(packs)))
-    del references[header.backup_id]
+    references = {other: count for other, count in packs_by_backup.items() if other != header.backup_id}
     counts = summary.counts
     return ManifestSummary(
         header=header,
@@ -360,7 +380,7 @@ def _summarize(header: ManifestHeader, footer: Footer, manifest_bytes: int) -> M
         transferred_bytes=counts.transferred_bytes,
         stored_bytes=counts.pack_bytes + manifest_bytes,
         manifest_bytes=manifest_bytes,
-        references=dict(references),
+        references=references,
         pins=pins_of(header, summary.content_digest),
         newest_ctime_ns=summary.newest_ctime_ns,
         comparison=summary.comparison,

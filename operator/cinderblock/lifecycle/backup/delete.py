@@ -11,7 +11,7 @@ from datetime import datetime
 from cinderblock.api import labels
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase
-from cinderblock.errors import CinderblockError, TransientError, fail_reason
+from cinderblock.errors import CinderblockError, ObjectLocked, TransientError, fail_reason
 from cinderblock.lifecycle import children as lifecycle_children
 from cinderblock.lifecycle import conditions, dependents, verdicts
 from cinderblock.lifecycle.actions import (
@@ -22,7 +22,7 @@ from cinderblock.lifecycle.actions import (
     RecordEvent,
     RemoveFinalizer,
 )
-from cinderblock.lifecycle.backup import checks
+from cinderblock.lifecycle.backup import checks, remains
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Wait
@@ -30,6 +30,11 @@ from cinderblock.reasons import Reason
 
 SLOW_RETRY_SECONDS = 60.0
 """Seconds between attempts once the phase is error_deleting."""
+LOCKED_RETRY_SECONDS = 3600.0
+"""Most seconds until locked data is checked again: somebody may lift a legal hold, or a retention in GOVERNANCE."""
+_LEAVE_DATA_ADVICE = (
+    f"To leave the data in the store, annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
+)
 
 
 def decide(observed: ObservedBackup, now: datetime) -> Decision:
@@ -110,7 +115,7 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
     if _data_is_abandoned(backup):
         return _leave_data()
     if observed.data_present is False:
-        return _remove_finalizer(Reason.DELETED, "The VolumeBackup and its data were deleted")
+        return _remove_finalizer(*remains.deletion_event(observed.remains or remains.NOTHING))
     if observed.needed_by:
         listed = ", ".join(observed.needed_by[:10])
         note = f"The VolumeBackup was deleted; its data stays in the store for retained backups: {listed}"
@@ -126,7 +131,17 @@ def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockEr
     if observed.namespace_ending:
         note = f"The namespace is being deleted, and the data stays in the store: {error.message}"
         return _remove_finalizer(Reason.DATA_LEFT, note, is_warning=True)
+    if isinstance(error, ObjectLocked):
+        return _wait_for_lock(observed, now, error)
     return _deletion_fails(observed, now, error)
+
+
+def _wait_for_lock(observed: ObservedBackup, now: datetime, error: ObjectLocked) -> Decision:
+    """Wait until the store releases a locked object. A lock can also be extended or lifted, so check again earlier."""
+    seconds = (error.until - now).total_seconds() if error.until is not None else LOCKED_RETRY_SECONDS
+    message = f"{error.message} {_LEAVE_DATA_ADVICE}"
+    delay = min(max(seconds, SLOW_RETRY_SECONDS), LOCKED_RETRY_SECONDS)
+    return _deleting(observed, now, Wait(error.reason, message, requeue_after=delay))
 
 
 def _data_is_abandoned(backup: VolumeBackup) -> bool:
@@ -194,8 +209,7 @@ def _deletion_fails(observed: ObservedBackup, now: datetime, error: CinderblockE
     message = (
         error.message
         if error.reason in (Reason.CHILDREN_REMAIN, Reason.STOPPING_MOVER)
-        else f"{error.message} The operator retries every {SLOW_RETRY_SECONDS:.0f} s. To leave the data in the store,"
-        f" annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
+        else f"{error.message} The operator retries every {SLOW_RETRY_SECONDS:.0f} s. {_LEAVE_DATA_ADVICE}"
     )
     generation = observed.backup.metadata.generation
     status = base.model_copy(

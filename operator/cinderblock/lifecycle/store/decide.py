@@ -13,6 +13,7 @@ from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.reasons import Reason
 
 RETRY_SECONDS = 10.0
@@ -78,7 +79,25 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     else:
         message = "The store answers and the container may be listed"
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
-    return BackupStoreStatus(observed_generation=generation, conditions=_with_unsealed(observed, shown, now))
+    shown = _with_rules(observed, _with_unsealed(observed, shown, now), now)
+    return BackupStoreStatus(observed_generation=generation, conditions=shown)
+
+
+def _with_rules(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:
+    """Add the conditions about the rules of the container. Without an answer, the earlier ones stay."""
+    if observed.rules is None:
+        return shown
+    for found in conditions_of(observed.rules, observed.store.spec.prefix):
+        shown = conditions.with_lasting(
+            shown,
+            now,
+            observed.store.metadata.generation,
+            kind=found.kind,
+            status=found.status,
+            reason=found.reason,
+            message=found.message,
+        )
+    return shown
 
 
 def _with_unsealed(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cinderblock.errors import CinderblockError
+from cinderblock.store.s3.checksum import Checksum, body_fields
+from cinderblock.store.s3.streaming import ThrottledBody
+
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import CompletedPartTypeDef
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +27,13 @@ PART_BYTES: Final = 64 * 1024**2
 
 
 def multipart_put(
-    client: S3Client, target: Mapping[str, Any], body: memoryview, make_body: Callable[[memoryview], Any]
+    client: S3Client,
+    target: Mapping[str, Any],
+    body: memoryview,
+    make_body: Callable[[memoryview], ThrottledBody],
+    *,
+    checksum: Checksum,
+    sending: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     """Upload a large body, and leave no part behind if that fails.
 
@@ -34,21 +45,37 @@ def multipart_put(
         target: parameters of CreateMultipartUpload: Bucket, Key, storage class and encryption.
         body: the bytes to upload.
         make_body: turns the bytes of a part into a request body.
+        checksum: of every part.
+        sending: limits the time of one request that sends so many bytes, and translates its errors.
 
-    Raises what botocore raises.
+    Raises what ``sending`` raises.
     """
     container, key = target["Bucket"], target["Key"]
-    _abort_earlier(client, container, key)
-    upload = client.create_multipart_upload(**target)["UploadId"]
+    with sending(0):
+        _abort_earlier(client, container, key)
+    with sending(0):
+        algorithm: Any = {"ChecksumAlgorithm": "SHA256"} if checksum is Checksum.SHA256 else {}
+        upload = client.create_multipart_upload(**target, **algorithm)["UploadId"]
     try:
-        parts: list[CompletedPartTypeDef] = []
+        parts: list[Any] = []
         for number, start in enumerate(range(0, body.nbytes, PART_BYTES), start=1):
-            part = make_body(body[start : start + PART_BYTES])
-            response = client.upload_part(Bucket=container, Key=key, UploadId=upload, PartNumber=number, Body=part)
-            parts.append({"PartNumber": number, "ETag": response["ETag"]})
-        client.complete_multipart_upload(Bucket=container, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+            part = body[start : start + PART_BYTES]
+            with sending(part.nbytes):
+                body_of_part: Any = make_body(part)
+                fields = body_fields(checksum, body_of_part)
+                response = client.upload_part(
+                    Bucket=container, Key=key, UploadId=upload, PartNumber=number, Body=body_of_part, **fields
+                )
+                fields.pop("ContentMD5", None)
+                parts.append({"PartNumber": number, "ETag": response["ETag"], **fields})
+        # The server may have to copy all parts before it answers.
+        with sending(body.nbytes):
+            client.complete_multipart_upload(
+                Bucket=container, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
     except BaseException:
-        _abort(client, container, key, upload)
+        with contextlib.suppress(CinderblockError), sending(0):
+            _abort(client, container, key, upload)
         raise
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
@@ -13,19 +14,33 @@ from botocore.exceptions import ClientError
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import ContainerNotFound, ObjectNotFound, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
-from cinderblock.store.base import DELETE_BATCH_KEYS, Body, ObjectInfo, check_body, check_key, slice_body
+from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
 from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.answers import not_s3, protocol_violation
+from cinderblock.store.s3.call_time import call_seconds
+from cinderblock.store.s3.checksum import Checksum, UploadChecksums, body_fields
 from cinderblock.store.s3.client import make_client
-from cinderblock.store.s3.errors import from_answer, not_s3, protocol_violation, translate
+from cinderblock.store.s3.connection import close_connections
+from cinderblock.store.s3.deletion import Deleter
+from cinderblock.store.s3.download import UnexpectedRange, download, range_header
+from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
-from cinderblock.store.s3.streaming import ThrottledBody, announce_large_only, receive, start_throttling
+from cinderblock.store.s3.retention import S3Retention
+from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
 
 if TYPE_CHECKING:
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
+    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+PAGE_KEYS: Final = 1000
+"""Most keys in one page of a listing (S3 API: ListObjectsV2)."""
+LISTING_PAGES: Final = 100_000
+"""Most pages of a listing. A volume of 64 TiB has packs for 2800 pages."""
+EMPTY_PAGES: Final = 100
+"""Most pages without a key, one after the other. Some servers send one where many objects were deleted."""
 
 
 class S3Store:
@@ -37,6 +52,7 @@ class S3Store:
         credentials: S3Credentials | None,
         ca_file: str | None = None,
         read_timeout: float | None = None,
+        seconds_per_call: float | None = None,
     ) -> None:
         """Make a client. This sends no request.
 
@@ -45,16 +61,21 @@ class S3Store:
             credentials: sign requests; None: boto3 finds them as every AWS tool does.
             ca_file: PEM certificates that replace those of the system.
             read_timeout: seconds without a byte of a response; None: READ_TIMEOUT.
+            seconds_per_call: seconds of a whole request; None: by its size, see `call_seconds`.
 
         Raises InvalidInput if the location or the CA file is malformed.
         """
         self._location = location
+        self._seconds_per_call = seconds_per_call
         self._container = location.container
         self._client = make_client(location, credentials, ca_file, read_timeout)
-        self._client.meta.events.register("before-call.s3", announce_large_only)
+        self._announcements = Announcements()
+        self._client.meta.events.register("before-call.s3", self._announcements.choose)
         self._client.meta.events.register("before-send.s3", start_throttling)
         self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
         self._put_options = put_options(location)
+        self._checksums = UploadChecksums()
+        self._deleter = Deleter(self._client, self._container, self._address, self._call)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
 
@@ -75,58 +96,58 @@ class S3Store:
     def put(self, key: str, body: Body) -> None:
         """See ObjectStore. Large bodies are sent in parts."""
         view = check_body(check_key(key), body)
+        self._checksums.upload(partial(self._put, key, view))
+
+    def _put(self, key: str, view: memoryview, checksum: Checksum) -> None:
         target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
-        with self._translate_errors():
-            if view.nbytes > MULTIPART_THRESHOLD_BYTES:
-                multipart_put(self._client, target, view, self._throttled)
-                return
-            response = self._client.put_object(Body=self._throttled(view), **target)
+        if view.nbytes > MULTIPART_THRESHOLD_BYTES:
+            multipart_put(self._client, target, view, self._throttled, checksum=checksum, sending=self._sending)
+            return
+        body: Any = self._throttled(view)
+        with self._sending(view.nbytes):
+            response = self._client.put_object(Body=body, **body_fields(checksum, body), **target)
             if "ETag" not in response:
                 raise not_s3(self._address, "no ETag for an upload")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
-        range_header = _range(start, length)
-        extra: Any = {} if range_header is None else {"Range": range_header}
-        with self._translate_errors():
+        header = range_header(start, length)
+        extra: Any = {} if header is None else {"Range": header}
+        count = READ_LIMIT if length is None and start >= 0 else max(length or 0, -start)
+        with self._call(count, self._location.download_bytes_per_second):
             try:
                 response = self._client.get_object(Bucket=self._container, Key=check_key(key), **extra)
+                if "ETag" not in response:
+                    response["Body"].close()
+                    raise not_s3(self._address, "an object without ETag")
+                return download(response, start, length, self._download)
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:
                     return b""
                 if error.response["Error"]["Code"] == "NoSuchKey":
                     raise ObjectNotFound(f"Cannot read {key} in {self._address}: the object does not exist.") from error
                 raise
-            content = receive(response["Body"], self._download)
-            if "ETag" not in response:
-                raise not_s3(self._address, "an object without ETag")
-        return content if range_header is None else self._ranged(key, response, content, start, length)
-
-    def _ranged(
-        self, key: str, response: GetObjectOutputTypeDef, content: bytes, start: int, length: int | None
-    ) -> bytes:
-        """Return the requested part of what arrived: servers may ignore a range (RFC 9110, section 14.2)."""
-        content_range = _CONTENT_RANGE.fullmatch(response.get("ContentRange", ""))
-        if content_range is None:
-            return slice_body(content, start, length)
-        first, last, size = map(int, content_range.groups())
-        requested = max(size + start, 0) if start < 0 else start
-        end = size if length is None or start < 0 else min(start + max(length, 1), size)
-        if (first, last + 1, len(content)) != (requested, end, end - requested):
-            raise StoreUnreachable(
-                f"Cannot read {key} in {self._address}: the server sent a range other than the requested one."
-            )
-        return slice_body(content, 0, length)
+            except UnexpectedRange as error:
+                raise StoreUnreachable(
+                    f"Cannot read {key} in {self._address}: the server sent another range than the requested one."
+                ) from error
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See ObjectStore."""
+        """See ObjectStore. A listing that does not advance, or never ends, is an error."""
         previous = ""
-        for page in self._pages(prefix):
-            for item in page.get("Contents", []):
-                key = item["Key"]
+        empty_pages = 0
+        for number, page in enumerate(self._pages(prefix)):
+            items = page.get("Contents", [])
+            empty_pages = 0 if items else empty_pages + 1
+            if len(items) > PAGE_KEYS or empty_pages > EMPTY_PAGES or number >= LISTING_PAGES:
+                raise protocol_violation(self._address, "a listing without end")
+            for item in items:
+                key, size = item["Key"], item["Size"]
                 if key <= previous:
                     raise protocol_violation(self._address, f"a listing out of order ({previous} before {key})")
-                yield ObjectInfo(key, item["Size"])
+                if not key.startswith(prefix) or size < 0:
+                    raise protocol_violation(self._address, f"a listing of something else ({key}, {size} bytes)")
+                yield ObjectInfo(key, size)
                 previous = key
 
     def _pages(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
@@ -140,7 +161,7 @@ class S3Store:
             yield page
 
     def _page(self, prefix: str, **extra: Any) -> ListObjectsV2OutputTypeDef:
-        with self._translate_errors():
+        with self._call():
             page = self._client.list_objects_v2(Bucket=self._container, Prefix=prefix, **extra)
             # Any well-formed XML, such as an XHTML page, would look like an empty listing.
             if "IsTruncated" not in page:
@@ -151,21 +172,12 @@ class S3Store:
         """See ObjectStore."""
         remaining = iter(keys)
         while batch := list(itertools.islice(remaining, DELETE_BATCH_KEYS)):
-            self._delete_batch([check_key(key) for key in batch])
+            self._deleter.delete([check_key(key) for key in batch])
 
-    def _delete_batch(self, keys: Sequence[str]) -> None:
-        with self._translate_errors():
-            response = self._client.delete_objects(
-                Bucket=self._container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": False}
-            )
-            errors = response.get("Errors", [])
-            # With Quiet, nothing would distinguish a success from a web page.
-            if not errors and not response.get("Deleted"):
-                raise not_s3(self._address, "no list of deleted keys")
-        failures = [from_answer({"Error": item}, self._address) for item in errors if item.get("Code") != "NoSuchKey"]
-        if failures:
-            # A permanent error says more than a transient one.
-            raise min(failures, key=lambda failure: not failure.permanent)
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return S3Retention(self._client, self._address, self._call)
 
     def _list_one(self) -> None:
         prefix = f"{self._location.prefix}/" if self._location.prefix else ""
@@ -175,7 +187,7 @@ class S3Store:
         region = self._location.region
         # AWS rejects its oldest region as a constraint, and requires every other one (S3 API: CreateBucket).
         extra: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with self._translate_errors():
+        with self._call():
             try:
                 self._client.create_bucket(Bucket=self._container, **extra)
             except ClientError as error:
@@ -183,34 +195,43 @@ class S3Store:
                     raise
 
     @contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        """Translate errors, and close all connections after a response that is not from the server.
+    def _sending(self, count: int) -> Iterator[None]:
+        """Prepare one request that sends ``count`` bytes."""
+        with self._call(count, self._location.upload_bytes_per_second):
+            try:
+                yield
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.EXPECTATION_FAILED:
+                    raise
+                # RFC 9110, section 10.1.1: the client should repeat the request without the expectation.
+                self._announcements.is_allowed = False
+                raise StoreUnreachable(
+                    f"Cannot use {self._address} now: it does not take announced bodies. They are sent unannounced."
+                ) from error
+
+    @contextmanager
+    def _call(self, count: int = 0, bytes_per_second: int | None = None) -> Iterator[None]:
+        """Limit the time of one request, and translate its errors.
+
+        Close all connections after a response that is not from the server.
 
         The new owner of the server's address, or a load balancer that has lost the server, may keep connections open
         forever. Only a new connection resolves the host name again.
         """
         try:
-            with translate(self._address):
+            with (
+                limit_seconds(call_seconds(count, bytes_per_second, self._seconds_per_call)) as deadline,
+                translate(self._address, deadline),
+            ):
                 yield
         except StoreUnreachable as error:
             if error.is_of_another:
-                self._client.close()
+                close_connections(self._client)
             raise
 
-    def _throttled(self, body: memoryview) -> Any:
-        """Return a body that botocore accepts, although its type stubs do not."""
+    def _throttled(self, body: memoryview) -> ThrottledBody:
         return ThrottledBody(body, self._upload)
 
     def close(self) -> None:
         """See ObjectStore."""
         self._client.close()
-
-
-def _range(start: int, length: int | None) -> str | None:
-    """Return the Range header for a read; None: the whole object (RFC 9110, section 14.1.2)."""
-    if start < 0:
-        return f"bytes={start}"
-    if length is None:
-        return f"bytes={start}-" if start else None
-    # A range cannot be empty. One byte shows at least whether the object exists.
-    return f"bytes={start}-{start + max(length, 1) - 1}"

@@ -1,26 +1,23 @@
-"""Send and receive bodies in slices, without copies."""
+"""Send bodies in slices, without copies."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from cinderblock.store.bandwidth import Throttle, no_throttle
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
-    from botocore.response import StreamingBody
 
-SLICE_BYTES: Final = 64 * 1024
-"""Bytes that are received at once if the bandwidth is limited."""
 EXPECT_CONTINUE_BYTES: Final = 1024**2
 """Size from which a body is announced (Expect: 100-continue), so that the server can reject it before it is sent. A
 server that ignores the announcement costs one second, any other one a round trip."""
 
 
 class ThrottledBody:
-    """A body as botocore and urllib3 expect it: a file that is read once for the signature and once to be sent.
+    """A body as botocore and urllib3 expect it: a file.
 
     urllib3 reads and sends 16 KiB at a time. If it sent a whole body at once, that would have to end within the connect
     time-out, which a slow network cannot do with 64 MiB, and no throttle could act. Measured with 64 MiB to a server on
@@ -28,10 +25,16 @@ class ThrottledBody:
     """
 
     def __init__(self, body: memoryview, throttle: Throttle) -> None:
+        self.sha256 = hashlib.sha256(body).digest()
         self._body = body
         self._throttle = throttle
         self._active_throttle: Throttle = no_throttle
         self._position = 0
+
+    @property
+    def content(self) -> memoryview:
+        """All bytes."""
+        return self._body
 
     def __len__(self) -> int:
         return self._body.nbytes
@@ -58,25 +61,24 @@ class ThrottledBody:
         self._active_throttle = self._throttle
 
 
-def announce_large_only(params: dict[str, Any], **_: Any) -> None:
-    """Handle botocore's event before-call: botocore has announced every body."""
-    if isinstance(params["body"], ThrottledBody) and len(params["body"]) < EXPECT_CONTINUE_BYTES:
-        del params["headers"]["Expect"]
+class Announcements:
+    """Which bodies are announced (Expect: 100-continue). botocore announces all of them.
+
+    Attributes:
+        is_allowed: False after the server or a proxy has answered 417 Expectation Failed.
+    """
+
+    def __init__(self) -> None:
+        self.is_allowed = True
+
+    def choose(self, params: dict[str, Any], **_: Any) -> None:
+        """Handle botocore's event before-call."""
+        body = params["body"]
+        if isinstance(body, ThrottledBody) and (not self.is_allowed or len(body) < EXPECT_CONTINUE_BYTES):
+            del params["headers"]["Expect"]
 
 
 def start_throttling(request: AWSPreparedRequest, **_: Any) -> None:
     """Handle botocore's event before-send: the request has been signed."""
     if isinstance(request.body, ThrottledBody):
         request.body.start_throttling()
-
-
-def receive(body: StreamingBody, throttle: Throttle) -> bytes:
-    """Return a whole body. Raises what botocore raises; IncompleteReadError if the body ends early."""
-    with closing(body):
-        if throttle is no_throttle:
-            return body.read()
-        slices = []
-        while part := body.read(SLICE_BYTES):
-            throttle(len(part))
-            slices.append(part)
-        return b"".join(slices)

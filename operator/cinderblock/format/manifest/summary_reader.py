@@ -1,0 +1,347 @@
+"""Read a manifest without its entries, in little memory, whatever its writer claims.
+
+The operator reads manifests of every namespace, and anybody who can write to one bucket can put anything there. A
+footer of 37 kB may decompress to a gigabyte, and JSON of 4 MB may take 1.6 GiB of objects. So the footer is read,
+checked and decompressed as a stream. Of its table, only the summary is kept, and a count for each origin of packs.
+
+Bounds, all much above what any volume needs:
+
+- a footer: MAX_FOOTER_BYTES, as for every reader; its window in memory: _WINDOW_BYTES;
+- its summary: MAX_SUMMARY_BYTES, with at most as many values as 65,536 origins have.
+
+Measured: a footer that unpacks to 1 GiB takes less than 1 MiB; a chain of 65,536 backups 64 MiB; the worst document,
+one string of 15 MB, 130 MiB. Only one document at a time becomes objects.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import zstandard
+from blake3 import blake3
+from pydantic import ValidationError
+
+from cinderblock.errors import IntegrityError, TooLarge
+from cinderblock.format.compression import Encoding
+from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
+from cinderblock.format.hashing import DIGEST_BYTES
+from cinderblock.format.manifest.footer import (
+    TAIL_BYTES,
+    TRAILER_BYTES,
+    FooterSummary,
+    Trailer,
+    parse_trailer,
+)
+from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.range_reader import RangeReader, read_exactly
+from cinderblock.reasons import Reason
+
+MAX_SUMMARY_BYTES: Final = 16 << 20
+"""Most bytes of the JSON document: 65,536 origins, which column 1 can number, and their data keys have 12 MiB."""
+SMALL_SUMMARY_BYTES: Final = 256 << 10
+"""Bytes of a document that many readers may hold at once: 1400 origins."""
+_READ_BYTES: Final = 1 << 20
+"""Bytes of one ranged read of a footer."""
+_PIECE_BYTES: Final = 64 << 10
+"""Bytes of a column that are decoded at once."""
+_WINDOW_BYTES: Final = 8 << 20
+"""Most bytes that zstd may look back. `footer` compresses with level 3, whose window has 2 MiB."""
+_VALUES: Final = 20_000
+_BYTES_PER_VALUE: Final = 40
+"""Most values of a document: 20,000 for the description, and one for each 40 bytes. An origin with its data key counts
+as 4 values in 182 bytes."""
+_parsing: Final = threading.Lock()
+"""One document at a time becomes objects. Parsing waits for no network."""
+
+
+class FooterFacts:
+    """What a reader needs to know of a footer, without the places of sections and packs.
+
+    Attributes:
+        summary: the JSON document, without origins and data keys.
+        references: number of packs by the backup that made them.
+        manifest_bytes: bytes of the whole manifest.
+    """
+
+    def __init__(self, summary: FooterSummary, references: dict[str, int], manifest_bytes: int) -> None:
+        self.summary = summary
+        self.references = references
+        self.manifest_bytes = manifest_bytes
+
+
+def read_footer_facts(read: RangeReader, sealer: Sealer, label: str, max_summary_bytes: int) -> FooterFacts:
+    """Read and verify the footer of a manifest.
+
+    Args:
+        read: reads the object.
+        sealer: of the manifest.
+        label: name of the object in messages.
+        max_summary_bytes: most bytes of the JSON document; at most MAX_SUMMARY_BYTES.
+
+    Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``; and what ``read`` raises.
+    """
+    tail = read(-TAIL_BYTES, TAIL_BYTES)
+    trailer = parse_trailer(tail, label)
+    frame = _Frame(read, tail, trailer, label)
+    plaintext = _Plaintext(frame, sealer, label)
+    table = _Table(_decode(plaintext, trailer, label), trailer.size, label)
+    try:
+        document = table.read_column(max_summary_bytes)
+        counts = table.count_origins()
+        table.skip_column(4 * counts.total())
+        table.skip_column(8 * counts.total())
+        body, sections = table.sum_lengths()
+        table.skip_column(4 * sections)
+        table.skip_column(4 * sections)
+        digest = table.digest_of_column(DIGEST_BYTES * sections)
+        table.skip_rest()
+        plaintext.drain()
+    except (zstandard.ZstdError, struct.error):
+        raise IntegrityError(f"{label}: its footer is malformed") from None
+    if frame.checksum() != trailer.checksum:
+        raise IntegrityError(f"{label}: its footer was changed")
+    if body != trailer.body:
+        raise IntegrityError(f"{label}: its sections do not add up")
+    _check_size(read, tail, frame.manifest_bytes, label)
+    summary, origins = _parse(document, label)
+    if digest != summary.content_digest:
+        raise IntegrityError(f"{label}: its sections differ from those that were written")
+    return FooterFacts(summary, _references(counts, origins, label), frame.manifest_bytes)
+
+
+def _check_size(read: RangeReader, tail: bytes, size: int, label: str) -> None:
+    is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, 2) == tail[-1:]
+    if not is_whole:
+        raise IntegrityError(f"{label}: its parts do not add up to its size")
+
+
+class _Frame:
+    """The bytes of the footer's frame, as a stream, and their checksum."""
+
+    def __init__(self, read: RangeReader, tail: bytes, trailer: Trailer, label: str) -> None:
+        self._read = read
+        self._tail = tail
+        self._stored = trailer.stored
+        self._start = HEADER_BYTES + trailer.body
+        self._label = label
+        self._hash = blake3(tail[-TRAILER_BYTES:-DIGEST_BYTES])
+        self.manifest_bytes = self._start + trailer.stored + TRAILER_BYTES
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return self._stored
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes in order."""
+        in_tail = min(self._stored, len(self._tail) - TRAILER_BYTES)
+        position, end = self._start, self._start + self._stored - in_tail
+        while position < end:
+            piece = read_exactly(self._read, position, min(_READ_BYTES, end - position), self._label)
+            self._hash.update(piece)
+            yield piece
+            position += len(piece)
+        piece = self._tail[len(self._tail) - TRAILER_BYTES - in_tail : -TRAILER_BYTES]
+        self._hash.update(piece)
+        yield piece
+
+    def checksum(self) -> bytes:
+        """Return the checksum of what was read."""
+        return self._hash.digest()
+
+
+class _Plaintext:
+    """The opened frame, as a file that is read once. Reading its end checks the tag."""
+
+    def __init__(self, frame: _Frame, sealer: Sealer, label: str) -> None:
+        if frame.size <= TAG_BYTES:
+            raise IntegrityError(f"{label}: a frame is empty")
+        self._pieces = frame.pieces()
+        self._opener = sealer.opener(FrameKind.INDEX, 0)
+        self._left = frame.size - TAG_BYTES
+        self._tag = b""
+        self._buffer = memoryview(b"")
+
+    def read(self, count: int) -> bytes:
+        """Return at most ``count`` bytes; empty at the end. Raises IntegrityError if the tag is wrong."""
+        while not self._buffer and self._left:
+            piece = next(self._pieces)
+            content, rest = piece[: self._left], piece[self._left :]
+            self._left -= len(content)
+            self._buffer = memoryview(self._opener.update(content))
+            if not self._left:
+                self._opener.finish(rest + b"".join(self._pieces))
+        part, self._buffer = self._buffer[:count], self._buffer[count:]
+        return bytes(part)
+
+    def drain(self) -> None:
+        """Read to the end, which checks the tag."""
+        while self.read(_PIECE_BYTES):
+            pass
+
+
+def _decode(plaintext: _Plaintext, trailer: Trailer, label: str) -> Any:
+    """Return a file with the decoded table."""
+    encoding = plaintext.read(1)[0]
+    if encoding == Encoding.RAW:
+        return plaintext
+    if encoding != Encoding.ZSTD:
+        raise IntegrityError(f"{label}: unknown encoding {encoding}")
+    begin = plaintext.read(_FRAME_HEADER_BYTES)
+    try:
+        parameters = zstandard.get_frame_parameters(begin)
+    except zstandard.ZstdError:
+        raise IntegrityError(f"{label}: the compressed frame is damaged") from None
+    if parameters.content_size != trailer.size or parameters.window_size > _WINDOW_BYTES:
+        raise IntegrityError(f"{label}: the compressed frame does not hold {trailer.size} bytes")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
+    return decompressor.stream_reader(_Joined(begin, plaintext), read_size=_PIECE_BYTES)  # type: ignore[arg-type]
+
+
+_FRAME_HEADER_BYTES: Final = 18
+"""Most bytes of a zstd frame header (RFC 8878, section 3.1.1)."""
+
+
+class _Joined:
+    """Bytes that were read already, and the file that follows them."""
+
+    def __init__(self, begin: bytes, rest: _Plaintext) -> None:
+        self._begin = begin
+        self._rest = rest
+
+    def read(self, count: int) -> bytes:
+        """Return at most ``count`` bytes; empty at the end."""
+        part, self._begin = self._begin[:count], self._begin[count:]
+        return part or self._rest.read(count)
+
+
+class _Table:
+    """The columns of a footer, each read once and in order."""
+
+    def __init__(self, file: Any, size: int, label: str) -> None:
+        self._file = file
+        self._left = size
+        self._label = label
+
+    def read_column(self, limit: int) -> bytes:
+        """Return a whole column. Raises TooLarge if it has more bytes than ``limit``."""
+        length = self._length()
+        if length > MAX_SUMMARY_BYTES:
+            raise _implausible(self._label, f"its summary claims to have {length} bytes")
+        if length > limit:
+            raise TooLarge(f"Cannot read {self._label}: its summary has {length} bytes, and at most {limit} are read.")
+        return b"".join(self._pieces(length))
+
+    def count_origins(self) -> Counter[int]:
+        """Return how often each number of column 1 occurs."""
+        counts: Counter[int] = Counter()
+        for piece in self._pieces(self._length()):
+            counts.update(struct.unpack(f"<{len(piece) // 2}H", piece))
+        return counts
+
+    def sum_lengths(self) -> tuple[int, int]:
+        """Return the sum of column 4, and how many numbers it has."""
+        total = count = 0
+        for piece in self._pieces(self._length()):
+            numbers = struct.unpack(f"<{len(piece) // 4}I", piece)
+            total, count = total + sum(numbers), count + len(numbers)
+        return total, count
+
+    def digest_of_column(self, length: int) -> str:
+        """Return the digest of a column of so many bytes, in hexadecimal."""
+        digest = blake3()
+        self._expect(length)
+        for piece in self._pieces(length):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def skip_column(self, length: int) -> None:
+        """Read over a column of so many bytes."""
+        self._expect(length)
+        for _ in self._pieces(length):
+            pass
+
+    def skip_rest(self) -> None:
+        """Read to the end, over columns of later releases."""
+        for _ in self._pieces(self._left):
+            pass
+        if self._file.read(1):
+            raise self._malformed()
+
+    def _expect(self, length: int) -> None:
+        if self._length() != length:
+            raise self._malformed()
+
+    def _length(self) -> int:
+        (length,) = struct.unpack("<I", b"".join(self._pieces(4)))
+        return int(length)
+
+    def _pieces(self, length: int) -> Iterator[bytes]:
+        """Yield the next bytes, in pieces of a whole number of 8 bytes except the last."""
+        if length > self._left:
+            raise self._malformed()
+        self._left -= length
+        while length:
+            piece = self._read_fully(min(length, _PIECE_BYTES))
+            length -= len(piece)
+            yield piece
+
+    def _read_fully(self, count: int) -> bytes:
+        content: bytes = self._file.read(count)
+        while len(content) < count:
+            more = self._file.read(count - len(content))
+            if not more:
+                raise self._malformed()
+            content += more
+        return content
+
+    def _malformed(self) -> IntegrityError:
+        return IntegrityError(f"{self._label}: its footer is malformed")
+
+
+def _parse(document: bytes, label: str) -> tuple[FooterSummary, list[str]]:
+    """Return the summary without origins and data keys, and the backup ids of the origins."""
+    if _values(document) > _VALUES + len(document) // _BYTES_PER_VALUE:
+        raise _implausible(label, "its summary has more values than any backup needs")
+    with _parsing:
+        try:
+            fields = json.loads(document)
+            origins = [_origin_id(origin) for origin in fields.pop("origins")]
+            fields.pop("dataKeys", None)
+            rest = json.dumps(fields).encode()
+            del fields
+            if _values(rest) > _VALUES:
+                raise _implausible(label, "its description has more values than any backup needs")
+            return FooterSummary.model_validate_json(rest[:-1] + b',"origins":[]}'), origins
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
+            raise IntegrityError(f"{label}: its footer is malformed") from None
+
+
+def _implausible(label: str, cause: str) -> IntegrityError:
+    """Return the error for what no release of this program writes."""
+    return IntegrityError(f"{label}: {cause}", reason=Reason.TOO_LARGE)
+
+
+def _values(document: bytes) -> int:
+    return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def _origin_id(origin: dict[str, Any]) -> str:
+    backup_id = origin["backupId"]
+    if not isinstance(backup_id, str):
+        raise TypeError
+    return backup_id
+
+
+def _references(counts: Counter[int], origins: list[str], label: str) -> dict[str, int]:
+    references: Counter[str] = Counter()
+    for number, count in counts.items():
+        if number >= len(origins):
+            raise IntegrityError(f"{label}: its footer is malformed")
+        references[origins[number]] += count
+    return dict(references)

@@ -1,0 +1,128 @@
+"""Read the body of an object, and never more of it than was requested."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from cinderblock.store.bandwidth import Throttle, no_throttle
+from cinderblock.store.base import READ_LIMIT
+from cinderblock.store.s3.connection import AnswerTooLong
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+SLICE_BYTES: Final = 64 * 1024
+"""Bytes that are received at once if the bandwidth is limited, or if they are only skipped."""
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+
+
+class UnexpectedRange(Exception):
+    """The server sent another range than the requested one."""
+
+
+def range_header(start: int, length: int | None) -> str | None:
+    """Return the Range header for a read; None: the whole object (RFC 9110, section 14.1.2)."""
+    if start < 0:
+        return f"bytes={start}"
+    if length is None:
+        return f"bytes={start}-" if start else None
+    # A range cannot be empty. One byte shows at least whether the object exists.
+    return f"bytes={start}-{start + max(length, 1) - 1}"
+
+
+def download(response: GetObjectOutputTypeDef, start: int, length: int | None, throttle: Throttle) -> bytes:
+    """Return what ``ObjectStore.get`` must return.
+
+    Servers may ignore a range and send the whole object (RFC 9110, section 14.2). What precedes the range is then
+    skipped, and what follows it is not read.
+
+    Args:
+        response: of GetObject.
+        start, length: of the call.
+        throttle: limits the bandwidth.
+
+    Raises UnexpectedRange, AnswerTooLong, and what botocore raises; IncompleteReadError if the body ends early.
+    """
+    with closing(response["Body"]) as body:
+        reader = _Reader(body, throttle)
+        if response["ResponseMetadata"]["HTTPStatusCode"] == 206:
+            return _read_part(reader, response.get("ContentRange", ""), start, length)
+        if start < 0:
+            tail = reader.read_tail(-start)
+            return tail if length is None else tail[:length]
+        reader.skip(start)
+        return reader.read_to_end() if length is None else reader.read(length)
+
+
+def _read_part(reader: _Reader, content_range: str, start: int, length: int | None) -> bytes:
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    if match is None:
+        raise UnexpectedRange
+    first, last, size = map(int, match.groups())
+    requested = max(size + start, 0) if start < 0 else start
+    end = size if length is None or start < 0 else min(start + max(length, 1), size)
+    if (first, last + 1) != (requested, end):
+        raise UnexpectedRange
+    if length is not None and length < end - requested:  # the end of the object was requested, and then a part of it
+        return reader.read(length)
+    content = reader.read_to_end(end - requested)
+    if len(content) != end - requested:
+        raise UnexpectedRange
+    return content
+
+
+class _Reader:
+    """Reads a body in pieces, and counts them."""
+
+    def __init__(self, body: StreamingBody, throttle: Throttle) -> None:
+        self._body = body
+        self._throttle = throttle
+
+    def read(self, count: int) -> bytes:
+        """Return the next ``count`` bytes, fewer at the end."""
+        if self._throttle is no_throttle:
+            return self._read_at_once(count)
+        slices = []
+        while count and (part := self._body.read(min(count, SLICE_BYTES))):
+            self._throttle(len(part))
+            slices.append(part)
+            count -= len(part)
+        return b"".join(slices)
+
+    def _read_at_once(self, count: int) -> bytes:
+        content: bytes = self._body.read(count) if count else b""
+        if len(content) < count:
+            slices = [content]
+            missing = count - len(content)
+            while missing and (part := self._body.read(missing)):
+                slices.append(part)
+                missing -= len(part)
+            content = b"".join(slices)
+        return content
+
+    def read_to_end(self, limit: int = READ_LIMIT) -> bytes:
+        """Return the rest. Raises AnswerTooLong if it has more than ``limit`` bytes."""
+        content = self.read(limit)
+        # This also compares what arrived with the announced length.
+        if self._body.read(1):
+            raise AnswerTooLong(f"more than the {limit} bytes that were requested")
+        return content
+
+    def skip(self, count: int) -> None:
+        """Read ``count`` bytes, and hold only some of them at a time."""
+        while count and (part := self._body.read(min(count, SLICE_BYTES))):
+            self._throttle(len(part))
+            count -= len(part)
+
+    def read_tail(self, count: int) -> bytes:
+        """Return the last ``count`` bytes, and hold no more than twice as many and a slice."""
+        tail = bytearray()
+        while part := self._body.read(SLICE_BYTES):
+            self._throttle(len(part))
+            tail += part
+            if len(tail) > 2 * count:
+                del tail[:-count]
+        return bytes(tail[-count:])
