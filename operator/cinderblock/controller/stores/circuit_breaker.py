@@ -35,7 +35,7 @@ SLOW_SECONDS: Final = 10.0
 PROBATION_SECONDS: Final = 60.0
 """For how long an endpoint stays unproven after a slow call or none, however many fast answers it gives."""
 _THREAD_SECONDS: Final = 2.0
-"""What a thread may need to notice its deadline."""
+"""Seconds that a thread may need to notice its deadline."""
 
 T = TypeVar("T")
 
