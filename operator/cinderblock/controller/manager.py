@@ -82,7 +82,7 @@ async def _run_manager(
     elector: LeaderElector,
     metrics: OperatorMetrics,
 ) -> None:
-    queue = WorkQueue()
+    queue = WorkQueue(settings.workers)
     context = Context(kube, stores, make_policy(settings), metrics=metrics)
     requeue_policy = RequeuePolicy()
     reconciler = Reconciler(context, requeue_policy)
@@ -101,6 +101,7 @@ async def _run_manager(
         return keys
 
     async def lead() -> None:
+        context.admission.reset()
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(run_worker(queue, reconciler.reconcile))
@@ -142,6 +143,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_policy=settings.mover_image_pull_policy,
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
+            namespace_limit=settings.max_movers_per_namespace,
             proxies=settings.proxies,
         ),
         release=settings.release,

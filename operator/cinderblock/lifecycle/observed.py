@@ -32,6 +32,8 @@ class MoverSettings:
     pull_secrets: tuple[str, ...] = ()
     limit: int = 16
     """Movers that may run at the same time in the whole cluster."""
+    namespace_limit: int = 8
+    """Movers that may run at the same time in one namespace."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
 
@@ -91,14 +93,16 @@ class ObservedManifest:
 
 @dataclass(frozen=True, slots=True)
 class RunningMover:
-    """A mover Job of another operation that has not ended.
+    """A mover of another operation that has not ended.
 
     Attributes:
         owner: UID of the operation.
-        store: UID of the BackupStore that it uses.
+        namespace: its namespace.
+        store: name of the BackupStore that it uses.
     """
 
     owner: str
+    namespace: str
     store: str
 
 
@@ -108,23 +112,28 @@ class ObservedMover:
 
     Attributes:
         job: the Job, if there is one.
+        is_recorded: whether the status of the operation says that this is its Job. If not, the operator died right
+            after it had created the Job, or somebody else created the Job.
         pods: its pods, oldest first.
         progress: the last progress that the running pod reported.
         warning: the newest Warning Event about a Job without a pod, or about a pod that does not start.
         claim_warning: the newest Warning Event about the unbound claim of such a pod. Only it tells that the class of
             the claim cannot create a volume where the pod may run.
-        others: the other mover Jobs in the cluster that have not ended; only read if there is no Job.
-        waiting_before: number of older operations in the cluster that wait for a mover.
+        others: the other movers in the cluster that have not ended; only known if there is no recorded Job.
+        waiting_before: number of operations in the cluster that get a mover earlier.
+        waiting_before_in_namespace: number of older operations of the namespace that wait for a mover.
         waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.
     """
 
     job: Job | None = None
+    is_recorded: bool = True
     pods: tuple[Pod, ...] = ()
     progress: MoverProgress | None = None
     warning: str = ""
     claim_warning: str = ""
     others: frozenset[RunningMover] = frozenset()
     waiting_before: int = 0
+    waiting_before_in_namespace: int = 0
     waiting_before_for_store: int = 0
 
 

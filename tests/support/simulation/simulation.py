@@ -64,7 +64,7 @@ ENDED_QUIET_PERIOD = timedelta(minutes=3)
 """The same when every operation has ended: longer than the requeue interval of ended operations."""
 MAX_STEPS = 6000
 """Steps after which every simulation must have settled."""
-POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2))
+POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2, namespace_limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
 
 
