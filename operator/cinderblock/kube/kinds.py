@@ -47,8 +47,11 @@ class Kind:
         """Return the path of an object, or of a collection if ``name`` is None.
 
         Without ``namespace`` it is the collection of all namespaces. Raises InvalidInput for an object of a namespaced
-        type without a namespace, and for an empty name, which would address the whole collection.
+        type without a namespace, and for the names that would address a collection: an empty one, ``.`` and ``..``.
         """
+        if name in (".", "..") or namespace in (".", ".."):
+            # A client would take them for steps in the path, which then addresses something else.
+            raise InvalidInput(f"Cannot address an object of {self.resource}: {name or namespace} is not a name")
         if name is not None and (not name or (self.namespaced and not namespace)):
             raise InvalidInput(
                 f"Cannot address an object of {self.resource} without a name{' and a namespace' * self.namespaced}"

@@ -17,7 +17,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from cinderblock import __version__
 from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
-from cinderblock.kube.responses import Response
+from cinderblock.kube.responses import Response, ResponseTooLarge
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 
 CALL_SECONDS: Final = 30.0
@@ -33,6 +33,9 @@ READ_ATTEMPTS: Final = 4
 RETRY_AFTER_LIMIT: Final = 10.0
 """Seconds of Retry-After that a read waits for; a server that asks for more is reported as unavailable at once."""
 
+_READ_BYTES: Final = 65536
+"""Most bytes that are read from a connection at once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,7 @@ class Request:
         body: object that is sent as JSON; None: nothing.
         content_type: of the body; for a PATCH, it names the kind of patch.
         token: token of a caller, which replaces our own credentials.
+        max_bytes: most bytes of the response; None: no limit.
     """
 
     method: str
@@ -55,6 +59,7 @@ class Request:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
     token: str | None = field(default=None, repr=False)
+    max_bytes: int | None = None
 
 
 class RoundTripper(Protocol):
@@ -109,6 +114,7 @@ class Transport:
 
         Raises:
             KubeUnavailable: no response.
+            ResponseTooLarge: the response has more than ``max_bytes``.
         """
         for attempt in range(1, READ_ATTEMPTS if request.method == "GET" else 1):
             try:
@@ -158,7 +164,8 @@ class Transport:
                 _request_auth=_authorization(token),
             )
             response = await connection.api.call_api(method, url, headers, request.body, _request_timeout=self._timeout)
-            return Response(response.status, await response.read(), _retry_after(response.headers))
+            body = await read_response(response.response, request.max_bytes)
+            return Response(response.status, body, _retry_after(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailable(
                 f"Cannot {request.method} {request.path}: the API server at {config.server} does not answer: "
@@ -266,6 +273,21 @@ def _with_certificate(configuration: Configuration, config: RestConfig) -> ApiCl
         return ApiClient(configuration)
     finally:
         os.unlink(path)
+
+
+async def read_response(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
+    """Return the body of a response. Raise ResponseTooLarge, and close the connection, when it exceeds a limit."""
+    if max_bytes is None:
+        return await response.read()
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(_READ_BYTES):
+        size += len(part)
+        if size > max_bytes:
+            response.close()
+            raise ResponseTooLarge
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _authorization(token: str | None) -> dict[str, str] | None:

@@ -42,6 +42,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.pack import parse_pack_name
 from cinderblock.format.range_reader import Buffer
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
@@ -294,7 +295,7 @@ class Simulation:
         self.objects.clock = lambda: self._due.now
         self.api = SimulatedApi(self.objects, self.check_write, self.rejections)
         self.api.quota = self.quota
-        self._kube = KubeClient(self.api, observer=self.faults)
+        self._kube = KubeClient(self.api, observer=self.faults, reduce=reduce_object)
         self._metrics = OperatorMetrics()
         stores = cast("StorePool", SingleStorePool(self.store, self.cluster))
         context = Context(
