@@ -148,4 +148,5 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             proxies=settings.proxies,
         ),
         release=settings.release,
+        object_limit=settings.max_objects_per_namespace,
     )

@@ -23,6 +23,7 @@ class OperatorSettings:
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
+        max_objects_per_namespace: VolumeBackups, and also VolumeRestores, of one namespace that are worked on.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
         health_port: port of /healthz and /readyz.
@@ -40,6 +41,7 @@ class OperatorSettings:
     proxies: tuple[tuple[str, str], ...] = ()
     max_movers: int = 16
     max_movers_per_namespace: int = 8
+    max_objects_per_namespace: int = 20_000
     workers: int = 16
     resync_seconds: float = 600.0
     health_port: int = 8080
@@ -71,6 +73,7 @@ class OperatorSettings:
             proxies=_proxies(environment),
             max_movers=max_movers,
             max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
+            max_objects_per_namespace=_positive(environment, "CINDERBLOCK_MAX_OBJECTS_PER_NAMESPACE", 20_000),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
             health_port=_positive(environment, "CINDERBLOCK_HEALTH_PORT", 8080),

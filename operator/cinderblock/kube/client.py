@@ -65,11 +65,13 @@ class _Page:
     Attributes:
         items: its objects.
         token: continues the list; empty: it has ended.
+        remaining: number of objects after it; at least 1 if the list continues.
         is_expired: whether the server no longer knows the version of the list.
     """
 
     items: JsonObjects
     token: str
+    remaining: int = 0
     is_expired: bool = False
 
 
@@ -176,17 +178,19 @@ class KubeClient:
 
     async def list_first(
         self, kind: Kind, namespace: str, at_most: int, *, fields: str = ""
-    ) -> tuple[JsonObjects, bool]:
-        """Return the first objects of a type in a namespace by name, and whether these are all; see ``list``.
+    ) -> tuple[JsonObjects, int]:
+        """Return the first objects of a type in a namespace by name, and how many more there are; see ``list``.
 
-        If they are very large, there are fewer.
+        If they are very large, there are fewer. With a field selector, the number is 0 or 1: the server does not count.
         """
         query, limit = {"fieldSelector": fields} if fields else {}, at_most
         while (page := await self._page(kind, namespace, query | {"limit": str(limit)})) is None:
             limit = max(1, limit // PAGE_SHRINK)
-        return page.items, not page.token
+        return page.items, page.remaining
 
-    async def _page(self, kind: Kind, namespace: str | None, query: Mapping[str, str], token: str = "") -> _Page | None:
+    async def _page(
+        self, kind: Kind, namespace: str | None, query: Mapping[str, str], continued: str = ""
+    ) -> _Page | None:
         """Return one page of a list; None if it is too large. Objects are reduced before another page is parsed."""
         async with self._lists:
             max_bytes = PAGE_BYTES if query["limit"] != "1" else None
@@ -194,7 +198,7 @@ class KubeClient:
                 response = await self._send(
                     RequestInfo("list", kind, namespace),
                     "GET",
-                    {**query, **({"continue": token} if token else {})},
+                    {**query, **({"continue": continued} if continued else {})},
                     max_bytes=max_bytes,
                 )
             except ResponseTooLarge:
@@ -205,7 +209,9 @@ class KubeClient:
                 return _Page([], "", is_expired=True)
             page = response.json()
             items = [self._reduced(kind, _with_type(kind, item)) for item in page.get("items") or ()]
-            return _Page(items, str(page.get("metadata", {}).get("continue") or ""))
+            metadata = page.get("metadata", {})
+            token = str(metadata.get("continue") or "")
+            return _Page(items, token, max(1, metadata.get("remainingItemCount") or 0) if token else 0)
 
     def _reduced(self, kind: Kind, body: JsonObject) -> JsonObject:
         return _without_managed_fields(body) if self._reduce is None else self._reduce(kind, body)

@@ -46,6 +46,8 @@ class OperatorPolicy:
     deadlines: Deadlines = field(default_factory=Deadlines)
     release: str = ""
     """Name of the operator's Helm release."""
+    object_limit: int = 20_000
+    """VolumeBackups, and also VolumeRestores, of one namespace that the operator works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class ObservedBackup:
         backup: the VolumeBackup itself.
         siblings: the other VolumeBackups of its namespace.
         restores: the VolumeRestores of its namespace.
+        object_count: number of VolumeBackups of its namespace; 0: not counted.
         store: its store.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
@@ -177,6 +180,7 @@ class ObservedBackup:
     policy: OperatorPolicy
     siblings: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
+    object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
     claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
@@ -213,6 +217,7 @@ class ObservedRestore:
         backup: the VolumeBackup that spec.backupId names.
         backups: all VolumeBackups of the namespace.
         restores: the other VolumeRestores of the namespace.
+        object_count: number of VolumeRestores of the namespace; 0: not counted.
         store: the store of the backup.
         manifest, manifest_error: the manifest of the backup, or why it could not be read.
         target: the claim of spec.volumeId, or the claim with the name of the volume to create.
@@ -233,6 +238,7 @@ class ObservedRestore:
     backup: VolumeBackup | None = None
     backups: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
+    object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
     manifest: ObservedManifest | None = None
     manifest_error: CinderblockError | None = None

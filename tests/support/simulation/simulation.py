@@ -241,10 +241,14 @@ class Simulation:
         store_changes: increases with every object that the operator removes from the store.
         rejections: the answer to the operator's creation of an object of a kind: HTTP status and message.
         reasons: every reason that a condition or an Event has ever had.
+        policy: the settings of the operator.
         history: the steps, for the message of a failed assertion.
     """
 
-    def __init__(self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster) -> None:
+    def __init__(
+        self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster, policy: OperatorPolicy = POLICY
+    ) -> None:
+        self.policy = policy
         self._due = DueKeys()
         self._undelivered: list[Change] = []
         self.rejections: dict[str, tuple[int, str]] = {}
@@ -256,6 +260,7 @@ class Simulation:
         self.store_changes = 0
         self.quota: set[str] = set()
         self.history: list[str] = []
+        self._served_foreign = True
         self._loop = asyncio.new_event_loop()
         self._namespace(snapshots=snapshots)
         self.restart()
@@ -301,7 +306,7 @@ class Simulation:
         context = Context(
             self._kube,
             stores,
-            POLICY,
+            self.policy,
             lambda: self._due.now,
             self._metrics,
             MoverAdmission(self._seconds),
@@ -520,10 +525,10 @@ class Simulation:
             await self._event_handler.on_persistent_volume(event | {"type": "DELETED"})
 
     def due(self) -> list[ObjectKey]:
-        """Return the keys that are due, the longest waiting first."""
+        """Return the keys that are due, the longest waiting first. Other namespaces take turns with the usual one."""
         self.deliver_changes()
         ready = [key for key, at in self._due.at.items() if at <= self.now]
-        return sorted(ready, key=lambda key: (self._due.at[key], key))
+        return sorted(ready, key=lambda key: (_is_foreign(key) is self._served_foreign, self._due.at[key], key))
 
     def acknowledge(self) -> None:
         """Let the operator acknowledge new backups, as it does under load."""
@@ -539,6 +544,7 @@ class Simulation:
     def reconcile(self, key: ObjectKey) -> None:
         """Reconcile one object. A crash restarts the operator."""
         self._due.at.pop(key, None)
+        self._served_foreign = _is_foreign(key)
         self._due.now += STEP
         version = self._version()
         try:
@@ -706,6 +712,10 @@ class Simulation:
             assert not needs, f"{key} is removed although {found.key} lists its packs"
         name = key.rpartition("/")[2]
         assert name.endswith(".manifest") or parse_pack_name(name), f"{key} is removed, which is not ours"
+
+
+def _is_foreign(key: ObjectKey) -> bool:
+    return key.namespace not in ("", NAMESPACE)
 
 
 def _adopts(item: Object, backup_id: str) -> bool:

@@ -51,9 +51,9 @@ async def test_list_is_read_page_by_page(connected: Connect) -> None:
 
 async def test_first_objects_of_a_list_are_one_page(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
-    first, is_all = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
-    assert ([item["metadata"]["name"] for item in first], is_all) == (["a", "b"], False)
-    assert (await client.list_first(JOB, "shop", 2))[1]
+    first, remaining = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
+    assert ([item["metadata"]["name"] for item in first], remaining) == (["a", "b"], 1)
+    assert (await client.list_first(JOB, "shop", 2))[1] == 0
     assert server.asked[0].query == {"limit": "2", "fieldSelector": "status.phase=Done"}
 
 
@@ -73,8 +73,8 @@ async def test_page_that_is_too_large_is_read_again_with_fewer_objects(connected
 
 async def test_single_object_is_read_however_large_it_is(connected: Connect) -> None:
     client, server = await connected([large(["a"])] * 5)
-    (found,), is_all = await client.list_first(JOB, "shop", 100)
-    assert (found["metadata"]["name"], is_all) == ("a", True)
+    (found,), remaining = await client.list_first(JOB, "shop", 100)
+    assert (found["metadata"]["name"], remaining) == ("a", 0)
     assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "1"]
 
 

@@ -37,7 +37,7 @@ async def _load(context: Context) -> None:
 def _running(operation: VolumeBackup | VolumeRestore) -> tuple[ObjectKey, RunningMover] | None:
     """Return the mover of an operation, if its own status records one or release 0.1.0 had started it."""
     status = operation.status
-    if operation.own_phase is None or not (status.mover or mover_state.has_unrecorded_mover(status)):
+    if not mover_state.has_mover(operation):
         return None
     store = status.mover.store_name if status.mover else getattr(status, "store_name", None)
     key = ObjectKey(operation.kind, operation.namespace, operation.name)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import Job, Pod
 from cinderblock.api.mover import MoverProgress, MoverReport
-from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackupStatus
-from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
+from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import AnyStatus, StartMover
@@ -83,9 +83,10 @@ def is_recorded(status: ReportedStatus, job: Job) -> bool:
     return bool(_reasons(status) & (MOVER_REASONS | {Reason.REBINDING}))
 
 
-def has_unrecorded_mover(status: ReportedStatus) -> bool:
-    """Return whether release 0.1.0 had started a mover that has not ended."""
-    return status.mover is None and bool(_reasons(status) & MOVER_REASONS)
+def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
+    """Return whether the operation's own status records a mover, or release 0.1.0 had started one."""
+    status = operation.status
+    return operation.own_phase is not None and bool(status.mover or _reasons(status) & MOVER_REASONS)
 
 
 def _reasons(status: ReportedStatus) -> set[str]:
