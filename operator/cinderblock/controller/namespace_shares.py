@@ -30,7 +30,7 @@ PURGE_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class _Use:
-    """What a namespace has used: the keys that it may still take at once, and when it last took one."""
+    """The keys that a namespace may still take at once, and when it last took one."""
 
     allowance: float = KEYS_AT_ONCE
     at: float = float("-inf")

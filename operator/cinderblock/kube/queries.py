@@ -61,7 +61,7 @@ def attachments_of(volume: str, attachments: Iterable[JsonObject]) -> list[JsonO
 async def newest_warning(client: KubeClient, namespace: str, uid: str) -> str:
     """Return the note of the newest Warning Event about the object with this UID; empty if there is none.
 
-    Of very many Events, the first ones by name are read.
+    It reads at most EVENT_LIMIT Events.
     """
     found, count = None, 0
     async for page in client.pages(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning"):

@@ -70,7 +70,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept of an object until all have been read: as JSON, because a parsed object takes four times as much.
+    """An object until all have been read. It is kept as JSON, because a parsed one takes four times as much.
 
     Attributes:
         key: its key.

@@ -162,9 +162,8 @@ def _rebind(observed: ObservedRestore, now: datetime, report: MoverReport | None
     status = decision.status
     if not isinstance(status, VolumeRestoreStatus) or (status.phase is not None and status.phase.is_final):
         return decision
-    if report is not None:
-        # Record the mover's report, which disappears with the Job.
-        status = status.model_copy(update=_reported(report))
+    # Record the mover's report, which disappears with the Job. The mover itself has ended.
+    status = status.model_copy(update={"mover": None} | (_reported(report) if report is not None else {}))
     return Decision(status, (*events.metadata_loss(report), *step.actions), decision.requeue_after)
 
 
