@@ -53,7 +53,7 @@ class Running:
             return str((await client.create(kinds.VOLUME_BACKUP, body))["metadata"]["uid"])
 
         began, uid = time.monotonic(), self.do(create)
-        wait_for(f"backup {name}", lambda: ("available", uid) in self.cluster.done, 120)
+        wait_for(f"backup {name}", lambda: ("available", uid) in self.cluster.done, 300)
         return time.monotonic() - began
 
 

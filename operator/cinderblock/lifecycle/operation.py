@@ -73,7 +73,8 @@ class Operation:
         """
         job = self.mover.job
         if job is None or store.store is None:
-            return self.fail(Fail(Reason.STORE_NOT_FOUND, store.missing))
+            unknown = "Cannot continue with the mover: its BackupStore is unknown."
+            return self.fail(Fail(Reason.STORE_NOT_FOUND, store.missing or unknown))
         queued = mover_state.wait_for_slot(self.mover, policy, store.store)
         if queued is not None:
             return self.wait(queued, (DeleteChild("Job", job.name, job.uid),))

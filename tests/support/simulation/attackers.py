@@ -34,16 +34,15 @@ def _make(simulation: Simulation, kind: str, name: str, spec: Object, **metadata
     return made
 
 
-def _namespace(simulation: Simulation, **limits: int) -> None:
+def _namespace(simulation: Simulation) -> None:
+    """Create the attacker's namespace with a store, unless another attack has."""
     simulation.objects.create("Namespace", {"metadata": {"name": EVIL}})
-    annotations = {"cinderblock.io/is-default-store": "true"}
-    spec = {"credentialsSecretRef": {"name": "s3"}, "limits": limits}
-    _make(simulation, "BackupStore", "default", spec, annotations=annotations)
+    metadata = {"name": "default", "namespace": EVIL, "annotations": {"cinderblock.io/is-default-store": "true"}}
+    simulation.objects.create("BackupStore", {"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})
 
 
-def _backup(simulation: Simulation, number: int) -> Object:
+def _backup(simulation: Simulation, name: str) -> Object:
     """Create a backup of a bound claim whose driver has no snapshots, so that its mover mounts the claim."""
-    name = f"evil-{number}"
     requests = {"resources": {"requests": {"storage": "1Gi"}}, "accessModes": ["ReadWriteOnce"]}
     claim = _make(simulation, "PersistentVolumeClaim", name, requests | {"volumeName": f"pv-{name}"})
     reference = {"namespace": EVIL, "name": name, "uid": claim["metadata"]["uid"]}
@@ -79,7 +78,7 @@ def _suspended_job(simulation: Simulation, owner: Object, **more: str) -> None:
 def jobs_of_config_maps(simulation: Simulation) -> Disturb:
     """Suspended Jobs with the names that they would have if ConfigMaps were backups. They cost no pod."""
     for number in range(MANY):
-        owner = _make(simulation, "ConfigMap", f"c-{number}", {})
+        owner = _make(simulation, "ConfigMap", f"plain-{number}", {})
         _suspended_job(simulation, owner)
     return _nothing
 
@@ -88,7 +87,7 @@ def jobs_that_name_a_store_of_others(simulation: Simulation) -> Disturb:
     """The same, with the label that names the BackupStore of another namespace."""
     store = simulation.get("BackupStore", "default")["metadata"]["uid"]
     for number in range(MANY):
-        owner = _make(simulation, "ConfigMap", f"c-{number}", {})
+        owner = _make(simulation, "ConfigMap", f"store-{number}", {})
         _suspended_job(simulation, owner, **{"cinderblock.io/store": store})
     return _nothing
 
@@ -96,7 +95,7 @@ def jobs_that_name_a_store_of_others(simulation: Simulation) -> Disturb:
 def jobs_before_the_operator_makes_them(simulation: Simulation) -> Disturb:
     """Real backups, each with a Job that the operator would create, made again whenever it is removed."""
     _namespace(simulation)
-    owners = [_backup(simulation, number) for number in range(MANY)]
+    owners = [_backup(simulation, f"early-{number}") for number in range(MANY)]
 
     def again() -> None:
         for owner in owners:
@@ -110,14 +109,17 @@ def movers_that_never_end(simulation: Simulation) -> Disturb:
     """Real backups whose pods never start."""
     _namespace(simulation)
     for number in range(MANY):
-        _backup(simulation, number)
+        _backup(simulation, f"endless-{number}")
     return _nothing
 
 
 def changes_of_children(simulation: Simulation) -> Disturb:
     """Claims that name backups, both of the own and of another namespace, changed all the time."""
     _namespace(simulation)
-    owners = [*(_backup(simulation, number) for number in range(3)), *simulation.objects.all("VolumeBackup", "shop")]
+    owners = [
+        *(_backup(simulation, f"touched-{number}") for number in range(3)),
+        *simulation.objects.all("VolumeBackup", "shop"),
+    ]
     claims = [
         _make(simulation, "PersistentVolumeClaim", f"forged-{number}", {}, **_without_name(disguise(owner)))
         for number, owner in enumerate(owners)
@@ -162,7 +164,7 @@ def very_large_objects(simulation: Simulation) -> Disturb:
     junk = {"annotations": {"note": "x" * 250_000}}
     for number in range(MANY):
         _make(simulation, "VolumeBackup", f"large-{number}", {"volumeId": "nothing"}, **junk)
-        owner = _make(simulation, "ConfigMap", f"c-{number}", {})
+        owner = _make(simulation, "ConfigMap", f"large-{number}", {})
         body = {"metadata": disguise(owner) | junk, "spec": {"suspend": True}}
         simulation.objects.create("Job", body)
     return _nothing
