@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.kinds import POD, Kind
-from cinderblock.kube.responses import RequestInfo, Response, ResponseTooLarge, raise_for_status
+from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
 
@@ -438,7 +438,7 @@ class KubeClient:
         if info.is_write:
             self.write_guard()
         response = await self._round_trip(
-            info, Request(method, path, query or {}, body, content_type, max_bytes=max_bytes)
+            info, Request(method, path, query or {}, body, content_type, at_most=max_bytes)
         )
         if self.observer:
             await self.observer.after(info, response.status)

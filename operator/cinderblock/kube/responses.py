@@ -48,10 +48,6 @@ _MEANINGS: Final[dict[int, tuple[type[CinderblockError], str]]] = {
 }
 
 
-class ResponseTooLarge(Exception):
-    """A response has more bytes than the caller accepts."""
-
-
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
     """One request, as RBAC sees it.

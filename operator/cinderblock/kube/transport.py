@@ -14,10 +14,11 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTResponse
 
 from cinderblock import __version__
-from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
-from cinderblock.kube.responses import Response, ResponseTooLarge
+from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable, ResponseTooLarge
+from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 
 CALL_SECONDS: Final = 30.0
@@ -33,9 +34,6 @@ READ_ATTEMPTS: Final = 4
 RETRY_AFTER_LIMIT: Final = 10.0
 """Seconds of Retry-After that a read waits for; a server that asks for more is reported as unavailable at once."""
 
-_READ_BYTES: Final = 65536
-"""Most bytes that are read from a connection at once."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +48,7 @@ class Request:
         body: object that is sent as JSON; None: nothing.
         content_type: of the body; for a PATCH, it names the kind of patch.
         token: token of a caller, which replaces our own credentials.
-        max_bytes: most bytes of the response; None: no limit.
+        at_most: limit of the response in bytes; None: no limit.
     """
 
     method: str
@@ -59,7 +57,7 @@ class Request:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
     token: str | None = field(default=None, repr=False)
-    max_bytes: int | None = None
+    at_most: int | None = None
 
 
 class RoundTripper(Protocol):
@@ -114,7 +112,7 @@ class Transport:
 
         Raises:
             KubeUnavailable: no response.
-            ResponseTooLarge: the response has more than ``max_bytes``.
+            ResponseTooLarge: the response exceeds the limit of the request.
         """
         for attempt in range(1, READ_ATTEMPTS if request.method == "GET" else 1):
             try:
@@ -164,8 +162,7 @@ class Transport:
                 _request_auth=_authorization(token),
             )
             response = await connection.api.call_api(method, url, headers, request.body, _request_timeout=self._timeout)
-            body = await read_response(response.response, request.max_bytes)
-            return Response(response.status, body, _retry_after(response.headers))
+            return Response(response.status, await _read(response, request), _retry_after(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailable(
                 f"Cannot {request.method} {request.path}: the API server at {config.server} does not answer: "
@@ -275,26 +272,24 @@ def _with_certificate(configuration: Configuration, config: RestConfig) -> ApiCl
         os.unlink(path)
 
 
-async def read_response(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
-    """Return the body of a response. Raise ResponseTooLarge, and close the connection, when it exceeds a limit."""
-    if max_bytes is None:
-        return await response.read()
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_chunked(_READ_BYTES):
-        size += len(part)
-        if size > max_bytes:
-            response.close()
-            raise ResponseTooLarge
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _authorization(token: str | None) -> dict[str, str] | None:
     """Return the identity of one request, in the package's form."""
     if not token:
         return None
     return {"type": "api_key", "in": "header", "key": "Authorization", "value": f"Bearer {token}"}
+
+
+async def _read(response: RESTResponse, request: Request) -> bytes:
+    """Return the body of a response. Raises ResponseTooLarge, and reads no more, if it exceeds the request's limit."""
+    if request.at_most is None:
+        return bytes(await response.read())
+    body = bytearray()
+    async for block in response.response.content.iter_any():
+        body += block
+        if len(body) > request.at_most:
+            response.response.close()
+            raise ResponseTooLarge(f"Cannot {request.method} {request.path}: the response exceeds {request.at_most} B")
+    return bytes(body)
 
 
 def _is_transient(status: int) -> bool:

@@ -41,7 +41,7 @@ def test_missing_name_or_namespace_never_addresses_a_collection(
 @pytest.mark.parametrize(("namespace", "name"), [("shop", "."), ("shop", ".."), ("..", "web"), (".", None)])
 def test_step_in_a_path_is_no_name(namespace: str, name: str | None) -> None:
     """An HTTP client would remove it, and address a collection or another object."""
-    with pytest.raises(InvalidInput, match="is not a name"):
+    with pytest.raises(InvalidInput, match="the name or namespace"):
         kinds.POD.path(namespace, name)
 
 

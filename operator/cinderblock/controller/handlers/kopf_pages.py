@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 
 from cinderblock.kube.client import PAGE_BYTES, PAGE_SHRINK
 from cinderblock.kube.reduction import reduce_metadata
-from cinderblock.kube.responses import ResponseTooLarge
-from cinderblock.kube.transport import read_response
-
-LAST_LIMIT: Final = "1"
-"""Limit of a page that has no limit of bytes."""
 
 
 class SmallPages:
@@ -35,9 +30,8 @@ class SmallPages:
         while True:
             request.url = request.url.update_query(limit=str(used))
             response = await handler(request)
-            try:
-                body = await read_response(response, PAGE_BYTES if used > 1 else None)
-            except ResponseTooLarge:
+            body = await _read(response) if used > 1 else await response.read()
+            if body is None:
                 used = max(1, used // PAGE_SHRINK)
                 continue
             if used < asked:
@@ -45,6 +39,17 @@ class SmallPages:
             # The response reads its body once. What kopf parses is smaller than what came.
             response._body = _reduced(body) if response.status == 200 else body  # noqa: SLF001 - there is no setter
             return response
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body of a response; None, and close the connection, if it is too large."""
+    body = bytearray()
+    async for block in response.content.iter_any():
+        body += block
+        if len(body) > PAGE_BYTES:
+            response.close()
+            return None
+    return bytes(body)
 
 
 def _reduced(body: bytes) -> bytes:
