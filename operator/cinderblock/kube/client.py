@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.kinds import POD, Kind
+from cinderblock.kube.page_limits import PageLimits
 from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
@@ -28,8 +29,6 @@ PAGE_LIMIT: Final = 500
 """Objects per page of a list, as in client-go's pager and kubectl."""
 PAGE_BYTES: Final = 4 << 20
 """Most bytes of a page. 500 backups have 1.5 MiB, but anybody can make one object as large as that."""
-PAGE_SHRINK: Final = 8
-"""A page that is too large is read again with so many times fewer objects. A page of one object has no limit."""
 RESTARTS: Final = 5
 """How often a list begins again because its version has expired."""
 LISTS_AT_ONCE: Final = 8
@@ -116,6 +115,7 @@ class KubeClient:
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
         self._reduce = reduce
+        self._limits = PageLimits()
         self._lists = contextlib.nullcontext() if reduce is None else asyncio.Semaphore(LISTS_AT_ONCE)
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -158,11 +158,11 @@ class KubeClient:
         """Yield the objects of a type page by page; see ``list``. None: the list begins again."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
-        limit, token, restarts = PAGE_LIMIT, "", 0
+        limit, token, restarts = self._limits.first(kind, namespace, PAGE_LIMIT), "", 0
         while True:
             page = await self._page(kind, namespace, query | {"limit": str(limit)}, token)
             if page is None:
-                limit = max(1, (limit or PAGE_LIMIT) // PAGE_SHRINK)
+                limit = self._limits.shrink(kind, namespace, limit or PAGE_LIMIT)
             elif page.is_expired and token and restarts < RESTARTS:
                 # The server has compacted the version of this list (after 5 minutes): read all again, in one page.
                 limit, token, restarts = 0, "", restarts + 1
@@ -183,9 +183,9 @@ class KubeClient:
 
         If they are very large, there are fewer. With a field selector, the number is 0 or 1: the server does not count.
         """
-        query, limit = {"fieldSelector": fields} if fields else {}, at_most
+        query, limit = {"fieldSelector": fields} if fields else {}, self._limits.first(kind, namespace, at_most)
         while (page := await self._page(kind, namespace, query | {"limit": str(limit)})) is None:
-            limit = max(1, limit // PAGE_SHRINK)
+            limit = self._limits.shrink(kind, namespace, limit)
         return page.items, page.remaining
 
     async def _page(

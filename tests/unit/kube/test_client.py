@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import pytest
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
-from cinderblock.kube.client import PAGE_BYTES, PAGE_LIMIT, PAGE_SHRINK, KubeClient
+from cinderblock.kube.client import PAGE_BYTES, PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
+from cinderblock.kube.page_limits import PAGE_SHRINK
 from cinderblock.kube.responses import RequestInfo
 from tests.support.cluster.kube_clients import client_of
 from tests.support.store.scripted_http import HANG_UP, Reply, Script, ScriptedServer
@@ -76,6 +77,14 @@ async def test_single_object_is_read_however_large_it_is(connected: Connect) -> 
     (found,), remaining = await client.list_first(JOB, "shop", 100)
     assert (found["metadata"]["name"], remaining) == ("a", 0)
     assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "1"]
+
+
+async def test_next_list_begins_with_the_limit_that_was_needed(connected: Connect) -> None:
+    client, server = await connected([large(["a"]), *[page(["a"])] * 7])
+    for _ in range(6):
+        await client.list_first(JOB, "shop", 100)
+    await client.list_first(JOB, "other", 100)
+    assert [asked.query["limit"] for asked in server.asked[:7]] == ["100", "12", "12", "24", "48", "96", "100"]
 
 
 async def test_list_that_expires_again_and_again_fails(connected: Connect) -> None:

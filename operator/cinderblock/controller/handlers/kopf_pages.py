@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from cinderblock.kube.client import PAGE_BYTES, PAGE_SHRINK
+from cinderblock.kube.client import PAGE_BYTES
+from cinderblock.kube.page_limits import PAGE_SHRINK
 from cinderblock.kube.reduction import reduce_metadata
 
 
