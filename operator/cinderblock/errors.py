@@ -88,6 +88,10 @@ class WrongRegion(InvalidInput):
     """Requests are signed for another region than the container's."""
 
 
+class ResponseTooLarge(InvalidInput):
+    """A response of the API server is larger than the caller can hold. The reason is that of InvalidInput."""
+
+
 class NotFound(PermanentError):
     """Something that the request names does not exist."""
 

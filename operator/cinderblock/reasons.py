@@ -50,6 +50,8 @@ class Reason(StrEnum):
     # Turns of other operations
     QUEUED = "Queued"
     """As many movers run as the limits allow."""
+    TOO_MANY_OBJECTS = "TooManyObjects"
+    """The namespace has more VolumeBackups or VolumeRestores than the operator works on."""
     VOLUME_BUSY = "VolumeBusy"
     """Another operation uses the volume."""
     BACKUP_IN_USE = "BackupInUse"

@@ -49,9 +49,10 @@ async def test_backup_finds_operations_on_its_volume_dependents_and_restores(
     await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
     await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "own"}, phase="restoring", backupId=uid)
     await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
-    backups, restores = await related.related_to_backup(
+    backups, restores, count = await related.related_to_backup(
         context, VolumeBackup.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
+    assert count > len(backups)
     assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
     assert {restore.name for restore in restores} >= {"reads", "writes"}
 
@@ -65,9 +66,10 @@ async def test_restore_finds_its_backup_and_writers_to_its_target(
     spec = {"backupId": backup["metadata"][by], "volumeId": "data"}
     own = await make(client, VOLUME_RESTORE, namespace, "own", spec)
     await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
-    found, backups, restores = await related.related_to_restore(
+    found, backups, restores, count = await related.related_to_restore(
         context, VolumeRestore.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
+    assert count > len(restores)
     assert found is not None
     assert found.name == "full"
     assert "busy" in {other.name for other in backups}

@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.s3 import S3Server
+from tests.scale.hostile import Hostile
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import faulty_api
 from tests.support.cluster.operators import OperatorProcess, operator, wait_for
@@ -45,6 +47,8 @@ AT_ONCE = 48
 """Concurrent requests of this program."""
 POISONOUS = 20
 """Backups whose store accepts connections and never answers."""
+QUIET_BACKUPS = 20
+"""Backups that are made one after the other, in peace and during an attack."""
 STEADY_SECONDS = 125
 """Longer than metrics of very many objects are cached. The resync is measured separately."""
 SCRAPE_SECONDS = 30
@@ -219,6 +223,37 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
     run.report("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
+def measure_hostile(run: Run, process: OperatorProcess, objects: int, rate: float) -> None:
+    """Backups one after the other in all namespaces, first in peace, then while one namespace changes its objects."""
+    calm = _queue_seconds(run, "calm")
+    hostile = Hostile(run.server.kubeconfig, objects, rate)
+    hostile.prepare()
+    with hostile.at_work():
+        began = time.monotonic()
+        disturbed = _queue_seconds(run, "disturbed")
+        done = hostile.changes / (time.monotonic() - began)
+    what = f"{objects} hostile backups and Jobs of 240 KB, {done:.0f} changes a second"
+    run.tell(f"operator's share of a backup: calm; with {what}", f"{calm:.2f} s; {disturbed:.2f} s", "twice as much")
+    run.tell("most memory with them", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+
+
+def _queue_seconds(run: Run, prefix: str) -> float:
+    """Return the median of the seconds that backups wait for the operator: until accepted, and after the mover."""
+    waited: list[float] = []
+    for number in range(QUIET_BACKUPS):
+        where, name = namespace(number % run.namespaces), f"{prefix}-{number:02}"
+        uid = run.do(partial(_claim_and_back_up, run, where, name))
+        wait_for("end of a backup", lambda uid=uid: ("available", uid) in run.cluster.done, 300)
+        done = run.cluster.done
+        waited.append(done["accepted", uid] - done["created", uid] + done["available", uid] - done["ended", uid])
+    return statistics.median(waited)
+
+
+async def _claim_and_back_up(run: Run, where: str, name: str, client: KubeClient) -> str:
+    await client.create(kinds.PVC, a_claim(where, name))
+    return await _backup(run, client, where, name)
+
+
 async def _poison(run: Run, client: KubeClient, port: int) -> None:
     spec = {"credentialsSecretRef": {"name": "s3"}, "endpointUrl": f"http://127.0.0.1:{port}", "container": "poison"}
     await client.create(kinds.BACKUP_STORE, {"metadata": {"name": "poison", "namespace": namespace(0)}, "spec": spec})
@@ -246,6 +281,8 @@ def main() -> int:
     parser.add_argument("--backups", type=int, default=10_000)
     parser.add_argument("--namespaces", type=int, default=1_000)
     parser.add_argument("--burst", type=int, default=1_000)
+    parser.add_argument("--hostile-objects", type=int, default=1_000, help="large backups, and Jobs, of one namespace")
+    parser.add_argument("--hostile-rate", type=float, default=50, help="changes that this namespace makes per second")
     options = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-")))
@@ -268,6 +305,7 @@ def main() -> int:
         measure_start(run, process, began)
         measure_rest(run, process)
         measure_resync(run)
+        measure_hostile(run, process, options.hostile_objects, options.hostile_rate)
         measure_burst(run, process)
     print("\n| What | Measured | Aim |\n|---|---|---|")
     for row in run.results:

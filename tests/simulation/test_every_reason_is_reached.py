@@ -398,6 +398,12 @@ def waits_for_a_turn(simulation: Simulation) -> None:
     simulation.settle()
 
 
+def has_too_many_objects(simulation: Simulation) -> None:
+    simulation.api.more_objects = 20_000
+    simulation.backup("full", "data")
+    simulation.settle()
+
+
 def waits_for_the_volume(simulation: Simulation) -> None:
     simulation.backup("full", "data")
     simulation.backup("next", "data")
@@ -676,6 +682,7 @@ SCENARIOS: dict[str, Scenario] = {
     "TargetError": mover_says("TargetError"),
     "Terminated": mover_says("Terminated"),
     "Unauthorized": api_says(401, "Unauthorized"),
+    "TooManyObjects": has_too_many_objects,
     "Unexpected": mover_says("Unexpected"),
     "UnsupportedFormat": mover_says("UnsupportedFormat"),
     "VolumeAbandoned": tears_a_restore_away,

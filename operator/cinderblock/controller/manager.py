@@ -29,6 +29,7 @@ from cinderblock.controller.worker import enqueue_all, resync, run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient, ResponseCounts, connect
+from cinderblock.kube.reduction import reduce_object
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.observability import log as observability_log
 from cinderblock.observability.operator_metrics import OperatorMetrics
@@ -59,7 +60,7 @@ async def run(settings: OperatorSettings) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * settings.workers, "store"))
     timings = LeaseTimings(lease_duration=settings.lease_seconds)
     response_counts: ResponseCounts = Counter()
-    kube = await connect(response_counts=response_counts)
+    kube = await connect(response_counts=response_counts, reduce=reduce_object)
     # Renewals have a connection of their own, so that they never wait for other requests.
     lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
     namespace = settings.lease_namespace or (await kube.config()).namespace
@@ -82,7 +83,7 @@ async def _run_manager(
     elector: LeaderElector,
     metrics: OperatorMetrics,
 ) -> None:
-    queue = WorkQueue()
+    queue = WorkQueue(settings.workers)
     context = Context(kube, stores, make_policy(settings), metrics=metrics)
     requeue_policy = RequeuePolicy()
     reconciler = Reconciler(context, requeue_policy)
@@ -101,6 +102,7 @@ async def _run_manager(
         return keys
 
     async def lead() -> None:
+        context.admission.reset()
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(run_worker(queue, reconciler.reconcile))
@@ -142,7 +144,9 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_policy=settings.mover_image_pull_policy,
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
+            namespace_limit=settings.max_movers_per_namespace,
             proxies=settings.proxies,
         ),
         release=settings.release,
+        object_limit=settings.max_objects_per_namespace,
     )

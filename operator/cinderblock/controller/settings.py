@@ -23,6 +23,8 @@ class OperatorSettings:
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
+        max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
+        max_objects_per_namespace: VolumeBackups, and also VolumeRestores, of one namespace that are worked on.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
         health_port: port of /healthz and /readyz.
@@ -39,6 +41,8 @@ class OperatorSettings:
     mover_image_pull_secrets: tuple[str, ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
     max_movers: int = 16
+    max_movers_per_namespace: int = 8
+    max_objects_per_namespace: int = 20_000
     workers: int = 16
     resync_seconds: float = 600.0
     health_port: int = 8080
@@ -61,12 +65,16 @@ class OperatorSettings:
                 "CINDERBLOCK_MOVER_IMAGE is not set. Set it to the image of the movers, normally the operator's own."
             )
         secrets = environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS", "")
+        max_movers = _positive(environment, "CINDERBLOCK_MAX_MOVERS", 16)
+        half = max(1, max_movers // 2)
         return cls(
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
             mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
             proxies=_proxies(environment),
-            max_movers=_positive(environment, "CINDERBLOCK_MAX_MOVERS", 16),
+            max_movers=max_movers,
+            max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
+            max_objects_per_namespace=_positive(environment, "CINDERBLOCK_MAX_OBJECTS_PER_NAMESPACE", 20_000),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
             health_port=_positive(environment, "CINDERBLOCK_HEALTH_PORT", 8080),

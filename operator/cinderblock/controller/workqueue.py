@@ -1,5 +1,7 @@
 """The work queue: each key is in it once, is held by one worker at a time, and comes back after a failure.
 
+Namespaces share the workers, so that a namespace with very many keys does not hold up the others.
+
 The queue also keeps delays, so a requeue after ten seconds costs neither a task nor a thread.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Container
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from cinderblock.controller.namespace_shares import NamespaceShares
 from cinderblock.controller.request import ObjectKey
 
 BASE_DELAY_SECONDS: Final = 1.0
@@ -45,13 +48,22 @@ class _Entry(NamedTuple):
 
 
 class WorkQueue:
-    """Keys that are due now or later. For one event loop; not thread safe."""
+    """Keys that are due now or later. For one event loop; not thread safe.
 
-    def __init__(self) -> None:
+    Among due keys, the first one is taken whose namespace may take one: see `NamespaceShares`.
+
+    Args:
+        workers: number of workers that namespaces share; None: every namespace may use all.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._shares = NamespaceShares(workers)
         self._entries: dict[ObjectKey, _Entry] = {}
         # Heaps keep outdated items until they surface. `_entries` is the truth.
         self._delayed: list[tuple[float, ObjectKey]] = []
-        self._ready: list[tuple[float, ObjectKey]] = []
+        self._ready: dict[str, list[tuple[float, ObjectKey]]] = {}
+        # Namespaces by the rank of their first ready key.
+        self._turns: list[tuple[float, str]] = []
         self._running: dict[ObjectKey, float] = {}
         self._failures: dict[ObjectKey, int] = {}
         self._changed = asyncio.Condition()
@@ -114,6 +126,8 @@ class WorkQueue:
             while True:
                 key, wait = (None, None) if self._closed else self._take(_now())
                 if key is not None:
+                    # Whatever let this key pass may let another one pass.
+                    self._changed.notify()
                     return key
                 # Not wait_for: in Python 3.11 it loses a cancellation that comes together with a notification.
                 with contextlib.suppress(TimeoutError):
@@ -121,24 +135,67 @@ class WorkQueue:
                         await self._changed.wait()
 
     def _take(self, now: float) -> tuple[ObjectKey | None, float | None]:
-        """Take the first key. If there is none, return the seconds until the next one is due."""
+        """Take the first key. If there is none, return the seconds until one may be taken, if time alone decides."""
         wait = self._promote(now)
+        skipped: list[tuple[float, str]] = []
+        found: ObjectKey | None = None
+        while self._turns and found is None:
+            rank, namespace = heapq.heappop(self._turns)
+            if self._first_rank(namespace, now) != rank:
+                continue
+            delay = self._shares.delay(namespace, now, others_due=len(self._ready) > 1)
+            if delay == 0.0:
+                found = self._take_from(namespace)
+            elif delay != float("inf"):
+                wait = delay if wait is None else min(wait, delay)
+            if found is None:
+                skipped.append((rank, namespace))
+        for turn in skipped:
+            heapq.heappush(self._turns, turn)
+        if found is not None:
+            del self._entries[found]
+            self._running[found] = now
+            self._shares.take(found.namespace, now)
+        return found, wait
+
+    def _first_rank(self, namespace: str, now: float) -> float | None:
+        """Return the rank of the first ready key of a namespace, after removing outdated ones; None: there is none."""
+        ready = self._ready.get(namespace, [])
+        is_changed = False
+        while ready:
+            rank, key = ready[0]
+            entry = self._entries.get(key)
+            if entry is not None and entry.rank == rank and entry.due <= now:
+                if is_changed:
+                    heapq.heappush(self._turns, (rank, namespace))
+                return rank
+            heapq.heappop(ready)
+            is_changed = True
+        self._ready.pop(namespace, None)
+        return None
+
+    def _take_from(self, namespace: str) -> ObjectKey | None:
+        """Take the first ready key of a namespace that no worker holds."""
+        ready = self._ready[namespace]
         busy: list[tuple[float, ObjectKey]] = []
         found: ObjectKey | None = None
-        while self._ready and found is None:
-            rank, key = heapq.heappop(self._ready)
-            entry = self._entries.get(key)
-            if entry is None or entry.rank != rank or entry.due > now:
-                continue
-            if key in self._running:
-                busy.append((rank, key))
-                continue
-            del self._entries[key]
-            self._running[key] = now
-            found = key
+        while ready and found is None:
+            item = heapq.heappop(ready)
+            if item[1] in self._running:
+                busy.append(item)
+            elif self._is_current(item):
+                found = item[1]
         for item in busy:
-            heapq.heappush(self._ready, item)
-        return found, wait
+            heapq.heappush(ready, item)
+        if ready and found is not None:
+            heapq.heappush(self._turns, (ready[0][0], namespace))
+        elif not ready:
+            del self._ready[namespace]
+        return found
+
+    def _is_current(self, item: tuple[float, ObjectKey]) -> bool:
+        entry = self._entries.get(item[1])
+        return entry is not None and entry.rank == item[0]
 
     def _promote(self, now: float) -> float | None:
         """Move keys that became due to the ready ones. Return the seconds until the next one becomes due."""
@@ -150,13 +207,20 @@ class WorkQueue:
                 return due - now
             heapq.heappop(self._delayed)
             if entry is not None and is_current:
-                heapq.heappush(self._ready, (entry.rank, key))
+                self._add_ready(entry.rank, key)
         return None
+
+    def _add_ready(self, rank: float, key: ObjectKey) -> None:
+        ready = self._ready.setdefault(key.namespace, [])
+        heapq.heappush(ready, (rank, key))
+        if ready[0] == (rank, key):
+            heapq.heappush(self._turns, (rank, key.namespace))
 
     async def done(self, key: ObjectKey) -> None:
         """Release a key after work on it. If it was added meanwhile, it may be taken again."""
         async with self._changed:
-            self._running.pop(key, None)
+            if self._running.pop(key, None) is not None:
+                self._shares.release(key.namespace)
             if self._closed:
                 self._changed.notify_all()
             else:

@@ -6,15 +6,19 @@ again before it repeats one. Objects come without ``managedFields``, which are h
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.kinds import POD, Kind
+from cinderblock.kube.page_limits import PageLimits
 from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
@@ -23,6 +27,12 @@ FIELD_MANAGER: Final = "cinderblock"
 """The owner of the fields that we write (server-side apply)."""
 PAGE_LIMIT: Final = 500
 """Objects per page of a list, as in client-go's pager and kubectl."""
+PAGE_BYTES: Final = 4 << 20
+"""Most bytes of a page. 500 backups have 1.5 MiB, but anybody can make one object as large as that."""
+RESTARTS: Final = 5
+"""How often a list begins again because its version has expired."""
+LISTS_AT_ONCE: Final = 8
+"""Pages that are read at the same time by a client that reduces objects, so that they need at most 32 MiB."""
 DISCOVERY_CACHE_SECONDS: Final = 30.0
 """How long `KubeClient.serves` is cached: CRDs rarely come and go, and a resync is slower."""
 
@@ -41,6 +51,27 @@ JsonObject = dict[str, Any]
 JsonObjects = list[JsonObject]
 ResponseCounts = Counter[tuple[str, str, int]]
 """Number of responses by verb, resource with subresource, and HTTP status; 0: no response."""
+
+
+Reduce = Callable[[Kind, JsonObject], JsonObject]
+"""Returns what is kept of an object of a list; see `reduction`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page of a list.
+
+    Attributes:
+        items: its objects.
+        token: continues the list; empty: it has ended.
+        remaining: number of objects after it; at least 1 if the list continues.
+        is_expired: whether the server no longer knows the version of the list.
+    """
+
+    items: JsonObjects
+    token: str
+    remaining: int = 0
+    is_expired: bool = False
 
 
 class Observer(Protocol):
@@ -63,6 +94,10 @@ class KubeClient:
         observer: sees every request; None: there is no observer.
         write_guard: called right before each write. If it raises, nothing is sent and the caller gets the error.
         response_counts: the responses, counted; clients may share it.
+
+    Args:
+        transport: exchanges requests for responses.
+        reduce: reduces the objects of lists to what the caller needs; None: they stay whole.
     """
 
     def __init__(
@@ -71,6 +106,7 @@ class KubeClient:
         *,
         observer: Observer | None = None,
         response_counts: ResponseCounts | None = None,
+        reduce: Reduce | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.observer = observer
@@ -78,6 +114,9 @@ class KubeClient:
         self._clock = clock
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
+        self._reduce = reduce
+        self._limits = PageLimits()
+        self._lists = contextlib.nullcontext() if reduce is None else asyncio.Semaphore(LISTS_AT_ONCE)
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
     async def config(self) -> RestConfig:
@@ -105,37 +144,77 @@ class KubeClient:
         Raises:
             NotFound: the cluster does not serve the type.
         """
-        selectors = {"labelSelector": labels, "fieldSelector": fields}
-        query = {"limit": str(PAGE_LIMIT)} | {key: value for key, value in selectors.items() if value}
         items: JsonObjects = []
-        token = ""
+        async for page in self.pages(kind, namespace, labels=labels, fields=fields):
+            if page is None:
+                items = []
+            else:
+                items += page
+        return items
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[JsonObjects | None]:
+        """Yield the objects of a type page by page; see ``list``. None: the list begins again."""
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        query = {key: value for key, value in selectors.items() if value}
+        limit, token, restarts = self._limits.first(kind, namespace, PAGE_LIMIT), "", 0
         while True:
-            response = await self._send(
-                RequestInfo("list", kind, namespace), "GET", query | ({"continue": token} if token else {})
-            )
-            if response.status == 404:
-                raise _not_served(kind)
-            if response.status == 410 and token:
+            page = await self._page(kind, namespace, query | {"limit": str(limit)}, token)
+            if page is None:
+                limit = self._limits.shrink(kind, namespace, limit or PAGE_LIMIT)
+            elif page.is_expired and token and restarts < RESTARTS:
                 # The server has compacted the version of this list (after 5 minutes): read all again, in one page.
-                items, token, query = [], "", query | {"limit": "0"}
-                continue
-            page = response.json()
-            items += [_without_managed_fields(_with_type(kind, item)) for item in page.get("items") or ()]
-            token = str(page.get("metadata", {}).get("continue") or "")
-            if not token:
-                return items
+                limit, token, restarts = 0, "", restarts + 1
+                yield None
+            elif page.is_expired:
+                raise KubeUnavailable(f"Cannot list {kind.resource}: the list expired while it was read")
+            else:
+                yield page.items
+                token = page.token
+                if not token:
+                    return
+                limit = min(PAGE_LIMIT, 2 * limit)
 
     async def list_first(
         self, kind: Kind, namespace: str, at_most: int, *, fields: str = ""
-    ) -> tuple[JsonObjects, bool]:
-        """Return the first objects of a type in a namespace by name, and whether these are all; see ``list``."""
-        query = {"limit": str(at_most)} | ({"fieldSelector": fields} if fields else {})
-        response = await self._send(RequestInfo("list", kind, namespace), "GET", query)
-        if response.status == 404:
-            raise _not_served(kind)
-        page = response.json()
-        items = [_without_managed_fields(_with_type(kind, item)) for item in page.get("items") or ()]
-        return items, not page.get("metadata", {}).get("continue")
+    ) -> tuple[JsonObjects, int]:
+        """Return the first objects of a type in a namespace by name, and how many more there are; see ``list``.
+
+        If they are very large, there are fewer. With a field selector, the number is 0 or 1: the server does not count.
+        """
+        query, limit = {"fieldSelector": fields} if fields else {}, self._limits.first(kind, namespace, at_most)
+        while (page := await self._page(kind, namespace, query | {"limit": str(limit)})) is None:
+            limit = self._limits.shrink(kind, namespace, limit)
+        return page.items, page.remaining
+
+    async def _page(
+        self, kind: Kind, namespace: str | None, query: Mapping[str, str], continued: str = ""
+    ) -> _Page | None:
+        """Return one page of a list; None if it is too large. Objects are reduced before another page is parsed."""
+        async with self._lists:
+            max_bytes = PAGE_BYTES if query["limit"] != "1" else None
+            try:
+                response = await self._send(
+                    RequestInfo("list", kind, namespace),
+                    "GET",
+                    {**query, **({"continue": continued} if continued else {})},
+                    max_bytes=max_bytes,
+                )
+            except ResponseTooLarge:
+                return None
+            if response.status == 404:
+                raise _not_served(kind)
+            if response.status == 410:
+                return _Page([], "", is_expired=True)
+            page = response.json()
+            items = [self._reduced(kind, _with_type(kind, item)) for item in page.get("items") or ()]
+            metadata = page.get("metadata", {})
+            token = str(metadata.get("continue") or "")
+            return _Page(items, token, max(1, metadata.get("remainingItemCount") or 0) if token else 0)
+
+    def _reduced(self, kind: Kind, body: JsonObject) -> JsonObject:
+        return _without_managed_fields(body) if self._reduce is None else self._reduce(kind, body)
 
     async def check_may_list(self, kind: Kind, namespace: str | None = None) -> None:
         """Raise AccessDenied unless objects of a type may be listed now; read at most one of them."""
@@ -350,6 +429,7 @@ class KubeClient:
         *,
         path: str = "",
         accept: tuple[int, ...] = (),
+        max_bytes: int | None = None,
     ) -> Response:
         """Send one request. Raise for every failure except those in ``accept``, and 404 and 410 of reads."""
         path = path or info.kind.path(info.namespace, info.name, info.subresource)
@@ -357,7 +437,9 @@ class KubeClient:
             await self.observer.before(info)
         if info.is_write:
             self.write_guard()
-        response = await self._round_trip(info, Request(method, path, query or {}, body, content_type))
+        response = await self._round_trip(
+            info, Request(method, path, query or {}, body, content_type, at_most=max_bytes)
+        )
         if self.observer:
             await self.observer.after(info, response.status)
         expected = accept if info.is_write else (*accept, 404, 410)
@@ -383,6 +465,7 @@ async def connect(
     environment: Mapping[str, str] = os.environ,
     observer: Observer | None = None,
     response_counts: ResponseCounts | None = None,
+    reduce: Reduce | None = None,
     call_seconds: float = CALL_SECONDS,
 ) -> KubeClient:
     """Return a client for the cluster that ``kubeconfig``, else KUBECONFIG, the pod or ~/.kube/config names.
@@ -395,7 +478,7 @@ async def connect(
     """
     transport = Transport(default_source(environment, kubeconfig, context), call_seconds=call_seconds)
     await transport.config()
-    return KubeClient(transport, observer=observer, response_counts=response_counts)
+    return KubeClient(transport, observer=observer, response_counts=response_counts, reduce=reduce)
 
 
 def _has_lost_ownership(body: JsonObject) -> bool:

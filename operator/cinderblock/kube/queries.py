@@ -6,12 +6,15 @@ Most are pure choices among objects that the caller has read; the asynchronous o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, EVENT, PVC, Kind
 
 JsonObject = dict[str, Any]
+
+EVENT_LIMIT: Final = 1000
+"""Events about one object from which the newest is chosen. Anybody in the namespace can create more."""
 
 
 def newest(items: Iterable[JsonObject]) -> JsonObject | None:
@@ -56,9 +59,16 @@ def attachments_of(volume: str, attachments: Iterable[JsonObject]) -> list[JsonO
 
 
 async def newest_warning(client: KubeClient, namespace: str, uid: str) -> str:
-    """Return the note of the newest Warning Event about the object with this UID; empty if there is none."""
-    event = newest(await client.list(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning"))
-    return str(event.get("note", "")) if event else ""
+    """Return the note of the newest Warning Event about the object with this UID; empty if there is none.
+
+    It reads at most EVENT_LIMIT Events.
+    """
+    found, count = None, 0
+    async for page in client.pages(EVENT, namespace, fields=f"regarding.uid={uid},type=Warning"):
+        found, count = newest([*([found] if found else []), *(page or ())]), count + len(page or ())
+        if count >= EVENT_LIMIT:
+            break
+    return str(found.get("note", "")) if found else ""
 
 
 async def find_claim(client: KubeClient, namespace: str, reference: str) -> JsonObject | None:
@@ -69,13 +79,16 @@ async def find_claim(client: KubeClient, namespace: str, reference: str) -> Json
 async def find_by_reference(client: KubeClient, kind: Kind, namespace: str, reference: str) -> JsonObject | None:
     """Return the object of ``namespace`` with the UID ``reference``, else the one with that name, else None.
 
-    A reference that looks like a UID costs a list, since the API server cannot select by UID; a name costs one read.
+    A reference that looks like a UID costs a list as well, since the API server cannot select by UID.
     """
     if not _looks_like_uid(reference):
         return await client.get(kind, reference, namespace)
     items = await client.list(kind, namespace)
-    by_name = (item for item in items if item["metadata"].get("name") == reference)
-    return next((item for item in items if item["metadata"].get("uid") == reference), None) or next(by_name, None)
+    by_uid = (item["metadata"]["name"] for item in items if item["metadata"].get("uid") == reference)
+    name = next(by_uid, None)
+    # A list may hold reduced objects.
+    found = await client.get(kind, name or reference, namespace)
+    return found if found is None or name is None or found["metadata"]["uid"] == reference else None
 
 
 def _claim_of(pod: JsonObject, volume: JsonObject) -> str | None:

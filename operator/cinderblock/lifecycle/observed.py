@@ -34,6 +34,8 @@ class MoverSettings:
     pull_secrets: tuple[str, ...] = ()
     limit: int = 16
     """Movers that may run at the same time in the whole cluster."""
+    namespace_limit: int = 8
+    """Movers that may run at the same time in one namespace."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
 
@@ -46,6 +48,8 @@ class OperatorPolicy:
     deadlines: Deadlines = field(default_factory=Deadlines)
     release: str = ""
     """Name of the operator's Helm release."""
+    object_limit: int = 20_000
+    """VolumeBackups, and also VolumeRestores, of one namespace that the operator works on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +97,16 @@ class ObservedManifest:
 
 @dataclass(frozen=True, slots=True)
 class RunningMover:
-    """A mover Job of another operation that has not ended.
+    """A mover of another operation that has not ended.
 
     Attributes:
         owner: UID of the operation.
-        store: UID of the BackupStore that it uses.
+        namespace: its namespace.
+        store: name of the BackupStore that it uses.
     """
 
     owner: str
+    namespace: str
     store: str
 
 
@@ -110,23 +116,28 @@ class ObservedMover:
 
     Attributes:
         job: the Job, if there is one.
+        is_recorded: whether the status of the operation says that this is its Job. If not, the operator died right
+            after it had created the Job, or somebody else created the Job.
         pods: its pods, oldest first.
         progress: the last progress that the running pod reported.
         warning: the newest Warning Event about a Job without a pod, or about a pod that does not start.
         claim_warning: the newest Warning Event about the unbound claim of such a pod. Only it tells that the class of
             the claim cannot create a volume where the pod may run.
-        others: the other mover Jobs in the cluster that have not ended; only read if there is no Job.
-        waiting_before: number of older operations in the cluster that wait for a mover.
+        others: the other movers in the cluster that have not ended; only known if there is no recorded Job.
+        waiting_before: number of operations in the cluster that get a mover earlier.
+        waiting_before_in_namespace: number of older operations of the namespace that wait for a mover.
         waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.
     """
 
     job: Job | None = None
+    is_recorded: bool = True
     pods: tuple[Pod, ...] = ()
     progress: MoverProgress | None = None
     warning: str = ""
     claim_warning: str = ""
     others: frozenset[RunningMover] = frozenset()
     waiting_before: int = 0
+    waiting_before_in_namespace: int = 0
     waiting_before_for_store: int = 0
 
 
@@ -138,6 +149,7 @@ class ObservedBackup:
         backup: the VolumeBackup itself.
         siblings: the other VolumeBackups of its namespace.
         restores: the VolumeRestores of its namespace.
+        object_count: number of VolumeBackups of its namespace; 0: not counted.
         store: its store.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
@@ -171,6 +183,7 @@ class ObservedBackup:
     policy: OperatorPolicy
     siblings: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
+    object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
     claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
@@ -208,6 +221,7 @@ class ObservedRestore:
         backup: the VolumeBackup that spec.backupId names.
         backups: all VolumeBackups of the namespace.
         restores: the other VolumeRestores of the namespace.
+        object_count: number of VolumeRestores of the namespace; 0: not counted.
         store: the store of the backup.
         manifest, manifest_error: the manifest of the backup, or why it could not be read.
         target: the claim of spec.volumeId, or the claim with the name of the volume to create.
@@ -228,6 +242,7 @@ class ObservedRestore:
     backup: VolumeBackup | None = None
     backups: tuple[VolumeBackup, ...] = ()
     restores: tuple[VolumeRestore, ...] = ()
+    object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
     manifest: ObservedManifest | None = None
     manifest_error: CinderblockError | None = None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
-from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import BackupPhase, MoverReference, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import fail_reason
 from cinderblock.lifecycle import completion, conditions, verdicts
-from cinderblock.lifecycle.actions import Action, Decision, RecordEvent
+from cinderblock.lifecycle.actions import Action, Decision, DeleteChild, RecordEvent
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy, StoreLookup
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -48,6 +49,7 @@ class Operation:
             update={
                 "phase": BackupPhase.CREATING if is_backup else RestorePhase.RESTORING,
                 "progress": mover_state.to_progress(self.mover.progress) or self.status.progress,
+                "mover": mover_state.reference(self.status, self.mover),
                 "conditions": conditions.reconciling(before, self.now, generation, wait.reason, message),
             }
         )
@@ -63,6 +65,22 @@ class Operation:
             return verdict
         return self.apply(mover_state.check_stall(verdict, self.mover, self.status, self.now, policy.deadlines))
 
+    def adopt_mover(self, policy: OperatorPolicy, store: StoreLookup) -> Decision:
+        """Record a mover Job that the status does not record, if the limits allow one more mover; else remove it.
+
+        The operator may have died right after it had created the Job. Anybody in the namespace can create such a Job,
+        too, so it must gain nothing by that: it waits for a slot as a Job does that is yet to be created.
+        """
+        job = self.mover.job
+        if job is None or store.store is None:
+            unknown = "Cannot continue with the mover: its BackupStore is unknown."
+            return self.fail(Fail(Reason.STORE_NOT_FOUND, store.missing or unknown))
+        queued = mover_state.wait_for_slot(self.mover, policy, store.store)
+        if queued is not None:
+            return self.wait(queued, (DeleteChild("Job", job.name, job.uid),))
+        adopted = self.wait(replace(mover_state.starting(policy), requeue_after=0.0))
+        return with_mover(adopted, job.uid, store.store)
+
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""
         before, is_backup = self.status.conditions, isinstance(self.owner, VolumeBackup)
@@ -72,10 +90,19 @@ class Operation:
                 "phase": BackupPhase.ERROR if is_backup else RestorePhase.ERROR_RESTORING,
                 "fail_reason": fail_reason(fail.message),
                 "progress": None,
+                "mover": None,
                 "conditions": conditions.stalled(before, self.now, generation, fail.reason, fail.message),
             }
         )
         return Decision(status, (RecordEvent("Warning", fail.reason, fail.message),), requeue_after=0.0)
+
+
+def with_mover(decision: Decision, uid: str, store: BackupStore) -> Decision:
+    """Return the decision with the UID of a mover Job recorded in its status."""
+    if decision.status is None or isinstance(decision.status, BackupStoreStatus):
+        return decision
+    recorded = MoverReference(uid=uid, store_name=store.name)
+    return replace(decision, status=decision.status.model_copy(update={"mover": recorded}))
 
 
 def foreign_child(

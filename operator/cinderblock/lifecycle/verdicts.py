@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from cinderblock.api.conditions import Condition
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.lifecycle import conditions
-from cinderblock.reasons import AnyReason
+from cinderblock.reasons import AnyReason, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,14 @@ class Wait:
 
 
 Verdict = Fail | Wait | None
+
+
+def too_many_objects(count: int, limit: int, kind: str) -> Wait | None:
+    """Wait while a namespace has more objects than the operator works on."""
+    if count <= limit:
+        return None
+    message = f"The namespace has more than {limit} {kind}s. The operator begins no new ones until you delete some."
+    return Wait(Reason.TOO_MANY_OBJECTS, message, requeue_after=60.0)
 
 
 @dataclass(frozen=True, slots=True)

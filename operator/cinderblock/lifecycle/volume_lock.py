@@ -31,7 +31,10 @@ class OperationState(Enum):
 
 STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
     **dict.fromkeys(
-        (Reason.ACCEPTED, Reason.NAME_TAKEN, Reason.NOTICED, Reason.QUEUED, Reason.VOLUME_BUSY),
+        (
+            *(Reason.ACCEPTED, Reason.NAME_TAKEN, Reason.NOTICED, Reason.QUEUED, Reason.VOLUME_BUSY),
+            Reason.TOO_MANY_OBJECTS,
+        ),
         OperationState.WAITING,
     ),
     **dict.fromkeys(

@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from cinderblock.kube import kinds
+from cinderblock.kube.client import PAGE_LIMIT
 from cinderblock.kube.kinds import Kind
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import RestConfig
@@ -151,6 +152,7 @@ class SimulatedApi(Transport):
         check_write: receives every write of the operator, and raises AssertionError if it must never happen.
         rejections: the answer to the creation of an object of a kind: HTTP status and message.
         quota: kinds whose creation a quota rejects.
+        more_objects: objects that the first page of a list of our kinds in a namespace says it lacks.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class SimulatedApi(Transport):
         self.check_write = check_write
         self.rejections = rejections
         self.quota: set[str] = set()
+        self.more_objects = 0
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
     async def config(self) -> RestConfig:
@@ -200,7 +203,11 @@ class SimulatedApi(Transport):
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]
         first, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 0)) or len(items)
         more = str(first + limit) if first + limit < len(items) else ""
-        return _answer(200, {"items": items[first : first + limit], "metadata": {"continue": more}})
+        metadata: Object = {"continue": more}
+        is_first = limit < PAGE_LIMIT and "fieldSelector" not in request.query
+        if self.more_objects and kind.kind in OWN and is_first:
+            metadata = {"continue": "never", "remainingItemCount": self.more_objects}
+        return _answer(200, {"items": items[first : first + limit], "metadata": metadata})
 
     def _one(self, request: Request, kind: Kind, namespace: str, name: str, subresource: str) -> Response:
         found = self.objects.get(kind.kind, name, namespace)

@@ -43,6 +43,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.pack import parse_pack_name
 from cinderblock.format.range_reader import Buffer
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
@@ -67,7 +68,7 @@ ENDED_QUIET_PERIOD = timedelta(minutes=3)
 """The same when every operation has ended: longer than the requeue interval of ended operations."""
 MAX_STEPS = 6000
 """Steps after which every simulation must have settled."""
-POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2))
+POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2, namespace_limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
 
 
@@ -255,10 +256,14 @@ class Simulation:
         store_changes: increases with every object that the operator removes from the store.
         rejections: the answer to the operator's creation of an object of a kind: HTTP status and message.
         reasons: every reason that a condition or an Event has ever had.
+        policy: the settings of the operator.
         history: the steps, for the message of a failed assertion.
     """
 
-    def __init__(self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster) -> None:
+    def __init__(
+        self, *, snapshots: bool = True, cluster: type[Cluster] = Cluster, policy: OperatorPolicy = POLICY
+    ) -> None:
+        self.policy = policy
         self._due = DueKeys()
         self._undelivered: list[Change] = []
         self.rejections: dict[str, tuple[int, str]] = {}
@@ -270,6 +275,7 @@ class Simulation:
         self.store_changes = 0
         self.quota: set[str] = set()
         self.history: list[str] = []
+        self._served_foreign = True
         self._loop = asyncio.new_event_loop()
         self._namespace(snapshots=snapshots)
         self.restart()
@@ -309,13 +315,13 @@ class Simulation:
         self.objects.clock = lambda: self._due.now
         self.api = SimulatedApi(self.objects, self.check_write, self.rejections)
         self.api.quota = self.quota
-        self._kube = KubeClient(self.api, observer=self.faults)
+        self._kube = KubeClient(self.api, observer=self.faults, reduce=reduce_object)
         self._metrics = OperatorMetrics()
         stores = cast("StorePool", SingleStorePool(self.store, self.cluster))
         context = Context(
             self._kube,
             stores,
-            POLICY,
+            self.policy,
             lambda: self._due.now,
             self._metrics,
             MoverAdmission(self._seconds),
@@ -534,10 +540,10 @@ class Simulation:
             await self._event_handler.on_persistent_volume(event | {"type": "DELETED"})
 
     def due(self) -> list[ObjectKey]:
-        """Return the keys that are due, the longest waiting first."""
+        """Return the keys that are due, the longest waiting first. Other namespaces take turns with the usual one."""
         self.deliver_changes()
         ready = [key for key, at in self._due.at.items() if at <= self.now]
-        return sorted(ready, key=lambda key: (self._due.at[key], key))
+        return sorted(ready, key=lambda key: (_is_foreign(key) is self._served_foreign, self._due.at[key], key))
 
     def acknowledge(self) -> None:
         """Let the operator acknowledge new backups, as it does under load."""
@@ -553,6 +559,7 @@ class Simulation:
     def reconcile(self, key: ObjectKey) -> None:
         """Reconcile one object. A crash restarts the operator."""
         self._due.at.pop(key, None)
+        self._served_foreign = _is_foreign(key)
         self._due.now += STEP
         version = self._version()
         try:
@@ -720,6 +727,10 @@ class Simulation:
             assert not needs, f"{key} is removed although {found.key} lists its packs"
         name = key.rpartition("/")[2]
         assert name.endswith(".manifest") or parse_pack_name(name), f"{key} is removed, which is not ours"
+
+
+def _is_foreign(key: ObjectKey) -> bool:
+    return key.namespace not in ("", NAMESPACE)
 
 
 def _adopts(item: Object, backup_id: str) -> bool:

@@ -109,7 +109,8 @@ def test_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
 def test_operator_understands_the_environment_that_it_gets() -> None:
     objects = render(
         "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
-        "mover.imagePullSecrets={a,b}", "mover.max=3", "workers=4", "resyncSeconds=90",
+        "mover.imagePullSecrets={a,b}", "mover.max=3", "mover.maxPerNamespace=2", "maxObjectsPerNamespace=99",
+        "workers=4", "resyncSeconds=90",
         "proxy.https=http://proxy:3128", "proxy.exceptions=.svc",
     )  # fmt: skip
     container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
@@ -120,6 +121,8 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
         mover_image_pull_secrets=("a", "b"),
         proxies=(("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc")),
         max_movers=3,
+        max_movers_per_namespace=2,
+        max_objects_per_namespace=99,
         workers=4,
         resync_seconds=90.0,
         health_port=8080,

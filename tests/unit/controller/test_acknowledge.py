@@ -10,6 +10,7 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.acknowledge import (
     ACKNOWLEDGE_AFTER_SECONDS,
     ACKNOWLEDGED_PER_PERIOD,
+    KEPT_PER_NAMESPACE,
     PERIOD_SECONDS,
     Acknowledger,
 )
@@ -53,13 +54,13 @@ class Fixture:
         self.acknowledger = Acknowledger(self.queue)
         self.api = Api()
 
-    async def observe(self, name: str, change: str | None = "ADDED", **fields: Any) -> None:
+    async def observe(self, name: str, change: str | None = "ADDED", namespace: str = "shop", **fields: Any) -> None:
         """Observe an event about a backup, and add the backup to the queue."""
-        metadata = {"name": name, "namespace": "shop", "uid": f"u-{name}", "resourceVersion": "7", "generation": 1}
+        metadata = {"name": name, "namespace": namespace, "uid": f"u-{name}", "resourceVersion": "7", "generation": 1}
         status = {"observedGeneration": -1}
         body = {"kind": "VolumeBackup", "metadata": metadata, "spec": {"volumeId": "data"}, "status": status} | fields
         self.acknowledger.observe({"type": change, "object": body})
-        await self.queue.add(ObjectKey("VolumeBackup", "shop", name))
+        await self.queue.add(ObjectKey("VolumeBackup", namespace, name))
 
     async def run(self, seconds: float) -> None:
         """Run the acknowledger for some time."""
@@ -122,3 +123,14 @@ async def test_failed_acknowledgement_stops_no_other() -> None:
         await fixture.observe(f"backup-{number}")
     await fixture.run(10)
     assert len(fixture.api.written) == 2
+
+
+@in_virtual_time
+async def test_namespaces_take_turns_and_none_takes_all_memory() -> None:
+    fixture = Fixture()
+    for number in range(KEPT_PER_NAMESPACE + 50):
+        await fixture.observe(f"many-{number}", namespace="evil")
+    await fixture.observe("mine")
+    assert sum(len(new) for new in fixture.acknowledger._new.values()) == KEPT_PER_NAMESPACE + 1
+    await fixture.run(ACKNOWLEDGE_AFTER_SECONDS + PERIOD_SECONDS + 0.2)
+    assert "mine" in fixture.api.written

@@ -36,7 +36,7 @@ class Api(SimulatedApi):
         return await super().round_trip(request)
 
 
-LISTS = 5
+LISTS = 4
 
 
 class Clock:

@@ -21,6 +21,7 @@ class RecordingSink:
 
     async def _record(self, method: str, event: Any) -> None:
         await self.may_go_on.wait()
+        event = event["object"]["metadata"]["name"]
         if event == "poison":
             raise ZeroDivisionError
         self.received.append((method, event, threading.current_thread()))
@@ -38,7 +39,8 @@ class RecordingSink:
 
 
 async def _put(bridge: EventBridge, events: list[Any]) -> None:
-    for number, event in enumerate(events):
+    for number, name in enumerate(events):
+        event = {"type": "MODIFIED", "object": {"kind": "Pod", "metadata": {"name": name}}}
         await (bridge.on_custom_resource, bridge.on_child, bridge.on_persistent_volume)[number % 3](event)
 
 
@@ -78,3 +80,18 @@ async def test_event_that_cannot_be_handled_stops_no_other() -> None:
     sink = RecordingSink()
     await _deliver(sink, [1, "poison", 3])
     assert [event for _, event, _ in sink.received] == [1, 3]
+
+
+async def test_large_object_is_reduced_before_it_waits() -> None:
+    """Anybody can give an object 256 KiB of annotations, and change it as often as the API server allows."""
+    bridge = EventBridge(RecordingSink())
+    metadata = {"name": "a", "annotations": {"note": "x" * 250_000}, "managedFields": [{"x": "y" * 1000}]}
+    spec, status = {"volumeId": "data", "import": {"id": "b"}}, {"phase": "available"}
+    for kind in ("VolumeBackup", "Job"):
+        body = {"kind": kind, "metadata": metadata, "spec": spec, "status": status}
+        await bridge.on_custom_resource({"type": None, "object": body})
+    await asyncio.sleep(0)
+    (_, backup), (_, job) = bridge._events.get_nowait(), bridge._events.get_nowait()
+    assert (backup["object"]["spec"], backup["object"]["status"]) == (spec, status)
+    assert len(str(backup)) < 1000
+    assert set(job["object"]) == {"apiVersion", "kind", "metadata"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cinderblock.api.labels import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION
+from cinderblock.api.labels import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import STORE_DELAY_SECONDS, EventHandler
 from cinderblock.controller.request import ObjectKey
@@ -53,6 +53,26 @@ class Handler:
         body: dict[str, Any] = {"metadata": {"name": "pv-1", "labels": {RESTORE_LABEL: f"u-{restore}"}}}
         await self._handler.on_persistent_volume({"type": change, "object": body})
         return await self.keys()
+
+
+def child(owner: str, namespace: str = "shop") -> dict[str, Any]:
+    """Return an event about a child; its labels and annotations are what its creator says."""
+    labels = {OWNER_KIND_LABEL: "VolumeBackup", OWNER_UID_LABEL: owner}
+    metadata = {"name": "x", "namespace": namespace, "labels": labels, "annotations": {OWNER_NAME_ANNOTATION: "old"}}
+    return {"type": "MODIFIED", "object": {"metadata": metadata}}
+
+
+async def test_child_adds_its_owner_and_a_forged_child_nothing() -> None:
+    handler = Handler()
+    await handler.handle("VolumeBackup", "mine", phase="creating")
+    for owner, namespace, added in (
+        ("u-mine", "shop", {"VolumeBackup mine"}),
+        ("u-mine", "evil", set()),
+        ("u-nobody", "shop", set()),
+        ("shop/imported", "shop", set()),
+    ):
+        await handler._handler.on_child(child(owner, namespace))
+        assert await handler.keys() == added, (owner, namespace)
 
 
 async def test_dependent_adds_its_parent_even_after_losing_the_reference() -> None:
@@ -128,8 +148,7 @@ async def test_started_operations_come_before_new_ones_and_finished_ones_last() 
         await handler.on_custom_resource(
             {"type": "MODIFIED", "object": {"kind": "VolumeBackup", "metadata": metadata, "status": {"phase": phase}}}
         )
-    owner = {"labels": {OWNER_KIND_LABEL: "VolumeBackup"}, "annotations": {OWNER_NAME_ANNOTATION: "started"}}
-    await handler.on_child({"type": "MODIFIED", "object": {"metadata": {"name": "x", "namespace": "shop"} | owner}})
+    await handler.on_child(child("u-started"))
     assert [(await queue.get()).name for _ in range(3)] == ["started", "young", "old"]
 
 

@@ -18,8 +18,14 @@ def test_mover_image_is_required() -> None:
 def test_other_settings_have_defaults() -> None:
     settings = OperatorSettings.from_environment(IMAGE)
     assert settings.mover_image == "example/cinderblock:1"
-    assert settings.max_movers == 16
+    assert (settings.max_movers, settings.max_movers_per_namespace) == (16, 8)
     assert settings.mover_image_pull_secrets == ()
+
+
+@pytest.mark.parametrize(("most", "half"), [("1", 1), ("3", 1), ("40", 20)])
+def test_namespace_gets_half_of_the_movers(most: str, half: int) -> None:
+    settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MAX_MOVERS": most})
+    assert settings.max_movers_per_namespace == half
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import pytest
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
-from cinderblock.kube.client import PAGE_LIMIT, KubeClient
+from cinderblock.kube.client import PAGE_BYTES, PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
+from cinderblock.kube.page_limits import PAGE_SHRINK
 from cinderblock.kube.responses import RequestInfo
 from tests.support.cluster.kube_clients import client_of
 from tests.support.store.scripted_http import HANG_UP, Reply, Script, ScriptedServer
@@ -51,10 +52,46 @@ async def test_list_is_read_page_by_page(connected: Connect) -> None:
 
 async def test_first_objects_of_a_list_are_one_page(connected: Connect) -> None:
     client, server = await connected([page(["a", "b"], "more"), page(["c"])])
-    first, is_all = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
-    assert ([item["metadata"]["name"] for item in first], is_all) == (["a", "b"], False)
-    assert (await client.list_first(JOB, "shop", 2))[1]
+    first, remaining = await client.list_first(JOB, "shop", 2, fields="status.phase=Done")
+    assert ([item["metadata"]["name"] for item in first], remaining) == (["a", "b"], 1)
+    assert (await client.list_first(JOB, "shop", 2))[1] == 0
     assert server.asked[0].query == {"limit": "2", "fieldSelector": "status.phase=Done"}
+
+
+def large(names: list[str], token: str = "") -> Reply:
+    """Return a page with more bytes than a client accepts."""
+    items = [{"metadata": {"name": name, "annotations": {"x": "y" * PAGE_BYTES}}} for name in names]
+    return reply(items=items, metadata={"continue": token})
+
+
+async def test_page_that_is_too_large_is_read_again_with_fewer_objects(connected: Connect) -> None:
+    client, server = await connected([page(["a"], "1"), large(["b"]), page(["b"], "2"), page(["c"])])
+    assert [item["metadata"]["name"] for item in await client.list(JOB)] == ["a", "b", "c"]
+    small = PAGE_LIMIT // PAGE_SHRINK
+    assert [asked.query["limit"] for asked in server.asked] == ["500", "500", str(small), str(2 * small)]
+    assert [asked.query.get("continue") for asked in server.asked] == [None, "1", "1", "2"]
+
+
+async def test_single_object_is_read_however_large_it_is(connected: Connect) -> None:
+    client, server = await connected([large(["a"])] * 5)
+    (found,), remaining = await client.list_first(JOB, "shop", 100)
+    assert (found["metadata"]["name"], remaining) == ("a", 0)
+    assert [asked.query["limit"] for asked in server.asked] == ["100", "12", "1"]
+
+
+async def test_next_list_begins_with_the_limit_that_was_needed(connected: Connect) -> None:
+    client, server = await connected([large(["a"]), *[page(["a"])] * 7])
+    for _ in range(6):
+        await client.list_first(JOB, "shop", 100)
+    await client.list_first(JOB, "other", 100)
+    assert [asked.query["limit"] for asked in server.asked[:7]] == ["100", "12", "12", "24", "48", "96", "100"]
+
+
+async def test_list_that_expires_again_and_again_fails(connected: Connect) -> None:
+    script = [answer for _ in range(20) for answer in (page(["a"], "old"), reply(410))]
+    client, _ = await connected(script)
+    with pytest.raises(KubeUnavailable, match="expired"):
+        await client.list(PV)
 
 
 async def test_items_of_a_list_have_a_type_and_no_managed_fields(connected: Connect) -> None:

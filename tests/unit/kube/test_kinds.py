@@ -38,6 +38,13 @@ def test_missing_name_or_namespace_never_addresses_a_collection(
         kind.path(namespace, name)
 
 
+@pytest.mark.parametrize(("namespace", "name"), [("shop", "."), ("shop", ".."), ("..", "web"), (".", None)])
+def test_step_in_a_path_is_no_name(namespace: str, name: str | None) -> None:
+    """An HTTP client would remove it, and address a collection or another object."""
+    with pytest.raises(InvalidInput, match="the name or namespace"):
+        kinds.POD.path(namespace, name)
+
+
 def test_own_kinds_match_the_definitions() -> None:
     ours = {
         (kind.group, kind.version, kind.plural, kind.kind)

@@ -255,20 +255,18 @@ def test_pod_in_unknown_phase_is_at_work() -> None:
 @pytest.mark.parametrize(
     ("stores", "words"),
     [
-        (("s-2", "s-3"), "No more than 2 movers may run in the cluster"),
-        (("s-1",), "No more than 1 movers may use BackupStore default"),
-        (("s-2",), None),
+        (("x/a", "y/b", "z/c"), "No more than 3 movers may run in the cluster, and namespaces take turns"),
+        (("shop/b", "shop/c"), "No more than 2 movers may run in namespace shop, and older operations go first"),
+        (("shop/default",), "No more than 1 movers may use BackupStore default, and older operations go first"),
+        (("x/default", "shop/b"), None),
         ((), None),
     ],
 )
-def test_movers_are_limited_per_cluster_and_per_store(stores: tuple[str, ...], words: str | None) -> None:
-    policy = OperatorPolicy(MoverSettings("image", limit=2))
-    mover = ObservedMover(
-        others=frozenset(RunningMover(f"b-{number}", store) for number, store in enumerate(stores, 2))
-    )
-    found = mover_state.wait_for_slot(mover, policy, a_store(limits={"movers": 1}))
-    message = f"{words}, and older operations go first"
-    assert found == (Wait("Queued", message, requeue_after=5.0) if words else None)
+def test_movers_are_limited_per_cluster_namespace_and_store(stores: tuple[str, ...], words: str | None) -> None:
+    policy = OperatorPolicy(MoverSettings("image", limit=3, namespace_limit=2))
+    others = [RunningMover(f"b-{number}", *store.split("/")) for number, store in enumerate(stores, 2)]
+    found = mover_state.wait_for_slot(ObservedMover(others=frozenset(others)), policy, a_store(limits={"movers": 1}))
+    assert found == (Wait("Queued", words, requeue_after=5.0) if words else None)
 
 
 def test_long_queue_polls_less_often_with_the_same_message() -> None:

@@ -119,6 +119,15 @@ class Progress(Model):
     """Share of bytesTotal that is in bytesDone, in percent and rounded down."""
 
 
+class MoverReference(Model):
+    """Identity of the mover of an operation. Only the operator writes it, so it decides which Job counts as a mover."""
+
+    uid: Uid
+    """UID of the mover Job."""
+    store_name: Name | None = None
+    """Name of the BackupStore that the mover uses. It is unset for restores that release 0.1.0 began."""
+
+
 class VolumeBackupStatus(Model):
     """Observed state of the backup. It contains the fields of Cinder's response (api-ref: Show backup details)."""
 
@@ -195,6 +204,9 @@ class VolumeBackupStatus(Model):
     """Size of this backup's objects in the store, in bytes."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
+    mover: MoverReference | None = None
+    """Mover of the backup. It is set only while there is one. Other Jobs do not count, whatever their names and labels
+    are."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []

@@ -12,7 +12,7 @@ from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Fidelity, Losses
 from cinderblock.api.meta import Annotations, Labels, Model, Object, Uid
-from cinderblock.api.v1alpha1.backup import Progress
+from cinderblock.api.v1alpha1.backup import MoverReference, Progress
 from cinderblock.api.v1alpha1.store import Name
 
 Quantity = Annotated[str, Field(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$")]
@@ -107,6 +107,9 @@ class VolumeRestoreStatus(Model):
     """Attributes of files that the restore could not preserve, each kind with a count and examples."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
+    mover: MoverReference | None = None
+    """Mover of the restore. It is set only while there is one. Other Jobs do not count, whatever their names and labels
+    are."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []

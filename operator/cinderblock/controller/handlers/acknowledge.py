@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice, takewhile, zip_longest
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -32,6 +33,9 @@ PERIOD_SECONDS: Final = 0.25
 """Seconds between two searches for waiting backups."""
 ACKNOWLEDGED_PER_PERIOD: Final = 16
 """Concurrent writes, as many as there are workers: while very many backups are created, these have priority."""
+KEPT_PER_NAMESPACE: Final = 1000
+"""New backups of a namespace that are kept until they are acknowledged. Others get a status when they are reconciled.
+One has up to 70 KiB of names and metadata."""
 
 
 class Acknowledger:
@@ -43,7 +47,8 @@ class Acknowledger:
 
     def __init__(self, queue: WorkQueue) -> None:
         self._queue = queue
-        self._new: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
+        self._new: dict[str, dict[ObjectKey, tuple[float, Mapping[str, Any]]]] = {}
+        """By namespace, each with the instant and the object, oldest first."""
 
     def observe(self, event: Event) -> None:
         """Take note of an event about a custom resource."""
@@ -53,10 +58,12 @@ class Acknowledger:
         key = ObjectKey(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
         # A new object has a status, too: the default of the definition, without a phase.
         if event["type"] == "DELETED" or (body.get("status") or {}).get("phase"):
-            self._new.pop(key, None)
-        else:
-            since, _ = self._new.get(key, (asyncio.get_running_loop().time(), None))
-            self._new[key] = since, body
+            self._pop(key)
+            return
+        new = self._new.setdefault(key.namespace, {})
+        if key in new or len(new) < KEPT_PER_NAMESPACE:
+            since, _ = new.get(key, (asyncio.get_running_loop().time(), None))
+            new[key] = since, body
 
     async def run(self, context: Context) -> None:
         """Acknowledge waiting backups, forever."""
@@ -66,19 +73,29 @@ class Acknowledger:
                 await asyncio.gather(*(self.acknowledge(context, key) for key in keys))
 
     def _waiting(self) -> list[ObjectKey]:
-        """Return the backups that have waited too long, the oldest first, and not more than may be written at once."""
+        """Return the backups that have waited too long, and not more than may be written at once.
+
+        Namespaces take turns, and the oldest backup of a namespace comes first.
+        """
+        turns = (self._waiting_in(new) for new in self._new.values())
+        in_turns = (key for turn in zip_longest(*turns) for key in turn if key is not None)
+        return list(islice(in_turns, ACKNOWLEDGED_PER_PERIOD))
+
+    def _waiting_in(self, new: Mapping[ObjectKey, tuple[float, Mapping[str, Any]]]) -> Iterator[ObjectKey]:
         now = asyncio.get_running_loop().time()
-        found: list[ObjectKey] = []
-        for key, (since, _) in self._new.items():
-            if now - since < ACKNOWLEDGE_AFTER_SECONDS or len(found) == ACKNOWLEDGED_PER_PERIOD:
-                break
-            if self._queue.is_waiting(key):
-                found.append(key)
-        return found
+        old = takewhile(lambda entry: now - entry[1][0] >= ACKNOWLEDGE_AFTER_SECONDS, new.items())
+        return (key for key, _ in old if self._queue.is_waiting(key))
+
+    def _pop(self, key: ObjectKey) -> Mapping[str, Any] | None:
+        new = self._new.get(key.namespace, {})
+        _, body = new.pop(key, (0.0, None))
+        if not new:
+            self._new.pop(key.namespace, None)
+        return body
 
     async def acknowledge(self, context: Context, key: ObjectKey) -> None:
         """Write the first status of a backup, if it is new and has not changed. A failure is only logged."""
-        _, body = self._new.pop(key, (0.0, None))
+        body = self._pop(key)
         if body is None:
             return
         try:

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
+from cinderblock.controller.request import OWN_KINDS
+from cinderblock.kube.reduction import reduce_metadata
+
 log = logging.getLogger(__name__)
 
 EVENTS_PER_TURN: Final = 50
@@ -55,6 +58,8 @@ class EventBridge:
         self._put(self._sink.on_persistent_volume, event)
 
     def _put(self, handle: Callable[[Event], Awaitable[None]], event: Event) -> None:
+        # What waits here must not be large: anybody can give an object 256 KiB of annotations.
+        event = {"type": event["type"], "object": _reduced(event["object"])}
         self._loop.call_soon_threadsafe(self._events.put_nowait, (handle, event))
 
     async def run(self) -> None:
@@ -67,3 +72,10 @@ class EventBridge:
                 log.exception("Could not handle an event")
             if number % EVENTS_PER_TURN == 0:
                 await asyncio.sleep(0)
+
+
+def _reduced(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an object, and the rest of one of our kinds."""
+    kept = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}
+    is_ours = body.get("kind") in OWN_KINDS
+    return kept | {part: body[part] for part in ("spec", "status") if is_ours and part in body}

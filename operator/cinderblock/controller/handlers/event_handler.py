@@ -135,12 +135,16 @@ class EventHandler:
         return was_creating and uid not in self._creating
 
     async def on_child(self, event: Event) -> None:
-        """Add the owner of the child."""
+        """Add the owner of the child, if it is known by its UID.
+
+        Anybody can set labels and annotations, and name any owner. So a child of an unknown owner adds nothing, and the
+        names of a child are not used. Every operation in progress also comes back by itself.
+        """
         metadata = event["object"].get("metadata", {})
-        kind = (metadata.get("labels") or {}).get(labels.OWNER_KIND_LABEL)
-        name = (metadata.get("annotations") or {}).get(labels.OWNER_NAME_ANNOTATION)
-        if kind in OWN_KINDS and name:
-            await self._queue.add(ObjectKey(kind, metadata["namespace"], name), priority=Priority.STARTED)
+        owner = (metadata.get("labels") or {}).get(labels.OWNER_UID_LABEL)
+        key = self._keys.get(owner) if isinstance(owner, str) else None
+        if key is not None and key.kind in OWN_KINDS and key.namespace == metadata.get("namespace"):
+            await self._queue.add(key, priority=Priority.STARTED)
         if "deletionTimestamp" in metadata and labels.JOB_FINALIZER in (metadata.get("finalizers") or ()):
             await self._queue.add(ObjectKey(kinds.JOB.kind, metadata["namespace"], metadata["name"]))
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import kopf
 
+from cinderblock.controller.handlers.kopf_pages import SmallPages
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import ssl_context
@@ -22,7 +23,7 @@ def open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSes
         headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
         proxy=config.proxy,
         trace_configs=[liveness.trace()],
-        middlewares=[_expect_server_name(config.server_name)] if config.server_name else [],
+        middlewares=[SmallPages(), *([_expect_server_name(config.server_name)] if config.server_name else [])],
     )
     return kopf.AiohttpSession(
         server=config.server,

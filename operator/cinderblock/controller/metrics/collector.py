@@ -6,19 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from cinderblock.api import labels
-from cinderblock.api.kubernetes import Job
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_refs
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ T = TypeVar("T", bound=Object)
 
 
 class ClusterCollector:
-    """The last state of the cluster. A read costs five lists; without scrapes there is none."""
+    """The last state of the cluster. A read costs four lists; without scrapes there is none."""
 
     def __init__(self, kube: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
@@ -79,24 +79,33 @@ class ClusterCollector:
 
 
 async def read(kube: KubeClient) -> ClusterState:
-    """Read and count all objects. Raises what the API server raises."""
-    stores = [store async for store in _each(BackupStore, await kube.list(kinds.BACKUP_STORE))]
+    """Read and count all objects, of which one page is kept at a time. Raises what the API server raises.
+
+    Movers are counted by the statuses of their operations: anybody can create a Job that looks like one.
+    """
+    stores = [store async for store in _each(BackupStore, kube, kinds.BACKUP_STORE)]
     builder = ClusterStateBuilder(claim_refs(await kube.list(kinds.PVC)), stores)
-    async for backup in _each(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP)):
+    movers = 0
+    async for backup in _each(VolumeBackup, kube, kinds.VOLUME_BACKUP):
         builder.add_backup(backup)
-    async for restore in _each(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE)):
+        movers += mover_state.has_mover(backup)
+    async for restore in _each(VolumeRestore, kube, kinds.VOLUME_RESTORE):
         builder.add_restore(restore)
-    jobs = await kube.list(kinds.JOB, labels=f"{labels.MANAGED_BY_LABEL}={labels.MANAGED_BY}")
-    running = [job async for job in _each(Job, jobs) if not job.is_complete and job.failure is None]
-    return builder.result(len(running))
+        movers += mover_state.has_mover(restore)
+    return builder.result(movers)
 
 
-async def _each(model: type[T], bodies: list[dict[str, Any]]) -> AsyncIterator[T]:
+async def _each(model: type[T], kube: KubeClient, kind: Kind) -> AsyncIterator[T]:
     """Yield objects as models, with pauses. One that does not parse is not counted; its reconciliation reports it."""
-    for number, body in enumerate(bodies):
-        if number % OBJECTS_PER_TURN == OBJECTS_PER_TURN - 1:
-            await asyncio.sleep(0)
-        try:
-            yield model.model_validate(body)
-        except ValidationError:
-            continue
+    number = 0
+    async for page in kube.pages(kind):
+        if page is None:
+            raise KubeUnavailable(f"Cannot count {kind.resource}: the list expired while it was read")
+        for body in page:
+            number += 1
+            if number % OBJECTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            try:
+                yield model.model_validate(body)
+            except ValidationError:
+                continue

@@ -1,34 +1,46 @@
-"""Which operation may start a mover next, so that limits hold and none starves.
+"""Which operation may start a mover next, so that limits hold, namespaces share, and none starves.
 
-An observation is a moment old when a decision uses it: two workers may each see room for one more mover, and start one
-each. So a mover started here counts until the API server lists it, which client-go calls an expectation. A queued
-operation goes before all younger ones. None of it matters for long or must survive a restart: a started
-mover is a Job, and a waiting operation comes back and is queued again.
+A mover counts from the decision to start it until its Job has ended. Only this process starts movers while it leads, so
+it knows all of them: those that statuses record when it begins to lead (`load`), and its own decisions since then.
+Labels, owners and annotations of Jobs do not count, because anybody can set them.
+
+A queued operation goes before younger ones of its namespace, and namespaces take turns. None of that must survive a
+restart: a waiting operation comes back and is queued again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import bisect
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.request import ObjectKey
 from cinderblock.lifecycle.actions import CreateChild, Decision
+from cinderblock.lifecycle.mover import fair_order
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedMover, RunningMover
+from cinderblock.lifecycle.mover.fair_order import Age
+from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, RunningMover
 from cinderblock.lifecycle.volume_lock import age_key
 from cinderblock.reasons import Reason
 
 EXPECTATION_SECONDS = 30.0
-"""Seconds after which every list shows a started mover, or it was never created: the time limit of a request."""
+"""Seconds for which a mover counts that was decided on, and whose creation nobody has confirmed: the time limit of a
+request."""
+LOADED_SECONDS = 600.0
+"""Seconds for which a mover counts that only a status records. Meanwhile, its operation is reconciled."""
 RETURN_FACTOR = 2.0
 """An operation that does not return within this multiple of its requeue interval no longer counts as waiting."""
+PURGE_SECONDS = 1.0
+"""Seconds between two searches for operations that did not return."""
+COUNTED_TURNS = 16
+"""Operations that wait longer than this multiple of the limit all check for a slot at the same, longest interval."""
 
 Operation = VolumeBackup | VolumeRestore
-Age = tuple[datetime | None, str]
 
 
 def loop_time() -> float:
@@ -37,12 +49,12 @@ def loop_time() -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class QueuedMover:
+class _Queued:
     """An operation that waits for a mover.
 
     Attributes:
-        age: its place among the waiting operations.
-        store: UID of the BackupStore that it uses.
+        age: its place among the waiting operations of its namespace.
+        store: name of the BackupStore that it uses.
         for_store_only: whether it waits only for a slot of that store, and so blocks no operation on another store.
         until: when it must have returned to keep its place.
     """
@@ -54,44 +66,139 @@ class QueuedMover:
 
 
 @dataclass(slots=True)
+class _Queue:
+    """The waiting operations of a namespace, by UID; and the ages of those that wait for a slot of any store."""
+
+    entries: dict[str, _Queued] = field(default_factory=dict)
+    ages: list[Age] = field(default_factory=list)
+
+    def set(self, uid: str, entry: _Queued) -> None:
+        self.remove(uid)
+        self.entries[uid] = entry
+        if not entry.for_store_only:
+            bisect.insort(self.ages, entry.age)
+
+    def remove(self, uid: str) -> None:
+        entry = self.entries.pop(uid, None)
+        if entry is not None and not entry.for_store_only:
+            del self.ages[bisect.bisect_left(self.ages, entry.age)]
+
+
+@dataclass(slots=True)
 class MoverAdmission:
-    """Operations that wait for a mover, and movers started a moment ago. For one event loop."""
+    """The running movers, and the operations that wait for one. For one event loop."""
 
     clock: Callable[[], float] = loop_time
-    _started: dict[str, tuple[RunningMover, float]] = field(default_factory=dict)
-    _queued: dict[str, QueuedMover] = field(default_factory=dict)
+    is_loaded: bool = False
+    _running: dict[ObjectKey, tuple[RunningMover, float]] = field(default_factory=dict)
+    _ended: set[str] = field(default_factory=set)
+    """UIDs of operations that were found without a mover before the statuses were loaded."""
+    _queues: dict[str, _Queue] = field(default_factory=dict)
+    _purged_at: float = float("-inf")
 
-    def observe(self, operation: Operation, mover: ObservedMover, store: BackupStore | None) -> ObservedMover:
-        """Return the observed mover with what the API server does not show yet. Call it right before deciding."""
-        if mover.job is not None or store is None:
+    def reset(self) -> None:
+        """Forget everything: another process may have started movers since. Call it before leading."""
+        self.is_loaded = False
+        self._running.clear()
+        self._ended.clear()
+        self._queues.clear()
+
+    def load(self, movers: Iterable[tuple[ObjectKey, RunningMover]]) -> None:
+        """Count the movers that statuses record, unless a newer observation contradicts."""
+        until = self.clock() + LOADED_SECONDS
+        found = {key: (mover, until) for key, mover in movers if mover.owner not in self._ended}
+        self._running = found | self._running
+        self._ended.clear()
+        self.is_loaded = True
+
+    def observe(
+        self, operation: Operation, mover: ObservedMover, store: BackupStore | None, settings: MoverSettings
+    ) -> ObservedMover:
+        """Return the observed mover with the other movers and the queue. Call it right before deciding."""
+        if store is None or (mover.job is not None and mover.is_recorded):
             return mover
-        now, age = self.clock(), age_key(operation)
-        self._started = {uid: entry for uid, entry in self._started.items() if entry[1] > now}
-        self._queued = {uid: waiting for uid, waiting in self._queued.items() if waiting.until > now}
-        started = {running for running, _ in self._started.values() if running.owner != operation.uid}
-        before = [waiting for uid, waiting in self._queued.items() if uid != operation.uid and waiting.age < age]
+        self._purge()
+        namespace, age, own = operation.namespace, age_key(operation), self._queues.get(operation.namespace)
+        others = frozenset(running for running, _ in self._running.values() if running.owner != operation.uid)
+        ages = list(own.ages) if own is not None else []
+        if age not in ages[bisect.bisect_left(ages, age) :][:1]:
+            bisect.insort(ages, age)
+        before = fair_order.count_before(
+            (namespace, age),
+            {name: queue.ages for name, queue in self._queues.items()} | {namespace: ages},
+            Counter(other.namespace for other in others),
+            namespace_limit=settings.namespace_limit,
+            at_most=COUNTED_TURNS * settings.limit,
+        )
+        queued = own.entries.items() if own is not None else ()
+        same_store = [entry for uid, entry in queued if uid != operation.uid and entry.store == store.name]
         return replace(
             mover,
-            others=mover.others | started,
-            waiting_before=sum(not waiting.for_store_only for waiting in before),
-            waiting_before_for_store=sum(waiting.store == store.uid for waiting in before),
+            others=others,
+            waiting_before=before,
+            waiting_before_in_namespace=bisect.bisect_left(ages, age),
+            waiting_before_for_store=sum(entry.age < age for entry in same_store),
         )
 
     def record(
-        self, operation: Operation, mover: ObservedMover, store: BackupStore | None, decision: Decision, limit: int
+        self,
+        operation: Operation,
+        mover: ObservedMover,
+        store: BackupStore | None,
+        decision: Decision,
+        settings: MoverSettings,
     ) -> None:
-        """Take note of a decision, before any other worker decides."""
-        self._queued.pop(operation.uid, None)
-        if store is None:
-            self._started.pop(operation.uid, None)
-        elif any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions):
-            self._started[operation.uid] = RunningMover(operation.uid, store.uid), self.clock() + EXPECTATION_SECONDS
-        elif _is_queued(decision):
+        """Take note of a decision, right after it was made."""
+        self._dequeue(operation)
+        key = ObjectKey(operation.kind, operation.namespace, operation.name)
+        name = store.name if store is not None else ""
+        starts = any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions)
+        is_adopted = not mover.is_recorded and decision.status is not None and mover_state.recorded_uid(decision.status)
+        if starts or is_adopted or mover_state.is_running(mover):
+            until = self.clock() + EXPECTATION_SECONDS if starts else float("inf")
+            known = operation.status.mover.store_name if operation.status.mover is not None else None
+            running = RunningMover(operation.uid, operation.namespace, known or name)
+            self._running[key] = running, until
+            return
+        self._running.pop(key, None)
+        if not self.is_loaded:
+            self._ended.add(operation.uid)
+        if _is_queued(decision):
             until = self.clock() + RETURN_FACTOR * (decision.requeue_after or 0.0)
-            for_store_only = mover_state.has_room(mover, limit)
-            self._queued[operation.uid] = QueuedMover(age_key(operation), store.uid, for_store_only, until)
-        elif mover.job is None or mover.job.is_complete or mover.job.failure is not None:
-            self._started.pop(operation.uid, None)
+            for_store_only = mover_state.has_room(mover, settings) and mover_state.has_room_in_namespace(
+                mover, operation.namespace, settings
+            )
+            entry = _Queued(age_key(operation), name, for_store_only, until)
+            self._queues.setdefault(operation.namespace, _Queue()).set(operation.uid, entry)
+
+    def confirm(self, key: ObjectKey) -> None:
+        """Take note that the Job of a mover exists."""
+        if key in self._running:
+            self._running[key] = self._running[key][0], float("inf")
+
+    def forget(self, key: ObjectKey) -> None:
+        """Forget an operation that no longer exists."""
+        found = self._running.pop(key, None)
+        if found is not None and not self.is_loaded:
+            self._ended.add(found[0].owner)
+
+    def _dequeue(self, operation: Operation) -> None:
+        queue = self._queues.get(operation.namespace)
+        if queue is not None:
+            queue.remove(operation.uid)
+
+    def _purge(self) -> None:
+        """Remove what was not confirmed, and operations that did not return."""
+        now = self.clock()
+        self._running = {key: entry for key, entry in self._running.items() if entry[1] > now}
+        if now - self._purged_at < PURGE_SECONDS:
+            return
+        self._purged_at = now
+        for namespace, queue in list(self._queues.items()):
+            for uid in [uid for uid, entry in queue.entries.items() if entry.until <= now]:
+                queue.remove(uid)
+            if not queue.entries:
+                del self._queues[namespace]
 
 
 def _is_queued(decision: Decision) -> bool:

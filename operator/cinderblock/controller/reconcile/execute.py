@@ -60,21 +60,29 @@ class Target:
     store: BackupStore | None = None
 
 
-async def execute(context: Context, target: Target, actions: tuple[Action, ...]) -> None:
-    """Execute actions in order. Raises what the API server or the store raise; later actions are then not executed."""
+async def execute(context: Context, target: Target, actions: tuple[Action, ...]) -> str | None:
+    """Execute actions in order, and return the UID of the mover Job if one of them creates it.
+
+    Raises what the API server or the store raise; later actions are then not executed.
+    """
+    job_uid = None
     for action in actions:
-        await _execute_one(context, target, action)
+        uid = await _execute_one(context, target, action)
+        job_uid = uid or job_uid
+    return job_uid
 
 
-async def _execute_one(context: Context, target: Target, action: Action) -> None:
+async def _execute_one(context: Context, target: Target, action: Action) -> str | None:
+    """Execute an action. Return the UID of the mover Job if it creates it."""
     match action:
+        case CreateChild(kind, body):
+            uid = await _create_child(context, target, CHILD_KINDS[kind], body)
+            return uid if kind == "Job" else None
         case AddFinalizer(finalizer):
             await _set_finalizers(context, target, (*target.object.metadata.finalizers, finalizer))
         case RemoveFinalizer(finalizer, annotations):
             kept = tuple(f for f in target.object.metadata.finalizers if f != finalizer)
             await _set_finalizers(context, target, kept, annotations)
-        case CreateChild(kind, body):
-            await _create_child(context, target, CHILD_KINDS[kind], body)
         case StartMover(name, uid):
             await _start_mover(context, target, name, uid)
         case DeleteChild(kind, name, uid):
@@ -89,6 +97,7 @@ async def _execute_one(context: Context, target: Target, action: Action) -> None
         case RecordEvent(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
             await event_recorder.record_event(context.kube, target.body, kind, reason, note, action="Reconcile")
+    return None
 
 
 async def _set_finalizers(
@@ -110,10 +119,13 @@ async def _set_finalizers(
         log.info("The object no longer exists")
 
 
-async def _create_child(context: Context, target: Target, kind: Kind, body: dict[str, Any]) -> None:
-    """Create a child, or find the one created earlier. Raises Conflict if the name belongs to another object."""
+async def _create_child(context: Context, target: Target, kind: Kind, body: dict[str, Any]) -> str | None:
+    """Create a child, or find the one created earlier. Return its UID, or None if it is gone already.
+
+    Raises Conflict if the name belongs to another object.
+    """
     try:
-        await context.kube.create(kind, body)
+        created = await context.kube.create(kind, body)
     except AlreadyExists:
         name = body["metadata"]["name"]
         found = await context.kube.get(kind, name, target.object.namespace)
@@ -121,8 +133,9 @@ async def _create_child(context: Context, target: Target, kind: Kind, body: dict
             raise Conflict(
                 f"Cannot create {kind.kind} {name}: another object has that name. Remove it.", reason=Reason.NAME_TAKEN
             ) from None
-        return
+        return str(found["metadata"]["uid"]) if found is not None else None
     log.info("Created %s", kind.kind)
+    return str(created["metadata"]["uid"])
 
 
 async def _start_mover(context: Context, target: Target, name: str, uid: str) -> None:

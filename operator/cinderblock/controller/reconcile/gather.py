@@ -15,12 +15,14 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.reconcile.running_movers import load_movers
 from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
-from cinderblock.lifecycle.mover.job import MOVER_CONTAINER, STORE_LABEL
-from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, RunningMover, StoreLookup
+from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.mover.job import MOVER_CONTAINER
+from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
 
 
@@ -87,7 +89,7 @@ async def list_attached_nodes(context: Context, volume_name: str, pods: list[Pod
 async def observe_mover(
     context: Context, owner: VolumeBackup | VolumeRestore, claim: PersistentVolumeClaim | None
 ) -> ObservedMover:
-    """Return the mover Job of an operation with its pods; while there is no Job, the other running movers.
+    """Return the mover Job of an operation with its pods. While there is none, `MoverAdmission` must know all others.
 
     Args:
         context: what to read with.
@@ -95,28 +97,21 @@ async def observe_mover(
         claim: the PersistentVolumeClaim that the mover mounts, if it exists.
     """
     lookup = await observe_own_mover(context, owner)
+    if lookup.job is None or not lookup.is_recorded:
+        await load_movers(context)
     if lookup.job is not None:
         progress = await _progress(context, owner, lookup.pods)
         return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
-    others = await context.list(Job, kinds.JOB, labels=f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}")
-    return ObservedMover(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
-
-
-def _running(job: Job) -> RunningMover | None:
-    """Return the mover that a Job is, if it has not ended.
-
-    Anybody can set a label, so the name must be the one that comes from the owner.
-    """
-    owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
-    if job.name != api_labels.child_name(owner) or job.is_complete or job.failure is not None:
-        return None
-    return RunningMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
+    return lookup
 
 
 async def observe_own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
     """Return the mover Job of an operation with its pods. An operation that only cleans up needs no more."""
     job = await context.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
-    return ObservedMover(job=job, pods=await list_mover_pods(context, owner) if job is not None else ())
+    if job is None:
+        return ObservedMover()
+    is_recorded = owner.own_phase is not None and mover_state.is_recorded(owner.status, job)
+    return ObservedMover(job=job, is_recorded=is_recorded, pods=await list_mover_pods(context, owner))
 
 
 async def _with_warnings(

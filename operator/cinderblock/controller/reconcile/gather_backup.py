@@ -100,8 +100,8 @@ async def _read_own_manifest(
 
 
 async def _with_related(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    siblings, restores = await related_to_backup(context, observed.backup, observed.claim)
-    return replace(observed, siblings=siblings, restores=restores)
+    siblings, restores, count = await related_to_backup(context, observed.backup, observed.claim)
+    return replace(observed, siblings=siblings, restores=restores, object_count=count)
 
 
 async def _find_claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:

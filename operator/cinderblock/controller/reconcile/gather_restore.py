@@ -39,13 +39,14 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
     staging_claim = await context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(restore.uid), namespace)
     existing = restore.spec.volume_id
     target = await find_claim(context, namespace, existing) if existing is not None else None
-    backup, backups, restores = await related_to_restore(context, restore, target)
+    backup, backups, restores, count = await related_to_restore(context, restore, target)
     observed = ObservedRestore(
         restore=restore,
         policy=context.policy,
         backup=backup,
         backups=backups,
         restores=restores,
+        object_count=count,
         staging_claim=staging_claim,
         target=target,
         volume=await _volume(context, restore, staging_claim),

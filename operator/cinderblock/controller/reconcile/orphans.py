@@ -5,6 +5,7 @@ Nothing else would release them: a Job would keep the operator's finalizer, a vo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from cinderblock.api.meta import Object
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.execute import release_job
 from cinderblock.controller.request import OWN_KINDS
+from cinderblock.errors import InvalidInput
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.lifecycle.restore import rebind
 
@@ -28,7 +30,10 @@ async def release_orphaned_job(context: Context, body: dict[str, Any]) -> None:
     job = Object.model_validate(body)
     kind = OWN_KINDS.get(job.metadata.labels.get(labels.OWNER_KIND_LABEL, ""))
     owner_name = job.metadata.annotations.get(labels.OWNER_NAME_ANNOTATION)
-    owner = await context.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
+    owner = None
+    # Anybody in the namespace can write the annotation, so it may hold what is not a name.
+    with contextlib.suppress(InvalidInput):
+        owner = await context.kube.get(kind, owner_name, job.namespace) if kind and owner_name else None
     if job.metadata.is_being_deleted and not (owner and job.metadata.is_owned_by(owner["metadata"]["uid"])):
         await release_job(context, job)
 

@@ -21,7 +21,7 @@ from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
 from cinderblock.controller.reconcile.execute import Target, execute
 from cinderblock.controller.reconcile.orphans import release_orphaned_job, release_volume
-from cinderblock.controller.request import OWN_KINDS, ObjectKey
+from cinderblock.controller.request import OWN_KINDS, ObjectKey, key_of
 from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
@@ -40,6 +40,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore
+from cinderblock.lifecycle.operation import with_mover
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.store import decide as store_decide
 from cinderblock.observability import log as observability_log
@@ -115,6 +116,7 @@ class Reconciler:
 
     def _forget(self, key: ObjectKey) -> None:
         self._requeue_policy.forget(key)
+        self._context.admission.forget(key)
         if key.kind == kinds.BACKUP_STORE.kind:
             self._context.stores.forget(key.namespace, key.name)
 
@@ -150,11 +152,12 @@ async def _reconcile_operation(
     operation = steps.model.model_validate(body)
     observed = await steps.gather(context, operation)
     store = observed.store.store
-    observed = replace(observed, mover=context.admission.observe(operation, observed.mover, store))
+    settings = context.policy.mover
+    observed = replace(observed, mover=context.admission.observe(operation, observed.mover, store, settings))
     now = context.clock()
     target = Target(RECONCILED_KINDS[operation.kind], operation, body, store)
     decision = steps.decide(observed, now)
-    context.admission.record(operation, observed.mover, store, decision, context.policy.mover.limit)
+    context.admission.record(operation, observed.mover, store, decision, settings)
     decision = await _execute(context, target, decision, partial(steps.on_action_error, observed, now))
     return await _record(context, target, decision, operation.status)
 
@@ -185,13 +188,16 @@ async def _execute(
     """
     for action in decision.actions:
         try:
-            await execute(context, target, (action,))
+            job_uid = await execute(context, target, (action,))
         except CinderblockError as error:
             if not _is_reportable(target, action, error):
                 raise
             instead = on_action_error(error)
             await execute(context, target, instead.actions)
             return instead
+        if job_uid is not None and target.store is not None:
+            context.admission.confirm(key_of(target.body))
+            decision = with_mover(decision, job_uid, target.store)
     return decision
 
 

@@ -30,12 +30,15 @@ T = TypeVar("T", VolumeBackup, VolumeRestore)
 
 async def related_to_backup(
     context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
-) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
-    """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``."""
+) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...], int]:
+    """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``.
+
+    The number is that of all VolumeBackups of the namespace.
+    """
     recorded = backup.status.volume_id if backup.own_phase else None
     volumes = {claim.uid, claim.name} if claim else set()
     volume_ids = {claim.uid} if claim else {recorded} if recorded else set()
-    backups, restores = await asyncio.gather(
+    (backups, count), (restores, _) = await asyncio.gather(
         _list_or_select(
             context,
             VolumeBackup,
@@ -58,16 +61,19 @@ async def related_to_backup(
     parent = backup.status.parent_id if backup.own_phase else None
     if parent is not None and all(other.backup_id != parent for other in backups):
         backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
-    return tuple(other for other in backups if other.uid != backup.uid), tuple(restores)
+    return tuple(other for other in backups if other.uid != backup.uid), tuple(restores), count
 
 
 async def related_to_restore(
     context: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
-) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...]]:
-    """Return the backup to restore, and the VolumeBackups and other VolumeRestores that matter to ``target``."""
+) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...], int]:
+    """Return the backup to restore, and the VolumeBackups and other VolumeRestores that matter to ``target``.
+
+    The number is that of all VolumeRestores of the namespace.
+    """
     volumes = {target.uid, target.name} if target and restore_checks.is_in_place(restore) else set()
     backup_id = _backup_reference(restore)
-    backups, restores = await asyncio.gather(
+    (backups, _), (restores, count) = await asyncio.gather(
         _list_or_select(
             context,
             VolumeBackup,
@@ -87,15 +93,15 @@ async def related_to_restore(
     if found is None:
         backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, restore.namespace)
         found = _find(backups, backup_id)
-    return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid)
+    return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid), count
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
     """Return the names of VolumeBackups that need a store; only the first ones if there are very many."""
     fields = f"status.storeName={store.name}"
-    bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
+    bodies, more = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     users = _users(parse_all(VolumeBackup, bodies), store)
-    if users or is_all:
+    if users or not more:
         return users
     return _users(parse_all(VolumeBackup, await context.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
 
@@ -106,9 +112,9 @@ async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str
     If there are very many, the first ones are enough for a message.
     """
     fields = f"status.storeName={store.name},status.sealed=false"
-    bodies, is_all = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
+    bodies, more = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
     backups = parse_all(VolumeBackup, bodies)
-    return tuple(backup.name for backup in backups if backup.is_complete), is_all
+    return tuple(backup.name for backup in backups if backup.is_complete), not more
 
 
 def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
@@ -140,11 +146,12 @@ def _each(field: str, values: set[str]) -> list[str]:
 
 async def _list_or_select(
     context: Context, model: type[T], kind: Kind, namespace: str, selectors: list[str]
-) -> list[T]:
-    """Return all objects of the namespace if they are few, else those that a selector matches."""
-    bodies, is_all = await context.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
-    if not is_all:
+) -> tuple[list[T], int]:
+    """Return all objects of the namespace if they are few, else those that a selector matches; and how many exist."""
+    bodies, more = await context.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
+    count = len(bodies) + more
+    if more:
         selected = await asyncio.gather(*(context.kube.list(kind, namespace, fields=fields) for fields in selectors))
         by_uid = {body["metadata"]["uid"]: body for found in selected for body in found}
         bodies = sorted(by_uid.values(), key=lambda body: str(body["metadata"]["name"]))
-    return parse_all(model, bodies)
+    return parse_all(model, bodies), count

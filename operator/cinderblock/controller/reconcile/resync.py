@@ -8,8 +8,10 @@ leaves out the objects that the decisions would leave alone.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,6 +36,9 @@ from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 OBJECTS_PER_TURN: Final = 25
 """Objects examined before other tasks of the event loop run: about 10 ms."""
 
+KEPT_BYTES: Final = 2048
+"""Most bytes that are kept of an object. A usual backup has 1,500. A larger one is reconciled at each resync."""
+
 JsonObject = dict[str, Any]
 NamespacedId = tuple[str, str]
 """A namespace, and the id of a backup in it."""
@@ -45,15 +50,68 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     Raises what the API server raises.
     """
     stores = await context.kube.list(kinds.BACKUP_STORE)
-    bodies = [*await context.kube.list(kinds.VOLUME_BACKUP), *await context.kube.list(kinds.VOLUME_RESTORE)]
-    steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
-    async for body in _with_pauses(bodies):
-        steady.observe(body)
-    kept = [*stores, *[body async for body in _with_pauses(bodies) if not steady.is_steady(body)]]
-    marked_volumes = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
-    return [(key_of(body), is_in_progress(body)) for body in kept] + [
-        (volume_key(item["metadata"]["name"]), False) for item in marked_volumes
+    records = [
+        *await _records(context.kube, kinds.VOLUME_BACKUP, context.policy.object_limit),
+        *await _records(context.kube, kinds.VOLUME_RESTORE, context.policy.object_limit),
     ]
+    steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
+    async for record in _with_pauses(records):
+        steady.observe(record)
+    kept = [
+        (record.key, record.is_in_progress) async for record in _with_pauses(records) if not steady.is_steady(record)
+    ]
+    marked_volumes = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
+    return [
+        *((key_of(body), is_in_progress(body)) for body in stores),
+        *kept,
+        *((volume_key(item["metadata"]["name"]), False) for item in marked_volumes),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An object until all have been read. It is kept as JSON, because a parsed one takes four times as much.
+
+    Attributes:
+        key: its key.
+        content: the object as JSON; None: it is too large to be judged here.
+        is_in_progress: whether an operation on it is in progress.
+    """
+
+    key: ObjectKey
+    content: bytes | None
+    is_in_progress: bool
+
+    @classmethod
+    def of(cls, body: JsonObject) -> Record:
+        """Return the record of an object."""
+        content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        return cls(key_of(body), content if len(content) <= KEPT_BYTES else None, is_in_progress(body))
+
+    def parse(self) -> VolumeBackup | VolumeRestore | None:
+        """Return the object; None if it is too large or does not parse, which its reconciliation reports."""
+        model = VolumeBackup if self.key.kind == kinds.VOLUME_BACKUP.kind else VolumeRestore
+        try:
+            return model.model_validate_json(self.content) if self.content is not None else None
+        except ValidationError:
+            return None
+
+
+async def _records(kube: KubeClient, kind: Kind, object_limit: int) -> list[Record]:
+    """Return the records of all objects of a kind, and of each namespace no more than its limit."""
+    records: list[Record] = []
+    counts: Counter[str] = Counter()
+    async for page in kube.pages(kind):
+        if page is None:
+            records.clear()
+            counts.clear()
+            continue
+        for body in page:
+            namespace = body["metadata"]["namespace"]
+            counts[namespace] += 1
+            if counts[namespace] <= object_limit:
+                records.append(Record.of(body))
+    return records
 
 
 class SteadyStateFilter:
@@ -70,26 +128,26 @@ class SteadyStateFilter:
         self._owners = owners
         self._now = now
         self._ids: set[NamespacedId] = set()
-        self._dependents: dict[NamespacedId, JsonObject] = {}
+        self._dependents: dict[NamespacedId, Record] = {}
         self._parents: dict[NamespacedId, set[str]] = defaultdict(set)
         self._missing: dict[NamespacedId, list[NamespacedId]] = {}
-        self._restores: dict[NamespacedId, list[VolumeRestore]] = defaultdict(list)
+        self._restores: dict[NamespacedId, list[Record]] = defaultdict(list)
 
-    def observe(self, body: JsonObject) -> None:
+    def observe(self, record: Record) -> None:
         """Take note of the objects that an object refers to. One dependent of a backup is enough."""
-        parsed = _parse(body)
+        parsed = record.parse()
         if isinstance(parsed, VolumeBackup):
             self._ids.add((parsed.namespace, parsed.backup_id))
             needed = dependents.needed_parent_id(parsed)
             if needed:
-                self._dependents[parsed.namespace, needed] = body
+                self._dependents[parsed.namespace, needed] = record
                 self._parents[parsed.namespace, parsed.status.volume_id or ""].add(needed)
         elif parsed is not None and parsed.status.backup_id:
-            self._restores[parsed.namespace, parsed.status.backup_id].append(parsed)
+            self._restores[parsed.namespace, parsed.status.backup_id].append(record)
 
-    def is_steady(self, body: JsonObject) -> bool:
+    def is_steady(self, record: Record) -> bool:
         """Return whether nothing would be done about an object. All objects must have been observed before."""
-        parsed = _parse(body)
+        parsed = record.parse()
         if parsed is None or parsed.uid in self._owners or parsed.metadata.is_being_deleted:
             return False
         if isinstance(parsed, VolumeBackup):
@@ -106,9 +164,13 @@ class SteadyStateFilter:
             backup,
             self._policy,
             siblings=tuple(self._dependent_siblings(backup)),
-            restores=tuple(self._restores.get(reference, ())),
+            restores=tuple(self._restores_of(reference)),
         )
         return _changes_nothing(backup_decide.decide(observed, self._now), backup.status)
+
+    def _restores_of(self, reference: NamespacedId) -> Iterator[VolumeRestore]:
+        parsed = (record.parse() for record in self._restores.get(reference, ()))
+        return (restore for restore in parsed if isinstance(restore, VolumeRestore))
 
     def _dependent_siblings(self, backup: VolumeBackup) -> Iterator[VolumeBackup]:
         """Yield one backup that needs this one, if any; else one backup of the volume whose parent is gone.
@@ -117,7 +179,7 @@ class SteadyStateFilter:
         """
         missing = self._missing_parents((backup.namespace, backup.status.volume_id or ""))
         for reference in ((backup.namespace, backup.backup_id), *missing):
-            found = _parse(self._dependents[reference]) if reference in self._dependents else None
+            found = self._dependents[reference].parse() if reference in self._dependents else None
             if isinstance(found, VolumeBackup) and found.uid != backup.uid:
                 yield found
                 return
@@ -134,30 +196,22 @@ def _changes_nothing(decision: Decision, status: AnyStatus) -> bool:
     return not decision.actions and decision.requeue_after is None and decision.status in (None, status)
 
 
-def _parse(body: JsonObject) -> VolumeBackup | VolumeRestore | None:
-    """Return the object as a model; None if it does not parse, which its reconciliation reports."""
-    model = VolumeBackup if body["kind"] == kinds.VOLUME_BACKUP.kind else VolumeRestore
-    try:
-        return model.model_validate(body)
-    except ValidationError:
-        return None
-
-
 async def _list_owners(kube: KubeClient) -> frozenset[str]:
     """Return the UIDs of the operations that have a Job, a PersistentVolumeClaim or a VolumeSnapshot."""
-    children: list[JsonObject] = []
+    owners: set[str] = set()
     for kind in (kinds.JOB, kinds.PVC, kinds.VOLUME_SNAPSHOT):
         if await _is_served(kube, kind):
-            children += await kube.list(kind, labels=labels.OWNER_UID_LABEL)
-    return frozenset(child["metadata"]["labels"][labels.OWNER_UID_LABEL] for child in children)
+            async for page in kube.pages(kind, labels=labels.OWNER_UID_LABEL):
+                owners |= {child["metadata"]["labels"].get(labels.OWNER_UID_LABEL, "") for child in page or ()}
+    return frozenset(owners)
 
 
 async def _is_served(kube: KubeClient, kind: Kind) -> bool:
     return kind is not kinds.VOLUME_SNAPSHOT or await kube.serves(kind)
 
 
-async def _with_pauses(bodies: list[JsonObject]) -> AsyncIterator[JsonObject]:
-    for number, body in enumerate(bodies):
+async def _with_pauses(records: list[Record]) -> AsyncIterator[Record]:
+    for number, record in enumerate(records):
         if number % OBJECTS_PER_TURN == OBJECTS_PER_TURN - 1:
             await asyncio.sleep(0)
-        yield body
+        yield record

@@ -11,6 +11,7 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import snapshot_checks
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
@@ -67,6 +68,11 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
         message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
         return Fail(Reason.STORE_BEING_DELETED, message)
     return store_error(observed.store, observed.policy.deadlines)
+
+
+def namespace_is_not_too_full(observed: ObservedBackup) -> Verdict:
+    """The namespace has no more VolumeBackups than the operator works on: each takes memory of all others."""
+    return verdicts.too_many_objects(observed.object_count, observed.policy.object_limit, "VolumeBackup")
 
 
 def volume_exists(observed: ObservedBackup) -> Verdict:
@@ -217,6 +223,7 @@ def recorded_parent(observed: ObservedBackup) -> VolumeBackup | None:
 
 
 BEFORE_COPY: tuple[Check, ...] = (
+    namespace_is_not_too_full,
     volume_exists,
     volume_is_bound,
     store_is_usable,

@@ -186,7 +186,7 @@ def _create(observed: ObservedBackup, now: datetime) -> Decision:
     if not _is_accepted(observed):
         return _accept(observed, now)
     if observed.mover.job is not None:
-        return _copy(observed, now)
+        return _copy(observed, now) if observed.mover.is_recorded else _adopt(observed, now)
     if observed.snapshot is None and observed.snapshot_claim is None:
         verdict = checks.first_verdict(observed, checks.BEFORE_COPY)
         if verdict is not None:
@@ -272,6 +272,11 @@ def _start(
     return operation.wait(mover_state.starting(observed.policy), (CreateChild("Job", job), started))
 
 
+def _adopt(observed: ObservedBackup, now: datetime) -> Decision:
+    operation, foreign = _operation(observed, now), _foreign_child(observed)
+    return operation.fail(foreign) if foreign else operation.adopt_mover(observed.policy, observed.store)
+
+
 def _copy(observed: ObservedBackup, now: datetime) -> Decision:
     """Follow the mover. Its success counts only when the operator has read the manifest back from the store."""
     operation = _operation(observed, now)
@@ -297,6 +302,7 @@ def _complete(observed: ObservedBackup, now: datetime) -> Decision:
             "phase": derived_phase(observed),
             "fail_reason": failed.status.fail_reason if failed else None,
             "progress": None,
+            "mover": None,
             "has_dependent_backups": dependents.exist(observed),
             "conditions": _complete_conditions(observed, now, status),
         }

@@ -227,7 +227,7 @@ def _base(observed: ObservedBackup) -> VolumeBackupStatus:
     """Return the object's own status, or the minimal one."""
     backup = observed.backup
     if backup.own_phase is not None:
-        return backup.status
+        return backup.status.model_copy(update={"mover": mover_state.reference(backup.status, observed.mover)})
     return VolumeBackupStatus(**checks.identity(backup), created_at=backup.metadata.creation_timestamp)
 
 

@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from cinderblock.api.kubernetes import Pod
+from cinderblock.api.conditions import ConditionType
+from cinderblock.api.kubernetes import Job, Pod
 from cinderblock.api.mover import MoverProgress, MoverReport
-from cinderblock.api.v1alpha1.backup import Progress, VolumeBackupStatus
-from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.lifecycle import conditions
-from cinderblock.lifecycle.actions import StartMover
-from cinderblock.lifecycle.observed import ObservedMover, OperatorPolicy
+from cinderblock.lifecycle.actions import AnyStatus, StartMover
+from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, OperatorPolicy
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
 from cinderblock.reasons import Reason, parse_reason
 
@@ -31,6 +32,19 @@ STUCK_POD_AGE = timedelta(minutes=2)
 """Time after the end of a pod's grace period from which a message asks to check its node."""
 LAST_LINE_LIMIT = 200
 """Characters of the last log line of a mover without a report that go into a message."""
+
+MOVER_REASONS = frozenset(
+    {
+        Reason.MOVER_PENDING,
+        Reason.MOVER_STARTING,
+        Reason.MOVER_RUNNING,
+        Reason.MOVER_RETRYING,
+        Reason.MOVER_STALLED,
+        Reason.MOVER_UNSCHEDULABLE,
+        Reason.IMAGE_PULL_FAILED,
+    }
+)
+"""Reasons of an operation that has a mover which has not ended."""
 
 ReportedStatus = VolumeBackupStatus | VolumeRestoreStatus
 
@@ -56,6 +70,49 @@ def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail |
     if mover.job.metadata.is_being_deleted:
         return Fail(Reason.MOVER_DELETED, "The mover Job was deleted by somebody else before it had finished")
     return _waiting(mover, policy)
+
+
+def is_recorded(status: ReportedStatus, job: Job) -> bool:
+    """Return whether the operation's own status says that this Job is its mover.
+
+    Nobody but the operator writes a status, while anybody in the namespace can create a Job with any name and owner.
+    Release 0.1.0 recorded no UID: the reason of its status shows that it had created the Job.
+    """
+    if status.mover is not None:
+        return status.mover.uid == job.uid
+    return bool(_reasons(status) & (MOVER_REASONS | {Reason.REBINDING}))
+
+
+def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
+    """Return whether the operation's own status records a mover, or release 0.1.0 had started one."""
+    status = operation.status
+    return operation.own_phase is not None and bool(status.mover or _reasons(status) & MOVER_REASONS)
+
+
+def _reasons(status: ReportedStatus) -> set[str]:
+    return {condition.reason for condition in status.conditions if condition.type == ConditionType.RECONCILING}
+
+
+def recorded_uid(status: AnyStatus) -> str | None:
+    """Return the UID of the mover Job that a status records."""
+    mover = None if isinstance(status, BackupStoreStatus) else status.mover
+    return mover.uid if mover is not None else None
+
+
+def reference(status: ReportedStatus, mover: ObservedMover) -> MoverReference | None:
+    """Return what a status records about the mover Job as long as it exists."""
+    if mover.job is None or not mover.is_recorded:
+        return None
+    if status.mover is not None:
+        return status.mover
+    store_name = status.store_name if isinstance(status, VolumeBackupStatus) else None
+    return MoverReference(uid=mover.job.uid, store_name=store_name)
+
+
+def is_running(mover: ObservedMover) -> bool:
+    """Return whether there is a recorded Job that has not ended."""
+    job = mover.job
+    return job is not None and mover.is_recorded and not job.is_complete and job.failure is None
 
 
 def start(mover: ObservedMover) -> StartMover | None:
@@ -161,26 +218,38 @@ def to_progress(line: MoverProgress | None) -> Progress | None:
 
 
 def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupStore) -> Wait | None:
-    """Wait while the limits allow no more movers, counting older operations that wait for a slot as well."""
+    """Wait while the limits allow no more movers, counting operations that get a slot earlier as well."""
     limit = policy.mover.limit
-    if not has_room(mover, limit):
-        return _queue(f"No more than {limit} movers may run in the cluster", mover.waiting_before, limit)
-    limit = store.spec.limits.movers or limit
-    if sum(other.store == store.uid for other in mover.others) + mover.waiting_before_for_store >= limit:
-        rule = f"No more than {limit} movers may use BackupStore {store.name}"
+    if not has_room(mover, policy.mover):
+        rule = f"No more than {limit} movers may run in the cluster, and namespaces take turns"
+        return _queue(rule, mover.waiting_before, limit)
+    limit = policy.mover.namespace_limit
+    if not has_room_in_namespace(mover, store.namespace, policy.mover):
+        rule = f"No more than {limit} movers may run in namespace {store.namespace}, and older operations go first"
+        return _queue(rule, mover.waiting_before_in_namespace, limit)
+    limit = store.spec.limits.movers or policy.mover.limit
+    same = sum((other.namespace, other.store) == (store.namespace, store.name) for other in mover.others)
+    if same + mover.waiting_before_for_store >= limit:
+        rule = f"No more than {limit} movers may use BackupStore {store.name}, and older operations go first"
         return _queue(rule, mover.waiting_before_for_store, limit)
     return None
 
 
-def has_room(mover: ObservedMover, limit: int) -> bool:
-    """Return whether the cluster's limit allows another mover, counting older operations that wait for a slot."""
-    return len(mover.others) + mover.waiting_before < limit
+def has_room(mover: ObservedMover, settings: MoverSettings) -> bool:
+    """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier."""
+    return len(mover.others) + mover.waiting_before < settings.limit
+
+
+def has_room_in_namespace(mover: ObservedMover, namespace: str, settings: MoverSettings) -> bool:
+    """Return whether the limit of a namespace allows another mover, counting its older operations."""
+    running = sum(other.namespace == namespace for other in mover.others)
+    return running + mover.waiting_before_in_namespace < settings.namespace_limit
 
 
 def _queue(rule: str, before: int, limit: int) -> Wait:
     """Wait for a slot: the longer the queue, the less often. The message is constant, so nothing is written."""
     requeue_after = min(MAX_QUEUE_SECONDS, MIN_QUEUE_SECONDS * (1 + before / limit))
-    return Wait(Reason.QUEUED, f"{rule}, and older operations go first", requeue_after=requeue_after)
+    return Wait(Reason.QUEUED, rule, requeue_after=requeue_after)
 
 
 def _failure(mover: ObservedMover) -> Fail:

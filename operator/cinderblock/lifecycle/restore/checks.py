@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cinderblock.api import labels
 from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
-from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle import verdicts, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.children import ClaimRequest
 from cinderblock.lifecycle.observed import ObservedRestore
@@ -45,6 +45,11 @@ def target_name(observed: ObservedRestore) -> str:
 def first_verdict(observed: ObservedRestore) -> Verdict:
     """Return the verdict of the first check that does not pass."""
     return next((verdict for check in BEFORE_COPY if (verdict := check(observed)) is not None), None)
+
+
+def namespace_is_not_too_full(observed: ObservedRestore) -> Verdict:
+    """The namespace has no more VolumeRestores than the operator works on."""
+    return verdicts.too_many_objects(observed.object_count, observed.policy.object_limit, "VolumeRestore")
 
 
 def backup_exists(observed: ObservedRestore) -> Verdict:
@@ -201,6 +206,7 @@ def claim_request(observed: ObservedRestore) -> ClaimRequest:
 
 
 BEFORE_COPY: tuple[Check, ...] = (
+    namespace_is_not_too_full,
     backup_exists,
     backup_is_available,
     store_is_usable,

@@ -68,7 +68,7 @@ def _decide(observed: ObservedRestore, now: datetime) -> Decision:
     if rebind.has_begun(observed):
         return _rebind(observed, now)
     if observed.mover.job is not None:
-        return _copy(observed, now)
+        return _copy(observed, now) if observed.mover.is_recorded else _adopt(observed, now)
     return _prepare(observed, now)
 
 
@@ -132,6 +132,11 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
     return _operation(observed, now).wait(mover_state.starting(observed.policy), (CreateChild("Job", job), started))
 
 
+def _adopt(observed: ObservedRestore, now: datetime) -> Decision:
+    operation, foreign = _operation(observed, now), _foreign_child(observed)
+    return operation.fail(foreign) if foreign else operation.adopt_mover(observed.policy, observed.store)
+
+
 def _copy(observed: ObservedRestore, now: datetime) -> Decision:
     operation = _operation(observed, now)
     failure = _foreign_child(observed) or checks.used_during_copy(observed.pods_during_copy)
@@ -157,9 +162,8 @@ def _rebind(observed: ObservedRestore, now: datetime, report: MoverReport | None
     status = decision.status
     if not isinstance(status, VolumeRestoreStatus) or (status.phase is not None and status.phase.is_final):
         return decision
-    if report is not None:
-        # Record the mover's report, which disappears with the Job.
-        status = status.model_copy(update=_reported(report))
+    # Record the mover's report, which disappears with the Job. The mover itself has ended.
+    status = status.model_copy(update={"mover": None} | (_reported(report) if report is not None else {}))
     return Decision(status, (*events.metadata_loss(report), *step.actions), decision.requeue_after)
 
 
@@ -171,6 +175,7 @@ def _done(
     update: dict[str, Any] = {
         "phase": RestorePhase.AVAILABLE,
         "progress": None,
+        "mover": None,
         "fail_reason": None,
         "conditions": conditions.ready(base.conditions, now, generation, Reason.RESTORED, message),
     }

@@ -1,0 +1,39 @@
+"""Limits of pages where objects are large: the API server reads a whole page before it answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.kube.kinds import Kind
+
+PAGE_SHRINK: Final = 8
+"""A page that is too large is read again with so many times fewer objects. A page of one object has no limit."""
+KEPT_LIMITS: Final = 1000
+"""Lists whose limits are remembered. If there are more, all are forgotten, which costs a few requests."""
+
+
+class PageLimits:
+    """Limits of lists with large objects, each remembered for the next list of the same type and namespace."""
+
+    def __init__(self) -> None:
+        self._limits: dict[tuple[str, str | None], int] = {}
+
+    def first(self, kind: Kind, namespace: str | None, wanted: int) -> int:
+        """Return the limit to begin a list with. A limit that was small doubles with each list."""
+        key = kind.resource, namespace
+        limit = self._limits.get(key)
+        if limit is None:
+            return wanted
+        if 2 * limit < wanted:
+            self._limits[key] = 2 * limit
+        else:
+            del self._limits[key]
+        return min(wanted, limit)
+
+    def shrink(self, kind: Kind, namespace: str | None, limit: int) -> int:
+        """Return the next limit after a page with this one was too large, and remember it."""
+        if len(self._limits) >= KEPT_LIMITS:
+            self._limits.clear()
+        smaller = max(1, limit // PAGE_SHRINK)
+        self._limits[kind.resource, namespace] = smaller
+        return smaller

@@ -1,0 +1,105 @@
+"""Objects of lists, reduced to what decisions need, because anybody in a namespace can make an object very large.
+
+An annotation may have 256 KiB, and an object 1.5 MiB. The operator keeps lists of all namespaces, so it keeps only the
+metadata that it knows, and no text that it only passes on. A single object that is read by its name stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION
+from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION
+from cinderblock.kube.kinds import EVENT, JOB, POD, PVC, Kind
+from cinderblock.lifecycle.restore.rebind import POLICY_ANNOTATION, RESTORE_LABEL
+
+JsonObject = dict[str, Any]
+
+VALUE_LIMIT: Final = 256
+"""Characters of a label or annotation that is kept. Names of Kubernetes have at most 253."""
+OWNER_LIMIT: Final = 16
+"""Owner references that are kept."""
+NOTE_LIMIT: Final = 1024
+"""Characters of an Event's note that are kept, as many as the API server allows (events.k8s.io)."""
+
+_KEPT_METADATA: Final = frozenset(
+    {
+        *("name", "namespace", "uid", "resourceVersion", "generation"),
+        *("creationTimestamp", "deletionTimestamp"),
+    }
+)
+_KEPT_KEYS: Final = frozenset(
+    {
+        *(labels.MANAGED_BY_LABEL, labels.OWNER_KIND_LABEL, labels.OWNER_UID_LABEL, RESTORE_LABEL),
+        *(labels.OWNER_NAME_ANNOTATION, labels.ENDED_ANNOTATION, labels.RELEASED_ANNOTATION, POLICY_ANNOTATION),
+        *(DEFAULT_STORE_ANNOTATION, DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION),
+    }
+)
+"""Labels and annotations that decisions read from lists."""
+_KEPT_FINALIZERS: Final = frozenset(
+    {labels.BACKUP_FINALIZER, labels.RESTORE_FINALIZER, labels.STORE_FINALIZER, labels.JOB_FINALIZER}
+)
+_OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
+_PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
+"""Fields of our kinds that users fill, and that the operator reads from the object itself."""
+_POD_SPEC: Final = ("nodeName", "volumes")
+_POD_STATUS: Final = (
+    *("phase", "reason", "message", "conditions"),
+    *("containerStatuses", "initContainerStatuses"),
+)
+
+
+def reduce_object(kind: Kind, body: JsonObject) -> JsonObject:
+    """Return what is kept of an object of a list."""
+    kept = {key: value for key, value in body.items() if key not in ("metadata", "spec", "status")}
+    if kind == EVENT:
+        note = str(body.get("note") or "")[:NOTE_LIMIT]
+        return {"kind": kind.kind, "apiVersion": kind.api_version, "note": note, "metadata": reduce_metadata(body)}
+    kept["metadata"] = reduce_metadata(body)
+    for part in ("spec", "status"):
+        if isinstance(body.get(part), dict):
+            kept[part] = _part(kind, part, body[part])
+    return kept
+
+
+def reduce_metadata(body: Mapping[str, Any]) -> JsonObject:
+    """Return what is kept of the metadata of an object."""
+    metadata = body.get("metadata") or {}
+    kept = {key: metadata[key] for key in _KEPT_METADATA if key in metadata}
+    for field in ("labels", "annotations"):
+        values = metadata.get(field) or {}
+        kept[field] = {key: value for key, value in values.items() if key in _KEPT_KEYS and len(value) <= VALUE_LIMIT}
+    kept["finalizers"] = [name for name in metadata.get("finalizers") or () if name in _KEPT_FINALIZERS]
+    owners = (metadata.get("ownerReferences") or ())[:OWNER_LIMIT]
+    kept["ownerReferences"] = [{key: owner[key] for key in _OWNER_FIELDS if key in owner} for owner in owners]
+    return kept
+
+
+def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
+    if kind.group == labels.GROUP:
+        return {key: value for key, value in fields.items() if key not in _PASSED_ON}
+    if kind == POD:
+        names = _POD_SPEC if part == "spec" else _POD_STATUS
+        kept: JsonObject = {key: fields[key] for key in names if key in fields}
+        return kept | ({"volumes": _claim_volumes(kept["volumes"] or ())} if "volumes" in kept else {})
+    if kind == JOB and part == "spec":
+        return {"suspend": fields.get("suspend", False)}
+    if kind == PVC and part == "spec":
+        return {key: value for key, value in fields.items() if key not in ("selector", "dataSource", "dataSourceRef")}
+    return fields
+
+
+def _claim_volumes(volumes: Any) -> list[JsonObject]:
+    """Return the volumes of a pod that are claims, each with the claim's name only."""
+    found = [volume for volume in volumes if volume.get("persistentVolumeClaim") or volume.get("ephemeral")]
+    return [
+        {"name": volume["name"], "ephemeral": {"volumeClaimTemplate": {}}}
+        if volume.get("ephemeral")
+        else {
+            "name": volume["name"],
+            "persistentVolumeClaim": {"claimName": volume["persistentVolumeClaim"]["claimName"]},
+        }
+        for volume in found
+    ]
