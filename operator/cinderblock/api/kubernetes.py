@@ -10,6 +10,8 @@ from cinderblock.api.quantity import to_bytes
 
 DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
+PROVISIONED_BY_ANNOTATION = "pv.kubernetes.io/provisioned-by"
+"""On a PersistentVolume that a provisioner created for a claim: the name of the provisioner."""
 
 
 class ResourceRequests(Model):
@@ -82,6 +84,11 @@ class PersistentVolume(Object):
     def driver(self) -> str:
         """Name of the CSI driver, empty for a volume without one."""
         return self.spec.csi.driver if self.spec.csi else ""
+
+    @property
+    def is_provisioned(self) -> bool:
+        """Return whether a provisioner created the volume for a claim, and no administrator."""
+        return bool(self.metadata.annotations.get(PROVISIONED_BY_ANNOTATION))
 
     @property
     def delays_timestamps(self) -> bool:

@@ -7,35 +7,76 @@ labels and annotations of the owner are not copied: a GitOps tool would treat th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, VolumeSnapshot
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.actions import Action, DeleteChild
+from cinderblock.lifecycle.actions import Action, DeleteChild, PatchVolume
 
 Child = TypeVar("Child", bound=Object)
 
 
-def cleanup(
-    owner: str, job: Job | None, snapshot_claim: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
-) -> tuple[Action, ...]:
-    """Return the actions that remove the children. The Job goes first: it uses the claim made from the snapshot.
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The children of an operation, as far as they exist.
+
+    Attributes:
+        job: the mover Job.
+        claim: the temporary PersistentVolumeClaim: made from a snapshot, or filled by a restore.
+        snapshot: the VolumeSnapshot.
+        volume: the PersistentVolume of the temporary claim, if it is to go with the claim.
+    """
+
+    job: Job | None = None
+    claim: PersistentVolumeClaim | None = None
+    snapshot: VolumeSnapshot | None = None
+    volume: PersistentVolume | None = None
+
+
+def cleanup(owner: str, children: Children) -> tuple[Action, ...]:
+    """Return the actions that remove the children. The Job goes first: it uses the temporary claim.
 
     An object with the name of a child that the object with the UID ``owner`` does not own is left alone.
     """
+    job, claim, snapshot = children.job, children.claim, children.snapshot
     actions: list[Action] = []
     if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
         actions.append(DeleteChild("Job", job.name, job.uid))
-    if is_ours(snapshot_claim, owner) and not snapshot_claim.metadata.is_being_deleted:
-        actions.append(DeleteChild("PersistentVolumeClaim", snapshot_claim.name, snapshot_claim.uid))
+    if is_ours(claim, owner):
+        actions += dispose(children.volume, claim)
+    if is_ours(claim, owner) and not claim.metadata.is_being_deleted:
+        actions.append(DeleteChild("PersistentVolumeClaim", claim.name, claim.uid))
     if is_ours(snapshot, owner) and not snapshot.metadata.is_being_deleted:
         actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
     return tuple(actions)
+
+
+def dispose(volume: PersistentVolume | None, claim: PersistentVolumeClaim) -> tuple[PatchVolume, ...]:
+    """Return the action by which the volume of a temporary claim goes with it, whatever policy its StorageClass gives.
+
+    With the policy Retain, every backup would leave a Released PersistentVolume and its disk. Only the cluster writes
+    the reference of a volume to its claim, and the mark of its provisioner. A volume that existed before the claim, for
+    example one that an administrator created, keeps its policy.
+    """
+    if volume is None or volume.spec.persistent_volume_reclaim_policy == "Delete":
+        return ()
+    reference, since = volume.spec.claim_ref, claim.metadata.creation_timestamp
+    if reference is None or reference.uid != claim.uid or not is_made_for(volume, since):
+        return ()
+    metadata = {"resourceVersion": volume.metadata.resource_version}
+    return (PatchVolume(volume.name, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Delete"}}),)
+
+
+def is_made_for(volume: PersistentVolume, since: datetime | None) -> bool:
+    """Return whether a provisioner created the volume at or after ``since``."""
+    created = volume.metadata.creation_timestamp
+    return volume.is_provisioned and since is not None and created is not None and created >= since
 
 
 NODE_LOST_ADVICE = (

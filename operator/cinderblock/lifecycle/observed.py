@@ -151,6 +151,7 @@ class ObservedBackup:
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
         snapshot_claim: our claim made from a snapshot, which the mover mounts.
+        snapshot_volume: the PersistentVolume of that claim; only read if the claim is to be removed.
         mover: the mover Job.
         manifest: the committed manifest; None: there is none, or it was not read.
         manifest_error: why the manifest could not be read, or that the store holds another one.
@@ -183,6 +184,7 @@ class ObservedBackup:
     given_snapshot: VolumeSnapshot | None = None
     snapshot: VolumeSnapshot | None = None
     snapshot_claim: PersistentVolumeClaim | None = None
+    snapshot_volume: PersistentVolume | None = None
     mover: ObservedMover = field(default_factory=ObservedMover)
     manifest: ObservedManifest | None = None
     manifest_error: CinderblockError | None = None

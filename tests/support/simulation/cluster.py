@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from cinderblock.api import layout
+from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
@@ -33,6 +34,8 @@ NAMESPACE = "shop"
 DRIVER = "csi.example.org"
 LATE = "late"
 """The StorageClass that binds a claim only when a pod needs it."""
+KEPT = "kept"
+"""The StorageClass with the reclaim policy Retain."""
 PROTECTION = "kubernetes.io/pvc-protection"
 WHOLE = "0" * 32
 """Id of the attempt that completes every backup."""
@@ -204,14 +207,16 @@ class Cluster:
 
     def _provision(self, claim: Object, content: str) -> None:
         name = f"pv-{claim['metadata']['uid']}"
+        storage_class = self.objects.get("StorageClass", claim["spec"].get("storageClassName", "")) or {}
         spec = {
             "csi": {"driver": DRIVER},
-            "persistentVolumeReclaimPolicy": "Delete",
+            "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
             "storageClassName": claim["spec"].get("storageClassName", ""),
             "claimRef": {"namespace": NAMESPACE, "name": claim["metadata"]["name"]},
         }
         self.contents[name] = content
-        volume = self.objects.create("PersistentVolume", {"metadata": {"name": name}, "spec": spec})
+        metadata = {"name": name, "annotations": {PROVISIONED_BY_ANNOTATION: DRIVER}}
+        volume = self.objects.create("PersistentVolume", {"metadata": metadata, "spec": spec})
         assert volume is not None
         self._bind(claim, volume)
 

@@ -51,7 +51,7 @@ from cinderblock.repository.objects import list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectStore
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
-from tests.support.simulation.cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
+from tests.support.simulation.cluster import DRIVER, KEPT, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
 from tests.support.store.faults import Crash
 
 T = TypeVar("T")
@@ -270,8 +270,10 @@ class Simulation:
 
     def _namespace(self, *, snapshots: bool) -> None:
         self.objects.create("Namespace", {"metadata": {"name": NAMESPACE}})
-        for name, mode in (("fast", "Immediate"), (LATE, "WaitForFirstConsumer")):
+        for name, mode in (("fast", "Immediate"), (KEPT, "Immediate"), (LATE, "WaitForFirstConsumer")):
+            policy = "Retain" if name == KEPT else "Delete"
             made = {"metadata": {"name": name}, "provisioner": DRIVER, "volumeBindingMode": mode}
+            made["reclaimPolicy"] = policy
             self.objects.create("StorageClass", made)
         if snapshots:
             self.objects.create("VolumeSnapshotClass", {"metadata": {"name": "snap"}, "driver": DRIVER})

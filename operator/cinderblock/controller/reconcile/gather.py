@@ -8,7 +8,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from cinderblock.api import labels as api_labels
-from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
+from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, Pod
 from cinderblock.api.mover import MoverProgress
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -28,6 +28,19 @@ async def find_claim(context: Context, namespace: str, reference: str) -> Persis
     """Return a PersistentVolumeClaim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
     body = await queries.find_claim(context.kube, namespace, reference)
     return PersistentVolumeClaim.model_validate(body) if body is not None else None
+
+
+async def bound_volume(context: Context, claim: PersistentVolumeClaim | None) -> PersistentVolume | None:
+    """Return the PersistentVolume of a claim, if the claim is bound and the reference of the volume confirms it.
+
+    Anybody can create a claim that requests any PersistentVolume. Only the cluster writes the reference from the volume
+    to its claim, so that reference decides.
+    """
+    if claim is None or not claim.is_bound:
+        return None
+    found = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name)
+    reference = found.spec.claim_ref if found is not None else None
+    return found if reference is not None and reference.uid == claim.uid else None
 
 
 async def list_running_pods(context: Context, namespace: str) -> JsonObjects:

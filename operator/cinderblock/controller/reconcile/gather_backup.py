@@ -23,6 +23,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import (
+    bound_volume,
     choose_store,
     find_claim,
     list_attached_nodes,
@@ -60,6 +61,8 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
         context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
     observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
+    if backup.metadata.is_being_deleted or backup.has_ended:
+        observed = replace(observed, snapshot_volume=await bound_volume(context, snapshot_claim))
     if backup.metadata.is_being_deleted:
         return await _for_deletion(context, await _with_related(context, observed))
     if backup.has_ended and not is_forgotten(backup):

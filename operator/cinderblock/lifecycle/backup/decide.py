@@ -358,7 +358,7 @@ def _missing_finalizer(observed: ObservedBackup) -> tuple[Action, ...]:
 
 
 def _cleanup(observed: ObservedBackup) -> tuple[Action, ...]:
-    return children.cleanup(observed.backup.uid, observed.mover.job, observed.snapshot_claim, observed.snapshot)
+    return children.cleanup(observed.backup.uid, delete.children_of(observed))
 
 
 def _operation(observed: ObservedBackup, now: datetime) -> Operation:

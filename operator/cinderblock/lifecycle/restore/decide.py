@@ -264,7 +264,10 @@ def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action
 
 
 def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
-    removals = children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
+    # A marked volume is complete. It outlives its claim, and `rebind.release_volume` decides about it.
+    volume = None if rebind.has_begun(observed) else observed.volume
+    owned = children.Children(job=observed.mover.job, claim=observed.staging_claim, volume=volume)
+    removals = children.cleanup(observed.restore.uid, owned)
     return (*removals, *rebind.clean_up_claim(observed), *rebind.release_volume(observed))
 
 
