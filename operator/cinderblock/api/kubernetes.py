@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cinderblock.api.meta import Model, Object
-from cinderblock.api.mover import VolumeMode
+from cinderblock.api.mover import MOVER_CONTAINER, VolumeMode
 from cinderblock.api.quantity import to_bytes
 
 DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
@@ -120,6 +120,11 @@ class StorageClass(Object):
     volume_binding_mode: str = "Immediate"
 
     @property
+    def binds_late(self) -> bool:
+        """Return whether the class binds a claim only when a pod needs it."""
+        return self.volume_binding_mode == "WaitForFirstConsumer"
+
+    @property
     def is_default(self) -> bool:
         """Return whether the class is the default of the cluster."""
         return self.metadata.annotations.get(DEFAULT_STORAGE_CLASS_ANNOTATION) == "true"
@@ -166,6 +171,7 @@ class JobStatus(Model):
 
 class JobSpec(Model):
     suspend: bool = False
+    managed_by: str = ""
 
 
 class Job(Object):
@@ -264,13 +270,23 @@ class Pod(Object):
 
     @property
     def terminated(self) -> ContainerTerminated | None:
-        """State of the pod's only container if it has terminated, else None."""
-        return next((c.state.terminated for c in self.status.container_statuses if c.state.terminated), None)
+        """State of the mover's container if it has terminated, else None. Others may have injected containers."""
+        movers = (c for c in self.status.container_statuses if c.name == MOVER_CONTAINER)
+        return next((c.state.terminated for c in movers), None)
 
     @property
-    def waiting(self) -> ContainerWaiting | None:
-        """Reason why the pod's only container is waiting, if the kubelet reports one."""
-        return next((c.state.waiting for c in self.status.container_statuses if c.state.waiting), None)
+    def kept_alive_by(self) -> str | None:
+        """Name of an injected container that still runs although the mover's container has terminated, else None."""
+        if self.has_ended or self.terminated is None:
+            return None
+        others = (c for c in self.status.container_statuses if c.name != MOVER_CONTAINER)
+        return next((c.name for c in others if c.state.running is not None), None)
+
+    @property
+    def waiting_containers(self) -> tuple[tuple[str, ContainerWaiting], ...]:
+        """Names and reasons of the containers that are waiting, injected ones included."""
+        containers = (*self.status.init_container_statuses, *self.status.container_statuses)
+        return tuple((c.name, c.state.waiting) for c in containers if c.state.waiting)
 
     @property
     def unschedulable(self) -> str | None:

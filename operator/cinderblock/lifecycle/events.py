@@ -31,7 +31,14 @@ EXPECTED_WAITS: Final = frozenset(
 )
 """Waits that every operation goes through, at least where there is much to do. They record no Event."""
 BENIGN_WAITS: Final = frozenset(
-    {Reason.BACKUP_IN_USE, Reason.HAS_DEPENDENT_BACKUPS, Reason.IN_USE, Reason.QUEUED, Reason.VOLUME_BUSY}
+    {
+        Reason.BACKUP_IN_USE,
+        Reason.HAS_DEPENDENT_BACKUPS,
+        Reason.IN_USE,
+        Reason.MOVER_SUSPENDED,
+        Reason.QUEUED,
+        Reason.VOLUME_BUSY,
+    }
 )
 """Waits for the turns of other operations. They are Events of type Normal: nothing is wrong."""
 

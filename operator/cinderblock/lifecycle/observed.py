@@ -111,8 +111,8 @@ class ObservedMover:
         pods: its pods, oldest first.
         progress: the last progress that the running pod reported.
         warning: the newest Warning Event about a Job without a pod, or about a pod that does not start.
-        claim_warning: the newest Warning Event about the unbound claim of such a pod. Only it tells that the class of
-            the claim cannot create a volume where the pod may run.
+        claim_warning: the newest Warning Event about the unbound claim of such a pod, or before there is a Job. Only it
+            tells that the class of the claim cannot create a volume where the pod may run.
         others: the other mover Jobs in the cluster that have not ended; only read if there is no Job.
         waiting_before: number of older operations in the cluster that wait for a mover.
         waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from cinderblock.errors import fail_reason
 from cinderblock.lifecycle import completion, conditions, verdicts
 from cinderblock.lifecycle.actions import Action, Decision, RecordEvent
 from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.mover import suspension
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
@@ -55,13 +57,24 @@ class Operation:
 
     def follow_mover(self, policy: OperatorPolicy) -> mover_state.Succeeded | Decision:
         """Start a suspended mover, or evaluate a running one. Return its success, or the decision to wait or fail."""
-        start = mover_state.start(self.mover)
+        start = suspension.start(self.mover)
         if start is not None:
             return self.wait(mover_state.starting(policy), (start,))
         verdict = mover_state.evaluate(self.mover, policy)
         if isinstance(verdict, mover_state.Succeeded):
             return verdict
+        verdict = mover_state.check_injected(verdict, self.mover, self.now)
         return self.apply(mover_state.check_stall(verdict, self.mover, self.status, self.now, policy.deadlines))
+
+    def wait_for_claim(
+        self, claim: PersistentVolumeClaim, late_classes: Collection[str], policy: OperatorPolicy
+    ) -> Decision | None:
+        """Return the decision to wait until the temporary claim can be mounted; None if it can."""
+        unbound = mover_state.wait_for_claim(claim, late_classes, self.mover, policy)
+        if unbound is None:
+            return None
+        is_late = unbound.since is None or self.now - unbound.since >= mover_state.LATE_CLAIM_AGE
+        return self.apply(unbound if is_late else mover_state.starting(policy))
 
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""

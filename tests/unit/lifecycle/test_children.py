@@ -26,6 +26,7 @@ from tests.support.simulation.observed_builders import (
     NOW,
     a_backup,
     a_claim,
+    a_class,
     a_manifest,
     a_restore,
     a_snapshot,
@@ -73,10 +74,13 @@ def created(decision: Decision) -> list[dict[str, Any]]:
 
 
 def all_children() -> dict[str, dict[str, Any]]:
-    """Return one child of every kind."""
+    """Return one child of every kind. A class that binds late gets its claim together with its mover."""
+    late = a_class("fast", volumeBindingMode="WaitForFirstConsumer")
     snapshot = created(backup_decide.decide(observed_backup(owned_backup()), NOW))
-    snapshot_claim = created(backup_decide.decide(observed_backup(owned_backup(), snapshot=a_snapshot()), NOW))
-    staging_claim = created(restore_decide.decide(observed_restore(owned_restore()), NOW))
+    exposing = observed_backup(owned_backup(), snapshot=a_snapshot(), classes=(late,))
+    snapshot_claim = created(backup_decide.decide(exposing, NOW))
+    filling = observed_restore(owned_restore(), wait_for_consumer_classes=("fast",))
+    staging_claim = created(restore_decide.decide(filling, NOW))
     made = [("backup", body) for body in (*snapshot, *snapshot_claim)] + [("restore", body) for body in staging_claim]
     return {f"{body['kind']} of a {owner}": body for owner, body in made}
 
@@ -153,7 +157,10 @@ def test_child_is_created_with_owner_and_labels(child: dict[str, Any]) -> None:
     assert owner["apiVersion"] == "cinderblock.io/v1alpha1"
     assert (kind, uid) in (("VolumeBackup", "b-1"), ("VolumeRestore", "r-1"))
     assert (metadata["name"], metadata["namespace"]) == (api_labels.child_name(uid), "shop")
-    assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name}
+    # Only the claim of a backup goes with it, so the Job of a restore waits for a second request.
+    is_started = child["kind"] == "Job" and not child["spec"]["suspend"]
+    started = {api_labels.STARTED_ANNOTATION: "true"} if is_started else {}
+    assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name} | started
     expected = {
         api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
         api_labels.OWNER_KIND_LABEL: kind,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, Pod
-from cinderblock.api.mover import MoverProgress
+from cinderblock.api.mover import MOVER_CONTAINER, MoverProgress
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -19,7 +19,8 @@ from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
-from cinderblock.lifecycle.mover.job import MOVER_CONTAINER, STORE_LABEL
+from cinderblock.lifecycle.mover import suspension
+from cinderblock.lifecycle.mover.job import STORE_LABEL
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, RunningMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
 
@@ -111,17 +112,21 @@ async def observe_mover(
     if lookup.job is not None:
         progress = await _progress(context, owner, lookup.pods)
         return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
+    waits = claim is not None and not claim.is_bound
+    warning = await queries.newest_warning(context.kube, owner.namespace, claim.uid) if claim and waits else ""
     others = await context.list(Job, kinds.JOB, labels=f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}")
-    return ObservedMover(others=frozenset(mover for other in others if (mover := _running(other)) is not None))
+    running = frozenset(mover for other in others if (mover := _running(other)) is not None)
+    return ObservedMover(claim_warning=warning, others=running)
 
 
 def _running(job: Job) -> RunningMover | None:
-    """Return the mover that a Job is, if it has not ended.
+    """Return the mover that a Job is, if it has not ended, and no queue holds it back.
 
     Anybody can set a label, so the name must be the one that comes from the owner.
     """
     owner = next((owner.uid for owner in job.metadata.owner_references if owner.controller), "")
-    if job.name != api_labels.child_name(owner) or job.is_complete or job.failure is not None:
+    has_ended = job.is_complete or job.failure is not None
+    if job.name != api_labels.child_name(owner) or has_ended or suspension.is_held(job):
         return None
     return RunningMover(owner, job.metadata.labels.get(STORE_LABEL, ""))
 

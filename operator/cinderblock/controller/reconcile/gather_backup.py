@@ -213,7 +213,7 @@ async def _with_snapshots(context: Context, observed: ObservedBackup) -> Observe
     driver = volume.driver if volume else ""
     chosen, missing = snapshot_checks.choose_snapshot_class(observed.store.store, classes, driver)
     observed = replace(observed, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
-    if chosen is None and given is None:
+    if chosen is None and given is None and observed.snapshot_claim is None:
         return observed
     return replace(observed, classes=tuple(await context.list(StorageClass, kinds.STORAGE_CLASS)))
 

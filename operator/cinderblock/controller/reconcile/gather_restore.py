@@ -117,7 +117,7 @@ async def _for_restore(context: Context, observed: ObservedRestore) -> ObservedR
     elif observed.target is not None:
         observed = await _with_target_users(context, observed, observed.target)
     classes = await context.list(StorageClass, kinds.STORAGE_CLASS)
-    wait_for_consumer = tuple(c.name for c in classes if c.volume_binding_mode == "WaitForFirstConsumer")
+    wait_for_consumer = tuple(c.name for c in classes if c.binds_late)
     observed = replace(observed, classes=tuple(c.name for c in classes), wait_for_consumer_classes=wait_for_consumer)
     if observed.backup is not None:
         observed = await _with_store(context, observed, observed.backup)

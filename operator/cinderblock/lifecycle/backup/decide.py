@@ -211,7 +211,10 @@ def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
         return operation.fail(checks.volume_not_found(observed.backup.spec.volume_id))
     if observed.snapshot_claim is not None:
         # The claim was exposed from the right snapshot, even if that snapshot is gone by now.
-        return _start(observed, now, claim, observed.snapshot_claim)
+        late = snapshot_checks.late_classes(observed)
+        return operation.wait_for_claim(observed.snapshot_claim, late, observed.policy) or _start(
+            observed, now, claim, observed.snapshot_claim
+        )
     if snapshot is None:
         if observed.snapshot_class is None:
             return _start(observed, now, claim, claim)
@@ -239,21 +242,43 @@ def _snapshot_not_ready(observed: ObservedBackup, snapshot: VolumeSnapshot | Non
 def _expose(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot
 ) -> Decision:
-    """Create a claim from the snapshot, and start the mover at once: a class may bind only when a pod needs it."""
+    """Create a claim from the snapshot. Start the mover at once only if the class binds when a pod needs the claim."""
+    held = _held_before_mover(observed, now)
+    if held is not None:
+        return held
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
     storage_class = snapshot_checks.storage_class_for_snapshot(observed) or claim.spec.storage_class_name
     request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
-    body = children.claim(observed.backup, request, from_snapshot=snapshot.name)
-    started = _start(observed, now, claim, None)
-    return Decision(
-        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
+    created = CreateChild(
+        "PersistentVolumeClaim", children.claim(observed.backup, request, from_snapshot=snapshot.name)
     )
+    if storage_class not in snapshot_checks.late_classes(observed):
+        return _operation(observed, now).wait(mover_state.starting(observed.policy), (created,))
+    started = _start(observed, now, claim, None)
+    return Decision(started.status, (created, *started.actions), started.requeue_after)
 
 
 def _start(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
 ) -> Decision:
     """Start the mover on the claim ``mounted``; None: on our own claim, which does not exist yet."""
+    held, store = _held_before_mover(observed, now), observed.store.store
+    if held is not None:
+        return held
+    if store is None:
+        raise ValueError("without a store, the mover is held")
+    claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
+    consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
+    task = mover_task(observed, store, claim, consistency)
+    job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
+    note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
+    started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
+    starting = mover_state.starting(observed.policy)
+    return _operation(observed, now).wait(starting, (CreateChild("Job", job), started))
+
+
+def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | None:
+    """Return the decision to wait or fail instead of preparing a mover; None: nothing is in the way."""
     operation, store = _operation(observed, now), observed.store.store
     if store is None:
         return operation.fail(Fail(Reason.STORE_NOT_FOUND, observed.store.missing))
@@ -261,15 +286,7 @@ def _start(
     if queued:
         return operation.wait(queued)
     parent_error = checks.parent_is_there(observed)
-    if isinstance(parent_error, Fail):
-        return operation.fail(parent_error)
-    claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
-    consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
-    task = mover_task(observed, store, claim, consistency)
-    job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
-    note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
-    started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
-    return operation.wait(mover_state.starting(observed.policy), (CreateChild("Job", job), started))
+    return operation.fail(parent_error) if isinstance(parent_error, Fail) else None
 
 
 def _copy(observed: ObservedBackup, now: datetime) -> Decision:

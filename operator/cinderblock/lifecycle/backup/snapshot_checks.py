@@ -135,6 +135,11 @@ def snapshot_can_be_mounted(observed: ObservedBackup) -> Verdict:
     return Fail(Reason.STORAGE_CLASS_NOT_FOUND, f"{cause} {observed.volume.driver}. Create a StorageClass.")
 
 
+def late_classes(observed: ObservedBackup) -> frozenset[str]:
+    """Return the names of the StorageClasses that bind a claim only when a pod needs it."""
+    return frozenset(found.name for found in observed.classes if found.binds_late)
+
+
 def storage_class_for_snapshot(observed: ObservedBackup) -> str | None:
     """Return the StorageClass that creates volumes from snapshots: the volume's own, otherwise one of its driver.
 

@@ -8,6 +8,7 @@ from cinderblock.api import labels
 from cinderblock.api.mover import (
     DEVICE_PATH,
     EXIT_PERMANENT,
+    MOVER_CONTAINER,
     SECRETS_DIRECTORY,
     TREE_PATH,
     MoverOperation,
@@ -21,8 +22,6 @@ from cinderblock.lifecycle.observed import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
 """Label of a mover Job: UID of its BackupStore, so that movers can be counted per store."""
-
-MOVER_CONTAINER = "mover"
 
 BACKUP_CAPABILITIES = ("DAC_OVERRIDE", "FOWNER")
 """Enough to read all files. DAC_READ_SEARCH would suffice, but Pod Security ``baseline`` forbids it."""
@@ -56,6 +55,12 @@ def mover_job(
     needs_child_claim = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [labels.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
+    pod_metadata = {
+        "labels": dict(store.spec.mover.labels) | metadata["labels"],
+        "annotations": dict(store.spec.mover.annotations) | metadata["annotations"],
+    }
+    if needs_child_claim:
+        metadata["annotations"][labels.STARTED_ANNOTATION] = "true"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -78,10 +83,7 @@ def mover_job(
                 ]
             },
             "template": {
-                "metadata": {
-                    "labels": dict(store.spec.mover.labels) | metadata["labels"],
-                    "annotations": dict(store.spec.mover.annotations) | metadata["annotations"],
-                },
+                "metadata": pod_metadata,
                 "spec": _pod_spec(task, store, claim_name, settings),
             },
         },

@@ -82,7 +82,7 @@ def _accept(observed: ObservedRestore, now: datetime) -> Decision:
 
 
 def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
-    """Create the staging claim of a new volume, and start the mover."""
+    """Create the staging claim of a new volume, and start the mover when it can mount its claim."""
     operation, verdict = _operation(observed, now), checks.first_verdict(observed)
     if verdict is not None:
         return operation.apply(verdict)
@@ -95,13 +95,14 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
             return operation.wait(queued)
     if checks.is_in_place(observed.restore):
         return _start(observed, now, observed.target.name if observed.target else "")
-    started = _start(observed, now, labels.child_name(observed.restore.uid))
+    started, late = _start(observed, now, labels.child_name(observed.restore.uid)), observed.wait_for_consumer_classes
     if observed.staging_claim is not None:
-        return started
-    body = children.claim(observed.restore, checks.claim_request(observed))
-    return Decision(
-        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
-    )
+        return operation.wait_for_claim(observed.staging_claim, late, observed.policy) or started
+    request = checks.claim_request(observed)
+    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, request))
+    if request.storage_class not in late:
+        return operation.wait(mover_state.starting(observed.policy), (created,))
+    return Decision(started.status, (created, *started.actions), started.requeue_after)
 
 
 def _foreign_child(observed: ObservedRestore) -> Fail | None:
