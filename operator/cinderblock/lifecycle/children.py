@@ -20,6 +20,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.actions import Action, DeleteChild, PatchVolume
 
 Child = TypeVar("Child", bound=Object)
+Owner = VolumeBackup | VolumeRestore
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,22 @@ class Children:
     volume: PersistentVolume | None = None
 
 
-def cleanup(owner: str, children: Children) -> tuple[Action, ...]:
+def cleanup(owner: Owner, children: Children) -> tuple[Action, ...]:
     """Return the actions that remove the children. The Job goes first: it uses the temporary claim.
 
-    An object with the name of a child that the object with the UID ``owner`` does not own is left alone.
+    An object with the name of a child that does not belong to ``owner`` is left alone.
     """
     job, claim, snapshot = children.job, children.claim, children.snapshot
     actions: list[Action] = []
-    if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
+    if belongs_to(job, owner) and (
+        not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers
+    ):
         actions.append(DeleteChild("Job", job.name, job.uid))
-    if is_ours(claim, owner):
+    if belongs_to(claim, owner):
         actions += dispose(children.volume, claim)
-    if is_ours(claim, owner) and not claim.metadata.is_being_deleted:
+    if belongs_to(claim, owner) and not claim.metadata.is_being_deleted:
         actions.append(DeleteChild("PersistentVolumeClaim", claim.name, claim.uid))
-    if is_ours(snapshot, owner) and not snapshot.metadata.is_being_deleted:
+    if belongs_to(snapshot, owner) and not snapshot.metadata.is_being_deleted:
         actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
     return tuple(actions)
 
@@ -86,12 +89,24 @@ NODE_LOST_ADVICE = (
 """Only an administrator can tell that nothing runs on a lost machine any more. A wrong guess corrupts the volume."""
 
 
+def belongs_to(child: Child | None, owner: Owner) -> TypeGuard[Child]:
+    """Return whether the child goes with ``owner``: it is owned, or an orphan.
+
+    For `kubectl delete --cascade=orphan`, the garbage collector takes our owner reference off, and nobody else removes
+    the child. An orphan has no owner any more, our labels, and a name that contains the UID of ``owner``. That UID is
+    random, so no object of somebody else has the name by chance.
+    """
+    if child is None or child.metadata.is_owned_by(owner.uid):
+        return child is not None
+    metadata = child.metadata
+    if metadata.owner_references or metadata.name != labels.child_name(owner.uid):
+        return False
+    return all(metadata.labels.get(key) == value for key, value in child_labels(owner).items())
+
+
 def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
     """Return whether the child exists and the object with the UID ``owner`` owns it."""
     return child is not None and child.metadata.is_owned_by(owner)
-
-
-Owner = VolumeBackup | VolumeRestore
 
 
 def child_metadata(owner: Owner) -> dict[str, Any]:

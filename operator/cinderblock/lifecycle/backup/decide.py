@@ -375,7 +375,7 @@ def _missing_finalizer(observed: ObservedBackup) -> tuple[Action, ...]:
 
 
 def _cleanup(observed: ObservedBackup) -> tuple[Action, ...]:
-    return children.cleanup(observed.backup.uid, delete.children_of(observed))
+    return children.cleanup(observed.backup, delete.children_of(observed))
 
 
 def _operation(observed: ObservedBackup, now: datetime) -> Operation:

@@ -39,7 +39,7 @@ def decide(observed: ObservedBackup, now: datetime) -> Decision:
     blocked = _blocked(observed)
     if blocked is not None:
         return _deleting(observed, now, blocked)
-    cleanup = lifecycle_children.cleanup(observed.backup.uid, children_of(observed))
+    cleanup = lifecycle_children.cleanup(observed.backup, children_of(observed))
     if cleanup or (mover_state.is_at_work(observed.mover) and not _is_stuck(observed, now)):
         limit = observed.policy.deadlines.deletion
         message = mover_state.stop_message("The mover is being stopped", observed.mover, now)
@@ -73,9 +73,11 @@ def _remaining(observed: ObservedBackup) -> TransientError | None:
     pods = mover_state.unfinished(observed.mover)
     if pods:
         return TransientError(lifecycle_children.NODE_LOST_ADVICE.format(pods=pods), reason=Reason.STOPPING_MOVER)
-    uid = observed.backup.uid
+    owner = observed.backup
     children = (observed.mover.job, observed.snapshot_claim, observed.snapshot)
-    listed = [f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)]
+    listed = [
+        f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.belongs_to(child, owner)
+    ]
     if not listed:
         return None
     return TransientError(

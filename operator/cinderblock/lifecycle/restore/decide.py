@@ -251,8 +251,8 @@ def _is_stuck(observed: ObservedRestore, now: datetime) -> bool:
 
 def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
     """Report what remains and what to do. The deletion ends only when nothing remains: a mover may still write."""
-    pods, uid = mover_state.unfinished(observed.mover), observed.restore.uid
-    owned = (child for child in (observed.mover.job, observed.staging_claim) if children.is_ours(child, uid))
+    pods, restore = mover_state.unfinished(observed.mover), observed.restore
+    owned = (child for child in (observed.mover.job, observed.staging_claim) if children.belongs_to(child, restore))
     listed = ", ".join(f"{type(child).__name__} {child.name}" for child in owned)
     message = children.NODE_LOST_ADVICE.format(pods=pods) if pods else f"The cluster is still removing {listed}."
     failed, before = _operation(observed, now).fail(Fail(Reason.CANCELLING, message)), observed.restore.status
@@ -268,16 +268,15 @@ def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
     # A marked volume is complete. It outlives its claim, and `rebind.release_volume` decides about it.
     volume = None if rebind.has_begun(observed) else observed.volume
     owned = children.Children(job=observed.mover.job, claim=observed.staging_claim, volume=volume)
-    removals = children.cleanup(observed.restore.uid, owned)
+    removals = children.cleanup(observed.restore, owned)
     return (*removals, *rebind.clean_up_claim(observed), *rebind.release_volume(observed))
 
 
 def _remains(observed: ObservedRestore) -> bool:
     """Return whether a child of the restore still exists."""
-    uid = observed.restore.uid
     return (
-        rebind.is_child(observed.target, observed.restore)
-        or any(children.is_ours(child, uid) for child in (observed.staging_claim, observed.mover.job))
+        rebind.is_left(observed.target, observed)
+        or any(children.belongs_to(child, observed.restore) for child in (observed.staging_claim, observed.mover.job))
         or mover_state.is_at_work(observed.mover)
     )
 

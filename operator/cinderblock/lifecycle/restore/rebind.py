@@ -81,7 +81,7 @@ def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
         cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: somebody else created it meanwhile."
         return Fail(Reason.NAME_TAKEN, f"{cause} Restore again under another name.")
     owned = children.Children(job=observed.mover.job, claim=observed.staging_claim)
-    leftovers = children.cleanup(observed.restore.uid, owned)
+    leftovers = children.cleanup(observed.restore, owned)
     if leftovers or observed.staging_claim is not None:
         return Step(_rebinding(observed, "deleting the staging claim"), leftovers)
     return _reserve_and_claim(observed, volume)
@@ -93,12 +93,12 @@ def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
     A volume that is reserved for a claim that nobody creates would stay Available forever. So its reservation gets a
     UID that no claim has, and the PersistentVolume controller marks it Released (syncVolume).
     """
-    volume, uid, target = observed.volume, observed.restore.uid, observed.target
-    if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.staging_claim, uid):
+    volume, restore, target = observed.volume, observed.restore, observed.target
+    if volume is None or not _is_marked(volume, observed) or children.belongs_to(observed.staging_claim, restore):
         return ()
     # Users can set our labels and owner on their claim again, so they must not delay this once the restore is complete.
-    is_handed_over = observed.restore.own_phase is RestorePhase.AVAILABLE and target is not None and target.is_bound
-    return () if is_child(target, observed.restore) and not is_handed_over else (unmark(volume, target),)
+    is_handed_over = restore.own_phase is RestorePhase.AVAILABLE and target is not None and target.is_bound
+    return () if is_left(target, observed) and not is_handed_over else (unmark(volume, target),)
 
 
 def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
@@ -157,6 +157,19 @@ def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> Typ
     return children.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
 
 
+def is_left(claim: PersistentVolumeClaim | None, observed: ObservedRestore) -> TypeGuard[PersistentVolumeClaim]:
+    """Return whether the restore created the claim, and still has to release or delete it.
+
+    A claim that lost its owner to `kubectl delete --cascade=orphan` has our label, and requests the marked volume.
+    """
+    if claim is None or is_child(claim, observed.restore):
+        return claim is not None
+    volume, metadata = observed.volume, claim.metadata
+    is_labelled = metadata.labels.get(labels.OWNER_UID_LABEL) == observed.restore.uid
+    is_orphan = is_labelled and not metadata.owner_references
+    return is_orphan and volume is not None and _is_marked(volume, observed) and claim.spec.volume_name == volume.name
+
+
 def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
     """Release a bound claim to the user: remove our owner reference, labels and annotations."""
     owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
@@ -175,7 +188,7 @@ def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
     An unbound claim has no content and is deleted. A bound claim may be in use already, so it is released to the user.
     """
     claim = observed.target
-    if not is_child(claim, observed.restore) or claim.metadata.is_being_deleted:
+    if not is_left(claim, observed) or claim.metadata.is_being_deleted:
         return ()
     if claim.is_bound:
         return (release(claim, observed.restore),)
