@@ -118,6 +118,10 @@ class AccessDenied(PermanentError):
     """The credentials are wrong or not sufficient."""
 
 
+class CredentialsRejected(AccessDenied):
+    """A store does not accept the credentials, whatever they may do. The reason is that of AccessDenied."""
+
+
 class KeyUnavailable(PermanentError):
     """The encryption key of the data is missing."""
 

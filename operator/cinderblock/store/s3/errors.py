@@ -24,6 +24,7 @@ from cinderblock.errors import (
     CinderblockError,
     Conflict,
     ContainerNotFound,
+    CredentialsRejected,
     InvalidInput,
     ObjectNotFound,
     PermanentError,
@@ -49,6 +50,9 @@ _DENIALS: Final[Mapping[str, tuple[str, str]]] = {
     "AccessDenied": _NO_PERMISSION,
 }
 """Cause and remedy by code."""
+
+_REJECTED_CREDENTIALS: Final = _DENIALS.keys() - {"RequestTimeTooSkewed", "AccessDenied"}
+"""Codes of credentials that are wrong or have expired. Other denials are of the request."""
 
 _FULL_CODES: Final = frozenset(
     {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
@@ -141,7 +145,8 @@ def _from_code(code: str, status: int, detail: str, address: StoreAddress) -> Ci
         )
     if status in {401, 403} or code in _DENIALS:
         cause, remedy = _DENIALS.get(code, _NO_PERMISSION)
-        return AccessDenied(f"Cannot access {address}: {cause}. {remedy} ({detail}).")
+        error = CredentialsRejected if code in _REJECTED_CREDENTIALS else AccessDenied
+        return error(f"Cannot access {address}: {cause}. {remedy} ({detail}).")
     return PermanentError(
         f"Cannot use {address}: the server rejects the request ({detail}).", reason=Reason.STORE_REFUSES
     )
