@@ -10,6 +10,7 @@ from cinderblock.api.quantity import to_bytes
 
 DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
+READ_ONLY_MANY = "ReadOnlyMany"
 PROVISIONED_BY_ANNOTATION = "pv.kubernetes.io/provisioned-by"
 """On a PersistentVolume that a provisioner created for a claim: the name of the provisioner."""
 
@@ -44,6 +45,11 @@ class PersistentVolumeClaim(Object):
         return self.status.phase == "Bound" and bool(self.spec.volume_name)
 
     @property
+    def is_read_only(self) -> bool:
+        """Return whether nobody may write through the PersistentVolumeClaim, so that its use changes nothing."""
+        return set(self.spec.access_modes) == {READ_ONLY_MANY}
+
+    @property
     def capacity_bytes(self) -> int:
         """Capacity of the bound volume in bytes, or the requested size before binding."""
         return to_bytes(self.status.capacity.get("storage") or self.spec.resources.requests.get("storage", "0"))
@@ -62,6 +68,7 @@ class CsiPersistentVolumeSource(Model):
 
 
 class PersistentVolumeSpec(Model):
+    access_modes: tuple[str, ...] = ()
     capacity: dict[str, str] = {}
     claim_ref: ClaimReference | None = None
     csi: CsiPersistentVolumeSource | None = None

@@ -11,7 +11,13 @@ from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.kubernetes import (
+    READ_ONLY_MANY,
+    Job,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeSnapshot,
+)
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -159,6 +165,14 @@ class ClaimRequest:
     storage_class: str | None
     volume_mode: VolumeMode
     access_modes: tuple[str, ...]
+
+
+def writable(access_modes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the access modes of a temporary claim for a volume with these modes.
+
+    No driver creates a volume that nobody may write to, be it from a snapshot or to be filled.
+    """
+    return access_modes if set(access_modes) - {READ_ONLY_MANY} else ("ReadWriteOnce",)
 
 
 def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:

@@ -210,6 +210,7 @@ class Cluster:
         storage_class = self.objects.get("StorageClass", claim["spec"].get("storageClassName", "")) or {}
         spec = {
             "csi": {"driver": DRIVER},
+            "accessModes": claim["spec"].get("accessModes", []),
             "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
             "storageClassName": claim["spec"].get("storageClassName", ""),
             "claimRef": {"namespace": NAMESPACE, "name": claim["metadata"]["name"]},

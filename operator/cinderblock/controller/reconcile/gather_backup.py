@@ -198,7 +198,7 @@ async def _with_pods_during_copy(context: Context, observed: ObservedBackup) -> 
         or observed.snapshot_claim is not None
         or observed.backup.spec.snapshot_id is not None
     )
-    if observed.claim is None or from_snapshot:
+    if observed.claim is None or observed.claim.is_read_only or from_snapshot:
         return observed
     return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover))
 

@@ -248,7 +248,8 @@ def _expose(
         return held
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
     storage_class = snapshot_checks.storage_class_for_snapshot(observed) or claim.spec.storage_class_name
-    request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
+    modes = children.writable(claim.spec.access_modes)
+    request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, modes)
     created = CreateChild(
         "PersistentVolumeClaim", children.claim(observed.backup, request, from_snapshot=snapshot.name)
     )

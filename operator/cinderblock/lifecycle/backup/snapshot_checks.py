@@ -110,12 +110,13 @@ def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
 
 
 def snapshot_can_be_made(observed: ObservedBackup) -> Verdict:
-    """A volume that pods use can be snapshotted. With a given snapshot, the operator takes none."""
+    """A volume that pods use can be snapshotted, unless nobody can write to it. A given snapshot replaces ours."""
     if observed.backup.spec.snapshot_id is not None:
         return None
     if observed.snapshot_class_missing:
         return Fail(Reason.SNAPSHOT_CLASS_NOT_FOUND, observed.snapshot_class_missing)
-    if observed.snapshot_class is None and observed.pods_using:
+    is_read_only = observed.claim is not None and observed.claim.is_read_only
+    if observed.snapshot_class is None and observed.pods_using and not is_read_only:
         driver = observed.volume.driver if observed.volume else ""
         cause = (
             f"Cannot take a snapshot of the volume in use: no VolumeSnapshotClass for driver {driver or '(not CSI)'}."

@@ -7,6 +7,7 @@ name. An existing volume is written in place.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -99,7 +100,8 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     if observed.staging_claim is not None:
         return operation.wait_for_claim(observed.staging_claim, late, observed.policy) or started
     request = checks.claim_request(observed)
-    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, request))
+    temporary = replace(request, access_modes=children.writable(request.access_modes))
+    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary))
     if request.storage_class not in late:
         return operation.wait(mover_state.starting(observed.policy), (created,))
     return Decision(started.status, (created, *started.actions), started.requeue_after)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.kubernetes import READ_ONLY_MANY, PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import (
@@ -238,6 +238,10 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
     if observed.manifest is None:
         return Step(_rebinding(observed, "waiting for the store"))
     request = checks.claim_request(observed)
+    if READ_ONLY_MANY in request.access_modes and READ_ONLY_MANY not in volume.spec.access_modes:
+        # The staging claim was writable, and the driver learns from the volume how it may be mounted.
+        patch = {"spec": {"accessModes": list(request.access_modes)}}
+        return Step(reserving, (_patch(volume, patch),))
     request = children.ClaimRequest(
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
