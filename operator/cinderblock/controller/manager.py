@@ -143,6 +143,8 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             proxies=settings.proxies,
+            labels=settings.mover_labels,
+            annotations=settings.mover_annotations,
         ),
         release=settings.release,
     )

@@ -1,12 +1,14 @@
 """The children of a backup or a restore, as plain data: VolumeSnapshot and PersistentVolumeClaim.
 
 Every child has, from its creation, the owner reference and the labels by which the operator finds and removes it. The
-labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it.
+labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it. Those
+that a cluster wants come from the BackupStore and from the chart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
@@ -22,8 +24,9 @@ from cinderblock.api.meta import Object
 from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
 from cinderblock.lifecycle.actions import Action, DeleteChild, PatchVolume
+from cinderblock.lifecycle.observed import MoverSettings
 
 Child = TypeVar("Child", bound=Object)
 Owner = VolumeBackup | VolumeRestore
@@ -115,13 +118,30 @@ def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
     return child is not None and child.metadata.is_owned_by(owner)
 
 
-def child_metadata(owner: Owner) -> dict[str, Any]:
-    """Return the metadata of a child: name from the UID of the owner, owner reference, labels."""
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Labels and annotations that a cluster wants on children, besides ours."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_EXTRAS = Extras()
+
+
+def extras_of(store: BackupStore | None, settings: MoverSettings) -> Extras:
+    """Return the labels and annotations for the children of an operation: the operator's, and then the store's."""
+    template = store.spec.mover if store is not None else MoverTemplate()
+    return Extras({**dict(settings.labels), **template.labels}, {**dict(settings.annotations), **template.annotations})
+
+
+def child_metadata(owner: Owner, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
+    """Return the metadata of a child: name from the UID of the owner, owner reference, labels. Our own keys win."""
     return {
         "name": labels.child_name(owner.uid),
         "namespace": owner.namespace,
-        "labels": child_labels(owner),
-        "annotations": {labels.OWNER_NAME_ANNOTATION: owner.name},
+        "labels": {**extras.labels, **child_labels(owner)},
+        "annotations": {**extras.annotations, labels.OWNER_NAME_ANNOTATION: owner.name},
         "ownerReferences": [
             {
                 "apiVersion": owner.api_version,
@@ -144,12 +164,12 @@ def child_labels(owner: Owner) -> dict[str, str]:
     }
 
 
-def volume_snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str, Any]:
+def volume_snapshot(owner: Owner, claim_name: str, class_name: str, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
     """Return a VolumeSnapshot of a claim."""
     return {
         "apiVersion": "snapshot.storage.k8s.io/v1",
         "kind": "VolumeSnapshot",
-        "metadata": child_metadata(owner),
+        "metadata": child_metadata(owner, extras),
         "spec": {
             "volumeSnapshotClassName": class_name,
             "source": {"persistentVolumeClaimName": claim_name},
@@ -175,7 +195,9 @@ def writable(access_modes: tuple[str, ...]) -> tuple[str, ...]:
     return access_modes if set(access_modes) - {READ_ONLY_MANY} else ("ReadWriteOnce",)
 
 
-def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
+def claim(
+    owner: Owner, request: ClaimRequest, extras: Extras = NO_EXTRAS, *, from_snapshot: str | None = None
+) -> dict[str, Any]:
     """Return one of our claims: an empty one to restore into, or one made from a VolumeSnapshot to back up."""
     spec = _claim_spec(request)
     if from_snapshot:
@@ -184,7 +206,8 @@ def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = No
             "kind": "VolumeSnapshot",
             "name": from_snapshot,
         }
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": child_metadata(owner), "spec": spec}
+    metadata = child_metadata(owner, extras)
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
 def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
@@ -196,7 +219,8 @@ def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volum
     metadata = child_metadata(owner)
     metadata["name"] = name
     metadata["labels"] = owner.spec.labels | metadata["labels"]
-    metadata["annotations"] |= owner.spec.annotations | {labels.VOLUME_ID_ANNOTATION: owner.uid}
+    own = metadata["annotations"] | {labels.VOLUME_ID_ANNOTATION: owner.uid}
+    metadata["annotations"] = owner.spec.annotations | own
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -34,6 +34,9 @@ class MoverSettings:
     """Movers that may run at the same time in the whole cluster."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    """Labels and annotations of all children, unless a store sets the same key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,8 @@ def test_the_operator_understands_the_environment_that_it_gets() -> None:
     objects = render(
         "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
         "mover.imagePullSecrets={a,b}", "mover.max=3", "workers=4", "resyncSeconds=90",
-        "proxy.https=http://proxy:3128", "proxy.exceptions=.svc",
+        "proxy.https=http://proxy:3128", "proxy.exceptions=.svc", "mover.labels.team=storage",
+        "mover.annotations.example\\.org/mesh=no",
     )  # fmt: skip
     container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -118,6 +119,8 @@ def test_the_operator_understands_the_environment_that_it_gets() -> None:
         mover_image="registry.example.com/cinderblock:v2",
         mover_image_pull_policy="Always",
         mover_image_pull_secrets=("a", "b"),
+        mover_labels=(("team", "storage"),),
+        mover_annotations=(("example.org/mesh", "no"),),
         proxies=(("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc")),
         max_movers=3,
         workers=4,

@@ -218,7 +218,7 @@ def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
     if snapshot is None:
         if observed.snapshot_class is None:
             return _start(observed, now, claim, claim)
-        body = children.volume_snapshot(observed.backup, claim.name, observed.snapshot_class.name)
+        body = children.volume_snapshot(observed.backup, claim.name, observed.snapshot_class.name, _extras(observed))
         wait = _snapshot_not_ready(observed, None)
         requested = RecordEvent("Normal", Reason.SNAPSHOT_REQUESTED, wait.message)
         return operation.wait(wait, (CreateChild("VolumeSnapshot", body), requested))
@@ -251,7 +251,8 @@ def _expose(
     modes = children.writable(claim.spec.access_modes)
     request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, modes)
     created = CreateChild(
-        "PersistentVolumeClaim", children.claim(observed.backup, request, from_snapshot=snapshot.name)
+        "PersistentVolumeClaim",
+        children.claim(observed.backup, request, _extras(observed), from_snapshot=snapshot.name),
     )
     if storage_class not in snapshot_checks.late_classes(observed):
         return _operation(observed, now).wait(mover_state.starting(observed.policy), (created,))
@@ -276,6 +277,10 @@ def _start(
     started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
     starting = mover_state.starting(observed.policy)
     return _operation(observed, now).wait(starting, (CreateChild("Job", job), started))
+
+
+def _extras(observed: ObservedBackup) -> children.Extras:
+    return children.extras_of(observed.store.store, observed.policy.mover)
 
 
 def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | None:

@@ -17,7 +17,7 @@ from cinderblock.api.mover import (
     task_to_env,
 )
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.children import Owner, child_metadata
+from cinderblock.lifecycle.children import Owner, child_metadata, extras_of
 from cinderblock.lifecycle.observed import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
@@ -51,14 +51,11 @@ def mover_job(
     leader creates a Job that does nothing. A backup whose claim is a child as well needs no such protection: that claim
     is removed when the backup ends, and no pod can start without it.
     """
-    metadata = child_metadata(owner)
+    metadata = child_metadata(owner, extras_of(store, settings))
     needs_child_claim = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [labels.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
-    pod_metadata = {
-        "labels": dict(store.spec.mover.labels) | metadata["labels"],
-        "annotations": dict(store.spec.mover.annotations) | metadata["annotations"],
-    }
+    pod_metadata = {"labels": dict(metadata["labels"]), "annotations": dict(metadata["annotations"])}
     if needs_child_claim:
         metadata["annotations"][labels.STARTED_ANNOTATION] = "true"
     return {

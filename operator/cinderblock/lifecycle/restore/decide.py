@@ -101,7 +101,8 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
         return operation.wait_for_claim(observed.staging_claim, late, observed.policy) or started
     request = checks.claim_request(observed)
     temporary = replace(request, access_modes=children.writable(request.access_modes))
-    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary))
+    extras = children.extras_of(observed.store.store, observed.policy.mover)
+    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
     if request.storage_class not in late:
         return operation.wait(mover_state.starting(observed.policy), (created,))
     return Decision(started.status, (created, *started.actions), started.requeue_after)
