@@ -240,8 +240,8 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
     request = checks.claim_request(observed)
     if READ_ONLY_MANY in request.access_modes and READ_ONLY_MANY not in volume.spec.access_modes:
         # The staging claim was writable, and the driver learns from the volume how it may be mounted.
-        patch = {"spec": {"accessModes": list(request.access_modes)}}
-        return Step(reserving, (_patch(volume, patch),))
+        readable: dict[str, Any] = {"spec": {"accessModes": list(request.access_modes)}}
+        return Step(reserving, (_patch(volume, readable),))
     request = children.ClaimRequest(
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
