@@ -95,13 +95,15 @@ def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _pairs(environment: Mapping[str, str], name: str) -> tuple[tuple[str, str], ...]:
-    """Return the JSON object in a variable as sorted pairs. Keys of ours are refused."""
+    """Return the JSON object in a variable as sorted pairs. Our own keys are refused."""
     try:
         found = json.loads(environment.get(name) or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise InvalidInput(f"{name} is not a JSON object of strings. Set mover.labels and mover.annotations anew.")
+        raise InvalidInput(
+            f"{name} is not a JSON object of strings. Correct mover.labels and mover.annotations of the chart."
+        )
     for key in found:
         if key.startswith(f"{GROUP}/") or key == MANAGED_BY_LABEL:
             raise InvalidInput(f"{name} contains {key}, which Cinderblock sets itself. Remove it.")

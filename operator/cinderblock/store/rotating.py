@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 180.0
-"""Longest wait for new credentials. The kubelet looks at a Secret every minute, and may then see one a minute old."""
+"""Longest wait for new credentials. The kubelet checks a Secret every minute, and may then read one a minute old."""
 INTERVAL_SECONDS: Final = 5.0
-"""Seconds between two looks at the mounted Secret."""
+"""Seconds between two reads of the mounted Secret."""
 _CLOCK: Final = RetryClock()
 
 

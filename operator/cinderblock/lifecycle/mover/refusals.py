@@ -1,4 +1,4 @@
-"""What the cluster's words mean when it refuses a mover's pod or a child object, and what to set.
+"""Meanings of the words with which a cluster refuses a mover's pod or a child object, and remedies.
 
 Admission has no codes for its causes, so only the words tell them apart. They are those of Kubernetes
 (plugin/pkg/admission/limitranger, plugin/pkg/admission/resourcequota, pod-security-admission).
@@ -45,7 +45,7 @@ class Refusal:
 
 
 def refused_pod(warning: str) -> Refusal | None:
-    """Return what the newest Warning Event of a Job without pods means; None if it tells of no refusal."""
+    """Return what the newest Warning Event of a Job without pods means; None if it reports no refusal."""
     for words, reason, remedy in _RULES:
         if words in warning:
             cause = _POD_NAME.sub("", warning).strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""Who starts a mover's Job: the operator, or a queue that adopts Jobs, such as Kueue.
+"""The start of a mover's Job, by the operator, or by a queue that adopts Jobs, such as Kueue.
 
 Kueue suspends a Job until a queue admits it, and suspends it again if anybody else starts it. With a LocalQueue named
 ``default``, it adopts every Job of the namespace. So the operator starts a Job at most once, and never a Job with the
@@ -35,7 +35,7 @@ def is_held(job: Job) -> bool:
 
 
 def check(job: Job) -> Fail | Wait | None:
-    """Wait for whoever suspends the Job, without a limit: a queue has its own. Fail if it is to run elsewhere."""
+    """Wait for a controller that suspends the Job, without a limit. Fail if the Job is to run elsewhere."""
     if job.spec.managed_by not in ("", JOB_CONTROLLER):
         cause = f"The mover Job is managed by {job.spec.managed_by}, which may run it without its volume."
         return Fail(Reason.MOVER_REFUSED, f"{cause} Exempt the Jobs of Cinderblock from it.")
