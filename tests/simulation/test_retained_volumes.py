@@ -9,7 +9,7 @@ import pytest
 
 from cinderblock.api import labels as api_labels
 from tests.support.simulation.api import Object
-from tests.support.simulation.cluster import DRIVER, KEPT, NAMESPACE
+from tests.support.simulation.cluster import DRIVER, KEPT, NAMESPACE, PROTECTION
 from tests.support.simulation.simulation import Simulation
 from tests.support.store.faults import Crash
 
@@ -149,3 +149,22 @@ def test_labels_of_a_user_do_not_delay_the_release() -> None:
         assert ("Bound", "Delete", "new") in volumes(simulation), "it is not held back with Retain"
         simulation.settle()
     assert simulation.phase("VolumeRestore", "again") == "available"
+
+
+@pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
+def test_temporary_volume_goes_even_if_its_claim_is_deleted_first(kind: str) -> None:
+    with Simulation() as simulation:
+        backed_up(simulation)
+        if kind == "VolumeBackup":
+            operation = simulation.backup("again", "data")
+        else:
+            operation = simulation.restore("again", "full", name="new")
+        while not simulation.objects.all("Job"):
+            simulation.step()
+        child = api_labels.child_name(operation["metadata"]["uid"])
+        assert ("Bound", "Delete", child) in volumes(simulation)
+        simulation.delete("PersistentVolumeClaim", child)
+        simulation.objects.drop_finalizer(simulation.get("PersistentVolumeClaim", child), PROTECTION)
+        simulation.delete(kind, "again")
+        simulation.settle()
+    assert volumes(simulation) == [("Bound", "Retain", "data")]

@@ -154,7 +154,7 @@ class ObservedBackup:
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
         snapshot_claim: our claim made from a snapshot, which the mover mounts.
-        snapshot_volume: the PersistentVolume of that claim; only read if the claim is to be removed.
+        snapshot_volume: the PersistentVolume of that claim; not read while there is a mover.
         mover: the mover Job.
         manifest: the committed manifest; None: there is none, or it was not read.
         manifest_error: why the manifest could not be read, or that the store holds another one.

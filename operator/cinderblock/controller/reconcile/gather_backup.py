@@ -165,6 +165,7 @@ def _volume_name(backup: VolumeBackup) -> str:
 async def _gather_before_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add what is checked before the copy starts."""
     backup, claim = observed.backup, observed.claim
+    observed = replace(observed, snapshot_volume=await bound_volume(context, observed.snapshot_claim))
     if observed.store.store is not None and observed.snapshot is None and observed.snapshot_claim is None:
         container = backup.spec.container or observed.store.store.spec.container
         observed = replace(observed, store=await probe_store(context, observed.store, container))

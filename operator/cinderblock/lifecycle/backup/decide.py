@@ -275,8 +275,11 @@ def _start(
     job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
     note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
     started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
+    # Now rather than in the end: somebody may delete the claim, or the namespace, at any time.
+    is_temporary = mounted is not None and mounted is observed.snapshot_claim
+    disposed = children.dispose(observed.snapshot_volume, mounted) if mounted and is_temporary else ()
     starting = mover_state.starting(observed.policy)
-    return _operation(observed, now).wait(starting, (CreateChild("Job", job), started))
+    return _operation(observed, now).wait(starting, (*disposed, CreateChild("Job", job), started))
 
 
 def _extras(observed: ObservedBackup) -> children.Extras:

@@ -98,7 +98,9 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
         return _start(observed, now, observed.target.name if observed.target else "")
     started, late = _start(observed, now, labels.child_name(observed.restore.uid)), observed.wait_for_consumer_classes
     if observed.staging_claim is not None:
-        return operation.wait_for_claim(observed.staging_claim, late, observed.policy) or started
+        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy)
+        disposed = rebind.dispose(observed, observed.staging_claim)
+        return waiting or Decision(started.status, (*disposed, *started.actions), started.requeue_after)
     request = checks.claim_request(observed)
     temporary = replace(request, access_modes=children.writable(request.access_modes))
     extras = children.extras_of(observed.store.store, observed.policy.mover)

@@ -63,6 +63,19 @@ class Finished:
     claim: PersistentVolumeClaim
 
 
+def dispose(observed: ObservedRestore, claim: PersistentVolumeClaim) -> tuple[PatchVolume, ...]:
+    """Return the action by which the volume of the staging claim goes with it, and keeps its policy for the hand-over.
+
+    See `children.dispose`. Somebody may delete the claim, or the namespace, at any time during the copy.
+    """
+    volume = observed.volume
+    if volume is None or _is_marked(volume, observed):
+        return ()
+    policy = volume.spec.persistent_volume_reclaim_policy
+    recorded = {"metadata": {"annotations": {POLICY_ANNOTATION: policy}}}
+    return tuple(_patch(volume, action.patch | recorded) for action in children.dispose(volume, claim))
+
+
 def has_begun(observed: ObservedRestore) -> bool:
     """Return whether the volume has our mark, which shows that the copy is complete."""
     return observed.volume is not None and _is_marked(observed.volume, observed)
@@ -265,7 +278,7 @@ def _is_marked(volume: PersistentVolume, observed: ObservedRestore) -> bool:
 
 
 def _mark(observed: ObservedRestore, volume: PersistentVolume) -> PatchVolume:
-    policy = volume.spec.persistent_volume_reclaim_policy
+    policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or volume.spec.persistent_volume_reclaim_policy
     annotations = {POLICY_ANNOTATION: policy}
     if children.is_made_for(volume, observed.restore.metadata.creation_timestamp):
         annotations[TEMPORARY_ANNOTATION] = "true"
