@@ -123,7 +123,7 @@ class RotatingStore:
             credentials = self._new_credentials(number, error)
             self._opened.append(self._open_with(credentials))
             self._credentials = credentials
-        log.warning("The store was opened again with new credentials, after: %s", error.message)
+        log.info("The store was opened again with new credentials, after: %s", error.message)
 
     def _new_credentials(self, number: int, error: AccessDenied) -> S3Credentials:
         may_wait = isinstance(error, CredentialsRejected) and self._proven >= number > self._given_up
