@@ -67,14 +67,23 @@ class Operation:
         return self.apply(mover_state.check_stall(verdict, self.mover, self.status, self.now, policy.deadlines))
 
     def wait_for_claim(
-        self, claim: PersistentVolumeClaim, late_classes: Collection[str], policy: OperatorPolicy
+        self, claim: PersistentVolumeClaim, late_classes: Collection[str], policy: OperatorPolicy, meanwhile: Wait
     ) -> Decision | None:
-        """Return the decision to wait until the temporary claim can be mounted; None if it can."""
+        """Return the decision to wait until the temporary claim can be mounted; None if it can.
+
+        A claim is usually bound within seconds. Until it takes long, the status is that of ``meanwhile``.
+        """
         unbound = mover_state.wait_for_claim(claim, late_classes, self.mover, policy)
         if unbound is None:
             return None
         is_late = unbound.since is None or self.now - unbound.since >= mover_state.LATE_CLAIM_AGE
-        return self.apply(unbound if is_late else mover_state.starting(policy))
+        return self.apply(unbound) if is_late else self.stay(meanwhile)
+
+    def stay(self, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+        """Return the decision to wait, without a new status if the present one has the reason already."""
+        if conditions.waiting_since(self.status.conditions, wait.reason) is not None:
+            return Decision(None, actions, wait.requeue_after)
+        return self.wait(wait, actions)
 
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""

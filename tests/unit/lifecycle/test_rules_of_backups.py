@@ -168,7 +168,7 @@ UNBOUND: dict[str, Any] = {"status": {"phase": "Pending"}, "volumeName": ""}
 
 def test_mover_waits_until_its_claim_is_bound() -> None:
     waiting, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(), snapshot_claim=our_claim(**UNBOUND)))
-    assert (created(decision), reason(waiting)) == ([], "MoverPending")
+    assert (created(decision), reason(waiting)) == ([], "SnapshotNotReady"), "the status need not be written again"
 
 
 def test_claim_that_stays_unbound_is_reported_and_fails() -> None:

@@ -120,7 +120,7 @@ def test_mover_waits_until_the_staging_claim_is_bound() -> None:
     metadata = {"ownerReferences": [{"uid": "r-1"}], "creationTimestamp": NOW}
     unbound = a_claim(child_name("r-1"), "c-8", metadata=metadata, status={"phase": "Pending"}, volumeName="")
     status, decision = decide(observed_restore(restoring(), staging_claim=unbound))
-    assert (decision.actions, status.conditions[0].reason) == ((), "MoverPending")
+    assert (decision.actions, status.conditions[0].reason) == ((), "Accepted"), "the status need not be written again"
     late = observed_restore(restoring(), staging_claim=unbound, wait_for_consumer_classes=("fast",))
     assert [action.kind for action in decide(late)[1].actions if isinstance(action, CreateChild)] == ["Job"]
 

@@ -31,6 +31,7 @@ from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
+ACCEPTED = "The backup was accepted"
 RECHECK_SECONDS = 60.0
 """Seconds until a store that did not say which backups need this one is asked again."""
 
@@ -161,7 +162,7 @@ def _accept(observed: ObservedBackup, now: datetime) -> Decision:
     actions: tuple[Action, ...] = ()
     if labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers:
         actions = (AddFinalizer(labels.BACKUP_FINALIZER),)
-    accepted = operation.wait(Wait(Reason.ACCEPTED, "The backup was accepted", requeue_after=0.0), actions)
+    accepted = operation.wait(Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=0.0), actions)
     return _with_choices(observed, accepted)
 
 
@@ -211,8 +212,8 @@ def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
         return operation.fail(checks.volume_not_found(observed.backup.spec.volume_id))
     if observed.snapshot_claim is not None:
         # The claim was exposed from the right snapshot, even if that snapshot is gone by now.
-        late = snapshot_checks.late_classes(observed)
-        return operation.wait_for_claim(observed.snapshot_claim, late, observed.policy) or _start(
+        late, meanwhile = snapshot_checks.late_classes(observed), _before_mover(observed)
+        return operation.wait_for_claim(observed.snapshot_claim, late, observed.policy, meanwhile) or _start(
             observed, now, claim, observed.snapshot_claim
         )
     if snapshot is None:
@@ -239,6 +240,12 @@ def _snapshot_not_ready(observed: ObservedBackup, snapshot: VolumeSnapshot | Non
     return Wait(Reason.SNAPSHOT_NOT_READY, message, None, observed.policy.deadlines.snapshot, 5.0)
 
 
+def _before_mover(observed: ObservedBackup) -> Wait:
+    """Wait for the claim of a snapshot, with the status that the operation already has, so that nothing is written."""
+    is_given = observed.given_snapshot is not None or observed.backup.spec.snapshot_id is not None
+    return Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=5.0) if is_given else _snapshot_not_ready(observed, None)
+
+
 def _expose(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot
 ) -> Decision:
@@ -255,7 +262,7 @@ def _expose(
         children.claim(observed.backup, request, _extras(observed), from_snapshot=snapshot.name),
     )
     if storage_class not in snapshot_checks.late_classes(observed):
-        return _operation(observed, now).wait(mover_state.starting(observed.policy), (created,))
+        return _operation(observed, now).stay(_before_mover(observed), (created,))
     started = _start(observed, now, claim, None)
     return Decision(started.status, (created, *started.actions), started.requeue_after)
 

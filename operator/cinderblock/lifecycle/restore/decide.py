@@ -36,6 +36,8 @@ from cinderblock.lifecycle.restore import checks, rebind
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
+ACCEPTED = "The restore was accepted"
+
 
 def decide(observed: ObservedRestore, now: datetime) -> Decision:
     """Return what to do about a VolumeRestore.
@@ -78,7 +80,7 @@ def _accept(observed: ObservedRestore, now: datetime) -> Decision:
     operation, verdict = _operation(observed, now), checks.first_verdict(observed)
     if isinstance(verdict, Fail):
         return operation.fail(verdict)
-    wait = verdict or Wait(Reason.ACCEPTED, "The restore was accepted", requeue_after=0.0)
+    wait = verdict or Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=0.0)
     return operation.wait(wait, (AddFinalizer(labels.RESTORE_FINALIZER),))
 
 
@@ -96,9 +98,10 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
             return operation.wait(queued)
     if checks.is_in_place(observed.restore):
         return _start(observed, now, observed.target.name if observed.target else "")
+    accepted = Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=MIN_REQUEUE_SECONDS)
     started, late = _start(observed, now, labels.child_name(observed.restore.uid)), observed.wait_for_consumer_classes
     if observed.staging_claim is not None:
-        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy)
+        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy, accepted)
         disposed = rebind.dispose(observed, observed.staging_claim)
         return waiting or Decision(started.status, (*disposed, *started.actions), started.requeue_after)
     request = checks.claim_request(observed)
@@ -106,7 +109,7 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     extras = children.extras_of(observed.store.store, observed.policy.mover)
     created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
     if request.storage_class not in late:
-        return operation.wait(mover_state.starting(observed.policy), (created,))
+        return operation.stay(accepted, (created,))
     return Decision(started.status, (created, *started.actions), started.requeue_after)
 
 
