@@ -213,8 +213,11 @@ def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
     if observed.snapshot_claim is not None:
         # The claim was exposed from the right snapshot, even if that snapshot is gone by now.
         late, meanwhile = snapshot_checks.late_classes(observed), _before_mover(observed)
-        return operation.wait_for_claim(observed.snapshot_claim, late, observed.policy, meanwhile) or _start(
-            observed, now, claim, observed.snapshot_claim
+        held = _held_before_mover(observed, now)
+        return (
+            held
+            or operation.wait_for_claim(observed.snapshot_claim, late, observed.policy, meanwhile)
+            or _start(observed, now, claim, observed.snapshot_claim)
         )
     if snapshot is None:
         if observed.snapshot_class is None:
@@ -249,10 +252,10 @@ def _before_mover(observed: ObservedBackup) -> Wait:
 def _expose(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot
 ) -> Decision:
-    """Create a claim from the snapshot. Start the mover at once only if the class binds when a pod needs the claim."""
-    held = _held_before_mover(observed, now)
-    if held is not None:
-        return held
+    """Create a claim from the snapshot. Start the mover at once only if the class binds when a pod needs the claim.
+
+    A backup that waits for a mover gets its claim as well: somebody may delete a given snapshot meanwhile.
+    """
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
     storage_class = snapshot_checks.storage_class_for_snapshot(observed) or claim.spec.storage_class_name
     modes = children.writable(claim.spec.access_modes)
@@ -261,10 +264,13 @@ def _expose(
         "PersistentVolumeClaim",
         children.claim(observed.backup, request, _extras(observed), from_snapshot=snapshot.name),
     )
-    if storage_class not in snapshot_checks.late_classes(observed):
+    held = _held_before_mover(observed, now)
+    if held is None and storage_class not in snapshot_checks.late_classes(observed):
         return _operation(observed, now).stay(_before_mover(observed), (created,))
-    started = _start(observed, now, claim, None)
-    return Decision(started.status, (created, *started.actions), started.requeue_after)
+    started = held or _start(observed, now, claim, None)
+    has_failed = isinstance(started.status, VolumeBackupStatus) and started.status.phase is BackupPhase.ERROR
+    actions = started.actions if has_failed else (created, *started.actions)
+    return Decision(started.status, actions, started.requeue_after)
 
 
 def _start(
