@@ -13,7 +13,8 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     │   ├── Conflict              an object belongs to somebody else, or changed meanwhile
     │   │   └── AlreadyExists     an object of the same name exists
     │   ├── AccessDenied          the credentials are wrong or not sufficient
-    │   │   ├── CredentialsExpired  temporary credentials have expired
+    │   │   ├── CredentialsRejected  the store does not accept the credentials
+    │   │   │   └── CredentialsExpired  temporary credentials have expired
     │   │   └── ClockSkewed       the clock of this machine differs too much from the server's
     │   ├── ObjectLocked          the store keeps an object from being deleted or replaced
     │   ├── ObjectArchived        an object is in an archive, and cannot be read at once
@@ -140,7 +141,11 @@ class AccessDenied(PermanentError):
     """The credentials are wrong or not sufficient."""
 
 
-class CredentialsExpired(AccessDenied):
+class CredentialsRejected(AccessDenied):
+    """A store does not accept the credentials, whatever they may do. The reason is that of AccessDenied."""
+
+
+class CredentialsExpired(CredentialsRejected):
     """Temporary credentials have expired."""
 
 

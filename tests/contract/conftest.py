@@ -19,10 +19,12 @@ import pytest
 
 from cinderblock.store.base import BODY_LIMIT, ObjectStore
 from cinderblock.store.counted import CountedStore
+from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.factory import open_store
 from cinderblock.store.instrumented import InstrumentedStore
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retrying import RetryingStore
+from cinderblock.store.rotating import RotatingStore
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.store.aws.server import CREDENTIALS, AwsStub, aws_stub
@@ -34,6 +36,7 @@ IN_MEMORY: dict[str, Callable[[], ObjectStore]] = {
     "memory": MemoryStore,
     "retrying": lambda: RetryingStore(MemoryStore()),
     "counted": lambda: CountedStore(MemoryStore()),
+    "rotating": lambda: RotatingStore(lambda: S3Credentials("id", "secret"), lambda credentials: MemoryStore()),
     "observed": lambda: InstrumentedStore(MemoryStore(), lambda *_: None),
     "faulty": lambda: FaultyStore(MemoryStore()),
 }

@@ -45,6 +45,8 @@ def test_idle_operator_writes_nothing_and_reads_little(simulation: Simulation) -
 def test_waiting_operation_is_polled_without_writes(simulation: Simulation, reason: str) -> None:
     simulation.backup("second", "data")
     simulation.until("VolumeBackup", "second", reason)
+    while reason == "MoverPending" and not simulation.objects.all("Job"):
+        simulation.step()
     moves, simulation.cluster.moves = simulation.cluster.moves, lambda: iter(())  # type: ignore[method-assign]
     for _ in range(10):
         simulation.step()

@@ -43,6 +43,7 @@ NOT_REACHED = INTERNAL_REASONS | {
 """Documented and undocumented reasons without a scenario, each with the cause."""
 ROOMS = {
     Reason.NAMESPACE_TERMINATING: "kube",
+    Reason.LIMIT_RANGE_VIOLATED: "kube",
     Reason.POD_SECURITY_VIOLATION: "kube",
     Reason.QUOTA_EXCEEDED: "kube",
     Reason.UNAUTHORIZED: "kube",
@@ -533,6 +534,25 @@ def fails_without_a_pod(simulation: Simulation) -> None:
     simulation.settle()
 
 
+def changes_its_job(**spec: Any) -> Scenario:
+    """Let another controller change the mover's Job while it runs."""
+
+    def scenario(simulation: Simulation) -> None:
+        copying(simulation)
+        (job,) = simulation.objects.all("Job")
+        simulation.objects.update(job, spec=job["spec"] | spec)
+        for _ in range(20):
+            simulation.step()
+
+    return scenario
+
+
+def waits_for_a_temporary_volume(simulation: Simulation) -> None:
+    simulation.cluster.no_volume = "no space left"
+    simulation.backup("full", "data")
+    simulation.settle()
+
+
 def keeps_not_all(simulation: Simulation) -> None:
     copying(simulation)
     (pod,) = simulation.objects.all("Pod")
@@ -599,6 +619,7 @@ SCENARIOS: dict[str, Scenario] = {
     "Cancelling": cancels_a_restore,
     "CertificateNotTrusted": store_says(PermanentError("of an unknown authority", reason="CertificateNotTrusted")),
     "ChildrenRemain": deletes_with_a_child_that_hangs,
+    "ClaimNotBound": waits_for_a_temporary_volume,
     "Conflict": mover_says("Conflict"),
     "Archived": store_says(errors.ObjectArchived("the object is in an archive")),
     "ClockSkewed": store_says(errors.ClockSkewed("the clocks differ")),
@@ -624,6 +645,7 @@ SCENARIOS: dict[str, Scenario] = {
     "InvalidInput": api_says(422, "spec.template: Invalid value"),
     "KeyUnavailable": mover_says("KeyUnavailable"),
     "KubeUnavailable": store_says(errors.KubeUnavailable("the API server does not tell the Secret")),
+    "LimitRangeViolated": api_says(403, "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi"),
     "ManifestMisplaced": adopts("0f8fad5b-d9cb-469f-a165-70867728950e", manifest="elsewhere/of.manifest"),
     "ManifestReplaced": is_rolled_back,
     "ManifestMissing": finds_no_manifest,
@@ -632,11 +654,13 @@ SCENARIOS: dict[str, Scenario] = {
     "MoverFailed": fails_without_a_pod,
     "MoverOutOfMemory": dies("OOMKilled"),
     "MoverPending": accepts_and_ends,
+    "MoverRefused": changes_its_job(managedBy="kueue.x-k8s.io/multikueue"),
     "MoverRetrying": is_retried,
     "MoverRunning": accepts_and_ends,
     "MoverStalled": stalls,
     "MoverStarted": accepts_and_ends,
     "MoverStarting": starts_slowly,
+    "MoverSuspended": changes_its_job(suspend=True),
     "MoverUnschedulable": pod_waits(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]),
     "NameTaken": finds_a_strangers_claim,
     "NamespaceTerminating": api_says(403, "unable to create new content because it is being terminated"),

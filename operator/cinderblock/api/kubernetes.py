@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from cinderblock.api.meta import Model, Object
-from cinderblock.api.mover import VolumeMode
+from cinderblock.api.mover import MOVER_CONTAINER, VolumeMode
 from cinderblock.api.quantity import to_bytes
 
 DEFAULT_STORAGE_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
+READ_ONLY_MANY = "ReadOnlyMany"
+PROVISIONED_BY_ANNOTATION = "pv.kubernetes.io/provisioned-by"
+"""On a PersistentVolume that a provisioner created for a claim: the name of the provisioner."""
 
 
 class ResourceRequests(Model):
@@ -42,6 +45,11 @@ class PersistentVolumeClaim(Object):
         return self.status.phase == "Bound" and bool(self.spec.volume_name)
 
     @property
+    def is_read_only(self) -> bool:
+        """Return whether nobody may write through the PersistentVolumeClaim, so that its use changes nothing."""
+        return set(self.spec.access_modes) == {READ_ONLY_MANY}
+
+    @property
     def capacity_bytes(self) -> int:
         """Capacity of the bound volume in bytes, or the requested size before binding."""
         return to_bytes(self.status.capacity.get("storage") or self.spec.resources.requests.get("storage", "0"))
@@ -60,6 +68,7 @@ class CsiPersistentVolumeSource(Model):
 
 
 class PersistentVolumeSpec(Model):
+    access_modes: tuple[str, ...] = ()
     capacity: dict[str, str] = {}
     claim_ref: ClaimReference | None = None
     csi: CsiPersistentVolumeSource | None = None
@@ -82,6 +91,11 @@ class PersistentVolume(Object):
     def driver(self) -> str:
         """Name of the CSI driver, empty for a volume without one."""
         return self.spec.csi.driver if self.spec.csi else ""
+
+    @property
+    def is_provisioned(self) -> bool:
+        """Return whether a provisioner created the volume for a claim, and no administrator."""
+        return bool(self.metadata.annotations.get(PROVISIONED_BY_ANNOTATION))
 
     @property
     def delays_timestamps(self) -> bool:
@@ -111,6 +125,11 @@ class StorageClass(Object):
 
     provisioner: str = ""
     volume_binding_mode: str = "Immediate"
+
+    @property
+    def binds_late(self) -> bool:
+        """Return whether the class binds a claim only when a pod needs it."""
+        return self.volume_binding_mode == "WaitForFirstConsumer"
 
     @property
     def is_default(self) -> bool:
@@ -159,6 +178,7 @@ class JobStatus(Model):
 
 class JobSpec(Model):
     suspend: bool = False
+    managed_by: str = ""
 
 
 class Job(Object):
@@ -257,13 +277,23 @@ class Pod(Object):
 
     @property
     def terminated(self) -> ContainerTerminated | None:
-        """State of the pod's only container if it has terminated, else None."""
-        return next((c.state.terminated for c in self.status.container_statuses if c.state.terminated), None)
+        """State of the mover's container if it has terminated, else None. Others may have injected containers."""
+        movers = (c for c in self.status.container_statuses if c.name == MOVER_CONTAINER)
+        return next((c.state.terminated for c in movers), None)
 
     @property
-    def waiting(self) -> ContainerWaiting | None:
-        """Reason why the pod's only container is waiting, if the kubelet reports one."""
-        return next((c.state.waiting for c in self.status.container_statuses if c.state.waiting), None)
+    def kept_alive_by(self) -> str | None:
+        """Name of an injected container that still runs although the mover's container has terminated, else None."""
+        if self.has_ended or self.terminated is None:
+            return None
+        others = (c for c in self.status.container_statuses if c.name != MOVER_CONTAINER)
+        return next((c.name for c in others if c.state.running is not None), None)
+
+    @property
+    def waiting_containers(self) -> tuple[tuple[str, ContainerWaiting], ...]:
+        """Names and reasons of the containers that are waiting, injected ones included."""
+        containers = (*self.status.init_container_statuses, *self.status.container_statuses)
+        return tuple((c.name, c.state.waiting) for c in containers if c.state.waiting)
 
     @property
     def unschedulable(self) -> str | None:

@@ -30,6 +30,19 @@ Labels = Annotated[
 Annotations = Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)]
 """Annotations that a user requests."""
 
+_SYSTEM_PREFIXES = ("volume.kubernetes.io/", "volume.beta.kubernetes.io/", "pv.kubernetes.io/")
+_NOT_OURS = {
+    "rule": " && ".join(
+        f"self.all(key, !key.startsWith('{prefix}'))" for prefix in ("cinderblock.io/", *_SYSTEM_PREFIXES)
+    ),
+    "message": "annotations of cinderblock.io and those by which Kubernetes binds volumes cannot be set",
+}
+MoverAnnotations = Annotated[
+    dict[LabelKey, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=32, json_schema_extra={"x-kubernetes-validations": [_NOT_OURS]}),
+]
+"""Annotations that a store adds to temporary objects, except those by which the operator and Kubernetes work."""
+
 CORE_TYPE = "x-core-type"
 """Keyword in ``json_schema_extra`` of a field: the type of the API group ``core/v1`` that the field holds.
 

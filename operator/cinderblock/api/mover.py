@@ -218,6 +218,9 @@ def _variable(number: int) -> str:
     return f"{TASK_VARIABLE}_{number}" if number else TASK_VARIABLE
 
 
+MOVER_CONTAINER = "mover"
+"""Name of the container of a mover's pod. A cluster may inject others."""
+
 EXIT_SUCCESS = 0
 EXIT_PERMANENT = 3
 """A retry cannot succeed. The pod failure policy of the Job ends the Job."""

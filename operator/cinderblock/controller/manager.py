@@ -146,6 +146,8 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             limit=settings.max_movers,
             namespace_limit=settings.max_movers_per_namespace,
             proxies=settings.proxies,
+            labels=settings.mover_labels,
+            annotations=settings.mover_annotations,
         ),
         release=settings.release,
         object_limit=settings.max_objects_per_namespace,

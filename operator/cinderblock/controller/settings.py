@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cinderblock.api.labels import GROUP, MANAGED_BY_LABEL
 from cinderblock.controller.leaderelection.lease import LEASE_SECONDS
 from cinderblock.errors import InvalidInput
 
@@ -21,6 +23,7 @@ class OperatorSettings:
         mover_image: image of mover pods, normally the operator's own.
         mover_image_pull_policy: Always, IfNotPresent or Never.
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
+        mover_labels, mover_annotations: of all Jobs, pods, claims and VolumeSnapshots that the operator creates.
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
@@ -39,6 +42,8 @@ class OperatorSettings:
     mover_image: str
     mover_image_pull_policy: str = "IfNotPresent"
     mover_image_pull_secrets: tuple[str, ...] = ()
+    mover_labels: tuple[tuple[str, str], ...] = ()
+    mover_annotations: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
     max_movers: int = 16
     max_movers_per_namespace: int = 8
@@ -71,6 +76,8 @@ class OperatorSettings:
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
             mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
+            mover_labels=_pairs(environment, "CINDERBLOCK_MOVER_LABELS"),
+            mover_annotations=_pairs(environment, "CINDERBLOCK_MOVER_ANNOTATIONS"),
             proxies=_proxies(environment),
             max_movers=max_movers,
             max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
@@ -94,6 +101,22 @@ def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         if "@" in value:
             raise InvalidInput(f"{name} contains a user or password. Use a proxy that needs none, as http://host:port.")
     return found
+
+
+def _pairs(environment: Mapping[str, str], name: str) -> tuple[tuple[str, str], ...]:
+    """Return the JSON object in a variable as sorted pairs. Our own keys are refused."""
+    try:
+        found = json.loads(environment.get(name) or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidInput(
+            f"{name} is not a JSON object of strings. Correct mover.labels and mover.annotations of the chart."
+        )
+    for key in found:
+        if key.startswith(f"{GROUP}/") or key == MANAGED_BY_LABEL:
+            raise InvalidInput(f"{name} contains {key}, which Cinderblock sets itself. Remove it.")
+    return tuple(sorted(found.items()))
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

@@ -30,9 +30,14 @@ _MESSAGE_LIMIT: Final = 1000
 _FORBIDDEN_REASONS: Final = (
     ("because it is being terminated", Reason.NAMESPACE_TERMINATING),
     ("exceeded quota", Reason.QUOTA_EXCEEDED),
+    ("failed quota", Reason.QUOTA_EXCEEDED),
+    ("per PersistentVolumeClaim", Reason.LIMIT_RANGE_VIOLATED),
     ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
 )
 """Admission rejects with 403 as RBAC does, and only the message tells which (apiserver/pkg/admission)."""
+
+_POLICY_DENIAL: Final = "denied request: "
+"""A ValidatingAdmissionPolicy answers with 422 by default, like an invalid object (apiserver, policy/validating)."""
 
 _NO_SUCH_FIELD: Final = "field not declared in schema"
 """Server-side apply of a field that the schema lacks returns 500 (structured-merge-diff), every time."""
@@ -133,6 +138,9 @@ def raise_for_status(info: RequestInfo, response: Response) -> NoReturn:
     code = response.status
     if code == 500 and _NO_SUCH_FIELD in message:
         code = 422
+    if code == 422 and _POLICY_DENIAL in message:
+        # A policy may change, unlike an invalid value.
+        code = 403
     if code == 422 and "metadata.uid" in _rejected_fields(status):
         code = 409
     raise _error(info, code, str(status.get("reason", "")), message)

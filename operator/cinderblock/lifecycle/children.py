@@ -1,41 +1,94 @@
 """The children of a backup or a restore, as plain data: VolumeSnapshot and PersistentVolumeClaim.
 
 Every child has, from its creation, the owner reference and the labels by which the operator finds and removes it. The
-labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it.
+labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it. Those
+that a cluster wants come from the BackupStore and from the chart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
+from cinderblock.api.kubernetes import (
+    READ_ONLY_MANY,
+    Job,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    VolumeSnapshot,
+)
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.actions import Action, DeleteChild
+from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
+from cinderblock.lifecycle.actions import Action, DeleteChild, PatchVolume
+from cinderblock.lifecycle.observed import MoverSettings
 
 Child = TypeVar("Child", bound=Object)
+Owner = VolumeBackup | VolumeRestore
 
 
-def cleanup(
-    owner: str, job: Job | None, snapshot_claim: PersistentVolumeClaim | None, snapshot: VolumeSnapshot | None
-) -> tuple[Action, ...]:
-    """Return the actions that remove the children. The Job goes first: it uses the claim made from the snapshot.
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The children of an operation, as far as they exist.
 
-    An object with the name of a child that the object with the UID ``owner`` does not own is left alone.
+    Attributes:
+        job: the mover Job.
+        claim: the temporary PersistentVolumeClaim: made from a snapshot, or filled by a restore.
+        snapshot: the VolumeSnapshot.
+        volume: the PersistentVolume of the temporary claim, if it is to go with the claim.
     """
+
+    job: Job | None = None
+    claim: PersistentVolumeClaim | None = None
+    snapshot: VolumeSnapshot | None = None
+    volume: PersistentVolume | None = None
+
+
+def cleanup(owner: Owner, children: Children) -> tuple[Action, ...]:
+    """Return the actions that remove the children. The Job goes first: it uses the temporary claim.
+
+    An object with the name of a child that does not belong to ``owner`` is left alone.
+    """
+    job, claim, snapshot = children.job, children.claim, children.snapshot
     actions: list[Action] = []
-    if is_ours(job, owner) and (not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers):
+    if belongs_to(job, owner) and (
+        not job.metadata.is_being_deleted or labels.JOB_FINALIZER in job.metadata.finalizers
+    ):
         actions.append(DeleteChild("Job", job.name, job.uid))
-    if is_ours(snapshot_claim, owner) and not snapshot_claim.metadata.is_being_deleted:
-        actions.append(DeleteChild("PersistentVolumeClaim", snapshot_claim.name, snapshot_claim.uid))
-    if is_ours(snapshot, owner) and not snapshot.metadata.is_being_deleted:
+    if belongs_to(claim, owner):
+        actions += dispose(children.volume, claim)
+    if belongs_to(claim, owner) and not claim.metadata.is_being_deleted:
+        actions.append(DeleteChild("PersistentVolumeClaim", claim.name, claim.uid))
+    if belongs_to(snapshot, owner) and not snapshot.metadata.is_being_deleted:
         actions.append(DeleteChild("VolumeSnapshot", snapshot.name, snapshot.uid))
     return tuple(actions)
+
+
+def dispose(volume: PersistentVolume | None, claim: PersistentVolumeClaim) -> tuple[PatchVolume, ...]:
+    """Return the action by which the volume of a temporary claim goes with it, whatever policy its StorageClass gives.
+
+    With the policy Retain, every backup would leave a Released PersistentVolume and its disk. Only the cluster writes
+    the reference of a volume to its claim, and the mark of its provisioner. A volume that existed before the claim, for
+    example one that an administrator created, keeps its policy.
+    """
+    if volume is None or volume.spec.persistent_volume_reclaim_policy == "Delete":
+        return ()
+    reference, since = volume.spec.claim_ref, claim.metadata.creation_timestamp
+    if reference is None or reference.uid != claim.uid or not is_made_for(volume, since):
+        return ()
+    metadata = {"resourceVersion": volume.metadata.resource_version}
+    return (PatchVolume(volume.name, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Delete"}}),)
+
+
+def is_made_for(volume: PersistentVolume, since: datetime | None) -> bool:
+    """Return whether a provisioner created the volume at or after ``since``."""
+    created = volume.metadata.creation_timestamp
+    return volume.is_provisioned and since is not None and created is not None and created >= since
 
 
 NODE_LOST_ADVICE = (
@@ -45,21 +98,50 @@ NODE_LOST_ADVICE = (
 """Only an administrator can tell that nothing runs on a lost machine any more. A wrong guess corrupts the volume."""
 
 
+def belongs_to(child: Child | None, owner: Owner) -> TypeGuard[Child]:
+    """Return whether the child goes with ``owner``: it is owned, or an orphan.
+
+    For `kubectl delete --cascade=orphan`, the garbage collector takes our owner reference off, and nobody else removes
+    the child. An orphan has no owner any more, our labels, and a name that contains the UID of ``owner``. That UID is
+    random, so no object of somebody else has the name by chance.
+    """
+    if child is None or child.metadata.is_owned_by(owner.uid):
+        return child is not None
+    metadata = child.metadata
+    if metadata.owner_references or metadata.name != labels.child_name(owner.uid):
+        return False
+    return all(metadata.labels.get(key) == value for key, value in child_labels(owner).items())
+
+
 def is_ours(child: Child | None, owner: str) -> TypeGuard[Child]:
     """Return whether the child exists and the object with the UID ``owner`` owns it."""
     return child is not None and child.metadata.is_owned_by(owner)
 
 
-Owner = VolumeBackup | VolumeRestore
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Labels and annotations that a cluster wants on children, besides ours."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-def child_metadata(owner: Owner) -> dict[str, Any]:
-    """Return the metadata of a child: name from the UID of the owner, owner reference, labels."""
+NO_EXTRAS = Extras()
+
+
+def extras_of(store: BackupStore | None, settings: MoverSettings) -> Extras:
+    """Return the labels and annotations for the children of an operation: the operator's, and then the store's."""
+    template = store.spec.mover if store is not None else MoverTemplate()
+    return Extras({**dict(settings.labels), **template.labels}, {**dict(settings.annotations), **template.annotations})
+
+
+def child_metadata(owner: Owner, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
+    """Return the metadata of a child: name from the UID of the owner, owner reference, labels. Our own keys win."""
     return {
         "name": labels.child_name(owner.uid),
         "namespace": owner.namespace,
-        "labels": child_labels(owner),
-        "annotations": {labels.OWNER_NAME_ANNOTATION: owner.name},
+        "labels": {**extras.labels, **child_labels(owner)},
+        "annotations": {**extras.annotations, labels.OWNER_NAME_ANNOTATION: owner.name},
         "ownerReferences": [
             {
                 "apiVersion": owner.api_version,
@@ -82,12 +164,12 @@ def child_labels(owner: Owner) -> dict[str, str]:
     }
 
 
-def volume_snapshot(owner: Owner, claim_name: str, class_name: str) -> dict[str, Any]:
+def volume_snapshot(owner: Owner, claim_name: str, class_name: str, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
     """Return a VolumeSnapshot of a claim."""
     return {
         "apiVersion": "snapshot.storage.k8s.io/v1",
         "kind": "VolumeSnapshot",
-        "metadata": child_metadata(owner),
+        "metadata": child_metadata(owner, extras),
         "spec": {
             "volumeSnapshotClassName": class_name,
             "source": {"persistentVolumeClaimName": claim_name},
@@ -105,7 +187,17 @@ class ClaimRequest:
     access_modes: tuple[str, ...]
 
 
-def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = None) -> dict[str, Any]:
+def writable(access_modes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the access modes of a temporary claim for a volume with these modes.
+
+    No driver creates a volume that nobody may write to, be it from a snapshot or to be filled.
+    """
+    return access_modes if set(access_modes) - {READ_ONLY_MANY} else ("ReadWriteOnce",)
+
+
+def claim(
+    owner: Owner, request: ClaimRequest, extras: Extras = NO_EXTRAS, *, from_snapshot: str | None = None
+) -> dict[str, Any]:
     """Return one of our claims: an empty one to restore into, or one made from a VolumeSnapshot to back up."""
     spec = _claim_spec(request)
     if from_snapshot:
@@ -114,7 +206,8 @@ def claim(owner: Owner, request: ClaimRequest, *, from_snapshot: str | None = No
             "kind": "VolumeSnapshot",
             "name": from_snapshot,
         }
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": child_metadata(owner), "spec": spec}
+    metadata = child_metadata(owner, extras)
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
 def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
@@ -126,7 +219,8 @@ def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volum
     metadata = child_metadata(owner)
     metadata["name"] = name
     metadata["labels"] = owner.spec.labels | metadata["labels"]
-    metadata["annotations"] |= owner.spec.annotations | {labels.VOLUME_ID_ANNOTATION: owner.uid}
+    own = metadata["annotations"] | {labels.VOLUME_ID_ANNOTATION: owner.uid}
+    metadata["annotations"] = owner.spec.annotations | own
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

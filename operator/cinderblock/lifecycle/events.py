@@ -36,6 +36,7 @@ BENIGN_WAITS: Final = frozenset(
         Reason.HAS_DEPENDENT_BACKUPS,
         Reason.IN_USE,
         Reason.LOCKED,
+        Reason.MOVER_SUSPENDED,
         Reason.QUEUED,
         Reason.VOLUME_BUSY,
     }

@@ -38,6 +38,9 @@ class MoverSettings:
     """Movers that may run at the same time in one namespace."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    """Labels and annotations of all children, unless a store sets the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class ObservedMover:
         pods: its pods, oldest first.
         progress: the last progress that the running pod reported.
         warning: the newest Warning Event about a Job without a pod, or about a pod that does not start.
-        claim_warning: the newest Warning Event about the unbound claim of such a pod. Only it tells that the class of
-            the claim cannot create a volume where the pod may run.
+        claim_warning: the newest Warning Event about the unbound claim of such a pod, or before there is a Job. Only it
+            tells that the class of the claim cannot create a volume where the pod may run.
         others: the other movers in the cluster that have not ended; only known if there is no recorded Job.
         waiting_before: number of operations in the cluster that get a mover earlier.
         waiting_before_in_namespace: number of older operations of the namespace that wait for a mover.
@@ -165,6 +168,7 @@ class ObservedBackup:
         given_snapshot: the VolumeSnapshot that spec.snapshotId names.
         snapshot: our VolumeSnapshot.
         snapshot_claim: our claim made from a snapshot, which the mover mounts.
+        snapshot_volume: the PersistentVolume of that claim; not read while there is a mover.
         mover: the mover Job.
         manifest: the committed manifest; None: there is none, or it was not read.
         manifest_error: why the manifest could not be read, or that the store holds another one.
@@ -199,6 +203,7 @@ class ObservedBackup:
     given_snapshot: VolumeSnapshot | None = None
     snapshot: VolumeSnapshot | None = None
     snapshot_claim: PersistentVolumeClaim | None = None
+    snapshot_volume: PersistentVolume | None = None
     mover: ObservedMover = field(default_factory=ObservedMover)
     manifest: ObservedManifest | None = None
     manifest_error: CinderblockError | None = None

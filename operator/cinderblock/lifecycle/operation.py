@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from cinderblock.errors import fail_reason
 from cinderblock.lifecycle import completion, conditions, verdicts
 from cinderblock.lifecycle.actions import Action, Decision, DeleteChild, RecordEvent
 from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.mover import suspension
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy, StoreLookup
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
@@ -57,12 +59,13 @@ class Operation:
 
     def follow_mover(self, policy: OperatorPolicy) -> mover_state.Succeeded | Decision:
         """Start a suspended mover, or evaluate a running one. Return its success, or the decision to wait or fail."""
-        start = mover_state.start(self.mover)
+        start = suspension.start(self.mover)
         if start is not None:
             return self.wait(mover_state.starting(policy), (start,))
         verdict = mover_state.evaluate(self.mover, policy)
         if isinstance(verdict, mover_state.Succeeded):
             return verdict
+        verdict = mover_state.check_injected(verdict, self.mover, self.now)
         return self.apply(mover_state.check_stall(verdict, self.mover, self.status, self.now, policy.deadlines))
 
     def adopt_mover(self, policy: OperatorPolicy, store: StoreLookup) -> Decision:
@@ -80,6 +83,25 @@ class Operation:
             return self.wait(queued, (DeleteChild("Job", job.name, job.uid),))
         adopted = self.wait(replace(mover_state.starting(policy), requeue_after=0.0))
         return with_mover(adopted, job.uid, store.store)
+
+    def wait_for_claim(
+        self, claim: PersistentVolumeClaim, late_classes: Collection[str], policy: OperatorPolicy, meanwhile: Wait
+    ) -> Decision | None:
+        """Return the decision to wait until the temporary claim can be mounted; None if it can.
+
+        A claim is usually bound within seconds. Until it takes long, the status is that of ``meanwhile``.
+        """
+        unbound = mover_state.wait_for_claim(claim, late_classes, self.mover, policy)
+        if unbound is None:
+            return None
+        is_late = unbound.since is None or self.now - unbound.since >= mover_state.LATE_CLAIM_AGE
+        return self.apply(unbound) if is_late else self.stay(meanwhile)
+
+    def stay(self, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
+        """Return the decision to wait, without a new status if the present one has the reason already."""
+        if conditions.waiting_since(self.status.conditions, wait.reason) is not None:
+            return Decision(None, actions, wait.requeue_after)
+        return self.wait(wait, actions)
 
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from cinderblock.api.conditions import Condition
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.mover.refusals import remedy_for
 from cinderblock.reasons import AnyReason, Reason
 
 
@@ -97,7 +98,9 @@ def from_api_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait
     """Return the verdict on a rejected action. Invalid objects stay invalid; quotas and policies may change."""
     if isinstance(error, InvalidInput):
         return Fail(error.reason, error.message)
-    return Wait(error.reason, error.message, limit=deadlines.mover_start, requeue_after=30.0)
+    remedy = remedy_for(error.message)
+    message = f"{error.message.rstrip('.')}. {remedy}" if remedy else error.message
+    return Wait(error.reason, message, limit=deadlines.mover_start, requeue_after=30.0)
 
 
 def wait_message(wait: Wait, before: list[Condition], now: datetime) -> str:

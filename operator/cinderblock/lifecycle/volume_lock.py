@@ -50,6 +50,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.SNAPSHOT_REQUESTED, Reason.SNAPSHOT_NOT_READY, Reason.MOVER_STARTED, Reason.MOVER_PENDING),
             *(Reason.MOVER_STARTING, Reason.MOVER_RUNNING, Reason.MOVER_RETRYING, Reason.MOVER_STALLED),
             *(Reason.MOVER_UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED, Reason.REBINDING),
+            *(Reason.CLAIM_NOT_BOUND, Reason.MOVER_SUSPENDED, Reason.MOVER_REFUSED, Reason.LIMIT_RANGE_VIOLATED),
             # The end of an operation, and deletions, which may wait for a mover.
             *(Reason.AVAILABLE, Reason.RESTORED, Reason.STATUS_LOST, Reason.STATUS_RESET, Reason.CANCELLED),
             *(

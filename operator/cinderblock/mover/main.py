@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from types import FrameType
 from typing import TextIO
 
@@ -42,6 +43,7 @@ from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import S3Credentials, read_credentials
 from cinderblock.store.factory import open_store
+from cinderblock.store.rotating import RotatingStore
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +94,10 @@ def _run_to_report(
 def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener) -> MoverReport:
     active = task.active_key if task.operation is MoverOperation.BACKUP else None
     keys = read_key_ring(os.path.join(secrets_directory, "encryption"), active)
-    credentials = read_credentials(os.path.join(secrets_directory, "credentials"))
+    read = partial(read_credentials, os.path.join(secrets_directory, "credentials"))
     ca_file = os.path.join(secrets_directory, "ca", "ca.crt")
-    opened = opener(task.store, credentials, ca_file if os.path.exists(ca_file) else None)
+    trusted = ca_file if os.path.exists(ca_file) else None
+    opened = RotatingStore(read, lambda credentials: opener(task.store, credentials, trusted))
     with closing(CountedStore(opened)) as store:
         store.check()
         run = run_backup if task.operation is MoverOperation.BACKUP else run_restore

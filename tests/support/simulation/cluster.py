@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from cinderblock.api import layout
+from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
@@ -33,6 +34,10 @@ NAMESPACE = "shop"
 DRIVER = "csi.example.org"
 LATE = "late"
 """The StorageClass that binds a claim only when a pod needs it."""
+KEPT = "kept"
+"""The StorageClass with the reclaim policy Retain."""
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+"""The scheduler's message about a pod whose claim should have been bound before."""
 PROTECTION = "kubernetes.io/pvc-protection"
 WHOLE = "0" * 32
 """Id of the attempt that completes every backup."""
@@ -204,14 +209,17 @@ class Cluster:
 
     def _provision(self, claim: Object, content: str) -> None:
         name = f"pv-{claim['metadata']['uid']}"
+        storage_class = self.objects.get("StorageClass", claim["spec"].get("storageClassName", "")) or {}
         spec = {
             "csi": {"driver": DRIVER},
-            "persistentVolumeReclaimPolicy": "Delete",
+            "accessModes": claim["spec"].get("accessModes", []),
+            "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
             "storageClassName": claim["spec"].get("storageClassName", ""),
             "claimRef": {"namespace": NAMESPACE, "name": claim["metadata"]["name"]},
         }
         self.contents[name] = content
-        volume = self.objects.create("PersistentVolume", {"metadata": {"name": name}, "spec": spec})
+        metadata = {"name": name, "annotations": {PROVISIONED_BY_ANNOTATION: DRIVER}}
+        volume = self.objects.create("PersistentVolume", {"metadata": metadata, "spec": spec})
         assert volume is not None
         self._bind(claim, volume)
 
@@ -268,15 +276,15 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
-            if pod["status"]["phase"] == "Pending" and self.no_node:
-                yield from self._unschedulable(pod)
+            if pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
+                yield from self._unschedulable(pod, self.no_node or UNBOUND)
             elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
                 yield from self._ends(pod)
 
-    def _unschedulable(self, pod: Object) -> Iterator[Move]:
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": self.no_node}
+    def _unschedulable(self, pod: Object, message: str) -> Iterator[Move]:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         status = {"phase": "Pending", "conditions": [condition]}
         if pod["status"] != status:
             yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))
@@ -436,6 +444,12 @@ def _claim_of(pod: Object) -> str:
     claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
     name: str = claims[0]["claimName"]
     return name
+
+
+def _waits_for_a_volume(claim: Object | None) -> bool:
+    """Return whether a claim is unbound although its class binds at once."""
+    is_late = claim is not None and claim["spec"].get("storageClassName") == LATE
+    return claim is not None and not is_late and claim.get("status", {}).get("phase") != "Bound"
 
 
 def _exit_code(pod: Object) -> int | None:

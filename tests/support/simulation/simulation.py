@@ -55,7 +55,7 @@ from cinderblock.store.base import ObjectInfo, ObjectStore
 from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
-from tests.support.simulation.cluster import DRIVER, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
+from tests.support.simulation.cluster import DRIVER, KEPT, LATE, NAMESPACE, WHOLE_PACK, Cluster, Move
 from tests.support.store.faults import Crash
 
 T = TypeVar("T")
@@ -291,8 +291,10 @@ class Simulation:
 
     def _namespace(self, *, snapshots: bool) -> None:
         self.objects.create("Namespace", {"metadata": {"name": NAMESPACE}})
-        for name, mode in (("fast", "Immediate"), (LATE, "WaitForFirstConsumer")):
+        for name, mode in (("fast", "Immediate"), (KEPT, "Immediate"), (LATE, "WaitForFirstConsumer")):
+            policy = "Retain" if name == KEPT else "Delete"
             made = {"metadata": {"name": name}, "provisioner": DRIVER, "volumeBindingMode": mode}
+            made["reclaimPolicy"] = policy
             self.objects.create("StorageClass", made)
         if snapshots:
             self.objects.create("VolumeSnapshotClass", {"metadata": {"name": "snap"}, "driver": DRIVER})
@@ -416,6 +418,15 @@ class Simulation:
     def delete(self, kind: str, name: str) -> None:
         """Delete an object."""
         self.objects.delete(self.get(kind, name))
+
+    def orphan_children(self) -> None:
+        """Take our owner references off all children, as the garbage collector does for ``--cascade=orphan``."""
+        for kind in sorted(CHILD_NAMES):
+            for item in self.objects.all(kind):
+                owners = item["metadata"].get("ownerReferences", [])
+                kept = [owner for owner in owners if owner["kind"] not in OWN]
+                if kept != owners:
+                    self.objects.update(item, metadata=item["metadata"] | {"ownerReferences": kept})
 
     @contextmanager
     def reading_references(self, claim: str) -> Iterator[None]:
@@ -702,7 +713,8 @@ class Simulation:
             return
         owners = [owner["kind"] for owner in metadata.get("ownerReferences", ())]
         assert kind in CHILD_NAMES, f"the operator writes to {kind} {metadata['name']}"
-        assert any(owner in OWN for owner in owners), f"{how} of {kind} {metadata['name']}, which is not ours"
+        is_orphan = not owners and api_labels.OWNER_UID_LABEL in metadata.get("labels", {})
+        assert is_orphan or any(owner in OWN for owner in owners), f"{how} of {kind} {metadata['name']}, not ours"
 
     def check_removal(self, key: str) -> None:
         """Check the removal of an object from the store."""

@@ -111,7 +111,8 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
         "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
         "mover.imagePullSecrets={a,b}", "mover.max=3", "mover.maxPerNamespace=2", "maxObjectsPerNamespace=99",
         "workers=4", "resyncSeconds=90",
-        "proxy.https=http://proxy:3128", "proxy.exceptions=.svc",
+        "proxy.https=http://proxy:3128", "proxy.exceptions=.svc", "mover.labels.team=storage",
+        "mover.annotations.example\\.org/mesh=no",
     )  # fmt: skip
     container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -119,6 +120,8 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
         mover_image="registry.example.com/cinderblock:v2",
         mover_image_pull_policy="Always",
         mover_image_pull_secrets=("a", "b"),
+        mover_labels=(("team", "storage"),),
+        mover_annotations=(("example.org/mesh", "no"),),
         proxies=(("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc")),
         max_movers=3,
         max_movers_per_namespace=2,

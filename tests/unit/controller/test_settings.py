@@ -39,6 +39,21 @@ def test_proxy_with_a_password_is_rejected() -> None:
         OperatorSettings.from_environment(IMAGE | {"HTTPS_PROXY": "http://user:geheim@proxy:3128"})
 
 
+def test_labels_and_annotations_of_children_are_json() -> None:
+    given = {"CINDERBLOCK_MOVER_LABELS": '{"team":"b","a":"x"}', "CINDERBLOCK_MOVER_ANNOTATIONS": '{"mesh":"no"}'}
+    settings = OperatorSettings.from_environment(IMAGE | given)
+    assert settings.mover_labels == (("a", "x"), ("team", "b"))
+    assert settings.mover_annotations == (("mesh", "no"),)
+
+
+@pytest.mark.parametrize(
+    "text", ["team=b", "[1]", '{"a":1}', '{"cinderblock.io/owner-uid":"x"}', '{"app.kubernetes.io/managed-by":"x"}']
+)
+def test_malformed_or_reserved_labels_are_rejected(text: str) -> None:
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_MOVER_LABELS"):
+        OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_LABELS": text})
+
+
 def test_pull_secrets_are_separated_by_commas() -> None:
     settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS": "a,b"})
     assert settings.mover_image_pull_secrets == ("a", "b")

@@ -64,6 +64,8 @@ def test_status_code_selects_the_error(response: Response, error: type[Cinderblo
     [
         ('pods is forbidden: User "x" cannot list resource "pods"', "AccessDenied"),
         ('jobs.batch "m" is forbidden: exceeded quota: small, requested: count/jobs=1', "QuotaExceeded"),
+        ('jobs.batch "m" is forbidden: failed quota: strict: must specify count', "QuotaExceeded"),
+        ("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi", "LimitRangeViolated"),
         ('pods "m" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "PodSecurityViolation"),
         ("unable to create new content in namespace shop because it is being terminated", "NamespaceTerminating"),
     ],
@@ -73,6 +75,13 @@ def test_reason_names_what_forbids_a_request(message: str, reason: str) -> None:
         raise_for_status(PATCH, failure(403, message))
     assert caught.value.reason == reason
     assert caught.value.message.endswith(message)
+
+
+def test_denial_of_a_policy_is_not_an_invalid_value() -> None:
+    denial = "jobs.batch \"m\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no label"
+    with pytest.raises(AccessDenied) as caught:
+        raise_for_status(PATCH, failure(422, denial))
+    assert "no label" in caught.value.message
 
 
 def test_unknown_credentials_have_their_own_reason() -> None:

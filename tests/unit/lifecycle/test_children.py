@@ -26,6 +26,7 @@ from tests.support.simulation.observed_builders import (
     NOW,
     a_backup,
     a_claim,
+    a_class,
     a_manifest,
     a_restore,
     a_snapshot,
@@ -73,10 +74,13 @@ def created(decision: Decision) -> list[dict[str, Any]]:
 
 
 def all_children() -> dict[str, dict[str, Any]]:
-    """Return one child of every kind."""
+    """Return one child of every kind. A class that binds late gets its claim together with its mover."""
+    late = a_class("fast", volumeBindingMode="WaitForFirstConsumer")
     snapshot = created(backup_decide.decide(observed_backup(owned_backup()), NOW))
-    snapshot_claim = created(backup_decide.decide(observed_backup(owned_backup(), snapshot=a_snapshot()), NOW))
-    staging_claim = created(restore_decide.decide(observed_restore(owned_restore()), NOW))
+    exposing = observed_backup(owned_backup(), snapshot=a_snapshot(), classes=(late,))
+    snapshot_claim = created(backup_decide.decide(exposing, NOW))
+    filling = observed_restore(owned_restore(), wait_for_consumer_classes=("fast",))
+    staging_claim = created(restore_decide.decide(filling, NOW))
     made = [("backup", body) for body in (*snapshot, *snapshot_claim)] + [("restore", body) for body in staging_claim]
     return {f"{body['kind']} of a {owner}": body for owner, body in made}
 
@@ -153,7 +157,10 @@ def test_child_is_created_with_owner_and_labels(child: dict[str, Any]) -> None:
     assert owner["apiVersion"] == "cinderblock.io/v1alpha1"
     assert (kind, uid) in (("VolumeBackup", "b-1"), ("VolumeRestore", "r-1"))
     assert (metadata["name"], metadata["namespace"]) == (api_labels.child_name(uid), "shop")
-    assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name}
+    # Only the claim of a backup goes with it, so the Job of a restore waits for a second request.
+    is_started = child["kind"] == "Job" and not child["spec"]["suspend"]
+    started = {api_labels.STARTED_ANNOTATION: "true"} if is_started else {}
+    assert metadata["annotations"] == {api_labels.OWNER_NAME_ANNOTATION: name} | started
     expected = {
         api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY,
         api_labels.OWNER_KIND_LABEL: kind,
@@ -470,3 +477,53 @@ def test_own_snapshot_is_not_older_than_the_backup(cut: datetime | None, instant
 def test_child_name_depends_only_on_the_uid() -> None:
     one, other = a_backup(), a_backup(spec={"volumeId": "else"})
     assert children.child_metadata(one)["name"] == children.child_metadata(other)["name"] == "cinderblock-b-1"
+
+
+EXTRA_SETTINGS = dataclasses.replace(
+    SETTINGS,
+    labels=(("team", "operator"), ("cost", "7"), (api_labels.MANAGED_BY_LABEL, "somebody")),
+    annotations=(("mesh", "no"), (api_labels.OWNER_NAME_ANNOTATION, "somebody")),
+)
+EXTRA_STORE = a_store(mover={"labels": {"team": "store", api_labels.OWNER_UID_LABEL: "x"}, "annotations": {"a": "b"}})
+
+
+def children_with_extras() -> dict[str, dict[str, Any]]:
+    """Return one child of every kind of a cluster that wants labels, and of a store that sets reserved ones."""
+    extras = children.extras_of(EXTRA_STORE, EXTRA_SETTINGS)
+    request = children.ClaimRequest(1 << 30, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
+    job = mover_job.mover_job(owned_backup(), a_task(), EXTRA_STORE, "the-claim", EXTRA_SETTINGS)
+    return {
+        "snapshot": children.volume_snapshot(owned_backup(), "data", "snap", extras),
+        "claim": children.claim(owned_restore(), request, extras),
+        "job": job,
+        "pod": job["spec"]["template"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "claim", "job", "pod"])
+def test_children_have_the_extras_and_our_keys_win(kind: str) -> None:
+    metadata = children_with_extras()[kind]["metadata"]
+    assert (metadata["labels"]["team"], metadata["labels"]["cost"]) == ("store", "7")
+    assert (metadata["annotations"]["mesh"], metadata["annotations"]["a"]) == ("no", "b")
+    assert metadata["labels"][api_labels.MANAGED_BY_LABEL] == api_labels.MANAGED_BY
+    assert metadata["labels"][api_labels.OWNER_UID_LABEL] in ("b-1", "r-1")
+    assert metadata["annotations"][api_labels.OWNER_NAME_ANNOTATION] in ("backup-b-1", "restore-r-1")
+
+
+def test_restored_claim_has_only_what_its_restore_requests() -> None:
+    request = children.ClaimRequest(1 << 30, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
+    restore = a_restore(spec={"name": "new", "labels": {"app": "web"}, "annotations": {"note": "x"}})
+    metadata = children.restored_claim(restore, "new", request, "pv-1")["metadata"]
+    assert metadata["labels"] == {"app": "web"} | children.child_labels(restore)
+    assert metadata["annotations"] == {
+        "note": "x",
+        api_labels.OWNER_NAME_ANNOTATION: restore.name,
+        api_labels.VOLUME_ID_ANNOTATION: restore.uid,
+    }
+
+
+def test_restored_claim_cannot_hide_its_owner() -> None:
+    request = children.ClaimRequest(1 << 30, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
+    restore = a_restore(spec={"name": "new", "annotations": {api_labels.OWNER_NAME_ANNOTATION: "x"}})
+    metadata = children.restored_claim(restore, "new", request, "pv-1")["metadata"]
+    assert metadata["annotations"][api_labels.OWNER_NAME_ANNOTATION] == restore.name

@@ -63,8 +63,8 @@ def judge(job: Job, *pods: Pod, warning: str = "") -> mover_state.Succeeded | Fa
 WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     "no pod yet": (judge(a_job()), Wait("MoverPending", "The mover is being started", None, START, 5.0)),
     "no pod, and a warning": (
-        judge(a_job(), warning="exceeded quota"),
-        Wait("MoverPending", "The mover is being started: exceeded quota", None, START, 5.0),
+        judge(a_job(), warning="the API server is busy"),
+        Wait("MoverPending", "The mover is being started: the API server is busy", None, START, 5.0),
     ),
     "an unschedulable pod": (
         judge(a_job(), unschedulable("0/3 nodes are available")),

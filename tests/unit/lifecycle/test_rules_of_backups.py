@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.api.kubernetes import Pod
+from cinderblock.api.kubernetes import PersistentVolumeClaim, Pod
 from cinderblock.api.labels import BACKUP_FINALIZER
 from cinderblock.api.mover import TASK_VARIABLE, MoverReport, MoverTask
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
@@ -30,6 +30,7 @@ from tests.support.simulation.observed_builders import (
     NOW,
     a_backup,
     a_claim,
+    a_class,
     a_job,
     a_manifest,
     a_pod,
@@ -149,8 +150,44 @@ def test_steps_are_snapshot_then_claim_and_mover() -> None:
     _, waiting = decide(observed_backup(accepted(), snapshot=a_snapshot(ready=False)))
     assert created(waiting) == []
     _, second = decide(observed_backup(accepted(), snapshot=a_snapshot()))
-    assert [body["kind"] for body in created(second)] == ["PersistentVolumeClaim", "Job"]
+    assert [body["kind"] for body in created(second)] == ["PersistentVolumeClaim"]
     assert created(second)[0]["spec"]["dataSource"]["name"] == "cinderblock-b-1"
+    _, third = decide(observed_backup(accepted(), snapshot=a_snapshot(), snapshot_claim=our_claim()))
+    assert [body["kind"] for body in created(third)] == ["Job"]
+
+
+def our_claim(**spec: Any) -> PersistentVolumeClaim:
+    """Return the claim that is made from the snapshot, bound a moment ago or as the status says."""
+    metadata = {"ownerReferences": [{"uid": "b-1"}], "creationTimestamp": NOW - timedelta(seconds=1)}
+    metadata |= spec.pop("meta", {})
+    return a_claim("hidden", "c-2", metadata=metadata, **spec)
+
+
+UNBOUND: dict[str, Any] = {"status": {"phase": "Pending"}, "volumeName": ""}
+
+
+def test_mover_waits_until_its_claim_is_bound() -> None:
+    waiting, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(), snapshot_claim=our_claim(**UNBOUND)))
+    assert (created(decision), reason(waiting)) == ([], "SnapshotNotReady"), "the status need not be written again"
+
+
+def test_claim_that_stays_unbound_is_reported_and_fails() -> None:
+    mover = ObservedMover(claim_warning="no space left")
+    for age, phase in ((timedelta(minutes=1), "creating"), (timedelta(minutes=16), "error")):
+        claim = our_claim(meta={"creationTimestamp": NOW - age}, **UNBOUND)
+        observed = observed_backup(accepted(), snapshot=a_snapshot(), snapshot_claim=claim, mover=mover)
+        status, decision = decide(observed)
+        assert (status.phase, reason(status), created(decision)) == (phase, "ClaimNotBound", [])
+        assert "hidden is not bound: no space left" in status.conditions[0].message
+
+
+def test_class_that_binds_late_gets_claim_and_mover_at_once() -> None:
+    late = a_class("fast", volumeBindingMode="WaitForFirstConsumer")
+    _, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(), classes=(late,)))
+    assert [body["kind"] for body in created(decision)] == ["PersistentVolumeClaim", "Job"]
+    claim = our_claim(**UNBOUND)
+    _, decision = decide(observed_backup(accepted(), snapshot=a_snapshot(), snapshot_claim=claim, classes=(late,)))
+    assert [body["kind"] for body in created(decision)] == ["Job"]
 
 
 def test_volume_without_snapshots_is_mounted_read_only() -> None:

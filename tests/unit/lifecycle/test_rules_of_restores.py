@@ -107,10 +107,22 @@ def test_finalizer_is_added_before_any_child() -> None:
 
 def test_new_volume_is_filled_under_a_staging_claim() -> None:
     _, decision = decide(observed_restore(restoring()))
-    claim, job = (action.body for action in decision.actions if isinstance(action, CreateChild))
+    (claim,) = (action.body for action in decision.actions if isinstance(action, CreateChild))
     assert claim["metadata"]["name"] == child_name("r-1")
     assert claim["spec"]["storageClassName"] == "fast"
+    staging = a_claim(child_name("r-1"), "c-8", metadata={"ownerReferences": [{"uid": "r-1"}]})
+    _, decision = decide(observed_restore(restoring(), staging_claim=staging))
+    (job,) = (action.body for action in decision.actions if isinstance(action, CreateChild))
     assert job["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == child_name("r-1")
+
+
+def test_mover_waits_until_the_staging_claim_is_bound() -> None:
+    metadata = {"ownerReferences": [{"uid": "r-1"}], "creationTimestamp": NOW}
+    unbound = a_claim(child_name("r-1"), "c-8", metadata=metadata, status={"phase": "Pending"}, volumeName="")
+    status, decision = decide(observed_restore(restoring(), staging_claim=unbound))
+    assert (decision.actions, status.conditions[0].reason) == ((), "Accepted"), "the status need not be written again"
+    late = observed_restore(restoring(), staging_claim=unbound, wait_for_consumer_classes=("fast",))
+    assert [action.kind for action in decide(late)[1].actions if isinstance(action, CreateChild)] == ["Job"]
 
 
 def test_unnamed_volume_is_named_after_the_backup() -> None:
@@ -129,7 +141,8 @@ def test_existing_volume_is_written_in_place() -> None:
 
 @pytest.mark.parametrize("fidelity", list(Fidelity))
 def test_task_contains_the_fidelity(fidelity: Fidelity) -> None:
-    _, starting = decide(observed_restore(restoring(spec={"name": "new", "fidelity": fidelity})))
+    target = a_claim("old", "c-7")
+    _, starting = decide(observed_restore(restoring(spec={"volumeId": "old", "fidelity": fidelity}), target=target))
     (job,) = [action.body for action in starting.actions if isinstance(action, CreateChild) and action.kind == "Job"]
     (value,) = [
         variable["value"]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration, to_timedelta
-from cinderblock.api.meta import CORE_TYPE, Annotations, LabelKey, Labels, LabelValue, Model, Object
+from cinderblock.api.meta import CORE_TYPE, LabelKey, Labels, LabelValue, Model, MoverAnnotations, Object
 
 DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
 """On a BackupStore, with the value "true": backups that name no store use it."""
@@ -176,9 +176,10 @@ class MoverTemplate(Model):
     """Security context of mover pods. It replaces the default as a whole, which is the seccomp profile
     RuntimeDefault."""
     labels: Labels = {}
-    """Labels that are added to mover pods. Defaults to no labels."""
-    annotations: Annotations = {}
-    """Annotations that are added to mover pods. Defaults to no annotations."""
+    """Labels that are added to all temporary objects of backups and restores: mover pods, their Jobs, claims and
+    VolumeSnapshots. A restored claim gets only the labels that its VolumeRestore requests. Defaults to no labels."""
+    annotations: MoverAnnotations = {}
+    """Annotations that are added to the same objects. Defaults to no annotations."""
 
 
 class StoreLimits(Model):

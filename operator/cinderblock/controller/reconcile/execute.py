@@ -139,7 +139,8 @@ async def _create_child(context: Context, target: Target, kind: Kind, body: dict
 
 
 async def _start_mover(context: Context, target: Target, name: str, uid: str) -> None:
-    patch = {"metadata": {"uid": uid}, "spec": {"suspend": False}}
+    annotations = {labels.STARTED_ANNOTATION: "true"}
+    patch = {"metadata": {"uid": uid, "annotations": annotations}, "spec": {"suspend": False}}
     try:
         await context.kube.merge_patch(kinds.JOB, name, target.object.namespace, patch)
     except NotFound:

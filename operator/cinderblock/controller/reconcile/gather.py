@@ -8,8 +8,8 @@ from functools import partial
 from pydantic import ValidationError
 
 from cinderblock.api import labels as api_labels
-from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
-from cinderblock.api.mover import MoverProgress
+from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, Pod
+from cinderblock.api.mover import MOVER_CONTAINER, MoverProgress
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -21,7 +21,6 @@ from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.mover.job import MOVER_CONTAINER
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
 
@@ -30,6 +29,19 @@ async def find_claim(context: Context, namespace: str, reference: str) -> Persis
     """Return a PersistentVolumeClaim by UID or name. A UID wins, as Cinder's ``volume_id`` is an id."""
     body = await queries.find_claim(context.kube, namespace, reference)
     return PersistentVolumeClaim.model_validate(body) if body is not None else None
+
+
+async def bound_volume(context: Context, claim: PersistentVolumeClaim | None) -> PersistentVolume | None:
+    """Return the PersistentVolume of a claim, if the claim is bound and the reference of the volume confirms it.
+
+    Anybody can create a claim that requests any PersistentVolume. Only the cluster writes the reference from the volume
+    to its claim, so that reference decides.
+    """
+    if claim is None or not claim.is_bound:
+        return None
+    found = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name)
+    reference = found.spec.claim_ref if found is not None else None
+    return found if reference is not None and reference.uid == claim.uid else None
 
 
 async def list_running_pods(context: Context, namespace: str) -> JsonObjects:
@@ -102,7 +114,9 @@ async def observe_mover(
     if lookup.job is not None:
         progress = await _progress(context, owner, lookup.pods)
         return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
-    return lookup
+    waits = claim is not None and not claim.is_bound
+    warning = await queries.newest_warning(context.kube, owner.namespace, claim.uid) if claim and waits else ""
+    return replace(lookup, claim_warning=warning)
 
 
 async def observe_own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:

@@ -23,6 +23,7 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import (
+    bound_volume,
     choose_store,
     find_claim,
     list_attached_nodes,
@@ -61,6 +62,8 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
         context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
     observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
+    if backup.metadata.is_being_deleted or backup.has_ended:
+        observed = replace(observed, snapshot_volume=await bound_volume(context, snapshot_claim))
     if backup.metadata.is_being_deleted:
         return await _for_deletion(context, await _with_related(context, observed))
     if backup.has_ended and not is_forgotten(backup):
@@ -163,6 +166,7 @@ def _volume_name(backup: VolumeBackup) -> str:
 async def _gather_before_copy(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add what is checked before the copy starts."""
     backup, claim = observed.backup, observed.claim
+    observed = replace(observed, snapshot_volume=await bound_volume(context, observed.snapshot_claim))
     if observed.store.store is not None and observed.snapshot is None and observed.snapshot_claim is None:
         container = backup.spec.container or observed.store.store.spec.container
         observed = replace(observed, store=await probe_store(context, observed.store, container))
@@ -196,7 +200,7 @@ async def _with_pods_during_copy(context: Context, observed: ObservedBackup) -> 
         or observed.snapshot_claim is not None
         or observed.backup.spec.snapshot_id is not None
     )
-    if observed.claim is None or from_snapshot:
+    if observed.claim is None or observed.claim.is_read_only or from_snapshot:
         return observed
     return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover))
 
@@ -211,7 +215,7 @@ async def _with_snapshots(context: Context, observed: ObservedBackup) -> Observe
     driver = volume.driver if volume else ""
     chosen, missing = snapshot_checks.choose_snapshot_class(observed.store.store, classes, driver)
     observed = replace(observed, given_snapshot=given, snapshot_class=chosen, snapshot_class_missing=missing)
-    if chosen is None and given is None:
+    if chosen is None and given is None and observed.snapshot_claim is None:
         return observed
     return replace(observed, classes=tuple(await context.list(StorageClass, kinds.STORAGE_CLASS)))
 

@@ -10,6 +10,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import (
+    bound_volume,
     choose_store,
     find_claim,
     list_attached_nodes,
@@ -61,19 +62,12 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
 async def _volume(
     context: Context, restore: VolumeRestore, staging_claim: PersistentVolumeClaim | None
 ) -> PersistentVolume | None:
-    """Return the PersistentVolume with the mark of the restore, else the one bound to the staging claim.
-
-    Anybody in the namespace can create a claim with that name that requests any PersistentVolume. Only the cluster
-    writes the reference from the volume to its claim, so that reference decides.
-    """
+    """Return the PersistentVolume with the mark of the restore, else the one bound to the staging claim."""
     marked = await context.list(PersistentVolume, kinds.PV, labels=f"{RESTORE_LABEL}={restore.uid}")
     if marked:
         return marked[0]
-    if staging_claim is None or not staging_claim.is_bound or not staging_claim.metadata.is_owned_by(restore.uid):
-        return None
-    found = await context.get(PersistentVolume, kinds.PV, staging_claim.spec.volume_name)
-    reference = found.spec.claim_ref if found is not None else None
-    return found if reference is not None and reference.uid == staging_claim.uid else None
+    is_owned = staging_claim is not None and staging_claim.metadata.is_owned_by(restore.uid)
+    return await bound_volume(context, staging_claim) if is_owned else None
 
 
 async def _for_cleanup(context: Context, observed: ObservedRestore) -> ObservedRestore:
@@ -124,7 +118,7 @@ async def _for_restore(context: Context, observed: ObservedRestore) -> ObservedR
     elif observed.target is not None:
         observed = await _with_target_users(context, observed, observed.target)
     classes = await context.list(StorageClass, kinds.STORAGE_CLASS)
-    wait_for_consumer = tuple(c.name for c in classes if c.volume_binding_mode == "WaitForFirstConsumer")
+    wait_for_consumer = tuple(c.name for c in classes if c.binds_late)
     observed = replace(observed, classes=tuple(c.name for c in classes), wait_for_consumer_classes=wait_for_consumer)
     if observed.backup is not None:
         observed = await _with_store(context, observed, observed.backup)

@@ -110,7 +110,12 @@ def not_available(status: str) -> str:
 
 
 def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
-    """Cinder: ``Backing up an in-use volume must use the force flag.`` A given snapshot needs no force."""
+    """Cinder: ``Backing up an in-use volume must use the force flag.`` A given snapshot needs no force.
+
+    A ReadOnlyMany volume needs none either: nobody can write to it.
+    """
+    if _is_read_only(observed):
+        return None
     if observed.pods_using and not observed.backup.spec.force and observed.backup.spec.snapshot_id is None:
         return Fail(
             Reason.VOLUME_IN_USE,
@@ -118,6 +123,10 @@ def volume_is_free_or_forced(observed: ObservedBackup) -> Verdict:
             f" Used by pod {', '.join(observed.pods_using[:3])}.",
         )
     return None
+
+
+def _is_read_only(observed: ObservedBackup) -> bool:
+    return observed.claim is not None and observed.claim.is_read_only
 
 
 def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
@@ -138,7 +147,7 @@ def volume_is_detached(observed: ObservedBackup) -> Verdict:
     seconds.
     """
     is_forced = observed.backup.spec.force and observed.snapshot_class is not None
-    if observed.backup.spec.snapshot_id is not None or is_forced:
+    if observed.backup.spec.snapshot_id is not None or is_forced or _is_read_only(observed):
         return None
     return still_attached(
         "Invalid volume: Backing up an in-use volume must use the force flag.",

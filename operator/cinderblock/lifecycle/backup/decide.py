@@ -31,6 +31,7 @@ from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
+ACCEPTED = "The backup was accepted"
 RECHECK_SECONDS = 60.0
 """Seconds until a store that did not say which backups need this one is asked again."""
 
@@ -161,7 +162,7 @@ def _accept(observed: ObservedBackup, now: datetime) -> Decision:
     actions: tuple[Action, ...] = ()
     if labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers:
         actions = (AddFinalizer(labels.BACKUP_FINALIZER),)
-    accepted = operation.wait(Wait(Reason.ACCEPTED, "The backup was accepted", requeue_after=0.0), actions)
+    accepted = operation.wait(Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=0.0), actions)
     return _with_choices(observed, accepted)
 
 
@@ -211,11 +212,17 @@ def _prepare(observed: ObservedBackup, now: datetime) -> Decision:
         return operation.fail(checks.volume_not_found(observed.backup.spec.volume_id))
     if observed.snapshot_claim is not None:
         # The claim was exposed from the right snapshot, even if that snapshot is gone by now.
-        return _start(observed, now, claim, observed.snapshot_claim)
+        late, meanwhile = snapshot_checks.late_classes(observed), _before_mover(observed)
+        held = _held_before_mover(observed, now)
+        return (
+            held
+            or operation.wait_for_claim(observed.snapshot_claim, late, observed.policy, meanwhile)
+            or _start(observed, now, claim, observed.snapshot_claim)
+        )
     if snapshot is None:
         if observed.snapshot_class is None:
             return _start(observed, now, claim, claim)
-        body = children.volume_snapshot(observed.backup, claim.name, observed.snapshot_class.name)
+        body = children.volume_snapshot(observed.backup, claim.name, observed.snapshot_class.name, _extras(observed))
         wait = _snapshot_not_ready(observed, None)
         requested = RecordEvent("Normal", Reason.SNAPSHOT_REQUESTED, wait.message)
         return operation.wait(wait, (CreateChild("VolumeSnapshot", body), requested))
@@ -236,24 +243,64 @@ def _snapshot_not_ready(observed: ObservedBackup, snapshot: VolumeSnapshot | Non
     return Wait(Reason.SNAPSHOT_NOT_READY, message, None, observed.policy.deadlines.snapshot, 5.0)
 
 
+def _before_mover(observed: ObservedBackup) -> Wait:
+    """Wait for the claim of a snapshot, with the status that the operation already has, so that nothing is written."""
+    is_given = observed.given_snapshot is not None or observed.backup.spec.snapshot_id is not None
+    return Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=5.0) if is_given else _snapshot_not_ready(observed, None)
+
+
 def _expose(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, snapshot: VolumeSnapshot
 ) -> Decision:
-    """Create a claim from the snapshot, and start the mover at once: a class may bind only when a pod needs it."""
+    """Create a claim from the snapshot. Start the mover at once only if the class binds when a pod needs the claim.
+
+    A backup that waits for a mover gets its claim as well: somebody may delete a given snapshot meanwhile.
+    """
     size = max(claim.capacity_bytes, to_bytes(snapshot.status.restore_size or "0"))
     storage_class = snapshot_checks.storage_class_for_snapshot(observed) or claim.spec.storage_class_name
-    request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, claim.spec.access_modes)
-    body = children.claim(observed.backup, request, from_snapshot=snapshot.name)
-    started = _start(observed, now, claim, None)
-    return Decision(
-        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
+    modes = children.writable(claim.spec.access_modes)
+    request = children.ClaimRequest(size, storage_class, claim.spec.volume_mode, modes)
+    created = CreateChild(
+        "PersistentVolumeClaim",
+        children.claim(observed.backup, request, _extras(observed), from_snapshot=snapshot.name),
     )
+    held = _held_before_mover(observed, now)
+    if held is None and storage_class not in snapshot_checks.late_classes(observed):
+        return _operation(observed, now).stay(_before_mover(observed), (created,))
+    started = held or _start(observed, now, claim, None)
+    has_failed = isinstance(started.status, VolumeBackupStatus) and started.status.phase is BackupPhase.ERROR
+    actions = started.actions if has_failed else (created, *started.actions)
+    return Decision(started.status, actions, started.requeue_after)
 
 
 def _start(
     observed: ObservedBackup, now: datetime, claim: PersistentVolumeClaim, mounted: PersistentVolumeClaim | None
 ) -> Decision:
     """Start the mover on the claim ``mounted``; None: on our own claim, which does not exist yet."""
+    held, store = _held_before_mover(observed, now), observed.store.store
+    if held is not None:
+        return held
+    if store is None:
+        raise ValueError("without a store, the mover is held")
+    claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
+    consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
+    task = mover_task(observed, store, claim, consistency)
+    job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
+    note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
+    started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
+    # Now rather than in the end: somebody may delete the claim, or the namespace, at any time.
+    is_temporary = mounted is not None and mounted is observed.snapshot_claim
+    disposed = children.dispose(observed.snapshot_volume, mounted) if mounted and is_temporary else ()
+    starting = mover_state.starting(observed.policy)
+    return _operation(observed, now).wait(starting, (*disposed, CreateChild("Job", job), started))
+
+
+def _extras(observed: ObservedBackup) -> children.Extras:
+    return children.extras_of(observed.store.store, observed.policy.mover)
+
+
+def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | None:
+    """Return the decision to wait or fail instead of preparing a mover; None: nothing is in the way."""
     operation, store = _operation(observed, now), observed.store.store
     if store is None:
         return operation.fail(Fail(Reason.STORE_NOT_FOUND, observed.store.missing))
@@ -261,15 +308,7 @@ def _start(
     if queued:
         return operation.wait(queued)
     parent_error = checks.parent_is_there(observed)
-    if isinstance(parent_error, Fail):
-        return operation.fail(parent_error)
-    claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
-    consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
-    task = mover_task(observed, store, claim, consistency)
-    job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
-    note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
-    started = RecordEvent("Normal", Reason.MOVER_STARTED, note)
-    return operation.wait(mover_state.starting(observed.policy), (CreateChild("Job", job), started))
+    return operation.fail(parent_error) if isinstance(parent_error, Fail) else None
 
 
 def _adopt(observed: ObservedBackup, now: datetime) -> Decision:
@@ -364,7 +403,7 @@ def _missing_finalizer(observed: ObservedBackup) -> tuple[Action, ...]:
 
 
 def _cleanup(observed: ObservedBackup) -> tuple[Action, ...]:
-    return children.cleanup(observed.backup.uid, observed.mover.job, observed.snapshot_claim, observed.snapshot)
+    return children.cleanup(observed.backup, delete.children_of(observed))
 
 
 def _operation(observed: ObservedBackup, now: datetime) -> Operation:

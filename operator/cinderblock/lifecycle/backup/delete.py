@@ -44,15 +44,23 @@ def decide(observed: ObservedBackup, now: datetime) -> Decision:
     blocked = _blocked(observed)
     if blocked is not None:
         return _deleting(observed, now, blocked)
-    cleanup = lifecycle_children.cleanup(
-        observed.backup.uid, observed.mover.job, observed.snapshot_claim, observed.snapshot
-    )
+    cleanup = lifecycle_children.cleanup(observed.backup, children_of(observed))
     if cleanup or (mover_state.is_at_work(observed.mover) and not _is_stuck(observed, now)):
         limit = observed.policy.deadlines.deletion
         message = mover_state.stop_message("The mover is being stopped", observed.mover, now)
         return _deleting(observed, now, Wait(Reason.STOPPING_MOVER, message, None, limit, MIN_REQUEUE_SECONDS), cleanup)
     remaining = _remaining(observed)
     return _deletion_fails(observed, now, remaining) if remaining else _release(observed, now)
+
+
+def children_of(observed: ObservedBackup) -> lifecycle_children.Children:
+    """Return the children of a backup, to be removed."""
+    return lifecycle_children.Children(
+        job=observed.mover.job,
+        claim=observed.snapshot_claim,
+        snapshot=observed.snapshot,
+        volume=observed.snapshot_volume,
+    )
 
 
 def _is_stuck(observed: ObservedBackup, now: datetime) -> bool:
@@ -70,9 +78,11 @@ def _remaining(observed: ObservedBackup) -> TransientError | None:
     pods = mover_state.unfinished(observed.mover)
     if pods:
         return TransientError(lifecycle_children.NODE_LOST_ADVICE.format(pods=pods), reason=Reason.STOPPING_MOVER)
-    uid = observed.backup.uid
+    owner = observed.backup
     children = (observed.mover.job, observed.snapshot_claim, observed.snapshot)
-    listed = [f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.is_ours(child, uid)]
+    listed = [
+        f"{type(child).__name__} {child.name}" for child in children if lifecycle_children.belongs_to(child, owner)
+    ]
     if not listed:
         return None
     return TransientError(

@@ -110,12 +110,13 @@ def _is_older(snapshot: VolumeSnapshot, claim: PersistentVolumeClaim) -> bool:
 
 
 def snapshot_can_be_made(observed: ObservedBackup) -> Verdict:
-    """A volume that pods use can be snapshotted. With a given snapshot, the operator takes none."""
+    """A volume that pods use can be snapshotted, unless nobody can write to it. A given snapshot replaces ours."""
     if observed.backup.spec.snapshot_id is not None:
         return None
     if observed.snapshot_class_missing:
         return Fail(Reason.SNAPSHOT_CLASS_NOT_FOUND, observed.snapshot_class_missing)
-    if observed.snapshot_class is None and observed.pods_using:
+    is_read_only = observed.claim is not None and observed.claim.is_read_only
+    if observed.snapshot_class is None and observed.pods_using and not is_read_only:
         driver = observed.volume.driver if observed.volume else ""
         cause = (
             f"Cannot take a snapshot of the volume in use: no VolumeSnapshotClass for driver {driver or '(not CSI)'}."
@@ -133,6 +134,11 @@ def snapshot_can_be_mounted(observed: ObservedBackup) -> Verdict:
         return None
     cause = f"Cannot create a volume from a snapshot of volume {observed.claim.name}: no StorageClass of driver"
     return Fail(Reason.STORAGE_CLASS_NOT_FOUND, f"{cause} {observed.volume.driver}. Create a StorageClass.")
+
+
+def late_classes(observed: ObservedBackup) -> frozenset[str]:
+    """Return the names of the StorageClasses that bind a claim only when a pod needs it."""
+    return frozenset(found.name for found in observed.classes if found.binds_late)
 
 
 def storage_class_for_snapshot(observed: ObservedBackup) -> str | None:

@@ -8,6 +8,7 @@ from cinderblock.api import labels
 from cinderblock.api.mover import (
     DEVICE_PATH,
     EXIT_PERMANENT,
+    MOVER_CONTAINER,
     SECRETS_DIRECTORY,
     TREE_PATH,
     MoverOperation,
@@ -16,13 +17,11 @@ from cinderblock.api.mover import (
     task_to_env,
 )
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.children import Owner, child_metadata
+from cinderblock.lifecycle.children import Owner, child_metadata, extras_of
 from cinderblock.lifecycle.observed import MoverSettings
 
 STORE_LABEL = "cinderblock.io/store"
 """Label of a mover Job: UID of its BackupStore, so that movers can be counted per store."""
-
-MOVER_CONTAINER = "mover"
 
 BACKUP_CAPABILITIES = ("DAC_OVERRIDE", "FOWNER")
 """Enough to read all files. DAC_READ_SEARCH would suffice, but Pod Security ``baseline`` forbids it."""
@@ -52,10 +51,13 @@ def mover_job(
     leader creates a Job that does nothing. A backup whose claim is a child as well needs no such protection: that claim
     is removed when the backup ends, and no pod can start without it.
     """
-    metadata = child_metadata(owner)
+    metadata = child_metadata(owner, extras_of(store, settings))
     needs_child_claim = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
     metadata["finalizers"] = [labels.JOB_FINALIZER]
     metadata["labels"][STORE_LABEL] = store.uid
+    pod_metadata = {"labels": dict(metadata["labels"]), "annotations": dict(metadata["annotations"])}
+    if needs_child_claim:
+        metadata["annotations"][labels.STARTED_ANNOTATION] = "true"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -78,10 +80,7 @@ def mover_job(
                 ]
             },
             "template": {
-                "metadata": {
-                    "labels": dict(store.spec.mover.labels) | metadata["labels"],
-                    "annotations": dict(store.spec.mover.annotations) | metadata["annotations"],
-                },
+                "metadata": pod_metadata,
                 "spec": _pod_spec(task, store, claim_name, settings),
             },
         },

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
 from cinderblock.api.conditions import ConditionType
-from cinderblock.api.kubernetes import Job, Pod
-from cinderblock.api.mover import MoverProgress, MoverReport
+from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
+from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
 from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.lifecycle import conditions
-from cinderblock.lifecycle.actions import AnyStatus, StartMover
+from cinderblock.lifecycle.actions import AnyStatus
+from cinderblock.lifecycle.mover import refusals, suspension
 from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, OperatorPolicy
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
 from cinderblock.reasons import Reason, parse_reason
@@ -28,6 +30,10 @@ MAX_QUEUE_SECONDS = 60.0
 """Seconds between checks for a free mover slot: of the next operations, and of those behind many others."""
 LATE_POD_AGE = timedelta(minutes=1)
 """A pod that is this much younger than its Job is not the first, or a quota or a policy delayed it."""
+LATE_CLAIM_AGE = timedelta(minutes=1)
+"""A provisioner takes seconds. From this age on, a claim that is not bound is reported."""
+INJECTED_GRACE = timedelta(minutes=1)
+"""Time after the end of a mover in which injected containers may end by themselves."""
 STUCK_POD_AGE = timedelta(minutes=2)
 """Time after the end of a pod's grace period from which a message asks to check its node."""
 LAST_LINE_LIMIT = 200
@@ -69,7 +75,7 @@ def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail |
         return Succeeded(MoverReport(succeeded=True))
     if mover.job.metadata.is_being_deleted:
         return Fail(Reason.MOVER_DELETED, "The mover Job was deleted by somebody else before it had finished")
-    return _waiting(mover, policy)
+    return suspension.check(mover.job) or _waiting(mover, policy)
 
 
 def is_recorded(status: ReportedStatus, job: Job) -> bool:
@@ -110,17 +116,27 @@ def reference(status: ReportedStatus, mover: ObservedMover) -> MoverReference | 
 
 
 def is_running(mover: ObservedMover) -> bool:
-    """Return whether there is a recorded Job that has not ended."""
+    """Return whether there is a recorded Job that has not ended, and that no other controller suspends."""
     job = mover.job
-    return job is not None and mover.is_recorded and not job.is_complete and job.failure is None
+    if job is None or not mover.is_recorded or suspension.is_held(job):
+        return False
+    return not job.is_complete and job.failure is None
 
 
-def start(mover: ObservedMover) -> StartMover | None:
-    """Return the action that starts a suspended mover Job."""
-    job = mover.job
-    if job is None or not job.spec.suspend or job.metadata.is_being_deleted:
-        return None
-    return StartMover(job.name, job.uid)
+def check_injected(verdict: Fail | Wait, mover: ObservedMover, now: datetime) -> Fail | Wait:
+    """Return ``verdict``, or the failure of a mover whose pod an injected container keeps alive.
+
+    The Job sees neither the end of such a pod nor a reason for another attempt. An injected container that is to end
+    after the mover has a minute for it. Deleting the Job ends the others.
+    """
+    pod = mover.pods[-1] if mover.pods else None
+    if not isinstance(verdict, Wait) or pod is None or pod.kept_alive_by is None or pod.terminated is None:
+        return verdict
+    finished_at = pod.terminated.finished_at
+    is_permanent = pod.terminated.exit_code == EXIT_PERMANENT
+    if not is_permanent and finished_at is not None and now - finished_at < INJECTED_GRACE:
+        return verdict
+    return _pod_failure(pod) or verdict
 
 
 def check_stall(
@@ -255,17 +271,25 @@ def _queue(rule: str, before: int, limit: int) -> Wait:
 def _failure(mover: ObservedMover) -> Fail:
     """Return the failure of a Job, as its last pod reports it, otherwise as the Job does."""
     for pod in reversed(mover.pods):
-        report = read_report(pod)
-        if report:
-            return Fail(parse_reason(report.reason or Reason.MOVER_FAILED), report.message)
-        terminated = pod.terminated
-        if terminated is not None:
-            return _died(terminated.exit_code, terminated.reason, terminated.message)
-        if pod.status.phase == "Failed":
-            reason = parse_reason(pod.status.reason or Reason.MOVER_FAILED)
-            return Fail(reason, pod.status.message or "The mover pod failed")
+        failure_of_pod = _pod_failure(pod)
+        if failure_of_pod is not None:
+            return failure_of_pod
     failure = mover.job.failure if mover.job else None
     return Fail(Reason.MOVER_FAILED, f"The mover failed: {failure.message if failure else 'it has no pods any more'}")
+
+
+def _pod_failure(pod: Pod) -> Fail | None:
+    """Return the failure that a pod reports, if it does."""
+    report = read_report(pod)
+    if report:
+        return Fail(parse_reason(report.reason or Reason.MOVER_FAILED), report.message)
+    terminated = pod.terminated
+    if terminated is not None:
+        return _died(terminated.exit_code, terminated.reason, terminated.message)
+    if pod.status.phase != "Failed":
+        return None
+    reason = parse_reason(pod.status.reason or Reason.MOVER_FAILED)
+    return Fail(reason, pod.status.message or "The mover pod failed")
 
 
 def _died(exit_code: int, reason: str, log: str) -> Fail:
@@ -294,10 +318,13 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
     """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is."""
     limit = policy.deadlines.mover_start
     if not mover.pods:
+        refused = refusals.refused_pod(mover.warning)
+        if refused is not None:
+            return Wait(refused.reason, refused.message, None, limit)
         return starting(policy, _warnings(mover))
     pod = mover.pods[-1]
     since = pod.metadata.creation_timestamp
-    if pod.has_ended:
+    if pod.has_ended or pod.kept_alive_by is not None:
         message = f"Attempt {len(mover.pods)} of the mover failed, and another one follows: {_termination_message(pod)}"
         terminated = pod.terminated
         finished_at = terminated.finished_at if terminated else None
@@ -305,8 +332,10 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
     if pod.unschedulable:
         message = f"Cannot schedule the mover pod: {pod.unschedulable}{_claim_warning(mover)}"
         return Wait(Reason.MOVER_UNSCHEDULABLE, message, since, limit)
-    if pod.waiting and pod.waiting.reason in IMAGE_PULL_REASONS:
-        return Wait(Reason.IMAGE_PULL_FAILED, f"Cannot pull the mover image: {pod.waiting.message}", since, limit)
+    for name, waiting in pod.waiting_containers:
+        if waiting.reason in IMAGE_PULL_REASONS:
+            image = "the mover image" if name == MOVER_CONTAINER else f"the image of injected container {name}"
+            return Wait(Reason.IMAGE_PULL_FAILED, f"Cannot pull {image}: {waiting.message}", since, limit)
     if pod.status.phase != "Running" and not _warnings(mover):
         return starting(policy, since=since if _started_late(mover, pod) else None)
     if pod.status.phase != "Running":
@@ -318,6 +347,22 @@ def starting(policy: OperatorPolicy, warning: str = "", since: datetime | None =
     """Wait for the start of a mover, with the same status from its Job to its container, so that it is written once."""
     message = f"The mover is being started{warning}"
     return Wait(Reason.MOVER_PENDING, message, since, policy.deadlines.mover_start, 5.0)
+
+
+def wait_for_claim(
+    claim: PersistentVolumeClaim, late_classes: Collection[str], mover: ObservedMover, policy: OperatorPolicy
+) -> Wait | None:
+    """Wait until a mover can mount its temporary claim: a pod without a volume looks unschedulable, and is put off.
+
+    A class of ``late_classes`` binds a claim only when a pod needs it, so its mover comes first.
+    """
+    if claim.is_bound or claim.spec.storage_class_name in late_classes:
+        return None
+    message = f"PersistentVolumeClaim {claim.name} is not bound"
+    detail = f": {mover.claim_warning}" if mover.claim_warning else ""
+    return Wait(
+        Reason.CLAIM_NOT_BOUND, message + detail, claim.metadata.creation_timestamp, policy.deadlines.mover_start, 5.0
+    )
 
 
 def _started_late(mover: ObservedMover, pod: Pod) -> bool:

@@ -7,6 +7,7 @@ name. An existing volume is written in place.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,8 @@ from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.restore import checks, rebind
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
+
+ACCEPTED = "The restore was accepted"
 
 
 def decide(observed: ObservedRestore, now: datetime) -> Decision:
@@ -77,12 +80,12 @@ def _accept(observed: ObservedRestore, now: datetime) -> Decision:
     operation, verdict = _operation(observed, now), checks.first_verdict(observed)
     if isinstance(verdict, Fail):
         return operation.fail(verdict)
-    wait = verdict or Wait(Reason.ACCEPTED, "The restore was accepted", requeue_after=0.0)
+    wait = verdict or Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=0.0)
     return operation.wait(wait, (AddFinalizer(labels.RESTORE_FINALIZER),))
 
 
 def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
-    """Create the staging claim of a new volume, and start the mover."""
+    """Create the staging claim of a new volume, and start the mover when it can mount its claim."""
     operation, verdict = _operation(observed, now), checks.first_verdict(observed)
     if verdict is not None:
         return operation.apply(verdict)
@@ -95,13 +98,19 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
             return operation.wait(queued)
     if checks.is_in_place(observed.restore):
         return _start(observed, now, observed.target.name if observed.target else "")
-    started = _start(observed, now, labels.child_name(observed.restore.uid))
+    accepted = Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=MIN_REQUEUE_SECONDS)
+    started, late = _start(observed, now, labels.child_name(observed.restore.uid)), observed.wait_for_consumer_classes
     if observed.staging_claim is not None:
-        return started
-    body = children.claim(observed.restore, checks.claim_request(observed))
-    return Decision(
-        started.status, (CreateChild("PersistentVolumeClaim", body), *started.actions), started.requeue_after
-    )
+        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy, accepted)
+        disposed = rebind.dispose(observed, observed.staging_claim)
+        return waiting or Decision(started.status, (*disposed, *started.actions), started.requeue_after)
+    request = checks.claim_request(observed)
+    temporary = replace(request, access_modes=children.writable(request.access_modes))
+    extras = children.extras_of(observed.store.store, observed.policy.mover)
+    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
+    if request.storage_class not in late:
+        return operation.stay(accepted, (created,))
+    return Decision(started.status, (created, *started.actions), started.requeue_after)
 
 
 def _foreign_child(observed: ObservedRestore) -> Fail | None:
@@ -255,8 +264,8 @@ def _is_stuck(observed: ObservedRestore, now: datetime) -> bool:
 
 def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action, ...]) -> Decision:
     """Report what remains and what to do. The deletion ends only when nothing remains: a mover may still write."""
-    pods, uid = mover_state.unfinished(observed.mover), observed.restore.uid
-    owned = (child for child in (observed.mover.job, observed.staging_claim) if children.is_ours(child, uid))
+    pods, restore = mover_state.unfinished(observed.mover), observed.restore
+    owned = (child for child in (observed.mover.job, observed.staging_claim) if children.belongs_to(child, restore))
     listed = ", ".join(f"{type(child).__name__} {child.name}" for child in owned)
     message = children.NODE_LOST_ADVICE.format(pods=pods) if pods else f"The cluster is still removing {listed}."
     failed, before = _operation(observed, now).fail(Fail(Reason.CANCELLING, message)), observed.restore.status
@@ -269,16 +278,18 @@ def _cannot_stop(observed: ObservedRestore, now: datetime, actions: tuple[Action
 
 
 def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
-    removals = children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
+    # A marked volume is complete. It outlives its claim, and `rebind.release_volume` decides about it.
+    volume = None if rebind.has_begun(observed) else observed.volume
+    owned = children.Children(job=observed.mover.job, claim=observed.staging_claim, volume=volume)
+    removals = children.cleanup(observed.restore, owned)
     return (*removals, *rebind.clean_up_claim(observed), *rebind.release_volume(observed))
 
 
 def _remains(observed: ObservedRestore) -> bool:
     """Return whether a child of the restore still exists."""
-    uid = observed.restore.uid
     return (
-        rebind.is_child(observed.target, observed.restore)
-        or any(children.is_ours(child, uid) for child in (observed.staging_claim, observed.mover.job))
+        rebind.is_left(observed.target, observed)
+        or any(children.belongs_to(child, observed.restore) for child in (observed.staging_claim, observed.mover.job))
         or mover_state.is_at_work(observed.mover)
     )
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
-from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.kubernetes import READ_ONLY_MANY, PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import (
     MIN_REQUEUE_SECONDS,
@@ -42,6 +42,8 @@ RESTORE_LABEL = "cinderblock.io/restore-uid"
 """Label of a PersistentVolume that is being rebound: UID of the VolumeRestore."""
 POLICY_ANNOTATION = "cinderblock.io/reclaim-policy"
 """Annotation of the same volume: its original reclaim policy."""
+TEMPORARY_ANNOTATION = "cinderblock.io/temporary-volume"
+"""Annotation of the same volume: it was provisioned for this restore, so it is deleted unless it is handed over."""
 NUDGED_ANNOTATION = "cinderblock.io/nudged"
 """Annotation of a claim that is being bound: it was changed once to complete its binding."""
 
@@ -61,6 +63,19 @@ class Finished:
     claim: PersistentVolumeClaim
 
 
+def dispose(observed: ObservedRestore, claim: PersistentVolumeClaim) -> tuple[PatchVolume, ...]:
+    """Return the action by which the volume of the staging claim goes with it, and keeps its policy for the hand-over.
+
+    See `children.dispose`. Somebody may delete the claim, or the namespace, at any time during the copy.
+    """
+    volume = observed.volume
+    if volume is None or _is_marked(volume, observed):
+        return ()
+    policy = volume.spec.persistent_volume_reclaim_policy
+    recorded = {"metadata": {"annotations": {POLICY_ANNOTATION: policy}}}
+    return tuple(_patch(volume, action.patch | recorded) for action in children.dispose(volume, claim))
+
+
 def has_begun(observed: ObservedRestore) -> bool:
     """Return whether the volume has our mark, which shows that the copy is complete."""
     return observed.volume is not None and _is_marked(observed.volume, observed)
@@ -78,7 +93,8 @@ def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
     if observed.target is not None:
         cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: somebody else created it meanwhile."
         return Fail(Reason.NAME_TAKEN, f"{cause} Restore again under another name.")
-    leftovers = children.cleanup(observed.restore.uid, observed.mover.job, observed.staging_claim, None)
+    owned = children.Children(job=observed.mover.job, claim=observed.staging_claim)
+    leftovers = children.cleanup(observed.restore, owned)
     if leftovers or observed.staging_claim is not None:
         return Step(_rebinding(observed, "deleting the staging claim"), leftovers)
     return _reserve_and_claim(observed, volume)
@@ -90,23 +106,38 @@ def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
     A volume that is reserved for a claim that nobody creates would stay Available forever. So its reservation gets a
     UID that no claim has, and the PersistentVolume controller marks it Released (syncVolume).
     """
-    volume, uid = observed.volume, observed.restore.uid
-    if volume is None or not _is_marked(volume, observed) or children.is_ours(observed.staging_claim, uid):
+    volume, restore, target = observed.volume, observed.restore, observed.target
+    if volume is None or not _is_marked(volume, observed) or children.belongs_to(observed.staging_claim, restore):
         return ()
-    return () if is_child(observed.target, observed.restore) else (unmark(volume, observed.target),)
+    # Users can set our labels and owner on their claim again, so they must not delay this once the restore is complete.
+    is_handed_over = restore.own_phase is RestorePhase.AVAILABLE and target is not None and target.is_bound
+    return () if is_left(target, observed) and not is_handed_over else (unmark(volume, target),)
 
 
 def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> PatchVolume:
-    """Remove the mark of a volume and restore its reclaim policy; see `release_volume`."""
-    reference = volume.spec.claim_ref
+    """Remove the mark of a volume and restore its reclaim policy; see `release_volume`.
+
+    A volume that was provisioned for the restore and never handed over is deleted, whatever its StorageClass says.
+    """
+    reference, uid = volume.spec.claim_ref, volume.metadata.labels[RESTORE_LABEL]
     is_wanted = claim is not None and claim.spec.volume_name == volume.name
     is_stranded = reference is not None and not reference.uid and not is_wanted
-    return _unmark(volume, spec={"claimRef": {"uid": volume.metadata.labels[RESTORE_LABEL]}} if is_stranded else {})
+    spec: dict[str, Any] = {"claimRef": {"uid": uid}} if is_stranded else {}
+    is_temporary = TEMPORARY_ANNOTATION in volume.metadata.annotations
+    if is_temporary and not is_wanted and not _was_handed_over(volume, uid):
+        spec["persistentVolumeReclaimPolicy"] = "Delete"
+    return _unmark(volume, spec)
+
+
+def _was_handed_over(volume: PersistentVolume, uid: str) -> bool:
+    """Return whether the volume was bound to another claim than the staging claim of the restore with this UID."""
+    reference = volume.spec.claim_ref
+    return reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
 
 
 def keep_volume(volume: PersistentVolume) -> PatchVolume:
     """Remove the mark of a volume and keep the reclaim policy Retain: somebody may have written to the volume."""
-    return _patch(volume, {"metadata": _no_marks()})
+    return _patch(volume, {"metadata": _no_marks(volume)})
 
 
 def judge_orphan(
@@ -122,9 +153,8 @@ def judge_orphan(
         uid: the UID of the VolumeRestore.
     """
     reference = volume.spec.claim_ref
-    was_bound = reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
     is_lost = claim is None or claim.metadata.is_being_deleted or (reference is not None and claim.uid != reference.uid)
-    if was_bound and reference is not None and is_lost:
+    if reference is not None and _was_handed_over(volume, uid) and is_lost:
         cause = f"VolumeRestore {uid} and PersistentVolumeClaim {reference.namespace}/{reference.name} do not exist"
         note = f"{cause} any more. The volume was bound to that claim and is kept. Delete it if nobody needs its data."
         return keep_volume(volume), RecordEvent("Warning", Reason.VOLUME_KEPT, note)
@@ -138,6 +168,19 @@ def is_child(claim: PersistentVolumeClaim | None, restore: VolumeRestore) -> Typ
     Both the owner and the label must match: users can make the restore an owner of their own claims.
     """
     return children.is_ours(claim, restore.uid) and claim.metadata.labels.get(labels.OWNER_UID_LABEL) == restore.uid
+
+
+def is_left(claim: PersistentVolumeClaim | None, observed: ObservedRestore) -> TypeGuard[PersistentVolumeClaim]:
+    """Return whether the restore created the claim, and still has to release or delete it.
+
+    A claim that lost its owner to `kubectl delete --cascade=orphan` has our label, and requests the marked volume.
+    """
+    if claim is None or is_child(claim, observed.restore):
+        return claim is not None
+    volume, metadata = observed.volume, claim.metadata
+    is_labelled = metadata.labels.get(labels.OWNER_UID_LABEL) == observed.restore.uid
+    is_orphan = is_labelled and not metadata.owner_references
+    return is_orphan and volume is not None and _is_marked(volume, observed) and claim.spec.volume_name == volume.name
 
 
 def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
@@ -158,7 +201,7 @@ def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
     An unbound claim has no content and is deleted. A bound claim may be in use already, so it is released to the user.
     """
     claim = observed.target
-    if not is_child(claim, observed.restore) or claim.metadata.is_being_deleted:
+    if not is_left(claim, observed) or claim.metadata.is_being_deleted:
         return ()
     if claim.is_bound:
         return (release(claim, observed.restore),)
@@ -208,6 +251,10 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
     if observed.manifest is None:
         return Step(_rebinding(observed, "waiting for the store"))
     request = checks.claim_request(observed)
+    if READ_ONLY_MANY in request.access_modes and READ_ONLY_MANY not in volume.spec.access_modes:
+        # The staging claim was writable, and the driver learns from the volume how it may be mounted.
+        readable: dict[str, Any] = {"spec": {"accessModes": list(request.access_modes)}}
+        return Step(reserving, (_patch(volume, readable),))
     request = children.ClaimRequest(
         request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
     )
@@ -231,18 +278,23 @@ def _is_marked(volume: PersistentVolume, observed: ObservedRestore) -> bool:
 
 
 def _mark(observed: ObservedRestore, volume: PersistentVolume) -> PatchVolume:
-    policy = volume.spec.persistent_volume_reclaim_policy
-    metadata = {"labels": {RESTORE_LABEL: observed.restore.uid}, "annotations": {POLICY_ANNOTATION: policy}}
+    policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or volume.spec.persistent_volume_reclaim_policy
+    annotations = {POLICY_ANNOTATION: policy}
+    if children.is_made_for(volume, observed.restore.metadata.creation_timestamp):
+        annotations[TEMPORARY_ANNOTATION] = "true"
+    metadata = {"labels": {RESTORE_LABEL: observed.restore.uid}, "annotations": annotations}
     return _patch(volume, {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}})
 
 
 def _unmark(volume: PersistentVolume, spec: dict[str, Any]) -> PatchVolume:
     policy = volume.metadata.annotations.get(POLICY_ANNOTATION) or "Delete"
-    return _patch(volume, {"metadata": _no_marks(), "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
+    return _patch(volume, {"metadata": _no_marks(volume), "spec": {"persistentVolumeReclaimPolicy": policy} | spec})
 
 
-def _no_marks() -> dict[str, Any]:
-    return {"labels": {RESTORE_LABEL: None}, "annotations": {POLICY_ANNOTATION: None}}
+def _no_marks(volume: PersistentVolume) -> dict[str, Any]:
+    is_temporary = TEMPORARY_ANNOTATION in volume.metadata.annotations
+    marks = (POLICY_ANNOTATION, *((TEMPORARY_ANNOTATION,) if is_temporary else ()))
+    return {"labels": {RESTORE_LABEL: None}, "annotations": dict.fromkeys(marks)}
 
 
 def _patch(volume: PersistentVolume, patch: dict[str, Any]) -> PatchVolume:

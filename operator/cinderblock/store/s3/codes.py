@@ -19,6 +19,7 @@ from cinderblock.errors import (
     Conflict,
     ContainerNotFound,
     CredentialsExpired,
+    CredentialsRejected,
     InvalidInput,
     ObjectArchived,
     ObjectLocked,
@@ -106,12 +107,12 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
             InvalidInput, "Cannot use {}: the server rejects a name", "Correct container, prefix and addressing"
         ),
         Kind.BAD_SIGNATURE: Meaning(
-            AccessDenied,
+            CredentialsRejected,
             "Cannot access {}: the secret key does not match the access key",
             "Check AWS_SECRET_ACCESS_KEY and the region",
         ),
         Kind.BAD_TOKEN: Meaning(
-            AccessDenied, "Cannot access {}: the session token is invalid", "Check AWS_SESSION_TOKEN"
+            CredentialsRejected, "Cannot access {}: the session token is invalid", "Check AWS_SESSION_TOKEN"
         ),
         Kind.DENIED: Meaning(AccessDenied, "Cannot access {}: the credentials lack a permission", _NO_PERMISSION),
         Kind.EXPIRED: Meaning(
@@ -178,7 +179,7 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
             Reason.STORE_REFUSES,
         ),
         Kind.UNKNOWN_ACCESS_KEY: Meaning(
-            AccessDenied, "Cannot access {}: the server does not know the access key", "Check AWS_ACCESS_KEY_ID"
+            CredentialsRejected, "Cannot access {}: the server does not know the access key", "Check AWS_ACCESS_KEY_ID"
         ),
         Kind.UNSUPPORTED: Meaning(
             PermanentError,

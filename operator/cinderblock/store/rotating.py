@@ -1,0 +1,150 @@
+"""Open a store again when its credentials were replaced while a run uses it.
+
+The kubelet updates a mounted Secret about a minute after its change (Kubernetes documentation, "Secrets": mounted
+Secrets are updated automatically). A server that rejects the old credentials at once would end a copy of hours.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Final, TypeVar
+
+from cinderblock.errors import AccessDenied, CinderblockError, CredentialsRejected
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.retention import Retention
+from cinderblock.store.retrying import RetryClock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 180.0
+"""Longest wait for new credentials. The kubelet checks a Secret every minute, and may then read one a minute old."""
+INTERVAL_SECONDS: Final = 5.0
+"""Seconds between two reads of the mounted Secret."""
+_CLOCK: Final = RetryClock()
+
+
+class RotatingStore:
+    """A store around a store that is opened again with new credentials when the server denies access.
+
+    It waits for new credentials only if the present ones have worked and the server does not accept them any more. A
+    missing permission, and credentials that never worked, are reported at once.
+
+    Args:
+        read: returns the present credentials.
+        open_with: opens the store with credentials.
+        clock: for waits.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], S3Credentials],
+        open_with: Callable[[S3Credentials], ObjectStore],
+        clock: RetryClock = _CLOCK,
+    ) -> None:
+        self._read = read
+        self._open_with = open_with
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._credentials = read()
+        self._opened = [open_with(self._credentials)]
+        self._proven = 0
+        """Number of stores, counted from the first, that have answered."""
+        self._given_up = 0
+        """Number of stores for which no new credentials came."""
+
+    def check(self) -> None:
+        """See ObjectStore."""
+        self._call(lambda store: store.check())
+
+    def put(self, key: str, body: Buffer) -> None:
+        """See ObjectStore."""
+        self._call(lambda store: store.put(key, body))
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ObjectStore."""
+        return self._call(lambda store: store.get(key, start, length))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ObjectStore. A listing that is denied restarts, and skips what the caller already has."""
+        last_key = ""
+        while True:
+            number = len(self._opened)
+            try:
+                for item in self._opened[number - 1].list(prefix):
+                    self._proven = max(self._proven, number)
+                    if item.key > last_key:
+                        yield item
+                        last_key = item.key
+            except AccessDenied as error:
+                self._renew(number, error)
+            else:
+                return
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See ObjectStore. Each batch is repeated alone, because ``keys`` can be read only once."""
+        remaining = iter(keys)
+        while batch := [*islice(remaining, DELETE_BATCH_KEYS)]:
+            self._call(partial(_delete, batch))
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore. These calls are not repeated: nothing depends on them."""
+        return self._opened[-1].retention
+
+    def close(self) -> None:
+        """See ObjectStore. Calls with old credentials may have lasted until now."""
+        for store in self._opened:
+            store.close()
+
+    def _call(self, call: Callable[[ObjectStore], T]) -> T:
+        while True:
+            number = len(self._opened)
+            try:
+                result = call(self._opened[number - 1])
+            except AccessDenied as error:
+                self._renew(number, error)
+            else:
+                self._proven = max(self._proven, number)
+                return result
+
+    def _renew(self, number: int, error: AccessDenied) -> None:
+        """Open the store with new credentials. Raises ``error`` if there are none.
+
+        Args:
+            number: the store that denied the access, counted from the first.
+            error: what it said.
+        """
+        with self._lock:
+            if len(self._opened) > number:
+                return
+            credentials = self._new_credentials(number, error)
+            self._opened.append(self._open_with(credentials))
+            self._credentials = credentials
+        log.info("The store was opened again with new credentials, after: %s", error.message)
+
+    def _new_credentials(self, number: int, error: AccessDenied) -> S3Credentials:
+        may_wait = isinstance(error, CredentialsRejected) and self._proven >= number > self._given_up
+        deadline = self._clock.now() + (PATIENCE_SECONDS if may_wait else 0.0)
+        while True:
+            # While the kubelet replaces the files, they may not be readable for a moment.
+            with suppress(CinderblockError):
+                found = self._read()
+                if found != self._credentials:
+                    return found
+            if self._clock.now() >= deadline:
+                self._given_up = number
+                raise error
+            self._clock.sleep(INTERVAL_SECONDS)
+
+
+def _delete(batch: list[str], store: ObjectStore) -> None:
+    store.delete(batch)

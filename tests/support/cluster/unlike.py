@@ -1,0 +1,161 @@
+"""What other people's clusters do to the objects of Cinderblock, as objects for a namespace of its own.
+
+A policy wants a label on everything, a LimitRange allows no burst, a StorageClass keeps its volumes, and a webhook
+injects a container into pods and lets a queue adopt Jobs. The webhook runs in this process, so the API server must run
+on this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster.certificates import Authority
+from tests.support.cluster.cluster import Lab, Object
+
+LABEL = "e2e.cinderblock.io/unlike"
+"""Label of the namespaces that a cluster unlike ours looks like. Its value is the name of the namespace."""
+TEAM = {"team": "storage"}
+"""Labels that the policy wants on claims, Jobs, pods and VolumeSnapshots."""
+RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+"""Resources of a mover that the LimitRange allows."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+INJECTED = "proxy"
+
+
+def keeping_class(lab: Lab, name: str) -> Object:
+    """Return a StorageClass of the usual driver with the reclaim policy Retain."""
+    usual = lab.get("storageclass", lab.storage_class)
+    assert usual is not None
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": usual["provisioner"],
+        "reclaimPolicy": "Retain",
+    }
+
+
+def limits(namespace: str) -> Object:
+    """Return a LimitRange that allows movers no burst: a memory limit at most twice the request."""
+    limit = {"type": "Container", "maxLimitRequestRatio": {"memory": "2"}}
+    metadata = {"name": "no-burst", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": [limit]}}
+
+
+def label_policy(namespace: str) -> list[Object]:
+    """Return a policy that refuses claims, Jobs, pods and VolumeSnapshots without the label ``team``."""
+    rules = [
+        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["persistentvolumeclaims", "pods"]},
+        {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"]},
+        {"apiGroups": ["snapshot.storage.k8s.io"], "apiVersions": ["v1"], "resources": ["volumesnapshots"]},
+    ]
+    selector = {"matchLabels": {LABEL: namespace}}
+    wanted = "has(object.metadata.labels) && 'team' in object.metadata.labels"
+    group = "admissionregistration.k8s.io/v1"
+    return [
+        {
+            "apiVersion": group,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": namespace},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule | {"operations": ["CREATE"]} for rule in rules]},
+                "validations": [{"expression": wanted, "message": "the label team is missing"}],
+            },
+        },
+        {
+            "apiVersion": group,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": namespace},
+            "spec": {
+                "policyName": namespace,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": selector},
+            },
+        },
+    ]
+
+
+def _patch(kind: str, body: Object) -> list[Object]:
+    """Return the changes to a new object: a container for a mover's pod, a queue for a Job that asks for none."""
+    if kind == "Pod" and body["spec"]["containers"][0]["name"] == "mover":
+        image = body["spec"]["containers"][0]["image"]
+        proxy = {"name": INJECTED, "image": image, "imagePullPolicy": "IfNotPresent", "resources": RESOURCES}
+        # It comes first, and ends only when it is killed.
+        proxy["command"] = ["python3", "-c", "import time; time.sleep(3600)"]
+        return [{"op": "add", "path": "/spec/containers/0", "value": proxy}]
+    if kind == "Job" and body["metadata"].get("annotations", {}).get("queued") == "true":
+        queue = {"op": "add", "path": "/metadata/labels/" + QUEUE.replace("/", "~1"), "value": "default"}
+        return [queue, {"op": "add", "path": "/spec/suspend", "value": True}]
+    return []
+
+
+class _Webhook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """Answer an AdmissionReview."""
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = review["request"]
+        changes = json.dumps(_patch(request["kind"]["kind"], request["object"])).encode()
+        answer = {"uid": request["uid"], "allowed": True, "patchType": "JSONPatch"}
+        answer["patch"] = base64.b64encode(changes).decode()
+        body = json.dumps(review | {"request": None, "response": answer}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def webhook(namespace: str) -> Iterator[Object]:
+    """Serve the webhook until the block ends. Yield its configuration, for one namespace."""
+    authority = Authority("webhook")
+    identity = authority.sign("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as directory:
+        both = Path(directory) / "both.pem"
+        both.write_bytes(identity.certificate + identity.key)
+        context.load_cert_chain(both)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Webhook) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield _configuration(namespace, f"https://localhost:{server.server_port}/", authority.certificate)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _configuration(namespace: str, url: str, authority: bytes) -> Object:
+    rules = [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+        {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]},
+    ]
+    hook = {
+        "name": "unlike.e2e.cinderblock.io",
+        "clientConfig": {"url": url, "caBundle": base64.b64encode(authority).decode()},
+        "rules": rules,
+        "namespaceSelector": {"matchLabels": {LABEL: namespace}},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 5,
+    }
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": namespace},
+        "webhooks": [hook],
+    }
