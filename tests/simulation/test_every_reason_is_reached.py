@@ -535,6 +535,13 @@ def cannot_read_all(simulation: Simulation) -> None:
     a_backup(simulation, unreadable="Skip")
 
 
+def has_a_privileged_store(simulation: Simulation) -> None:
+    store = simulation.get("BackupStore", "default")
+    mover = {"securityContext": {"privileged": True}}
+    simulation.objects.update(store, spec=store["spec"] | {"mover": mover})
+    a_backup(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -571,6 +578,7 @@ SCENARIOS: dict[str, Scenario] = {
     "MoverDeleted": is_deleted,
     "MoverDied": dies("Error"),
     "MoverFailed": fails_without_a_pod,
+    "MoverNotPermitted": has_a_privileged_store,
     "MoverOutOfMemory": dies("OOMKilled"),
     "MoverPending": accepts_and_ends,
     "MoverRetrying": is_retried,

@@ -143,6 +143,8 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             proxies=settings.proxies,
+            pod_security=settings.mover_pod_security,
+            root_requires_opt_in=settings.root_movers_require_opt_in,
         ),
         release=settings.release,
     )

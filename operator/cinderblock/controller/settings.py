@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle.observed import PodSecurityLevel
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Variables that name the proxy to S3 servers, and the servers that are reached without it."""
+POD_SECURITY_LEVELS = tuple(level.value for level in PodSecurityLevel)
+BOOLEANS = ("false", "true")
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
 
@@ -21,6 +24,8 @@ class OperatorSettings:
         mover_image_pull_policy: Always, IfNotPresent or Never.
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
+        mover_pod_security: what spec.mover of a BackupStore may ask for: baseline, restricted or privileged.
+        root_movers_require_opt_in: whether movers run as root only in annotated namespaces.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
@@ -37,6 +42,8 @@ class OperatorSettings:
     mover_image_pull_policy: str = "IfNotPresent"
     mover_image_pull_secrets: tuple[str, ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
+    mover_pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
+    root_movers_require_opt_in: bool = False
     max_movers: int = 16
     workers: int = 16
     resync_seconds: float = 600.0
@@ -65,6 +72,11 @@ class OperatorSettings:
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
             mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
             proxies=_proxies(environment),
+            mover_pod_security=PodSecurityLevel(
+                _one_of(environment, "CINDERBLOCK_MOVER_POD_SECURITY", POD_SECURITY_LEVELS)
+            ),
+            root_movers_require_opt_in=_one_of(environment, "CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN", BOOLEANS)
+            == "true",
             max_movers=_positive(environment, "CINDERBLOCK_MAX_MOVERS", 16),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cinderblock.api.kubernetes import (
     Job,
@@ -23,6 +24,14 @@ from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.verdicts import Deadlines
 
 
+class PodSecurityLevel(StrEnum):
+    """What spec.mover of a BackupStore may ask for (Kubernetes: Pod Security Standards)."""
+
+    BASELINE = "baseline"
+    RESTRICTED = "restricted"
+    PRIVILEGED = "privileged"
+
+
 @dataclass(frozen=True, slots=True)
 class MoverSettings:
     """The operator's settings for mover Jobs."""
@@ -34,6 +43,10 @@ class MoverSettings:
     """Movers that may run at the same time in the whole cluster."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
+    pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
+    """What spec.mover of a BackupStore may ask for."""
+    root_requires_opt_in: bool = False
+    """Whether movers run as root only in namespaces that an administrator has annotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +68,14 @@ class StoreLookup:
         missing: why there is none, for a person.
         error: why it cannot be used now, for example a missing Secret or a silent endpoint; None if it answered, or
             was not asked.
+        allows_root: whether the namespace lets movers run as root; only read if the operator asks for its consent.
         active_key: the id of the key that a mover must seal with; None: the greatest of the mounted ids.
     """
 
     store: BackupStore | None = None
     missing: str = ""
     error: CinderblockError | None = None
+    allows_root: bool = True
     active_key: str | None = None
 
 
@@ -249,6 +264,7 @@ class ObservedStore:
         used_by: names of the VolumeBackups of its namespace that need it.
         unsealed: names of complete VolumeBackups that are not encrypted; only listed with an encryption Secret.
         more_unsealed: whether there may be more of them.
+        mover: the operator's settings for movers; None: not read.
     """
 
     store: BackupStore
@@ -256,3 +272,4 @@ class ObservedStore:
     used_by: tuple[str, ...] = ()
     unsealed: tuple[str, ...] = ()
     more_unsealed: bool = False
+    mover: MoverSettings | None = None

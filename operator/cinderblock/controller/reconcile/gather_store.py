@@ -14,6 +14,6 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
     lookup = await probe_store(context, StoreLookup(store), store.spec.container)
     used_by = await list_store_users(context, store)
     if store.spec.encryption_secret_ref is None:
-        return ObservedStore(store, lookup, used_by)
+        return ObservedStore(store, lookup, used_by, mover=context.policy.mover)
     unsealed, is_all = await list_unsealed(context, store)
-    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all)
+    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all, mover=context.policy.mover)

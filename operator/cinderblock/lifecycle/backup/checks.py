@@ -12,6 +12,7 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.volume_lock import still_attached, still_written, wait_for_volume
@@ -67,6 +68,11 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
         message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
         return Fail(Reason.STORE_BEING_DELETED, message)
     return store_error(observed.store, observed.policy.deadlines)
+
+
+def mover_is_permitted(observed: ObservedBackup) -> Verdict:
+    """The operator allows what spec.mover of the store asks for."""
+    return mover_refusal(observed.store, observed.policy.mover)
 
 
 def volume_exists(observed: ObservedBackup) -> Verdict:
@@ -220,6 +226,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_exists,
     volume_is_bound,
     store_is_usable,
+    mover_is_permitted,
     snapshot_checks.given_snapshot_fits,
     volume_is_free_or_forced,
     snapshot_checks.snapshot_can_be_made,
