@@ -35,6 +35,7 @@ class OperatorSettings:
         lease_namespace: namespace of the Lease for leader election; None: the one in which this process runs.
         lease_name: name of the Lease.
         lease_seconds: duration of the Lease: for so long no replica acts after a leader has died.
+        watch_namespaces: the namespaces in which the operator works; empty: all.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
     """
 
@@ -53,6 +54,7 @@ class OperatorSettings:
     lease_namespace: str | None = None
     lease_name: str = "cinderblock"
     lease_seconds: int = 15
+    watch_namespaces: tuple[str, ...] = ()
     release: str = ""
 
     @classmethod
@@ -66,11 +68,10 @@ class OperatorSettings:
             raise InvalidInput(
                 "CINDERBLOCK_MOVER_IMAGE is not set. Set it to the image of the movers, normally the operator's own."
             )
-        secrets = environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS", "")
         return cls(
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
-            mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
+            mover_image_pull_secrets=_names(environment, "CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS"),
             proxies=_proxies(environment),
             mover_pod_security=PodSecurityLevel(
                 _one_of(environment, "CINDERBLOCK_MOVER_POD_SECURITY", POD_SECURITY_LEVELS)
@@ -86,6 +87,7 @@ class OperatorSettings:
             lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", 15),
+            watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
             release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 
@@ -97,6 +99,11 @@ def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         if "@" in value:
             raise InvalidInput(f"{name} contains a user or password. Use a proxy that needs none, as http://host:port.")
     return found
+
+
+def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    """Return the names in a variable, which commas separate."""
+    return tuple(name for name in environment.get(variable, "").split(",") if name)
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

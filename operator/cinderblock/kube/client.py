@@ -63,6 +63,7 @@ class KubeClient:
         observer: sees every request; None: there is no observer.
         write_guard: called right before each write. If it raises, nothing is sent and the caller gets the error.
         response_counts: the responses, counted; clients may share it.
+        namespaces: what "all namespaces" means in ``list``; empty: really all.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class KubeClient:
     ) -> None:
         self.observer = observer
         self.write_guard: Callable[[], None] = _allow
+        self.namespaces: tuple[str, ...] = ()
         self._clock = clock
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
@@ -96,15 +98,21 @@ class KubeClient:
     ) -> JsonObjects:
         """Return all objects of a type, of one namespace or of all, as they were at one instant.
 
+        With ``namespaces``, the objects of each of them are as they were at one instant.
+
         Args:
             kind: the type.
-            namespace: None: all namespaces.
+            namespace: None: all namespaces, or those of ``namespaces``.
             labels: label selector in kubectl's form: ``app=shop,tier!=cache``.
             fields: field selector: ``status.phase=available``; the type determines the fields.
 
         Raises:
             NotFound: the cluster does not serve the type.
         """
+        if namespace is None and kind.namespaced and self.namespaces:
+            return [
+                body for name in self.namespaces for body in await self.list(kind, name, labels=labels, fields=fields)
+            ]
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {"limit": str(PAGE_LIMIT)} | {key: value for key, value in selectors.items() if value}
         items: JsonObjects = []

@@ -48,10 +48,15 @@ async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Pat
     return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))
 
 
-def _kubeconfig_of(kubeconfig: Path, namespace: str, account: str, folder: Path) -> Path:
+def token_of(kubeconfig: Path, namespace: str, account: str) -> str:
+    """Return a token of a ServiceAccount."""
     options = [f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
     command = [str(tool("kubectl")), *options, "create", "token", account]
-    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _kubeconfig_of(kubeconfig: Path, namespace: str, account: str, folder: Path) -> Path:
+    token = token_of(kubeconfig, namespace, account)
     config = yaml.safe_load(kubeconfig.read_text())
     name = next(item["context"]["user"] for item in config["contexts"] if item["name"] == config["current-context"])
     config["users"] = [{"name": name, "user": {"token": token}}]
