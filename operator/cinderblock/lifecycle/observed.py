@@ -25,7 +25,7 @@ from cinderblock.lifecycle.verdicts import Deadlines
 
 
 class PodSecurityLevel(StrEnum):
-    """What spec.mover of a BackupStore may ask for (Kubernetes: Pod Security Standards)."""
+    """Limit on spec.mover of BackupStores (Kubernetes: Pod Security Standards)."""
 
     BASELINE = "baseline"
     RESTRICTED = "restricted"
@@ -44,7 +44,7 @@ class MoverSettings:
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
     pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
-    """What spec.mover of a BackupStore may ask for."""
+    """Limit on spec.mover of BackupStores."""
     root_requires_opt_in: bool = False
     """Whether movers run as root only in namespaces that an administrator has annotated."""
 

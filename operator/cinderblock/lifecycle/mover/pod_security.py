@@ -1,4 +1,4 @@
-"""What spec.mover of a BackupStore may ask for: a level of the Pod Security Standards, and root only with consent.
+"""Limit spec.mover of BackupStores to a level of the Pod Security Standards, and root movers to those with consent.
 
 Kubernetes judges the pods of movers by the level of their namespace, which may have none. So the administrator sets a
 level for all movers (chart value ``mover.podSecurity``), and the operator reports the first field that exceeds it. The

@@ -45,7 +45,7 @@ def create_bucket(endpoint_url: str, administrator: S3Credentials, bucket: str, 
     if code == "BucketAlreadyExists":
         raise Conflict(
             f"Cannot give bucket {bucket} to account {owner}: it belongs to another account, which may have put"
-            " something into it. Look at its content, and remove the bucket or change its owner."
+            " something into it. Check its content, then remove the bucket or change its owner."
         )
     if status == 403:
         raise AccessDenied(f"Cannot create bucket {bucket}: the S3 server rejects its administrator ({code})")
