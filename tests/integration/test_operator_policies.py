@@ -152,7 +152,8 @@ REQUEST = children.ClaimRequest(1 << 20, "fast", VolumeMode.FILESYSTEM, ("ReadWr
 async def test_mover_job_is_created_started_released_and_deleted(operator: KubeClient, backup: VolumeBackup) -> None:
     made = await operator.create(kinds.JOB, a_job(backup))
     name, metadata = made["metadata"]["name"], made["metadata"]
-    start = {"metadata": {"uid": metadata["uid"]}, "spec": {"suspend": False}}
+    noted = {"uid": metadata["uid"], "annotations": {"cinderblock.io/started": "true"}}
+    start = {"metadata": noted, "spec": {"suspend": False}}
     await operator.merge_patch(kinds.JOB, name, backup.namespace, start)
     await operator.merge_patch(kinds.JOB, name, backup.namespace, {"metadata": {"finalizers": []}})
     await operator.delete(kinds.JOB, name, backup.namespace, uid=metadata["uid"])
@@ -276,6 +277,7 @@ async def _eventually(attempt: Callable[[], Any]) -> None:
 FORGED_UPDATES: dict[str, dict[str, Any]] = {
     "another owner": {"metadata": {"ownerReferences": []}},
     "a label": {"metadata": {"labels": {"more": "x"}}},
+    "an annotation": {"metadata": {"annotations": {"cinderblock.io/owner-name": "other"}}},
     "a finalizer": {"metadata": {"finalizers": [labels.JOB_FINALIZER, "example.org/held"]}},
     "parallelism": {"spec": {"parallelism": 5}},
     "the pod while it is suspended": {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}},
