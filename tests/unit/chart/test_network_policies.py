@@ -26,7 +26,7 @@ def test_there_are_none_unless_asked_for() -> None:
     assert _policies(*EVERYTHING) == {}
 
 
-def test_every_deployment_has_a_policy_that_selects_its_pods_and_knows_its_ports() -> None:
+def test_every_deployment_has_a_policy_with_its_ports() -> None:
     objects = render(*EVERYTHING, ENABLED)
     policies = [item["spec"] for item in of_kind(objects, "NetworkPolicy")]
     pods = _pods(objects)
