@@ -80,6 +80,20 @@ def test_the_user_of_a_mover_follows_from_both_contexts(mover: dict[str, Any], r
     assert runs_as_root(MoverTemplate.model_validate(mover)) == root
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_stored_value_of_the_wrong_type_ends_nothing(level: str) -> None:
+    context = {
+        "seccompProfile": "RuntimeDefault",
+        "seLinuxOptions": [],
+        "capabilities": {"add": "ALL", "drop": [{}]},
+        "windowsOptions": 1,
+        "runAsUser": "1000",
+        "sysctls": {},
+    }
+    message = refusal({"securityContext": context, "podSecurityContext": context | {"capabilities": "ALL"}}, level)
+    assert bool(message) == (level == "restricted")
+
+
 def test_operations_of_a_refused_store_fail_before_the_copy() -> None:
     lookup, policy = StoreLookup(a_store(mover=PRIVILEGED)), OperatorPolicy(settings())
     backup = replace(observed_backup(a_backup(), store=lookup), policy=policy)

@@ -86,7 +86,7 @@ def _container_excesses(path: str, context: dict[str, Any]) -> Iterator[str]:
         yield f"{path}.privileged is true"
     if context.get("procMount", "Default") != "Default":
         yield f"{path}.procMount is {context['procMount']}"
-    added = _added(context) - BASELINE_CAPABILITIES
+    added = _capabilities(context, "add") - BASELINE_CAPABILITIES
     if added:
         yield f"{path}.capabilities.add has {min(added)}"
 
@@ -94,12 +94,12 @@ def _container_excesses(path: str, context: dict[str, Any]) -> Iterator[str]:
 def _profile_excesses(path: str, context: dict[str, Any]) -> Iterator[str]:
     """Yield what both kinds of security context can have."""
     for profile in ("seccompProfile", "appArmorProfile"):
-        if (context.get(profile) or {}).get("type") == "Unconfined":
+        if _part(context, profile).get("type") == "Unconfined":
             yield f"{path}.{profile}.type is Unconfined"
-    selinux = context.get("seLinuxOptions") or {}
+    selinux = _part(context, "seLinuxOptions")
     if selinux.get("type", "") not in SELINUX_TYPES or selinux.get("user") or selinux.get("role"):
         yield f"{path}.seLinuxOptions sets another type, user or role"
-    if (context.get("windowsOptions") or {}).get("hostProcess"):
+    if _part(context, "windowsOptions").get("hostProcess"):
         yield f"{path}.windowsOptions.hostProcess is true"
 
 
@@ -110,14 +110,24 @@ def _restricted_excesses(template: MoverTemplate) -> Iterator[str]:
         yield f"{path} does not say runAsNonRoot: true and a runAsUser"
     if context.get("allowPrivilegeEscalation") is not False:
         yield f"{path}.allowPrivilegeEscalation is not false"
-    if "ALL" not in ((context.get("capabilities") or {}).get("drop") or ()):
+    if "ALL" not in _capabilities(context, "drop"):
         yield f"{path}.capabilities.drop lacks ALL"
-    added = _added(context) - RESTRICTED_CAPABILITIES
+    added = _capabilities(context, "add") - RESTRICTED_CAPABILITIES
     if added:
         yield f"{path}.capabilities.add has {min(added)}"
     if not context.get("seccompProfile") and not pod.get("seccompProfile"):
         yield "spec.mover.podSecurityContext.seccompProfile is not set"
 
 
-def _added(context: dict[str, Any]) -> set[str]:
-    return set((context.get("capabilities") or {}).get("add") or ())
+def _capabilities(context: dict[str, Any], change: str) -> set[str]:
+    listed = _part(context, "capabilities").get(change)
+    return {name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
+
+
+def _part(context: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of a security context. An object of an older release may have a value of the wrong type there.
+
+    The API server refuses such a Job itself.
+    """
+    found = context.get(name)
+    return found if isinstance(found, dict) else {}
