@@ -3,15 +3,15 @@
 #   build    dependencies as locked (with hashes) and the project, in one virtual environment
 #   (final)  base + that environment; no compiler, no package manager cache, no build tool
 #
-# Build arguments: BASE_IMAGE needs python3 (3.11 or newer) and CA certificates; BUILD_IMAGE is the same with pip.
+# Build arguments: BASE_IMAGE needs python3 (3.11 or newer) and CA certificates; BUILD_IMAGE is the same with pip. The
+# default is named by its digest, so that a build does not change with the tag.
 # Build secrets, both optional: package_env is a file of NAME=value lines for pip and uv (an index of one's own, say),
 # package_ca a PEM bundle that they trust. Neither is left in the image.
 
-ARG BASE_IMAGE=docker.io/library/python:3.12-slim
+ARG BASE_IMAGE=docker.io/library/python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 ARG BUILD_IMAGE=${BASE_IMAGE}
 
 FROM ${BUILD_IMAGE} AS build
-ARG UV_VERSION=0.13.9
 # Bytecode is compiled here, once, because nothing can write it at run time and a mover's start is waited for. Unchecked
 # hashes: an image never changes, and what depends on no file time is the same in every build.
 ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH \
@@ -23,10 +23,11 @@ ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH \
     VIRTUAL_ENV=/opt/cinderblock
 WORKDIR /src
 
+COPY uv.requirements.txt ./
 RUN --mount=type=secret,id=package_env --mount=type=secret,id=package_ca \
     set -a; if [ -f /run/secrets/package_env ]; then . /run/secrets/package_env; fi; \
     python3 -m pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-        --target /opt/uv "uv==${UV_VERSION}"
+        --target /opt/uv --require-hashes -r uv.requirements.txt
 
 COPY pyproject.toml uv.lock ./
 # `uv export` and `uv pip` rather than `uv sync`: the lock names the files of the public index, and only this way does
@@ -57,6 +58,9 @@ RUN /opt/hatch/bin/hatchling build -t wheel -d dist \
     && find /opt/project -name RECORD -exec sed -i '/uv_cache\.json/d' {} +
 
 FROM ${BASE_IMAGE}
+# Official Python images contain pip, which nothing here needs.
+RUN find / -xdev \( -path '*-packages/pip' -o -path '*-packages/pip-*' -o -path '*/ensurepip' \
+        -o -path '*/bin/pip' -o -path '*/bin/pip3*' \) -prune -exec rm -rf {} +
 # Official Python images carry no bytecode of the standard library; where it is there already, nothing is written.
 RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|lib2to3)/' \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \

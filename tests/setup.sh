@@ -2,7 +2,7 @@
 # Makes .venv from uv.lock. Needs nothing but a Debian or Ubuntu machine: what is missing is installed if we may.
 set -eu
 cd "$(dirname "$0")/.."
-UV_VERSION=0.13.9
+UV_VERSION=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' uv.requirements.txt)
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/cinderblock"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -37,7 +37,8 @@ else
     say "Installing uv $UV_VERSION into $CACHE"
     rm -rf "$CACHE/uv-$UV_VERSION"
     "$PYTHON" -m venv "$CACHE/uv-$UV_VERSION"
-    "$CACHE/uv-$UV_VERSION/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    "$CACHE/uv-$UV_VERSION/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
+      -r uv.requirements.txt
   fi
 fi
 

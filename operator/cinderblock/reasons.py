@@ -228,6 +228,8 @@ class Reason(StrEnum):
     """A newer release wrote the stored object."""
 
     # Movers
+    MOVER_NOT_PERMITTED = "MoverNotPermitted"
+    """The operator does not allow what spec.mover of the BackupStore asks for."""
     MOVER_UNSCHEDULABLE = "MoverUnschedulable"
     """No node can run the mover's pod."""
     IMAGE_PULL_FAILED = "ImagePullFailed"

@@ -42,7 +42,16 @@ IMAGE_NAME = "localhost/cinderblock:test"
 SYSTEM_PIP_CONFIGURATION = Path("/etc/pip.conf")
 
 ROOT = Path(__file__).resolve().parents[2]
-_INGREDIENTS = ("Dockerfile", ".dockerignore", "LICENSE", "README.md", "pyproject.toml", "uv.lock", "operator")
+_INGREDIENTS = (
+    "Dockerfile",
+    ".dockerignore",
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "uv.lock",
+    "uv.requirements.txt",
+    "operator",
+)
 _BASE_PACKAGES = ("python3", "ca-certificates")
 _BUILD_PACKAGES = (*_BASE_PACKAGES, "python3-pip")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from cinderblock.errors import InvalidInput, NotFound
+from cinderblock.api.labels import STORE_FINALIZER
+from cinderblock.errors import AccessDenied, InvalidInput, NotFound
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
+from cinderblock.kube.kinds import NAMESPACE as NAMESPACE_KIND
 from tests.cluster import apiserver
+from tests.support.cluster.admission import enforce, lift, wait_until_enforced
+from tests.support.cluster.chart import render
 from tests.support.cluster.kubectl import kubectl
+from tests.support.cluster.rights import all_rights, connect_as
 
 pytestmark = pytest.mark.integration
 
@@ -165,3 +170,28 @@ def test_definition_was_applied_by_the_client(kubeconfig: Path, name: str) -> No
     annotation = found["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
     assert "app.kubernetes.io/version" in annotation
     assert len(annotation) < 128 << 10
+
+
+async def test_policies_accept_writes_to_stored_objects_that_no_longer_fit(
+    client: KubeClient, kubeconfig: Path, tmp_path: Path
+) -> None:
+    release = "backup-system"
+    policies = render(namespace=release)
+    await client.create(NAMESPACE_KIND, {"metadata": {"name": release}})
+    for account in ("cinderblock", "tenant"):
+        await all_rights(client, release, account)
+    await enforce(client, policies)
+    async with (
+        aclosing(await connect_as(kubeconfig, release, "cinderblock", tmp_path)) as operator,
+        aclosing(await connect_as(kubeconfig, release, "tenant", tmp_path)) as tenant,
+    ):
+        await wait_until_enforced(operator, release)
+        for name in STORED:
+            held = {"metadata": {"finalizers": [STORE_FINALIZER]}}
+            await operator.merge_patch(BACKUP_STORE, name, NAMESPACE, held)
+            noted = {"metadata": {"annotations": {"note": "x"}}}
+            await tenant.merge_patch(BACKUP_STORE, name, NAMESPACE, noted)
+            with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+                await tenant.merge_patch(BACKUP_STORE, name, NAMESPACE, {"metadata": {"finalizers": []}})
+            await operator.merge_patch(BACKUP_STORE, name, NAMESPACE, {"metadata": {"finalizers": []}})
+    await lift(client, policies)

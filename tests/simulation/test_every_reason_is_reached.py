@@ -595,6 +595,14 @@ def server_knows_no_rules(simulation: Simulation) -> None:
 
 RETENTION = ("COMPLIANCE", timedelta(days=7))
 
+
+def has_a_privileged_store(simulation: Simulation) -> None:
+    store = simulation.get("BackupStore", "default")
+    mover = {"securityContext": {"privileged": True}}
+    simulation.objects.update(store, spec=store["spec"] | {"mover": mover})
+    a_backup(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -652,6 +660,7 @@ SCENARIOS: dict[str, Scenario] = {
     "MoverDeleted": is_deleted,
     "MoverDied": dies("Error"),
     "MoverFailed": fails_without_a_pod,
+    "MoverNotPermitted": has_a_privileged_store,
     "MoverOutOfMemory": dies("OOMKilled"),
     "MoverPending": accepts_and_ends,
     "MoverRefused": changes_its_job(managedBy="kueue.x-k8s.io/multikueue"),

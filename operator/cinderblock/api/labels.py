@@ -41,6 +41,9 @@ CREATED_BY_ANNOTATION = "cinderblock.io/created-by"
 RELEASED_ANNOTATION = "cinderblock.io/let-go"
 """On a VolumeBackup that is being deleted: with the value "leave-data", the stored data is left in the store."""
 
+ROOT_MOVERS_ANNOTATION = "cinderblock.io/allow-root-movers"
+"""On a Namespace, with the value "true": movers may run as root there, if the operator asks for consent."""
+
 DISPLAY_NAME_ANNOTATION = "cinderblock.io/display-name"
 """On a PersistentVolumeClaim or VolumeSnapshot: its name in the Cinder API, empty for no name.
 

@@ -61,6 +61,7 @@ async def run(settings: OperatorSettings) -> None:
     timings = LeaseTimings(lease_duration=settings.lease_seconds)
     response_counts: ResponseCounts = Counter()
     kube = await connect(response_counts=response_counts, reduce=reduce_object)
+    kube.namespaces = settings.watch_namespaces
     # Renewals have a connection of their own, so that they never wait for other requests.
     lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
     namespace = settings.lease_namespace or (await kube.config()).namespace
@@ -148,6 +149,8 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             proxies=settings.proxies,
             labels=settings.mover_labels,
             annotations=settings.mover_annotations,
+            pod_security=settings.mover_pod_security,
+            root_requires_opt_in=settings.root_movers_require_opt_in,
         ),
         release=settings.release,
         object_limit=settings.max_objects_per_namespace,

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from cinderblock.api.labels import GROUP, MANAGED_BY_LABEL
 from cinderblock.controller.leaderelection.lease import LEASE_SECONDS
 from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle.observed import PodSecurityLevel
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Variables that name the proxy to S3 servers, and the servers that are reached without it."""
+POD_SECURITY_LEVELS = tuple(level.value for level in PodSecurityLevel)
+BOOLEANS = ("false", "true")
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
 
@@ -25,6 +28,8 @@ class OperatorSettings:
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
         mover_labels, mover_annotations: of all Jobs, pods, claims and VolumeSnapshots that the operator creates.
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
+        mover_pod_security: what spec.mover of a BackupStore may ask for: baseline, restricted or privileged.
+        root_movers_require_opt_in: whether movers run as root only in annotated namespaces.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
         max_objects_per_namespace: VolumeBackups, and also VolumeRestores, of one namespace that are worked on.
@@ -36,6 +41,7 @@ class OperatorSettings:
         lease_namespace: namespace of the Lease for leader election; None: the one in which this process runs.
         lease_name: name of the Lease.
         lease_seconds: duration of the Lease: for so long no replica acts after a leader has died.
+        watch_namespaces: the namespaces in which the operator works; empty: all.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
     """
 
@@ -45,6 +51,8 @@ class OperatorSettings:
     mover_labels: tuple[tuple[str, str], ...] = ()
     mover_annotations: tuple[tuple[str, str], ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
+    mover_pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
+    root_movers_require_opt_in: bool = False
     max_movers: int = 16
     max_movers_per_namespace: int = 8
     max_objects_per_namespace: int = 20_000
@@ -56,6 +64,7 @@ class OperatorSettings:
     lease_namespace: str | None = None
     lease_name: str = "cinderblock"
     lease_seconds: float = LEASE_SECONDS
+    watch_namespaces: tuple[str, ...] = ()
     release: str = ""
 
     @classmethod
@@ -69,16 +78,20 @@ class OperatorSettings:
             raise InvalidInput(
                 "CINDERBLOCK_MOVER_IMAGE is not set. Set it to the image of the movers, normally the operator's own."
             )
-        secrets = environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS", "")
         max_movers = _positive(environment, "CINDERBLOCK_MAX_MOVERS", 16)
         half = max(1, max_movers // 2)
         return cls(
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
-            mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
+            mover_image_pull_secrets=_names(environment, "CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS"),
             mover_labels=_pairs(environment, "CINDERBLOCK_MOVER_LABELS"),
             mover_annotations=_pairs(environment, "CINDERBLOCK_MOVER_ANNOTATIONS"),
             proxies=_proxies(environment),
+            mover_pod_security=PodSecurityLevel(
+                _one_of(environment, "CINDERBLOCK_MOVER_POD_SECURITY", POD_SECURITY_LEVELS)
+            ),
+            root_movers_require_opt_in=_one_of(environment, "CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN", BOOLEANS)
+            == "true",
             max_movers=max_movers,
             max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
             max_objects_per_namespace=_positive(environment, "CINDERBLOCK_MAX_OBJECTS_PER_NAMESPACE", 20_000),
@@ -90,6 +103,7 @@ class OperatorSettings:
             lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", int(LEASE_SECONDS)),
+            watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
             release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 
@@ -117,6 +131,11 @@ def _pairs(environment: Mapping[str, str], name: str) -> tuple[tuple[str, str], 
         if key.startswith(f"{GROUP}/") or key == MANAGED_BY_LABEL:
             raise InvalidInput(f"{name} contains {key}, which Cinderblock sets itself. Remove it.")
     return tuple(sorted(found.items()))
+
+
+def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    """Return the names in a variable, which commas separate."""
+    return tuple(name for name in environment.get(variable, "").split(",") if name)
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

@@ -94,6 +94,7 @@ class KubeClient:
         observer: sees every request; None: there is no observer.
         write_guard: called right before each write. If it raises, nothing is sent and the caller gets the error.
         response_counts: the responses, counted; clients may share it.
+        namespaces: what "all namespaces" means in ``list`` and ``pages``; empty: really all.
 
     Args:
         transport: exchanges requests for responses.
@@ -111,6 +112,7 @@ class KubeClient:
     ) -> None:
         self.observer = observer
         self.write_guard: Callable[[], None] = _allow
+        self.namespaces: tuple[str, ...] = ()
         self._clock = clock
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
@@ -135,9 +137,11 @@ class KubeClient:
     ) -> JsonObjects:
         """Return all objects of a type, of one namespace or of all, as they were at one instant.
 
+        With ``namespaces``, the objects of each of them are as they were at one instant.
+
         Args:
             kind: the type.
-            namespace: None: all namespaces.
+            namespace: None: all namespaces, or those of ``namespaces``.
             labels: label selector in kubectl's form: ``app=shop,tier!=cache``.
             fields: field selector: ``status.phase=available``; the type determines the fields.
 
@@ -156,6 +160,10 @@ class KubeClient:
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[JsonObjects | None]:
         """Yield the objects of a type page by page; see ``list``. None: the list begins again."""
+        if namespace is None and kind.namespaced and self.namespaces:
+            for name in self.namespaces:
+                yield await self.list(kind, name, labels=labels, fields=fields)
+            return
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
         limit, token, restarts = self._limits.first(kind, namespace, PAGE_LIMIT), "", 0

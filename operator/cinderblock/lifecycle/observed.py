@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cinderblock.api.kubernetes import (
     Job,
@@ -25,6 +26,14 @@ from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Deadlines
 
 
+class PodSecurityLevel(StrEnum):
+    """Limit on spec.mover of BackupStores (Kubernetes: Pod Security Standards)."""
+
+    BASELINE = "baseline"
+    RESTRICTED = "restricted"
+    PRIVILEGED = "privileged"
+
+
 @dataclass(frozen=True, slots=True)
 class MoverSettings:
     """The operator's settings for mover Jobs."""
@@ -41,6 +50,10 @@ class MoverSettings:
     labels: tuple[tuple[str, str], ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     """Labels and annotations of all children, unless a store sets the same key."""
+    pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
+    """Limit on spec.mover of BackupStores."""
+    root_requires_opt_in: bool = False
+    """Whether movers run as root only in namespaces that an administrator has annotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +77,14 @@ class StoreLookup:
         missing: why there is none, for a person.
         error: why it cannot be used now, for example a missing Secret or a silent endpoint; None if it answered, or
             was not asked.
+        allows_root: whether the namespace lets movers run as root; only read if the operator asks for its consent.
         active_key: the id of the key that a mover must seal with; None: the greatest of the mounted ids.
     """
 
     store: BackupStore | None = None
     missing: str = ""
     error: CinderblockError | None = None
+    allows_root: bool = True
     active_key: str | None = None
 
 
@@ -274,6 +289,7 @@ class ObservedStore:
         unsealed: names of complete VolumeBackups that are not encrypted; only listed with an encryption Secret.
         more_unsealed: whether there may be more of them.
         rules: what the container does with deleted objects; None: not asked now, or not answered.
+        mover: the operator's settings for movers; None: not read.
     """
 
     store: BackupStore
@@ -282,3 +298,4 @@ class ObservedStore:
     unsealed: tuple[str, ...] = ()
     more_unsealed: bool = False
     rules: ContainerRules | None = None
+    mover: MoverSettings | None = None

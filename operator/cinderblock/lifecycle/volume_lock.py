@@ -78,6 +78,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ID_TAKEN, Reason.MANIFEST_MISSING, Reason.MANIFEST_MISPLACED, Reason.MANIFEST_REPLACED),
             *(Reason.FOREIGN_MANIFEST, Reason.SEAL_BROKEN, Reason.SEALED_TOO_LATE, Reason.INTEGRITY_ERROR),
             *(Reason.UNSUPPORTED_FORMAT, Reason.MOVER_FAILED, Reason.MOVER_DIED, Reason.MOVER_DELETED),
+            Reason.MOVER_NOT_PERMITTED,
             *(Reason.MOVER_OUT_OF_MEMORY, Reason.OVERTAKEN, Reason.TERMINATED, Reason.UNEXPECTED),
             *(Reason.SOURCE_ERROR, Reason.SOURCE_CHANGING, Reason.SOURCE_VANISHED, Reason.TARGET_ERROR),
             # Reasons that no operation waits for.

@@ -37,6 +37,17 @@ async def grant(client: KubeClient, objects: Objects) -> None:
             await client.create(kind, item)
 
 
+async def all_rights(client: KubeClient, namespace: str, account: str) -> None:
+    """Create a ServiceAccount with the rights of cluster-admin."""
+    await client.create(_KINDS["ServiceAccount"], {"metadata": {"name": account, "namespace": namespace}})
+    binding = {
+        "metadata": {"name": f"{namespace}-{account}"},
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
+    await client.create(_KINDS["ClusterRoleBinding"], binding)
+
+
 async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Path) -> KubeClient:
     """Return a client that acts as the ServiceAccount only."""
     return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))

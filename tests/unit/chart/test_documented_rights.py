@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.cluster.audit import Right, granted
-from tests.support.cluster.chart import NAMESPACE, Objects, render
+from tests.support.cluster.chart import CHART, NAMESPACE, Objects, render
 
 pytestmark = pytest.mark.integration
 
@@ -38,3 +39,13 @@ def test_every_right_is_in_the_table_with_its_reason_and_nothing_else(heading: s
     listed = list(_documented(heading, namespace))
     assert len(listed) == len(set(listed))
     assert set(listed) == granted(_operators(render(), kind))
+
+
+def test_every_mark_of_the_policies_is_documented_and_no_other() -> None:
+    section = PAGE.read_text().partition("### Policies\n")[2].partition("\n### ")[0]
+    table = section.partition("| On | Marks |")[2].partition("\n\n")[0]
+    policies = yaml.safe_load((CHART / "admission" / "marks.yaml").read_text())["policies"]
+    marks = {
+        name for policy in policies for part in ("labels", "annotations", "finalizers") for name in policy.get(part, ())
+    }
+    assert set(re.findall(r"`(cinderblock\.io/[a-z-]+)`", table)) == marks

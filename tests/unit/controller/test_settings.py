@@ -28,6 +28,15 @@ def test_namespace_gets_half_of_the_movers(most: str, half: int) -> None:
     assert settings.max_movers_per_namespace == half
 
 
+def test_limits_on_movers_are_read() -> None:
+    assert OperatorSettings.from_environment(IMAGE).mover_pod_security == "baseline"
+    given = {"CINDERBLOCK_MOVER_POD_SECURITY": "restricted", "CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN": "true"}
+    settings = OperatorSettings.from_environment(IMAGE | given)
+    assert (settings.mover_pod_security, settings.root_movers_require_opt_in) == ("restricted", True)
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_MOVER_POD_SECURITY"):
+        OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_POD_SECURITY": "none"})
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_invalid_number_is_rejected_by_name(value: str) -> None:
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MAX_MOVERS"):

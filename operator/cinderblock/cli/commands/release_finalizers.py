@@ -70,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="label selector of the operator's pods (default: the selector of the Deployment)",
     )
+    parser.add_argument(
+        "--in-namespace",
+        metavar="NAMESPACE",
+        action="append",
+        default=[],
+        help="release only objects of this namespace; may be repeated (default: all namespaces)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,12 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stop_deployment:
         namespace, _, name = arguments.stop_deployment.partition("/")
         operator = Operator(namespace, name, arguments.pods)
-    asyncio.run(_run(operator))
+    asyncio.run(_run(operator, tuple(arguments.in_namespace)))
     return SUCCESS
 
 
-async def _run(operator: Operator | None) -> None:
+async def _run(operator: Operator | None, namespaces: tuple[str, ...]) -> None:
     kube = await connect()
+    kube.namespaces = namespaces
     try:
         if operator:
             await stop_operator(kube, operator)

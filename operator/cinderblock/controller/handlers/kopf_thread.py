@@ -107,7 +107,8 @@ class KopfThread:
         tasks = await kopf.spawn_tasks(
             registry=make_registry(self._sink, self._login),
             settings=make_settings(),
-            clusterwide=True,
+            clusterwide=not self._kube.namespaces,
+            namespaces=self._kube.namespaces,
             standalone=True,
         )
         stopped = asyncio.create_task(self._stop.wait())

@@ -54,27 +54,27 @@ class WatchLiveness:
         config.on_request_end.append(self._on_request_end)
         return config
 
-    def is_open(self, plural: str) -> bool:
-        """Return whether a watch of this kind was accepted. By then all objects of the kind were listed."""
-        return plural in self._streams
+    def is_open(self, watch: str) -> bool:
+        """Return whether this watch was accepted (see `watch_name`). By then all of its objects were listed."""
+        return watch in self._streams
 
-    def longest_idle(self, plurals: Iterable[str], since: float) -> float:
+    def longest_idle(self, watches: Iterable[str], since: float) -> float:
         """Return the seconds since the most idle of these watches received data, counted from ``since`` at most.
 
         A watch that was never opened is idle since the first call of this method that names it.
         """
         now = self._clock()
-        return max((now - max(since, self._active_at(plural, now)) for plural in plurals), default=0.0)
+        return max((now - max(since, self._active_at(watch, now)) for watch in watches), default=0.0)
 
     def last_active(self) -> dict[str, float]:
         """Return when each watch last received data, in this run or before."""
         now = self._clock()
-        return self._active_before | {plural: self._active_at(plural, now) for plural in tuple(self._streams)}
+        return self._active_before | {watch: self._active_at(watch, now) for watch in tuple(self._streams)}
 
-    def _active_at(self, plural: str, now: float) -> float:
-        stream = self._streams.get(plural)
+    def _active_at(self, watch: str, now: float) -> float:
+        stream = self._streams.get(watch)
         if stream is None:
-            return self._active_before.setdefault(plural, now)
+            return self._active_before.setdefault(watch, now)
         received = stream.response.content.total_bytes
         if received != stream.received:
             stream.received, stream.active_at = received, now
@@ -85,9 +85,9 @@ class WatchLiveness:
     ) -> None:
         del session, context
         if _is_watch(params.url):
-            plural, now = _plural(params.url), self._clock()
-            start = max(now, self._next_open.get(plural, now))
-            self._next_open[plural] = start + MIN_OPEN_INTERVAL_SECONDS
+            watch, now = _watch_of(params.url), self._clock()
+            start = max(now, self._next_open.get(watch, now))
+            self._next_open[watch] = start + MIN_OPEN_INTERVAL_SECONDS
             await asyncio.sleep(start - now)
 
     async def _on_request_end(
@@ -96,12 +96,18 @@ class WatchLiveness:
         del session, context
         url = params.response.url
         if _is_watch(url) and params.response.status == 200:
-            self._streams[_plural(url)] = _Stream(params.response, 0, self._clock())
+            self._streams[_watch_of(url)] = _Stream(params.response, 0, self._clock())
 
 
 def _is_watch(url: URL) -> bool:
     return url.query.get("watch") == "true"
 
 
-def _plural(url: URL) -> str:
-    return url.path.rpartition("/")[2]
+def watch_name(plural: str, namespace: str | None = None) -> str:
+    """Return the name of the watch of a kind, in one namespace or in all."""
+    return f"{namespace}/{plural}" if namespace else plural
+
+
+def _watch_of(url: URL) -> str:
+    *_, parent, namespace, plural = ("", "", *url.path.split("/"))
+    return watch_name(plural, namespace if parent == "namespaces" else None)

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from cinderblock.controller.handlers.event_bridge import EventBridge, EventSink
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
 from cinderblock.controller.handlers.kopf_thread import FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, KopfThread
-from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchLiveness
+from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchLiveness, watch_name
 from cinderblock.controller.request import OWN_KINDS
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import PV
+from cinderblock.kube.kinds import PV, Kind
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +107,21 @@ class WatchManager:
 
     async def _update_served(self) -> None:
         """Find out which kinds the cluster serves. The API server is only asked while a watch is missing."""
-        closed = [kind for kind in WATCHED_KINDS if not self._liveness.is_open(kind.plural)]
+        closed = [kind for kind in WATCHED_KINDS if not all(map(self._liveness.is_open, self._watches(kind)))]
         try:
             served = [kind for kind in closed if await self._kube.serves(kind)]
         except CinderblockError:
             return
-        self._served = tuple(kind.plural for kind in WATCHED_KINDS if kind in served or kind not in closed)
+        watched = (kind for kind in WATCHED_KINDS if kind in served or kind not in closed)
+        self._served = tuple(name for kind in watched for name in self._watches(kind))
         self.synced = not served
         if self.synced:
             self._opening_seconds = OPENING_SECONDS
+
+    def _watches(self, kind: Kind) -> tuple[str, ...]:
+        """Return the names of the watches of a kind."""
+        namespaces = self._kube.namespaces if kind.namespaced else ()
+        return tuple(watch_name(kind.plural, namespace) for namespace in namespaces or (None,))
 
     def _restart_reason(self, running_seconds: float) -> str:
         """Return why kopf must be restarted; empty if it need not."""

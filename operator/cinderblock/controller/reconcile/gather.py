@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, Pod
+from cinderblock.api.meta import Object
 from cinderblock.api.mover import MOVER_CONTAINER, MoverProgress
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -21,6 +22,7 @@ from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
 from cinderblock.lifecycle.mover import state as mover_state
+from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
 
@@ -172,13 +174,23 @@ async def choose_store(context: Context, namespace: str, name: str | None) -> St
 
 async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
     """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container."""
-    if lookup.store is None:
+    store = lookup.store
+    if store is None:
         return lookup
+    lookup = replace(lookup, allows_root=await _allows_root(context, store))
     try:
-        await context.stores.check(lookup.store, container, context.secrets)
+        await context.stores.check(store, container, context.secrets)
     except CinderblockError as error:
         return replace(lookup, error=error)
     return lookup
+
+
+async def _allows_root(context: Context, store: BackupStore) -> bool:
+    """Return whether movers of a store may run as root. The namespace is read only if that depends on it."""
+    if not context.policy.mover.root_requires_opt_in or not runs_as_root(store.spec.mover):
+        return True
+    namespace = await context.get(Object, kinds.NAMESPACE, store.namespace)
+    return namespace is not None and namespace.metadata.annotations.get(api_labels.ROOT_MOVERS_ANNOTATION) == "true"
 
 
 async def read_manifest(

@@ -17,9 +17,11 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
     rules = await _container_rules(context, store) if lookup.error is None else None
     used_by = await list_store_users(context, store)
     if store.spec.encryption_secret_ref is None:
-        return ObservedStore(store, lookup, used_by, rules=rules)
+        return ObservedStore(store, lookup, used_by, rules=rules, mover=context.policy.mover)
     unsealed, is_all = await list_unsealed(context, store)
-    return ObservedStore(store, lookup, used_by, unsealed, more_unsealed=not is_all, rules=rules)
+    return ObservedStore(
+        store, lookup, used_by, unsealed, more_unsealed=not is_all, rules=rules, mover=context.policy.mover
+    )
 
 
 async def _container_rules(context: Context, store: BackupStore) -> ContainerRules | None:

@@ -45,7 +45,7 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
     """
     volume = PersistentVolume.model_validate(body)
     uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
-    if uid is None or volume.metadata.is_being_deleted:
+    if uid is None or volume.metadata.is_being_deleted or not _is_watched(context, volume):
         return None
     if any(restore["metadata"]["uid"] == uid for restore in await context.kube.list(kinds.VOLUME_RESTORE)):
         return None
@@ -57,6 +57,12 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
     log.warning("%s", event.note, extra={"reason": event.reason})
     await event_recorder.record_event(context.kube, body, event.type, event.reason, event.note, action="Reconcile")
     return None
+
+
+def _is_watched(context: Context, volume: PersistentVolume) -> bool:
+    """Return whether the operator works in the namespace of a volume. Elsewhere, another operator may mark volumes."""
+    reference, watched = volume.spec.claim_ref, context.kube.namespaces
+    return not watched or (reference is not None and reference.namespace in watched)
 
 
 async def _claim_of(context: Context, volume: PersistentVolume) -> PersistentVolumeClaim | None:

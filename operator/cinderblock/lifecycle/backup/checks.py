@@ -13,6 +13,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.volume_lock import still_attached, still_written, wait_for_volume
@@ -73,6 +74,11 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
 def namespace_is_not_too_full(observed: ObservedBackup) -> Verdict:
     """The namespace has no more VolumeBackups than the operator works on: each takes memory of all others."""
     return verdicts.too_many_objects(observed.object_count, observed.policy.object_limit, "VolumeBackup")
+
+
+def mover_is_permitted(observed: ObservedBackup) -> Verdict:
+    """The operator allows what spec.mover of the store asks for."""
+    return mover_refusal(observed.store, observed.policy.mover)
 
 
 def volume_exists(observed: ObservedBackup) -> Verdict:
@@ -236,6 +242,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     volume_exists,
     volume_is_bound,
     store_is_usable,
+    mover_is_permitted,
     snapshot_checks.given_snapshot_fits,
     volume_is_free_or_forced,
     snapshot_checks.snapshot_can_be_made,

@@ -23,6 +23,11 @@ from cinderblock.lifecycle.observed import MoverSettings
 STORE_LABEL = "cinderblock.io/store"
 """Label of a mover Job: UID of its BackupStore, so that movers can be counted per store."""
 
+DEFAULT_USER = 0
+"""User of a mover whose store sets no security context."""
+DEFAULT_POD_SECURITY_CONTEXT: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
+"""Security context of a mover's pod whose store sets none."""
+
 BACKUP_CAPABILITIES = ("DAC_OVERRIDE", "FOWNER")
 """Enough to read all files. DAC_READ_SEARCH would suffice, but Pod Security ``baseline`` forbids it."""
 RESTORE_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
@@ -95,7 +100,7 @@ def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str, settings: Mo
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,
-        "securityContext": template.pod_security_context or {"seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": template.pod_security_context or DEFAULT_POD_SECURITY_CONTEXT,
         "containers": [_container(task, store, settings)],
         "volumes": [
             {
@@ -145,7 +150,7 @@ def _security_context(operation: MoverOperation) -> dict[str, Any]:
     """Return root with only the capabilities that the copy needs (Pod Security Standards: ``baseline``)."""
     added = BACKUP_CAPABILITIES if operation is MoverOperation.BACKUP else RESTORE_CAPABILITIES
     return {
-        "runAsUser": 0,
+        "runAsUser": DEFAULT_USER,
         "runAsGroup": 0,
         "runAsNonRoot": False,
         "privileged": False,

@@ -13,6 +13,7 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import verdicts, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.children import ClaimRequest
+from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
@@ -71,6 +72,11 @@ def backup_is_available(observed: ObservedRestore) -> Verdict:
 def store_is_usable(observed: ObservedRestore) -> Verdict:
     """The store exists, has its Secrets, and answers."""
     return backup_checks.store_error(observed.store, observed.policy.deadlines)
+
+
+def mover_is_permitted(observed: ObservedRestore) -> Verdict:
+    """The operator allows what spec.mover of the store asks for."""
+    return mover_refusal(observed.store, observed.policy.mover)
 
 
 def manifest_is_readable(observed: ObservedRestore) -> Verdict:
@@ -210,6 +216,7 @@ BEFORE_COPY: tuple[Check, ...] = (
     backup_exists,
     backup_is_available,
     store_is_usable,
+    mover_is_permitted,
     manifest_is_readable,
     existing_target_fits,
     existing_target_is_bound,

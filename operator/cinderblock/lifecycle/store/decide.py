@@ -12,8 +12,10 @@ from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
+from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 from cinderblock.lifecycle.store.container_conditions import conditions_of
+from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
 
 RETRY_SECONDS = 10.0
@@ -47,7 +49,7 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
 def _requeue_after(observed: ObservedStore) -> float | None:
     if isinstance(observed.lookup.error, TransientError):
         return RETRY_SECONDS
-    if observed.lookup.error or observed.used_by:
+    if observed.lookup.error or observed.used_by or _mover_refusal(observed):
         return RECHECK_SECONDS * (1 + _jitter(observed.store.uid) / 10)
     return None
 
@@ -76,6 +78,8 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     elif observed.lookup.error is not None:
         error = observed.lookup.error
         shown = conditions.stalled(before, now, generation, error.reason, error.message)
+    elif (refusal := _mover_refusal(observed)) is not None:
+        shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
         message = "The store answers and the container may be listed"
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
@@ -98,6 +102,10 @@ def _with_rules(observed: ObservedStore, shown: list[Condition], now: datetime) 
             message=found.message,
         )
     return shown
+
+
+def _mover_refusal(observed: ObservedStore) -> Fail | None:
+    return mover_refusal(observed.lookup, observed.mover) if observed.mover is not None else None
 
 
 def _with_unsealed(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:

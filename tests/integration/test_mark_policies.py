@@ -1,0 +1,281 @@
+"""Who may set, change and remove the operator's marks under the chart's policies, on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cinderblock.api import labels
+from cinderblock.errors import AccessDenied
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.mover.job import STORE_LABEL
+from cinderblock.lifecycle.restore import rebind
+from tests.support.cluster.admission import enforce, lift, wait_until_refused
+from tests.support.cluster.chart import CHART, render
+from tests.support.cluster.rights import all_rights, connect_as
+
+pytestmark = pytest.mark.integration
+
+MARKS = yaml.safe_load((CHART / "admission" / "marks.yaml").read_text())["policies"]
+MANAGED = {labels.MANAGED_BY_LABEL: labels.MANAGED_BY}
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Accounts with all rights: the operator, Kubernetes' own controllers, a tool that is exempt, and a tenant."""
+
+    namespace: str
+    kubeconfig: Path
+    directory: Path
+
+    async def connect(self, account: str) -> KubeClient:
+        """Return a client of an account."""
+        place = "kube-system" if account.startswith("controller-") else self.namespace
+        return await connect_as(self.kubeconfig, place, account, self.directory)
+
+
+@pytest.fixture(scope="module")
+def people(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    found = People(f"release-{uuid.uuid4().hex[:12]}", kubeconfig, tmp_path_factory.mktemp("people"))
+    tool = f"system:serviceaccount:{found.namespace}:tool"
+    values = ("fullnameOverride=marks", f"admissionPolicies.exemptUsers={{{tool}}}")
+    policies = [item for item in render(*values, namespace=found.namespace) if "-marks-of-" in item["metadata"]["name"]]
+
+    async def begin() -> None:
+        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
+            await client.create(kinds.NAMESPACE, {"metadata": {"name": found.namespace}})
+            for account in ("marks", "marks-uninstall", "tool", "tenant"):
+                await all_rights(client, found.namespace, account)
+            await all_rights(client, "kube-system", _controller(found))
+            await enforce(client, policies)
+        async with aclosing(await found.connect("tenant")) as tenant:
+            body = a_claim(found.namespace, "probe", labels=MANAGED)
+            await wait_until_refused(lambda: tenant.create(kinds.PVC, body), "Only Cinderblock may")
+
+    async def end() -> None:
+        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
+            await lift(client, policies)
+
+    asyncio.run(begin())
+    yield found
+    asyncio.run(end())
+
+
+def _controller(people: People) -> str:
+    return f"controller-{people.namespace}"
+
+
+@pytest.fixture
+async def tenant(people: People) -> AsyncIterator[KubeClient]:
+    async with aclosing(await people.connect("tenant")) as connected:
+        yield connected
+
+
+def a_claim(namespace: str, name: str = "data", **metadata: Any) -> dict[str, Any]:
+    resources = {"requests": {"storage": "1Mi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": resources, "storageClassName": "fast"}
+    return {"metadata": {"name": name, "namespace": namespace} | metadata, "spec": spec}
+
+
+def a_job(namespace: str, name: str = "mine", **metadata: Any) -> dict[str, Any]:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "example.org/a"}]}
+    spec = {"suspend": True, "template": {"spec": pod}}
+    return {"metadata": {"name": name, "namespace": namespace} | metadata, "spec": spec}
+
+
+def a_snapshot(namespace: str, name: str = "mine", **metadata: Any) -> dict[str, Any]:
+    spec = {"source": {"persistentVolumeClaimName": "data"}}
+    return {"metadata": {"name": name, "namespace": namespace} | metadata, "spec": spec}
+
+
+def a_child_of(uid: str) -> dict[str, Any]:
+    """Return the metadata that a child has, apart from its name."""
+    owner = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "VolumeRestore", "name": "back", "uid": uid}
+    return {
+        "labels": MANAGED | {labels.OWNER_KIND_LABEL: "VolumeRestore", labels.OWNER_UID_LABEL: uid},
+        "annotations": {labels.OWNER_NAME_ANNOTATION: "back"},
+        "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": False}],
+    }
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "managed by us": {"labels": MANAGED},
+    "an owner's UID": {"labels": {labels.OWNER_UID_LABEL: "u"}},
+    "an owner's kind": {"labels": {labels.OWNER_KIND_LABEL: "VolumeBackup"}},
+    "a store": {"labels": {STORE_LABEL: "s"}},
+    "a restore": {"labels": {rebind.RESTORE_LABEL: "r"}},
+    "an owner's name": {"annotations": {labels.OWNER_NAME_ANNOTATION: "full"}},
+    "a nudge": {"annotations": {rebind.NUDGED_ANNOTATION: "true"}},
+    "a reclaim policy": {"annotations": {rebind.POLICY_ANNOTATION: "Delete"}},
+    "a finalizer": {"finalizers": [labels.JOB_FINALIZER]},
+}
+
+
+@pytest.mark.parametrize("metadata", FORGED.values(), ids=FORGED)
+async def test_nobody_else_creates_or_marks_children(
+    tenant: KubeClient, namespace: str, metadata: dict[str, Any]
+) -> None:
+    made: list[tuple[Kind, Any]] = [(kinds.JOB, a_job), (kinds.PVC, a_claim), (kinds.VOLUME_SNAPSHOT, a_snapshot)]
+    for kind, make in made:
+        with pytest.raises(AccessDenied, match="Only Cinderblock may set, change or remove"):
+            await tenant.create(kind, make(namespace, **metadata))
+        name = (await tenant.create(kind, make(namespace)))["metadata"]["name"]
+        with pytest.raises(AccessDenied, match="Only Cinderblock may set, change or remove"):
+            await tenant.merge_patch(kind, name, namespace, {"metadata": metadata})
+
+
+async def test_volumes_are_not_marked_by_others(tenant: KubeClient) -> None:
+    name = f"pv-{uuid.uuid4().hex[:12]}"
+    spec = {
+        "capacity": {"storage": "1Mi"},
+        "accessModes": ["ReadWriteOnce"],
+        "csi": {"driver": "d", "volumeHandle": "h"},
+    }
+    await tenant.create(kinds.PV, {"metadata": {"name": name}, "spec": spec})
+    with pytest.raises(AccessDenied, match=rebind.RESTORE_LABEL):
+        await tenant.merge_patch(kinds.PV, name, None, {"metadata": {"labels": {rebind.RESTORE_LABEL: "r"}}})
+
+
+async def test_others_change_no_mark_of_a_child_and_anything_else(
+    people: People, tenant: KubeClient, namespace: str
+) -> None:
+    uid = str(uuid.uuid4())
+    child = a_claim(namespace, f"cinderblock-{uid}", **a_child_of(uid))
+    async with aclosing(await people.connect("marks")) as operator:
+        made = await operator.create(kinds.PVC, child)
+    name = made["metadata"]["name"]
+    attacks = (
+        {"labels": {labels.OWNER_UID_LABEL: "other"}},
+        {"labels": {labels.MANAGED_BY_LABEL: None}},
+        {"labels": {labels.MANAGED_BY_LABEL: "Helm"}},
+        {"annotations": {labels.OWNER_NAME_ANNOTATION: "other"}},
+        {"ownerReferences": []},
+    )
+    for attack in attacks:
+        with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+            await tenant.merge_patch(kinds.PVC, name, namespace, {"metadata": attack})
+    harmless = {"labels": {"app": "shop"}, "annotations": {"note": "x"}, "finalizers": ["example.org/held"]}
+    changed = await tenant.merge_patch(kinds.PVC, name, namespace, {"metadata": harmless})
+    await tenant.replace(kinds.PVC, changed)
+    await tenant.merge_patch(kinds.PVC, name, namespace, {"metadata": {"finalizers": []}})
+    await tenant.delete(kinds.PVC, name, namespace)
+
+
+async def test_a_user_s_objects_with_other_annotations_of_ours_pass(tenant: KubeClient, namespace: str) -> None:
+    metadata = {
+        "labels": {labels.MANAGED_BY_LABEL: "Helm"},
+        "annotations": {
+            labels.VOLUME_ID_ANNOTATION: "u",
+            labels.DISPLAY_NAME_ANNOTATION: "d",
+            labels.DESCRIPTION_ANNOTATION: "d",
+            labels.METADATA_ANNOTATION: "{}",
+        },
+    }
+    await tenant.create(kinds.PVC, a_claim(namespace, **metadata))
+    await tenant.merge_patch(kinds.PVC, "data", namespace, {"metadata": {"annotations": {"cinderblock.io/x": "y"}}})
+
+
+async def test_controllers_tools_and_administrators_are_exempt(
+    people: People, client: KubeClient, namespace: str
+) -> None:
+    async with (
+        aclosing(await people.connect(_controller(people))) as controller,
+        aclosing(await people.connect("tool")) as tool,
+        aclosing(await people.connect("marks-uninstall")) as uninstall,
+    ):
+        for number, caller in enumerate((controller, tool, uninstall, client)):
+            made = a_claim(namespace, f"data-{number}", **a_child_of(str(uuid.uuid4())))
+            await caller.create(kinds.PVC, made)
+            await caller.merge_patch(
+                kinds.PVC, f"data-{number}", namespace, {"metadata": {"labels": {labels.OWNER_UID_LABEL: None}}}
+            )
+
+
+# -- our own kinds
+
+
+async def an_operation(people: People, namespace: str, kind: Kind, spec: dict[str, Any], finalizer: str) -> str:
+    """Create an object as a tenant does, and add the finalizer as the operator does. Return its name."""
+    body = {"metadata": {"name": "mine", "namespace": namespace}, "spec": spec}
+    async with aclosing(await people.connect("tenant")) as tenant:
+        await tenant.create(kind, body)
+    async with aclosing(await people.connect("marks")) as operator:
+        await operator.merge_patch(kind, "mine", namespace, {"metadata": {"finalizers": [finalizer]}})
+    return "mine"
+
+
+OPERATIONS = (
+    (kinds.VOLUME_BACKUP, {"volumeId": "data"}, labels.BACKUP_FINALIZER),
+    (kinds.VOLUME_RESTORE, {"backupId": "full"}, labels.RESTORE_FINALIZER),
+    (kinds.BACKUP_STORE, {"credentialsSecretRef": {"name": "s3"}}, labels.STORE_FINALIZER),
+)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_finalizers_stay_and_objects_are_changed_and_deleted(
+    people: People, tenant: KubeClient, client: KubeClient, namespace: str, operation: tuple[Kind, Any, str]
+) -> None:
+    kind, _, finalizer = operation
+    name = await an_operation(people, namespace, *operation)
+    attacks: list[dict[str, Any]] = [
+        {"finalizers": []},
+        {"finalizers": [finalizer, labels.JOB_FINALIZER, *_others(finalizer)]},
+    ]
+    for attack in attacks:
+        with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+            await tenant.merge_patch(kind, name, namespace, {"metadata": attack})
+    harmless = {"labels": {"app": "shop"}, "annotations": {labels.RELEASED_ANNOTATION: "leave-data"}}
+    changed = await tenant.merge_patch(kind, name, namespace, {"metadata": harmless})
+    await tenant.replace(kind, changed)
+    await tenant.delete(kind, name, namespace)
+    with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+        await tenant.merge_patch(kind, name, namespace, {"metadata": {"finalizers": []}})
+    await client.merge_patch(kind, name, namespace, {"metadata": {"finalizers": []}})
+    assert await client.get(kind, name, namespace) is None
+
+
+def _others(finalizer: str) -> list[str]:
+    return [other for _, _, other in OPERATIONS if other != finalizer]
+
+
+async def test_note_on_an_ended_restore_is_not_forged(people: People, tenant: KubeClient, namespace: str) -> None:
+    name = await an_operation(people, namespace, *OPERATIONS[1])
+    note = {"metadata": {"annotations": {labels.ENDED_ANNOTATION: "u/available"}}}
+    with pytest.raises(AccessDenied, match=labels.ENDED_ANNOTATION):
+        await tenant.merge_patch(kinds.VOLUME_RESTORE, name, namespace, note)
+
+
+async def test_a_copy_of_an_object_with_its_finalizers_is_created(tenant: KubeClient, namespace: str) -> None:
+    metadata = {"name": "copy", "namespace": namespace, "finalizers": [labels.BACKUP_FINALIZER]}
+    await tenant.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}})
+
+
+def test_every_mark_in_the_program_is_in_the_table() -> None:
+    listed = {
+        name for policy in MARKS for part in ("labels", "annotations", "finalizers") for name in policy.get(part, ())
+    }
+    marks = {
+        labels.BACKUP_FINALIZER,
+        labels.RESTORE_FINALIZER,
+        labels.STORE_FINALIZER,
+        labels.JOB_FINALIZER,
+        labels.OWNER_KIND_LABEL,
+        labels.OWNER_UID_LABEL,
+        labels.OWNER_NAME_ANNOTATION,
+        labels.ENDED_ANNOTATION,
+        STORE_LABEL,
+        rebind.RESTORE_LABEL,
+        rebind.POLICY_ANNOTATION,
+        rebind.NUDGED_ANNOTATION,
+    }
+    assert marks <= listed
