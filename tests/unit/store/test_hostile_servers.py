@@ -112,6 +112,15 @@ def test_deadline_of_a_whole_call_ends_its_retries(name: str) -> None:
         assert time.monotonic() - began < 1.0 + MARGIN_SECONDS
 
 
+def test_deadline_ends_a_handshake_of_tls() -> None:
+    with hostile_server(MISBEHAVIORS["no answer"]) as server:
+        location = StoreLocation(endpoint_url=server.url.replace("http:", "https:"), container="volumebackups")
+        began = time.monotonic()
+        with closing(S3Store(location, CREDENTIALS, seconds_per_call=SECONDS)) as store, pytest.raises(StoreTooSlow):
+            store.get("key", 0, 10)
+        assert time.monotonic() - began < SECONDS + MARGIN_SECONDS
+
+
 def test_wait_for_a_bandwidth_limit_does_not_count() -> None:
     body = b"x" * 200_000
     with canned_server(answer("200 OK", body, ETag='"x"')) as server:
