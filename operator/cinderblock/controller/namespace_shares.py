@@ -20,6 +20,10 @@ four busy namespaces use one processor. With this rate, a flood of changes in on
 another take 1.6 times as long, with 20 per second 2.1 times (`test_namespace_shares`)."""
 KEYS_AT_ONCE: Final = 30.0
 """Keys that a namespace takes at once before the rate applies: about three backups from end to end."""
+KEY_SECONDS: Final = 0.1
+"""A key that a worker holds for longer counts as several: it read large objects, or waits for a slow store."""
+MAX_EXTRA_KEYS: Final = 15.0
+"""Most keys by which a key that was held for long counts more, so that a namespace always takes one a second."""
 RECENT_SECONDS: Final = 1.0
 """For how long a namespace counts as working after it took a key: the steps of an operation follow each other."""
 ROUNDING: Final = 1e-3
@@ -74,15 +78,18 @@ class NamespaceShares:
     def take(self, namespace: str, now: float) -> None:
         """Take note that a worker took a key of a namespace."""
         self._held[namespace] += 1
-        self._uses[namespace] = _Use(max(0.0, self._allowance(namespace, now) - 1.0), now)
+        self._uses[namespace] = _Use(self._allowance(namespace, now) - 1.0, now)
         self._recent = [(now, namespace), *(entry for entry in self._recent if entry[1] != namespace)][:2]
         if now - self._purged_at >= PURGE_SECONDS:
             self._purged_at = now
-            full = now - KEYS_AT_ONCE / KEYS_PER_SECOND
-            self._uses = {name: use for name, use in self._uses.items() if use.at > full}
+            self._uses = {name: use for name, use in self._uses.items() if self._allowance(name, now) < KEYS_AT_ONCE}
 
-    def release(self, namespace: str) -> None:
-        """Take note that a worker released a key of a namespace."""
+    def release(self, namespace: str, seconds: float) -> None:
+        """Take note that a worker released a key of a namespace which it had held for so many seconds."""
+        use = self._uses.get(namespace)
+        if use is not None:
+            extra = min(MAX_EXTRA_KEYS, max(0.0, seconds / KEY_SECONDS - 1.0))
+            use.allowance = max(-KEYS_AT_ONCE, use.allowance - extra)
         self._held[namespace] -= 1
         if self._held[namespace] <= 0:
             del self._held[namespace]

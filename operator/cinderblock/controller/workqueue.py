@@ -219,8 +219,9 @@ class WorkQueue:
     async def done(self, key: ObjectKey) -> None:
         """Release a key after work on it. If it was added meanwhile, it may be taken again."""
         async with self._changed:
-            if self._running.pop(key, None) is not None:
-                self._shares.release(key.namespace)
+            began = self._running.pop(key, None)
+            if began is not None:
+                self._shares.release(key.namespace, _now() - began)
             if self._closed:
                 self._changed.notify_all()
             else:

@@ -29,6 +29,9 @@ PAGE_LIMIT: Final = 500
 """Objects per page of a list, as in client-go's pager and kubectl."""
 PAGE_BYTES: Final = 4 << 20
 """Most bytes of a page. 500 backups have 1.5 MiB, but anybody can make one object as large as that."""
+FIRST_BYTES: Final = 512 << 10
+"""Most bytes of the first objects of a list: each step of an operation reads a hundred backups, which have 300 KiB. The
+server reads a page that is too large all the same, so a larger limit would let one namespace keep it busy."""
 RESTARTS: Final = 5
 """How often a list begins again because its version has expired."""
 LISTS_AT_ONCE: Final = 8
@@ -192,22 +195,26 @@ class KubeClient:
         If they are very large, there are fewer. With a field selector, the number is 0 or 1: the server does not count.
         """
         query, limit = {"fieldSelector": fields} if fields else {}, self._limits.first(kind, namespace, at_most)
-        while (page := await self._page(kind, namespace, query | {"limit": str(limit)})) is None:
+        while (page := await self._page(kind, namespace, query | {"limit": str(limit)}, max_bytes=FIRST_BYTES)) is None:
             limit = self._limits.shrink(kind, namespace, limit)
         return page.items, page.remaining
 
     async def _page(
-        self, kind: Kind, namespace: str | None, query: Mapping[str, str], continued: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None,
+        query: Mapping[str, str],
+        continued: str = "",
+        max_bytes: int = PAGE_BYTES,
     ) -> _Page | None:
         """Return one page of a list; None if it is too large. Objects are reduced before another page is parsed."""
         async with self._lists:
-            max_bytes = PAGE_BYTES if query["limit"] != "1" else None
             try:
                 response = await self._send(
                     RequestInfo("list", kind, namespace),
                     "GET",
                     {**query, **({"continue": continued} if continued else {})},
-                    max_bytes=max_bytes,
+                    max_bytes=max_bytes if query["limit"] != "1" else None,
                 )
             except ResponseTooLarge:
                 return None

@@ -146,6 +146,16 @@ def test_idle_namespaces_use_no_memory() -> None:
     shares = NamespaceShares(WORKERS)
     for number in range(1000):
         shares.take(f"n-{number}", 100.0)
-        shares.release(f"n-{number}")
+        shares.release(f"n-{number}", 0.01)
     shares.take("shop", 200.0)
     assert len(shares._uses) == 1
+
+
+def test_long_reconciliation_counts_as_several() -> None:
+    shares = NamespaceShares(WORKERS)
+    for _ in range(10):
+        shares.take("evil", 100.0)
+        shares.release("evil", 5.0)
+    shares.take("shop", 100.0)
+    assert shares.delay("evil", 100.0, others_due=True) == pytest.approx((1 + KEYS_AT_ONCE) / KEYS_PER_SECOND)
+    assert shares.delay("shop", 100.0, others_due=True) == 0.0
