@@ -70,6 +70,10 @@ class InvalidInput(PermanentError):
     """The request itself is wrong."""
 
 
+class ResponseTooLarge(InvalidInput):
+    """A response of the API server is larger than the caller can hold. The reason is that of InvalidInput."""
+
+
 class NotFound(PermanentError):
     """Something that the request names does not exist."""
 

@@ -16,8 +16,10 @@ from cinderblock.gateway.rest import openapi
 from cinderblock.gateway.rest.endpoint import json_response
 from cinderblock.gateway.rest.middleware import RequestMiddleware
 from cinderblock.gateway.rest.operation import Operation
+from cinderblock.gateway.rest.request_limits import RequestLimits
 from cinderblock.gateway.rest.router import NOT_FOUND, routes
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.list_memory import ListMemory
 from cinderblock.observability.gateway_metrics import GatewayMetrics
 
 
@@ -28,6 +30,7 @@ def make_app(
     operations: Sequence[Operation] = OPERATIONS,
 ) -> ASGIApp:
     """Return the API. It does not close ``authenticator``."""
+    list_memory = ListMemory()
     document = openapi.document(operations)
 
     async def serve_document(_: Request) -> Response:
@@ -36,13 +39,13 @@ def make_app(
     router = Router(
         [
             Route(openapi.PATH, serve_document),
-            *keystone_app.routes(authenticator, settings),
-            *routes(operations, authenticator, settings),
+            *keystone_app.routes(authenticator, settings, list_memory),
+            *routes(operations, authenticator, settings, list_memory),
         ],
         redirect_slashes=False,
         default=NOT_FOUND,
     )
-    return RequestMiddleware(router, metrics or GatewayMetrics())
+    return RequestMiddleware(RequestLimits(router, settings), metrics or GatewayMetrics())
 
 
 def make_health_app(authenticator: Authenticator, metrics: GatewayMetrics) -> ASGIApp:

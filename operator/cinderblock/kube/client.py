@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
@@ -124,6 +124,23 @@ class KubeClient:
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return items
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[JsonObjects]:
+        """Return the objects of ``list`` page by page; see there."""
+        yield await self.list(kind, namespace, labels=labels, fields=fields)
+
+    async def _list_page(self, kind: Kind, namespace: str | None, query: Mapping[str, str]) -> tuple[JsonObjects, str]:
+        """Return one page of a list, and the token of the next one; empty: this is the last."""
+        response = await self._send(RequestInfo("list", kind, namespace), "GET", query)
+        if response.status == 404:
+            raise _not_served(kind)
+        if response.status == 410:
+            raise KubeUnavailable(f"Cannot list {kind.resource}: reading it has taken too long. Try again.")
+        page = response.json()
+        items = [_without_managed_fields(_with_type(kind, item)) for item in page.get("items") or ()]
+        return items, str(page.get("metadata", {}).get("continue") or "")
 
     async def list_first(
         self, kind: Kind, namespace: str, at_most: int, *, fields: str = ""

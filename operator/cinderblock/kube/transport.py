@@ -16,7 +16,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from cinderblock import __version__
-from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
+from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable, ResponseTooLarge
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 
@@ -47,6 +47,7 @@ class Request:
         body: object that is sent as JSON; None: nothing.
         content_type: of the body; for a PATCH, it names the kind of patch.
         token: token of a caller, which replaces our own credentials.
+        at_most: limit of the response in bytes; None: no limit.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Request:
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = "application/json"
     token: str | None = field(default=None, repr=False)
+    at_most: int | None = None
 
 
 class RoundTripper(Protocol):
@@ -109,6 +111,7 @@ class Transport:
 
         Raises:
             KubeUnavailable: no response.
+            ResponseTooLarge: the response exceeds the limit of the request.
         """
         for attempt in range(1, READ_ATTEMPTS if request.method == "GET" else 1):
             try:
@@ -158,7 +161,7 @@ class Transport:
                 _request_auth=_authorization(token),
             )
             response = await connection.api.call_api(method, url, headers, request.body, _request_timeout=self._timeout)
-            return Response(response.status, await response.read(), _retry_after(response.headers))
+            return Response(response.status, await _read(response, request), _retry_after(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailable(
                 f"Cannot {request.method} {request.path}: the API server at {config.server} does not answer: "
@@ -273,6 +276,19 @@ def _authorization(token: str | None) -> dict[str, str] | None:
     if not token:
         return None
     return {"type": "api_key", "in": "header", "key": "Authorization", "value": f"Bearer {token}"}
+
+
+async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
+    """Return the body of a response. Raises ResponseTooLarge, and reads no more, if it exceeds the request's limit."""
+    if request.at_most is None:
+        return await response.read()
+    body = bytearray()
+    async for block in response.content.iter_any():
+        body += block
+        if len(body) > request.at_most:
+            response.close()
+            raise ResponseTooLarge(f"Cannot {request.method} {request.path}: the response exceeds {request.at_most} B")
+    return bytes(body)
 
 
 def _is_transient(status: int) -> bool:
