@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTResponse
 
 from cinderblock import __version__
 from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable, ResponseTooLarge
@@ -278,15 +279,15 @@ def _authorization(token: str | None) -> dict[str, str] | None:
     return {"type": "api_key", "in": "header", "key": "Authorization", "value": f"Bearer {token}"}
 
 
-async def _read(response: aiohttp.ClientResponse, request: Request) -> bytes:
+async def _read(response: RESTResponse, request: Request) -> bytes:
     """Return the body of a response. Raises ResponseTooLarge, and reads no more, if it exceeds the request's limit."""
     if request.at_most is None:
-        return await response.read()
+        return bytes(await response.read())
     body = bytearray()
-    async for block in response.content.iter_any():
+    async for block in response.response.content.iter_any():
         body += block
         if len(body) > request.at_most:
-            response.close()
+            response.response.close()
             raise ResponseTooLarge(f"Cannot {request.method} {request.path}: the response exceeds {request.at_most} B")
     return bytes(body)
 

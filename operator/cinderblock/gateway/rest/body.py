@@ -70,19 +70,16 @@ def parse(body: bytes) -> object:
 
 
 def _depth(value: object) -> int:
-    """Return how many objects and arrays are nested in a value, at most one more than MAX_DEPTH."""
-    level = [value]
-    for depth in range(MAX_DEPTH + 1):
-        level = [item for container in level for item in _items(container)]
-        if not level:
-            return depth
-    return MAX_DEPTH + 1
+    """Return how many objects and arrays are within each other in a value, at most one more than MAX_DEPTH."""
+    depth, level = 0, [value]
+    while (containers := [item for item in level if isinstance(item, dict | list)]) and depth <= MAX_DEPTH:
+        depth += 1
+        level = [item for container in containers for item in _items(container)]
+    return depth
 
 
-def _items(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _items(container: dict[str, object] | list[object]) -> Iterable[object]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _reject_constant(constant: str) -> None:
