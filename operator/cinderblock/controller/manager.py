@@ -66,7 +66,7 @@ async def run(settings: OperatorSettings) -> None:
     elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
     kube.write_guard = elector.check
     metrics = OperatorMetrics()
-    stores = StorePool(kube, metrics.count_store_request)
+    stores = StorePool(kube, metrics.count_store_request, settings.allowed_endpoints)
     try:
         await _run_manager(settings, kube, stores, elector, metrics)
     finally:
@@ -143,6 +143,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             proxies=settings.proxies,
+            allowed_endpoints=settings.allowed_endpoints,
         ),
         release=settings.release,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cinderblock.errors import InvalidInput
+from cinderblock.store.endpoint_policy import AllowedEndpoint
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Variables that name the proxy to S3 servers, and the servers that are reached without it."""
@@ -21,6 +22,7 @@ class OperatorSettings:
         mover_image_pull_policy: Always, IfNotPresent or Never.
         mover_image_pull_secrets: names of Secrets for pulling it, in the mover's namespace.
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
+        allowed_endpoints: S3 endpoints that BackupStores may name; empty: all.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
@@ -37,6 +39,7 @@ class OperatorSettings:
     mover_image_pull_policy: str = "IfNotPresent"
     mover_image_pull_secrets: tuple[str, ...] = ()
     proxies: tuple[tuple[str, str], ...] = ()
+    allowed_endpoints: tuple[str, ...] = ()
     max_movers: int = 16
     workers: int = 16
     resync_seconds: float = 600.0
@@ -65,6 +68,7 @@ class OperatorSettings:
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
             mover_image_pull_secrets=tuple(name for name in secrets.split(",") if name),
             proxies=_proxies(environment),
+            allowed_endpoints=_endpoints(environment),
             max_movers=_positive(environment, "CINDERBLOCK_MAX_MOVERS", 16),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),
@@ -84,6 +88,14 @@ def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for name, value in found:
         if "@" in value:
             raise InvalidInput(f"{name} contains a user or password. Use a proxy that needs none, as http://host:port.")
+    return found
+
+
+def _endpoints(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the allowed S3 endpoints. An entry that cannot be read must not allow all."""
+    found = tuple(text for text in environment.get("CINDERBLOCK_ALLOWED_ENDPOINTS", "").split(",") if text.strip())
+    for text in found:
+        AllowedEndpoint.parse(text)
     return found
 
 

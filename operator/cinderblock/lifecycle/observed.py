@@ -34,6 +34,8 @@ class MoverSettings:
     """Movers that may run at the same time in the whole cluster."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
+    allowed_endpoints: tuple[str, ...] = ()
+    """S3 endpoints that the administrator allows. Empty: all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,3 +249,13 @@ async def test_check_reports_a_wrong_annotation(
     store = encrypted(objects, annotations)
     with pytest.raises(error, match=message):
         await pool.check(store, "volumebackups", SecretReader())
+
+
+async def test_check_reports_an_endpoint_that_is_not_allowed(objects: ObjectsInMemory) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    kube = KubeClient(SimulatedApi(objects, lambda how, item: None))
+    pool = StorePool(kube, allowed_endpoints=["s3.example.com"])
+    with pytest.raises(InvalidInput) as raised:
+        await pool.check(a_store(), "volumebackups", SecretReader())
+    assert raised.value.reason == "EndpointNotAllowed"
+    pool.close()

@@ -23,6 +23,7 @@ from cinderblock import __version__
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
 from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.endpoint_policy import EndpointPolicy
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -71,6 +72,8 @@ def make_client(
         raise InvalidInput(f"Cannot use the S3 store at {location.endpoint_url or 'AWS'}: {error}") from error
     client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
     client.meta.events.register("before-call.s3", _follow_no_redirect)
+    if location.allowed_endpoints:
+        client.meta.events.register("before-send.s3", EndpointPolicy(location.allowed_endpoints).check_request)
     return client
 
 
