@@ -19,7 +19,7 @@ from cinderblock.gateway.settings import GatewaySettings
 
 
 class Phase(Enum):
-    """What a connection does."""
+    """The phases of a connection."""
 
     HANDSHAKE = auto()
     """TLS is being agreed upon."""
@@ -32,7 +32,7 @@ class Phase(Enum):
     HANDLING = auto()
     """The gateway works on a request."""
     WRITING = auto()
-    """The client does not read its response as fast as it is sent."""
+    """The client reads its response more slowly than the gateway sends it."""
     CLOSING = auto()
     """The response was sent, but the client still sends its request, or does not close the connection."""
 
@@ -67,7 +67,7 @@ class GatewayProtocol(H11Protocol):
 
     @property
     def phase(self) -> Phase:
-        """What the connection does now."""
+        """The current phase."""
         if self.transport is None:
             return Phase.HANDSHAKE
         if self.flow.write_paused:
@@ -116,7 +116,7 @@ class Connection:
 
     @property
     def phase(self) -> Phase:
-        """What the connection does now."""
+        """The current phase."""
         return self.protocol.phase if self.protocol is not None else Phase.HANDSHAKE
 
     @property

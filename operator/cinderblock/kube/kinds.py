@@ -47,8 +47,8 @@ class Kind:
         """Return the path of an object, or of a collection if ``name`` is None.
 
         Without ``namespace`` it is the collection of all namespaces. Raises InvalidInput for an object of a namespaced
-        type without a namespace, for an empty name, which would address the whole collection, and for the names ``.``
-        and ``..``, which HTTP clients remove from a path.
+        type without a namespace, and for an empty name, which would address the whole collection. The names ``.`` and
+        ``..`` are invalid too, because HTTP clients remove them from a path.
         """
         if {namespace, name} & {".", ".."}:
             raise InvalidInput(f"Cannot address an object of {self.resource} with the name or namespace . or ..")

@@ -18,9 +18,9 @@ from cinderblock.reasons import Reason
 SLOTS: Final = 4
 """Requests that may hold a list at the same time; others wait."""
 SMALL_BYTES: Final = 8 << 20
-"""What each of them may hold without the lock: a page of 500 backups."""
+"""Limit of each of them without the lock: a page of 500 backups."""
 LARGE_BYTES: Final = 96 << 20
-"""What one request may hold: 9000 volumes, or 60,000 backups of which only rows are held."""
+"""Limit of one request: 9000 volumes, or 60,000 backups of which only rows are held."""
 
 
 class ListMemory:
@@ -43,7 +43,7 @@ class ListMemory:
 
 
 class ListAccount:
-    """What one request holds. Several lists of the request may draw from it at the same time."""
+    """The memory of one request. Several lists of the request may draw from it at the same time."""
 
     def __init__(self, memory: ListMemory) -> None:
         self._memory = memory

@@ -162,7 +162,7 @@ def location(store: BackupStore, container: str, allowed_endpoints: Sequence[str
         create_container=spec.create_container,
         storage_class=spec.storage_class,
         server_side_encryption=spec.server_side_encryption,
-        allowed_endpoints=list(allowed_endpoints),
+        allowed_endpoints=list(allowed_endpoints) or None,
         upload_bytes_per_second=spec.limits.upload_bytes_per_second,
         download_bytes_per_second=spec.limits.download_bytes_per_second,
     )

@@ -1,7 +1,7 @@
 """Which S3 endpoints an administrator allows, checked for every request and for every address of its host.
 
 A name is checked, and the addresses that it resolves to at that moment. The connection resolves the name once more, so
-whoever controls the DNS of an allowed name can answer differently the second time. Behind a proxy only the name is
+anyone who controls the DNS of an allowed name can answer differently the second time. Behind a proxy only the name is
 checked, because the proxy resolves it. A NetworkPolicy has neither gap.
 """
 

@@ -35,7 +35,7 @@ ToViews = Callable[[Sequence[T]], Awaitable[list[dict[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is kept of an item until the page is complete: a model takes ten times as much memory.
+    """The part of an item that is kept until the page is complete: a model takes ten times as much memory.
 
     Attributes:
         values: its values in the columns that the query needs.
