@@ -150,6 +150,8 @@ class Reason(StrEnum):
     """The BackupStore does not exist, or the namespace has no single default store."""
     STORE_BEING_DELETED = "StoreBeingDeleted"
     """The BackupStore is being deleted."""
+    ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
+    """The administrator does not allow the S3 endpoint."""
     STORE_UNREACHABLE = "StoreUnreachable"
     """The store does not answer, or answers with a temporary error."""
     STORE_FULL = "StoreFull"

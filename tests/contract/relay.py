@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 
@@ -20,6 +21,8 @@ class Relay:
         flip_up: flip a bit of the first byte equal to this that goes to the server, once.
         break_up: break the connection, once, when so many bytes have gone to the server.
         break_down: break the connection, once, when so many bytes have come from the server.
+        stall_at: pass nothing more to the server from the first request on whose head matches this, until `resume`.
+        stalled: set when that request has come.
         pause: seconds of rest after every 64 KiB that go to the server.
         connections: connections that were made.
     """
@@ -28,13 +31,23 @@ class Relay:
     flip_up: bytes | None = None
     break_up: int | None = None
     break_down: int | None = None
+    stall_at: re.Pattern[bytes] | None = None
+    stalled: threading.Event = field(default_factory=threading.Event)
     pause: float = 0.0
     connections: int = 0
+    _resumed: threading.Event = field(default_factory=threading.Event)
     _up: int = 0
     _down: int = 0
 
+    def resume(self) -> None:
+        """Pass what was held back, and everything after it."""
+        self._resumed.set()
+
     def upwards(self, content: bytes) -> bytes | None:
         """Return the bytes to pass to the server; None breaks the connection."""
+        if self.stall_at is not None and not self._resumed.is_set() and self.stall_at.match(content):
+            self.stalled.set()
+            self._resumed.wait()
         if self.pause:
             time.sleep(self.pause)
         self._up += len(content)
@@ -83,6 +96,7 @@ def relay(server_url: str) -> Iterator[Relay]:
         try:
             yield line
         finally:
+            line.resume()
             listener.shutdown(socket.SHUT_RDWR)
             acceptor.join()
             sockets.close()

@@ -126,3 +126,16 @@ helm.sh/hook: pre-delete
 helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end -}}
+
+{{/* Stop if the gateway would receive callers' tokens from outside the cluster without TLS. */}}
+{{- define "cinderblock.gateway.requireTls" -}}
+{{- $gateway := .Values.gateway }}
+{{- if not $gateway.allowPlaintext }}
+{{- if and (ne $gateway.service.type "ClusterIP") (not $gateway.tls.secretName) }}
+{{- fail (printf "gateway.service.type is %s without TLS, so the tokens of callers would travel unencrypted. Set gateway.tls.secretName to a Secret of type kubernetes.io/tls. If TLS ends before the cluster, set gateway.allowPlaintext=true." $gateway.service.type) }}
+{{- end }}
+{{- if and $gateway.ingress.enabled (not $gateway.ingress.tlsSecretName) }}
+{{- fail "gateway.ingress.enabled is true without TLS, so the tokens of callers would travel unencrypted. Set gateway.ingress.tlsSecretName to a Secret of type kubernetes.io/tls. If the Ingress controller has its own certificate, set gateway.allowPlaintext=true." }}
+{{- end }}
+{{- end }}
+{{- end }}

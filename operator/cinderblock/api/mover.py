@@ -63,6 +63,8 @@ class StoreLocation(Model):
     """Storage class of written objects. None for the default of the server."""
     server_side_encryption: ServerSideEncryption | None = None
     """Encryption that the S3 server applies. None for the default of the container."""
+    allowed_endpoints: list[str] | None = None
+    """Hosts and networks that the administrator allows, see `AllowedEndpoint`. None for all."""
     upload_bytes_per_second: int | None = None
     download_bytes_per_second: int | None = None
 

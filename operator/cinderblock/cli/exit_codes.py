@@ -16,10 +16,12 @@ INCOMPLETE: Final = 6
 """The backup lacks files that could not be read."""
 LOCKED: Final = 7
 """The store keeps an object locked. Trying again helps when its retention has ended, or its legal hold is lifted."""
-INTERRUPTED: Final = 130
-"""128 + SIGINT, as in shells."""
+NO_OUTPUT: Final = 8
+"""The command has succeeded, but its output could not be written."""
+SIGNALLED: Final = 128
+"""Added to the number of the signal that stopped the command, as in shells: 129, 130, 143."""
 BROKEN_PIPE: Final = 141
-"""128 + SIGPIPE."""
+"""128 + SIGPIPE: like NO_OUTPUT, because the reader has gone."""
 
 
 def exit_code_for(error: CinderblockError) -> int:

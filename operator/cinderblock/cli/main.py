@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import gc
 import importlib
-import io
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from cinderblock import __version__
-from cinderblock.cli.exit_codes import BROKEN_PIPE, INTERRUPTED, USAGE, exit_code_for
+from cinderblock.cli import signals
+from cinderblock.cli.exit_codes import BROKEN_PIPE, NO_OUTPUT, SIGNALLED, SUCCESS, USAGE, exit_code_for
 from cinderblock.cli.output import printable
+from cinderblock.cli.standard_streams import OutputFile, guard, open_standard_descriptors
 from cinderblock.errors import CinderblockError, KeyUnavailable, SealBroken
 
 DESCRIPTION: Final = """\
@@ -50,8 +51,12 @@ exit codes:
   5    stored data is damaged or missing, or the key is not the one that encrypted it
   6    the backup is complete except for files that could not be read (--skip-unreadable)
   7    the store keeps an object locked: try again when its retention has ended, or its legal hold is lifted
-  130  interrupted (SIGINT)
-  141  output pipe closed by the reader (SIGPIPE)
+  8    the command has succeeded, but its output could not be written
+  129  stopped by SIGHUP
+  130  stopped by SIGINT
+  141  the same as 8, because the reader of the output has gone (SIGPIPE)
+  143  stopped by SIGTERM
+After a signal, uploads in progress are awaited. A second signal ends the command at once.
 """
 
 _ADVICE: Final = {
@@ -59,6 +64,10 @@ _ADVICE: Final = {
     SealBroken.__name__: "to accept a backup that was made without encryption, use --allow-unsealed",
 }
 """Options that can help with an error, by the error's reason."""
+
+
+_READ_IN_PART: Final = frozenset({"list", "show"})
+"""Commands whose readers often take only the first lines, as head does. Then nobody wants to read about it."""
 
 
 class Command(NamedTuple):
@@ -103,36 +112,65 @@ class CommandModule(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default the one of the process. Returns the exit code."""
+    open_standard_descriptors()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout, output = guard(sys.stdout, 1)
+    sys.stderr, _ = guard(sys.stderr, 2)
+    try:
+        code = _run(words)
+    except SystemExit as end:
+        # argparse ends in this way. Its help is output, too.
+        code = end.code if isinstance(end.code, int) else USAGE if end.code else SUCCESS
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        raise SystemExit(_finish_output(code, words, output)) from None
+    is_log = bool(words) and words[0] in COMMANDS and COMMANDS[words[0]].in_cluster
+    return _finish_output(code, words, None if is_log else output)
+
+
+def _run(words: Sequence[str]) -> int:
     if not words or words[0] not in COMMANDS:
         make_parser().parse_args(words or ["--help"])
         return USAGE
-    name = words[0]
-    module = load(name)
-    # Intermixed, so that paths can follow options.
-    parsed = make_command_parser(name, module).parse_intermixed_args(words[1:])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Characters that the terminal's encoding lacks are escaped.
-        sys.stdout.reconfigure(errors="backslashreplace")
     # Without this, the interpreter collects garbage among all imported modules at exit, which takes 0.05 s.
     atexit.register(gc.freeze)
     logging.basicConfig(format="cinderblock: %(message)s", level=logging.WARNING)
+    name = words[0]
+    signals.raise_on_signals(name)
+    parsed: argparse.Namespace | None = None
     try:
-        code = module.run(parsed)
-        sys.stdout.flush()
+        module = load(name)
+        # Intermixed, so that paths can follow options.
+        parsed = make_command_parser(name, module).parse_intermixed_args(words[1:])
+        return module.run(parsed)
     except CinderblockError as error:
         _print_error(name, error, as_json=getattr(parsed, "json", False))
         return exit_code_for(error)
-    except KeyboardInterrupt:
-        # Uploads in progress are awaited. A second interrupt ends the process at once.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print(f"cinderblock {name}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader closed the pipe, as head does. The interpreter must not flush to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    return code
+    except KeyboardInterrupt as error:
+        if isinstance(error, signals.Interrupted):
+            return SIGNALLED + error.signal
+        # asyncio raises one of its own after SIGINT.
+        signals.restore_defaults()
+        print(f"cinderblock {name}: stopped by SIGINT", file=sys.stderr)
+        return SIGNALLED + signal.SIGINT
+
+
+def _finish_output(code: int, words: Sequence[str], output: OutputFile | None) -> int:
+    """Write what is buffered, and return the exit code. A result that could not be written is not a success."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if output is None or output.error is None:
+        return code
+    name = words[0] if words else ""
+    is_reader_gone = output.error.errno == errno.EPIPE
+    if not (is_reader_gone and name in _READ_IN_PART):
+        cause = "its reader has gone" if is_reader_gone else output.error.strerror
+        done = "The command has succeeded" if code == SUCCESS else f"The command has ended with exit code {code}"
+        print(f"cinderblock {name}: cannot write the output: {cause}. {done}.", file=sys.stderr)
+        sys.stderr.flush()
+    if code != SUCCESS:
+        return code
+    return BROKEN_PIPE if is_reader_gone else NO_OUTPUT
 
 
 def load(name: str) -> CommandModule:

@@ -68,7 +68,7 @@ async def run(settings: OperatorSettings) -> None:
     elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
     kube.write_guard = elector.check
     metrics = OperatorMetrics()
-    stores = StorePool(kube, metrics.count_store_request)
+    stores = StorePool(kube, metrics.count_store_request, settings.allowed_endpoints)
     try:
         await _run_manager(settings, kube, stores, elector, metrics)
     finally:
@@ -151,6 +151,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             annotations=settings.mover_annotations,
             pod_security=settings.mover_pod_security,
             root_requires_opt_in=settings.root_movers_require_opt_in,
+            allowed_endpoints=settings.allowed_endpoints,
         ),
         release=settings.release,
         object_limit=settings.max_objects_per_namespace,

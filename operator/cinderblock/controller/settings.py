@@ -10,6 +10,7 @@ from cinderblock.api.labels import GROUP, MANAGED_BY_LABEL
 from cinderblock.controller.leaderelection.lease import LEASE_SECONDS
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.observed import PodSecurityLevel
+from cinderblock.store.endpoint_policy import AllowedEndpoint
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Variables that name the proxy to S3 servers, and the servers that are reached without it."""
@@ -30,6 +31,7 @@ class OperatorSettings:
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
         mover_pod_security: what spec.mover of a BackupStore may ask for: baseline, restricted or privileged.
         root_movers_require_opt_in: whether movers run as root only in annotated namespaces.
+        allowed_endpoints: S3 endpoints that BackupStores may name; empty: all.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
         max_objects_per_namespace: VolumeBackups, and also VolumeRestores, of one namespace that are worked on.
@@ -53,6 +55,7 @@ class OperatorSettings:
     proxies: tuple[tuple[str, str], ...] = ()
     mover_pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
     root_movers_require_opt_in: bool = False
+    allowed_endpoints: tuple[str, ...] = ()
     max_movers: int = 16
     max_movers_per_namespace: int = 8
     max_objects_per_namespace: int = 20_000
@@ -87,6 +90,7 @@ class OperatorSettings:
             mover_labels=_pairs(environment, "CINDERBLOCK_MOVER_LABELS"),
             mover_annotations=_pairs(environment, "CINDERBLOCK_MOVER_ANNOTATIONS"),
             proxies=_proxies(environment),
+            allowed_endpoints=_endpoints(environment),
             mover_pod_security=PodSecurityLevel(
                 _one_of(environment, "CINDERBLOCK_MOVER_POD_SECURITY", POD_SECURITY_LEVELS)
             ),
@@ -136,6 +140,14 @@ def _pairs(environment: Mapping[str, str], name: str) -> tuple[tuple[str, str], 
 def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
     """Return the names in a variable, which commas separate."""
     return tuple(name for name in environment.get(variable, "").split(",") if name)
+
+
+def _endpoints(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the allowed S3 endpoints. An entry that cannot be read must not allow all."""
+    found = tuple(text for text in environment.get("CINDERBLOCK_ALLOWED_ENDPOINTS", "").split(",") if text.strip())
+    for text in found:
+        AllowedEndpoint.parse(text)
+    return found
 
 
 def _one_of(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

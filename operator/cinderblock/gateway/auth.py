@@ -17,6 +17,7 @@ from typing_extensions import override
 from cinderblock.errors import AccessDenied, InvalidInput
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SELF_SUBJECT_REVIEW
+from cinderblock.kube.list_memory import ListAccount
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.reasons import Reason
 
@@ -30,8 +31,11 @@ class Authenticator(Protocol):
     def default_project(self, token: str | None) -> str:
         """Return the namespace for paths without a project. Raises InvalidInput if the token has none."""
 
-    def client(self, token: str | None) -> KubeClient:
-        """Return a client with the caller's rights. Raises AccessDenied (Unauthorized) for a malformed token."""
+    def client(self, token: str | None, account: ListAccount) -> KubeClient:
+        """Return a client with the caller's rights, whose lists draw from ``account``.
+
+        Raises AccessDenied (Unauthorized) for a malformed token.
+        """
 
     async def is_ready(self) -> bool:
         """Return whether the API server answers. Raises nothing."""
@@ -58,8 +62,8 @@ class TokenAuth(Authenticator):
         return namespace_of(claims(token or ""))
 
     @override
-    def client(self, token: str | None) -> KubeClient:
-        return self._clients.client(token or "")
+    def client(self, token: str | None, account: ListAccount) -> KubeClient:
+        return self._clients.client(token or "", account)
 
     @override
     async def is_ready(self) -> bool:
@@ -86,7 +90,7 @@ class NoAuth(Authenticator):
         return self._namespace
 
     @override
-    def client(self, token: str | None) -> KubeClient:
+    def client(self, token: str | None, account: ListAccount) -> KubeClient:
         return self._kube
 
     @override

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cinderblock.errors import InvalidInput
+from cinderblock.gateway.listener import Listener
+from cinderblock.gateway.protocol import GatewayProtocol
 from cinderblock.gateway.settings import GatewaySettings
 
 _HEAD_BYTES = 65_536
@@ -36,31 +38,47 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.listens = asyncio.Event()
         self.servers = []
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        return int(self.servers[0].sockets[0].getsockname()[1])
+        self._accepting: asyncio.Task[None] | None = None
 
     async def run_until_stopped(self, listening: socket.socket, settings: GatewaySettings) -> None:
         """Serve until `should_exit` is set. Raises an error if the server ends before, for whatever reason."""
+        listener = Listener(listening, settings, self._make_protocol, self.config.ssl)
         try:
             async with asyncio.TaskGroup() as tasks:
-                renewal = tasks.create_task(_renew_certificate(self.config, settings))
-                await self.serve([listening])
-                renewal.cancel()
+                self._accepting = tasks.create_task(self._accept(listener))
+                helpers = [
+                    self._accepting,
+                    tasks.create_task(_renew_certificate(self.config, settings)),
+                    tasks.create_task(listener.enforce_time_limits()),
+                ]
+                await self.serve([])
+                for helper in helpers:
+                    helper.cancel()
         finally:
-            # uvicorn closes them only if it ends in order.
-            for server in self.servers:
-                server.close()
             listening.close()
+            listener.abort_all()
         if not self.should_exit:
             raise RuntimeError("The HTTP server ended unexpectedly")
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept connections. uvicorn's own way has no limits."""
+        await self.lifespan.startup()
+        self.started = True
         self.listens.set()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+        await super().shutdown(sockets)
+
+    async def _accept(self, listener: Listener) -> None:
+        await self.listens.wait()
+        await listener.accept()
+
+    def _make_protocol(self, on_lost: Callable[[], None]) -> GatewayProtocol:
+        return GatewayProtocol(self.config, self.server_state, on_lost)
 
     @override
     @contextmanager
@@ -93,10 +111,9 @@ def make_server(app: ASGIApp, settings: GatewaySettings) -> Server:
         lifespan="off",
         ws="none",
         loop="asyncio",
-        http=_with_header_timeout(settings.header_seconds),
+        http=H11Protocol,
         timeout_keep_alive=int(settings.idle_seconds),
         timeout_graceful_shutdown=10,
-        limit_concurrency=settings.connections,
         h11_max_incomplete_event_size=_HEAD_BYTES,
     )
     config.load()
@@ -113,13 +130,15 @@ async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[Runn
         InvalidInput: the certificate cannot be read, or the server cannot listen on the address.
     """
     server = make_server(app, settings)
-    serving = asyncio.create_task(server.run_until_stopped(_listen(settings), settings))
+    listening = _listen(settings)
+    port = int(listening.getsockname()[1])
+    serving = asyncio.create_task(server.run_until_stopped(listening, settings))
     started = asyncio.create_task(server.listens.wait())
     try:
         await asyncio.wait((serving, started), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await serving
-        yield RunningServer(server.port, serving)
+        yield RunningServer(port, serving)
     finally:
         started.cancel()
         server.should_exit = True
@@ -179,24 +198,3 @@ def _file_version(path: str) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return status.st_ino, status.st_mtime_ns
-
-
-def _with_header_timeout(seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol with a time limit for the head of a connection's first request, which it lacks."""
-
-    class HeaderTimeoutProtocol(H11Protocol):
-        @override
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._header_timeout = self.loop.call_later(seconds, self._close_if_idle)
-
-        def _close_if_idle(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-
-        @override
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._header_timeout.cancel()
-            super().connection_lost(exc)
-
-    return HeaderTimeoutProtocol

@@ -217,6 +217,8 @@ class KubeClient:
                     max_bytes=max_bytes if query["limit"] != "1" else None,
                 )
             except ResponseTooLarge:
+                if query["limit"] == "1":
+                    raise
                 return None
             if response.status == 404:
                 raise _not_served(kind)

@@ -28,6 +28,13 @@ def uses_claim(pod: JsonObject, claim: str) -> bool:
     return pod.get("status", {}).get("phase") not in ENDED_POD_PHASES and names_claim(pod, claim)
 
 
+def used_claims(pod: JsonObject) -> set[str]:
+    """Return the names of the PersistentVolumeClaims that a pod uses; none if it has ended."""
+    if pod.get("status", {}).get("phase") in ENDED_POD_PHASES:
+        return set()
+    return {name for volume in pod.get("spec", {}).get("volumes") or () if (name := _claim_of(pod, volume))}
+
+
 def names_claim(pod: JsonObject, claim: str) -> bool:
     """Return whether a pod names ``claim``, directly or as the claim of an ephemeral volume.
 

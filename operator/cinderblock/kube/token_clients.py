@@ -13,7 +13,9 @@ from typing import Final
 from typing_extensions import override
 
 from cinderblock.errors import AccessDenied
+from cinderblock.kube.bounded_client import BoundedKubeClient
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.list_memory import ListAccount
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import ConfigSource, RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
@@ -40,24 +42,27 @@ class TokenClients:
 
     def __init__(self, source: ConfigSource, *, call_seconds: float = CALL_SECONDS) -> None:
         self._shared = Transport(AnonymousSource(source), call_seconds=call_seconds)
+        # Callers who use all shared connections must not make the process look unready.
+        self._probe = Transport(AnonymousSource(source), call_seconds=call_seconds)
 
-    def client(self, token: str) -> KubeClient:
-        """Return a client that acts as the owner of ``token``; it need not be closed.
+    def client(self, token: str, account: ListAccount) -> KubeClient:
+        """Return a client that acts as the owner of ``token`` within the memory of one request; it need not be closed.
 
         Raises:
             AccessDenied: this cannot be a token (reason Unauthorized). The API server decides whether a token is valid.
         """
         if not _TOKEN.fullmatch(token):
             raise AccessDenied("Malformed bearer token", reason=Reason.UNAUTHORIZED)
-        return KubeClient(_TokenTransport(self._shared, token))
+        return BoundedKubeClient(_TokenTransport(self._shared, token), account)
 
     async def server_ready(self) -> bool:
         """Return whether the API server responds at all, even with 401. Raises nothing."""
-        return await KubeClient(self._shared).server_responds()
+        return await KubeClient(self._probe).server_responds()
 
     async def aclose(self) -> None:
         """Close all connections. May be repeated."""
         await self._shared.aclose()
+        await self._probe.aclose()
 
 
 class _TokenTransport(RoundTripper):

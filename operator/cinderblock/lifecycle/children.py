@@ -7,7 +7,7 @@ that a cluster wants come from the BackupStore and from the chart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeGuard, TypeVar
@@ -240,8 +240,11 @@ def _claim_spec(request: ClaimRequest) -> dict[str, Any]:
     return spec
 
 
-def location(store: BackupStore, container: str) -> StoreLocation:
-    """Return the location of a backup in this store, as the task of a mover contains it."""
+def location(store: BackupStore, container: str, allowed_endpoints: Sequence[str]) -> StoreLocation:
+    """Return the location of a backup in this store, as the task of a mover contains it.
+
+    ``allowed_endpoints`` is the administrator's list; empty allows all.
+    """
     spec = store.spec
     return StoreLocation(
         endpoint_url=spec.endpoint_url,
@@ -252,6 +255,7 @@ def location(store: BackupStore, container: str) -> StoreLocation:
         create_container=spec.create_container,
         storage_class=spec.storage_class,
         server_side_encryption=spec.server_side_encryption,
+        allowed_endpoints=list(allowed_endpoints) or None,
         upload_bytes_per_second=spec.limits.upload_bytes_per_second,
         download_bytes_per_second=spec.limits.download_bytes_per_second,
     )

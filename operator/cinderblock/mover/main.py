@@ -3,8 +3,8 @@
 Exit codes: 0 success; 3 permanent failure, which must not be retried; 4 transient failure, which may be retried.
 Standard output: progress as JSON lines (`api.mover.MoverProgress`), at most one each second and one at the end.
 Termination log: one `api.mover.MoverReport` as JSON of at most 4096 bytes.
-SIGTERM (a drained node, a deleted Job): the process exits at once with a transient report. This is safe, because only
-the manifest makes a backup exist, and a later run reuses the packs.
+SIGTERM (a drained node, a deleted Job), SIGINT and SIGHUP: the process exits at once with a transient report. This is
+safe, because only the manifest makes a backup exist, and a later run reuses the packs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import TextIO
+from typing import Final, TextIO
 
 from pydantic import ValidationError
 
@@ -47,6 +47,8 @@ from cinderblock.store.rotating import RotatingStore
 
 logger = logging.getLogger(__name__)
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 StoreOpener = Callable[[StoreLocation, S3Credentials, str | None], ObjectStore]
 """Opens a store with credentials and the path of a CA file."""
 
@@ -69,10 +71,15 @@ def main(
         opener: opens the store.
     """
     printer = ProgressPrinter(sys.stdout if out is None else out)
-    with _exit_on_sigterm(termination_log):
+    with _exit_on_signals(termination_log):
         report = _run_to_report(environment, secrets_directory, printer, opener)
     printer.finish(succeeded=report.succeeded)
-    write_report(report, termination_log)
+    try:
+        write_report(report, termination_log)
+    except OSError as error:
+        # Without its report the operator cannot use the result. The next run finds the packs, or the manifest.
+        logger.error("Cannot write the report to %s: %s", termination_log, error.strerror)
+        return EXIT_TRANSIENT
     return exit_code(report)
 
 
@@ -150,23 +157,28 @@ def _unreadable_key(path: str, error: OSError) -> AccessDenied:
 
 
 @contextmanager
-def _exit_on_sigterm(termination_log: str) -> Iterator[None]:
-    """Exit at once with a transient report on SIGTERM inside.
+def _exit_on_signals(termination_log: str) -> Iterator[None]:
+    """Exit at once with a transient report on a signal inside.
 
     This uses ``os._exit``, because an orderly exit would wait for running uploads, longer than a pod has.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
         message = "The mover was stopped: its node drains, or its Job was deleted."
-        write_report(MoverReport(succeeded=False, reason=Reason.TERMINATED, message=message), termination_log)
+        with suppress(OSError):
+            write_report(MoverReport(succeeded=False, reason=Reason.TERMINATED, message=message), termination_log)
+        with suppress(OSError):
+            # Not by the logger: the signal may have come while it held its buffer.
+            os.write(2, f"cinderblock mover: stopped by {signal.Signals(number).name}\n".encode())
         os._exit(EXIT_TRANSIENT)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

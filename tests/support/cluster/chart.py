@@ -26,6 +26,7 @@ GATEWAY = (
     "gateway.tls.secretName=gateway-tls",
     "gateway.ingress.enabled=true",
     "gateway.ingress.host=cinder.example.org",
+    "gateway.ingress.tlsSecretName=ingress-tls",
 )
 EVERYTHING = (
     *EMBEDDED,

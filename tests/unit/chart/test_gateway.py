@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cinderblock.cli.commands import run_gateway
 from cinderblock.cli.main import load, make_command_parser
-from tests.support.cluster.chart import GATEWAY, of_kind, render
+from tests.support.cluster.chart import CHART, GATEWAY, helm, of_kind, render
 
 pytestmark = pytest.mark.integration
 
@@ -53,3 +54,53 @@ def test_service_and_ingress_lead_to_its_pods() -> None:
         service["metadata"]["name"],
         service["spec"]["ports"][0]["port"],
     )
+
+
+INGRESS = ("gateway.enabled=true", "gateway.ingress.enabled=true", "gateway.ingress.host=x.example")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (("gateway.enabled=true", "gateway.service.type=LoadBalancer"), "gateway.tls.secretName"),
+        (("gateway.enabled=true", "gateway.service.type=NodePort"), "gateway.tls.secretName"),
+        (INGRESS, "gateway.ingress.tlsSecretName"),
+        ((*INGRESS, "gateway.tls.secretName=t"), "gateway.ingress.tlsSecretName"),
+    ],
+)
+def test_way_in_from_outside_needs_tls_unless_waived_by_name(settings: tuple[str, ...], named: str) -> None:
+    options = [f"--set={setting}" for setting in settings]
+    done = helm("template", "cinderblock", str(CHART), *options)
+    assert done.returncode != 0
+    assert named in done.stderr
+    assert "gateway.allowPlaintext=true" in done.stderr
+    assert of_kind(render(*settings, "gateway.allowPlaintext=true"), "Deployment")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("gateway.enabled=true",),
+        ("gateway.service.type=LoadBalancer",),
+        ("gateway.enabled=true", "gateway.service.type=LoadBalancer", "gateway.tls.secretName=t"),
+        (*INGRESS, "gateway.ingress.tlsSecretName=t"),
+    ],
+)
+def test_way_in_with_tls_or_from_inside_is_rendered(settings: tuple[str, ...]) -> None:
+    assert render(*settings)
+
+
+def test_limits_and_trusted_proxies_reach_the_process() -> None:
+    objects = render(*GATEWAY, "gateway.trustedProxies={10.244.0.0/16,fd00::/8}", "gateway.connectionsPerClient=7")
+    (deployment,) = [d for d in of_kind(objects, "Deployment") if d["metadata"]["name"].endswith("-gateway")]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    name, *arguments = container["args"]
+    settings = run_gateway.settings_from(make_command_parser(name, load(name)).parse_args(arguments))
+    assert [str(network) for network in settings.trusted_proxies] == ["10.244.0.0/16", "fd00::/8"]
+    assert settings.connections_per_client == 7
+
+
+def test_service_keeps_client_addresses_if_asked() -> None:
+    local = ("gateway.service.type=LoadBalancer", "gateway.service.externalTrafficPolicy=Local")
+    (service,) = [s for s in of_kind(render(*GATEWAY, *local), "Service") if s["metadata"]["name"].endswith("-gateway")]
+    assert service["spec"]["externalTrafficPolicy"] == "Local"

@@ -137,6 +137,21 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
     assert container["ports"][0]["containerPort"] == 8080
 
 
+def test_allowed_endpoints_include_the_embedded_store() -> None:
+    allowed = "stores.allowedEndpoints={s3.example.com,http://10.0.0.0/8}"
+    for settings, count in ((), 2), (EMBEDDED, 3):
+        container = _deployment(render(allowed, *settings), "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        found = OperatorSettings.from_environment(environment).allowed_endpoints
+        assert found[:2] == ("s3.example.com", "http://10.0.0.0/8")
+        assert len(found) == count
+        if count > 2:
+            (setup,) = [job for job in of_kind(render(*settings), "Job") if "--endpoint-url" in str(job)]
+            assert found[2] in str(setup)
+    container = _deployment(render(*EMBEDDED), "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+    assert "CINDERBLOCK_ALLOWED_ENDPOINTS" not in str(container)
+
+
 def test_one_operator_is_enough_and_an_update_starts_the_new_one_first() -> None:
     objects = render()
     spec = _deployment(objects, "cinderblock")["spec"]

@@ -16,6 +16,7 @@ import pytest
 from cinderblock.api.mover import StoreLocation
 from cinderblock.cli import store_arguments
 from cinderblock.cli.main import main
+from cinderblock.cli.signals import STOP_SIGNALS
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
 from tests.support.store.faults import FaultyStore
@@ -67,13 +68,14 @@ def cli(opened: Opened, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Return a function that runs a command line."""
 
     def run(*words: str) -> Outcome:
-        before = signal.getsignal(signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         try:
             code = main(words)
         except SystemExit as end:
             code = int(end.code or 0)
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return Outcome(code, *capsys.readouterr())
 
     return run

@@ -392,8 +392,8 @@ def test_file_without_a_key_is_named(cli: Cli, opened: Opened, tmp_path: Path, c
 
 def test_command_in_the_warning_deletes_an_interrupted_backup(cli: Cli, opened: Opened, tree: Path) -> None:
     opened.faulty.on("put", ".manifest").raises(StoreUnreachable("unreachable"))
-    warning = cli("backup", str(tree), "--to", STORE).err.splitlines()[0]
-    words = warning.split("remove its data: cinderblock ")[1].split()
+    warning = cli("backup", str(tree), "--to", STORE).err
+    words = warning.split("remove its data: cinderblock ")[1].splitlines()[0].split()
     assert list(opened.inside.list(""))
     assert cli(*words, "--from", STORE).code == 0
     assert list(opened.inside.list("")) == []

@@ -15,6 +15,7 @@ from boto3.session import Session
 from cinderblock.api.v1alpha1.store import ServerSideAlgorithm, ServerSideEncryption
 from cinderblock.cli.arguments import percentage, rate, store_url
 from cinderblock.cli.main import COMMANDS, load, main, make_command_parser, make_parser
+from cinderblock.cli.signals import STOP_SIGNALS
 from cinderblock.errors import InvalidInput
 from cinderblock.store.s3 import client
 from tests.unit.cli.conftest import Cli, Opened
@@ -230,13 +231,14 @@ def test_second_interrupt_ends_at_once(
     opened: Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.faulty.on("list").raises(KeyboardInterrupt())
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         assert main(["list", "--from", "s3://backups"]) == 130
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert [signal.getsignal(number) for number in STOP_SIGNALS] == [signal.SIG_DFL] * 3
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err == "cinderblock list: interrupted\n"
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "cinderblock list: stopped by SIGINT\n"
 
 
 def test_missing_aws_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

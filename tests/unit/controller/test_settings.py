@@ -66,3 +66,14 @@ def test_malformed_or_reserved_labels_are_rejected(text: str) -> None:
 def test_pull_secrets_are_separated_by_commas() -> None:
     settings = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_IMAGE_PULL_SECRETS": "a,b"})
     assert settings.mover_image_pull_secrets == ("a", "b")
+
+
+def test_allowed_endpoints_that_cannot_be_read_do_not_allow_all() -> None:
+    variable = "CINDERBLOCK_ALLOWED_ENDPOINTS"
+    assert OperatorSettings.from_environment(IMAGE | {variable: "a.example,10.0.0.0/8"}).allowed_endpoints == (
+        "a.example",
+        "10.0.0.0/8",
+    )
+    assert OperatorSettings.from_environment(IMAGE).allowed_endpoints == ()
+    with pytest.raises(InvalidInput, match=r"s3\.\*\.com"):
+        OperatorSettings.from_environment(IMAGE | {variable: "a.example,s3.*.com"})

@@ -340,3 +340,13 @@ async def test_store_that_tells_no_rules_is_used_all_the_same(
     assert store.looks == 1
     await pool.check(a_store(), "volumebackups", SecretReader())
     assert await pool.call(a_store(), lambda: "answered") == "answered"
+
+
+async def test_check_reports_an_endpoint_that_is_not_allowed(objects: ObjectsInMemory) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    kube = KubeClient(SimulatedApi(objects, lambda how, item: None))
+    pool = StorePool(kube, allowed_endpoints=["s3.example.com"])
+    with pytest.raises(InvalidInput) as raised:
+        await pool.check(a_store(), "volumebackups", SecretReader())
+    assert raised.value.reason == "EndpointNotAllowed"
+    pool.close()

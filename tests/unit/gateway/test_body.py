@@ -37,6 +37,8 @@ def make_request(body: bytes, content_type: str | None = "application/json", len
         b'{"a": "\\ud800"}',
         b'{"a\\udc00": 1}',
         b"[" * 50_000,
+        b"[" * 33 + b"]" * 33,
+        b'{"a":' * 33 + b"1" + b"}" * 33,
         b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
         b"1" * 5000,
         b"\x00",

@@ -154,6 +154,14 @@ def test_invalid_queries_get_cinders_messages(query: dict[str, str], version: Ve
     assert raised.value.message == message
 
 
+@pytest.mark.parametrize("sort", [",".join(["id"] * 2000), ",".join(["id:desc", "size", "name:asc", "id"] * 500)])
+def test_columns_that_are_named_again_are_not_sorted_again(sort: str) -> None:
+    request: Any = ApiRequest(None, MAXIMUM, {}, {"sort": sort}, b"", Links("http://x", 3, "shop"))  # type: ignore[arg-type]
+    order = parse_query(request, LIST_SPEC).order
+    assert len(order) == len(dict(order)) <= len(LIST_SPEC.columns)
+    assert order[0] == ("id", True)
+
+
 def test_unknown_filters_are_ignored_before_3_31() -> None:
     things = [Item("1", 1)]
     assert read_page(things, MINIMUM, foo="bar").items == things

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from cinderblock.errors import InvalidInput
+from cinderblock.gateway import app
 from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import TokenAuth
 from cinderblock.gateway.main import wait_for_stop
@@ -194,3 +195,21 @@ async def test_unreachable_api_server_is_503() -> None:
         answer = await exchange(port, head)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b'{"serviceUnavailable":{"code":503,' in answer
+
+
+async def test_readiness_asks_the_api_server_once_for_many_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def is_ready(_: TokenAuth) -> bool:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        return True
+
+    monkeypatch.setattr(TokenAuth, "is_ready", is_ready)
+    monkeypatch.setattr(app, "READY_SECONDS", 60.0)
+    head = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with health_server(GatewayMetrics()) as server:
+        answers = await asyncio.gather(*(exchange(server.port, head) for _ in range(10)))
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert asked == 1

@@ -101,3 +101,22 @@ def test_pods_are_attachments_of_their_volume() -> None:
     (attachment,) = volume.attachments
     assert (attachment.pod_uid, attachment.node) == ("p", "node1")
     assert volume.size == 2
+
+
+class Counted(list[Any]):
+    """Counts how often it is read from its beginning."""
+
+    reads = 0
+
+    def __iter__(self) -> Any:
+        self.reads += 1
+        return super().__iter__()
+
+
+def test_objects_are_read_equally_often_however_many_claims_there_are() -> None:
+    """Otherwise one request would cost the product of two numbers that tenants choose."""
+    restores = Counted([_restore(None, spec=INTO_CLAIM), _restore("error_restoring", spec={"name": "x"}, uid="rr")])
+    objects = (Counted([POD]), Counted([_backup("creating")]), restores)
+    claims = [_claim(metadata={"name": f"c{number}", "uid": f"c{number}"}) for number in range(20)]
+    assert len(NamespaceVolumes(claims, *objects).volumes()) == 21
+    assert max(found.reads for found in objects) <= 2

@@ -12,6 +12,7 @@ import pytest
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import PersistentVolume, VolumeSnapshot
 from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
+from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, ServerSideAlgorithm, ServerSideEncryption
@@ -24,6 +25,7 @@ from cinderblock.lifecycle.observed import MoverSettings, StoreLookup
 from cinderblock.lifecycle.restore import decide as restore_decide
 from tests.support.simulation.observed_builders import (
     NOW,
+    POLICY,
     a_backup,
     a_claim,
     a_class,
@@ -91,7 +93,7 @@ CHILDREN = all_children()
 def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
     return MoverTask(
         operation=operation,
-        store=children.location(a_store(), "volumebackups"),
+        store=children.location(a_store(), "volumebackups", ["s3.example.com"]),
         volume_mode=mode,
         path=mover_job.mover_path(mode),
         backup=a_manifest().description,
@@ -100,12 +102,22 @@ def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode =
     )
 
 
+def test_tasks_contain_the_endpoints_that_the_operator_allows() -> None:
+    allowed = dataclasses.replace(POLICY, mover=dataclasses.replace(SETTINGS, allowed_endpoints=("s3.example.com",)))
+    restore = dataclasses.replace(observed_restore(owned_restore()), policy=allowed)
+    jobs = [body for body in created(restore_decide.decide(restore, NOW)) if body["kind"] == "Job"]
+    assert "s3.example.com" in str(jobs)
+    backup = dataclasses.replace(observed_backup(owned_backup()), policy=allowed)
+    task = backup_task.mover_task(backup, a_store(), a_claim(), Consistency.LIVE)
+    assert task.store.allowed_endpoints == ["s3.example.com"]
+
+
 def test_task_contains_the_storage_options_of_the_store() -> None:
     options = {
         "storage_class": "STANDARD_IA",
         "server_side_encryption": ServerSideEncryption(algorithm=ServerSideAlgorithm.AES256),
     }
-    location = children.location(a_store(**options), "volumebackups")
+    location = children.location(a_store(**options), "volumebackups", ())
     assert {name: getattr(location, name) for name in options} == options
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import (
+    EXIT_PERMANENT,
     REPORT_LIMIT,
     TASK_VARIABLE,
     MoverOperation,
@@ -33,6 +34,7 @@ from cinderblock.repository.progress import Progress
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.factory import open_store
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.store.faults import FaultyStore
@@ -326,3 +328,14 @@ def test_task_with_the_largest_metadata_reaches_the_process() -> None:
     command = [sys.executable, "-c", ECHO]
     output = subprocess.run(command, env=variables | {"PYTHONPATH": "operator"}, capture_output=True, check=True).stdout
     assert MoverTask.model_validate_json(output) == task
+
+
+def test_endpoint_that_is_not_allowed_ends_the_run_before_any_request(tmp_path: Path, source: Path) -> None:
+    pod = Pod(tmp_path)
+    pod.open = open_store  # type: ignore[assignment,method-assign]
+    task = Backups().task(MoverOperation.BACKUP, "one", path=source)
+    url = "http://s3.example.invalid:9000"
+    location = StoreLocation(endpoint_url=url, container="bucket", allowed_endpoints=["*.example.com"])
+    assert pod.run(task.model_copy(update={"store": location})) == EXIT_PERMANENT
+    assert pod.report.reason == "EndpointNotAllowed"
+    assert url.rpartition(":")[0] in pod.report.message

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
 import uuid
 from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -161,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
         must_be_sealed = keys is not None and not arguments.allow_unsealed
         task = make_task(arguments, description, location, keys, parent, must_be_sealed=must_be_sealed)
         bounded = task.volume_mode is VolumeMode.BLOCK
+        _announce(description, as_json=arguments.json)
         try:
             with progress_for("backup", as_json=arguments.json, bounded=bounded) as progress:
                 report = run_backup(task, store, keys, progress, lambda *_: nullcontext(source))
@@ -176,6 +179,15 @@ def run(arguments: argparse.Namespace) -> int:
     report = report.model_copy(update={"requests": store.counts.requests})
     _print_report(description, report, as_json=arguments.json)
     return INCOMPLETE if report.unreadable_files else SUCCESS
+
+
+def _announce(description: BackupMetadata, *, as_json: bool) -> None:
+    """Print the ids before anything is stored: a person needs them if the process is killed."""
+    if as_json:
+        ids = {"backupId": description.backup_id, "volumeId": description.volume_id}
+        print(json.dumps(ids), file=sys.stderr, flush=True)
+    else:
+        warn(f"started backup {description.backup_id} of volume {description.volume_id}")
 
 
 def describe(arguments: argparse.Namespace) -> BackupMetadata:

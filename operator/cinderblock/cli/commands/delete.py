@@ -9,9 +9,9 @@ from typing import Final
 
 from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
 from cinderblock.cli.exit_codes import SUCCESS
-from cinderblock.cli.output import print_fields, print_json
+from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
-from cinderblock.errors import NotFound, ReferencesUnknown
+from cinderblock.errors import NotFound, ReferencesUnknown, TransientError
 from cinderblock.lifecycle.backup.remains import Remains, describe
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.deletion import delete_backup
@@ -64,6 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         except ReferencesUnknown as error:
             # The exit code and the advice depend on why the other backup cannot be read.
             raise error.cause or error from None
+        except (TransientError, KeyboardInterrupt):
+            warn(
+                "the backup may be deleted in part. To delete the rest, repeat the command with "
+                f"--volume-id {backup.volume_id}: cinderblock delete {backup.backup_id} --volume-id {backup.volume_id}"
+            )
+            raise
         if not deleted:
             raise NotFound(
                 f"Cannot delete backup {backup.backup_id} of volume {backup.volume_id}: the store has no data of it."

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION, BackupStore, BackupStoreSpec, SecretReference
+from cinderblock.cli.async_command import run_async
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.errors import AlreadyExists, Conflict, NotFound, StoreUnreachable
 from cinderblock.kube import kinds
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     desired = EmbeddedStore(
         namespace, name, arguments.endpoint_url, tuple(arguments.namespaces), sealed=not arguments.unsealed
     )
-    asyncio.run(_run(desired))
+    run_async("embedded-store", _run(desired))
     return SUCCESS
 
 

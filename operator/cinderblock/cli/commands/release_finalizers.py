@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cinderblock.api import labels as api_labels
+from cinderblock.cli.async_command import run_async
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.errors import Conflict, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stop_deployment:
         namespace, _, name = arguments.stop_deployment.partition("/")
         operator = Operator(namespace, name, arguments.pods)
-    asyncio.run(_run(operator, tuple(arguments.in_namespace)))
+    run_async("release-finalizers", _run(operator, tuple(arguments.in_namespace)))
     return SUCCESS
 
 

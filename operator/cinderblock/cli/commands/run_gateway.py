@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from cinderblock.gateway.client_address import TrustedProxies
 from cinderblock.gateway.main import main
 from cinderblock.gateway.settings import HOST, PORT, AuthMode, GatewaySettings
 
@@ -34,6 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--public-url", metavar="URL", help="URL for links in responses (default: taken from the Host header)"
     )
+    parser.add_argument(
+        "--trusted-proxies",
+        metavar="NETWORKS",
+        default="",
+        help="addresses and networks of proxies whose X-Forwarded-For names the client, separated by commas"
+        " (default: none; other forwarding headers are never used)",
+    )
+    parser.add_argument(
+        "--connections-per-client",
+        type=int,
+        metavar="NUMBER",
+        default=GatewaySettings().connections_per_client,
+        help="connections of one client address, unless it is a trusted proxy (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,4 +68,6 @@ def settings_from(arguments: argparse.Namespace) -> GatewaySettings:
         certificate=arguments.tls_certificate_file,
         private_key=arguments.tls_key_file,
         public_url=arguments.public_url,
+        trusted_proxies=TrustedProxies.parse(text for text in arguments.trusted_proxies.split(",") if text).networks,
+        connections_per_client=arguments.connections_per_client,
     )

@@ -7,7 +7,7 @@ import contextlib
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -74,11 +74,15 @@ class StorePool:
     Args:
         kube: reads the Secrets.
         on_request: receives the result of each request to a store.
+        allowed_endpoints: S3 endpoints that the administrator allows; empty: all.
     """
 
-    def __init__(self, kube: KubeClient, on_request: OnRequest | None = None) -> None:
+    def __init__(
+        self, kube: KubeClient, on_request: OnRequest | None = None, allowed_endpoints: Sequence[str] = ()
+    ) -> None:
         self._kube = kube
         self._on_request = on_request
+        self._allowed_endpoints = allowed_endpoints
         self._calls: dict[tuple[str, str], _StoreCalls] = {}
         # An endpoint lives as long as the breaker of a store that uses it.
         self._endpoints: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
@@ -102,7 +106,7 @@ class StorePool:
         key = (store.uid, spec.model_dump_json(), container, *versions)
         if key not in self._open:
             ca_file = self._write_certificates(store, ca) if ca else None
-            address = location(store, container)
+            address = location(store, container, self._allowed_endpoints)
             try:
                 opened = await asyncio.to_thread(
                     open_store,

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, NotFound
-from cinderblock.gateway.auth import Authenticator, claims, namespace_of
+from cinderblock.gateway.auth import Authenticator, claims, namespace_of, user_name
 from cinderblock.gateway.keystone.models import AuthRequest
 from cinderblock.gateway.keystone.tokens import DOMAIN, catalog, open_session, roles_in
 from cinderblock.gateway.rest import body as rest_body
@@ -24,7 +24,9 @@ from cinderblock.gateway.rest import faults
 from cinderblock.gateway.rest.endpoint import json_response, not_routed, root_url
 from cinderblock.gateway.rest.middleware import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import NAMESPACE
+from cinderblock.kube.list_memory import ListAccount, ListMemory
 from cinderblock.reasons import Reason
 
 _TITLES: Final = {
@@ -46,11 +48,12 @@ Handler = Callable[["KeystoneApi", Request], Awaitable[Response]]
 
 
 class KeystoneApi:
-    """The operations below /identity."""
+    """The operations below /identity, for one request."""
 
-    def __init__(self, authenticator: Authenticator, settings: GatewaySettings) -> None:
+    def __init__(self, authenticator: Authenticator, settings: GatewaySettings, account: ListAccount) -> None:
         self._authenticator = authenticator
         self._settings = settings
+        self._account = account
 
     async def versions(self, request: Request) -> Response:
         """List the versions of the API."""
@@ -64,17 +67,20 @@ class KeystoneApi:
         """Look up the user of the token and their roles in the project."""
         login = await self._login(request)
         token = login.auth.identity.secret
-        session = await open_session(self._authenticator.client(token), token, login.auth.project)
+        session = await open_session(self._client(token), token, login.auth.project)
         return json_response(
             201, session.body(self._endpoint(request)), {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
         )
 
     async def validate_token(self, request: Request) -> Response:
         """Show a token if it is valid. HEAD gets no body."""
-        await self._require(request)
+        token = await self._require(request)
         subject = request.headers.get("x-subject-token", "")
+        if token != subject:
+            # Keystone demands a valid token of the caller. Otherwise this would tell strangers which tokens are valid.
+            await user_name(self._client(token))
         try:
-            session = await open_session(self._authenticator.client(subject), subject, None)
+            session = await open_session(self._client(subject), subject, None)
         except AccessDenied:
             raise NotFound("The subject token is invalid or expired") from None
         headers = {"X-Subject-Token": subject, "Vary": "X-Auth-Token"}
@@ -98,7 +104,7 @@ class KeystoneApi:
         token = await self._require(request)
         named = request.query_params.get("name")
         names = [named] if named else await self._projects_of(token)
-        kube = self._authenticator.client(token)
+        kube = self._client(token)
         usable = [name for name in names if await roles_in(kube, name)]
         return json_response(200, {"projects": [self._project(request, name) for name in usable], "links": {}})
 
@@ -106,13 +112,13 @@ class KeystoneApi:
         """Show a project."""
         token = await self._require(request)
         name = request.path_params["project_id"]
-        if not await roles_in(self._authenticator.client(token), name):
+        if not await roles_in(self._client(token), name):
             raise NotFound(f"Could not find project: {name}.")
         return json_response(200, {"project": self._project(request, name)})
 
     async def _projects_of(self, token: str | None) -> list[str]:
         try:
-            namespaces = await self._authenticator.client(token).list(NAMESPACE)
+            namespaces = await self._client(token).list(NAMESPACE)
         except AccessDenied as error:
             if error.reason == Reason.UNAUTHORIZED:
                 raise
@@ -130,6 +136,9 @@ class KeystoneApi:
     async def _require(self, request: Request) -> str | None:
         """Return the caller's token. Raises AccessDenied if there is none."""
         return self._authenticator.token_of(request.headers)
+
+    def _client(self, token: str | None) -> KubeClient:
+        return self._authenticator.client(token, self._account)
 
     def _endpoint(self, request: Request) -> str:
         return root_url(request, self._settings)
@@ -156,8 +165,16 @@ class KeystoneApi:
 class _Endpoint:
     """An ASGI application for one path below /identity. Errors have Keystone's envelope."""
 
-    def __init__(self, api: KeystoneApi, handlers: dict[str, Handler]) -> None:
-        self._api = api
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        settings: GatewaySettings,
+        list_memory: ListMemory,
+        handlers: dict[str, Handler],
+    ) -> None:
+        self._authenticator = authenticator
+        self._settings = settings
+        self._list_memory = list_memory
         self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,7 +187,8 @@ class _Endpoint:
             return not_routed()
         request.scope[OPERATION_KEY] = f"{request.method} identity"
         try:
-            return await handler(self._api, request)
+            async with self._list_memory.account() as account:
+                return await handler(KeystoneApi(self._authenticator, self._settings, account), request)
         except CinderblockError as error:
             return _error_response(faults.code_of(error), error.message)
         except Exception:
@@ -184,9 +202,8 @@ def _error_response(code: int, message: str) -> Response:
     return json_response(code, {"error": error}, headers)
 
 
-def routes(authenticator: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
+def routes(authenticator: Authenticator, settings: GatewaySettings, list_memory: ListMemory) -> list[BaseRoute]:
     """Return the routes below /identity."""
-    api = KeystoneApi(authenticator, settings)
     tokens: dict[str, Handler] = {
         "POST": KeystoneApi.create_token,
         "GET": KeystoneApi.validate_token,
@@ -204,4 +221,7 @@ def routes(authenticator: Authenticator, settings: GatewaySettings) -> list[Base
         "/v3/projects/{project_id}": {"GET": KeystoneApi.project},
         "/v3/users/{user_id}/projects": {"GET": KeystoneApi.projects},
     }
-    return [Route(f"/identity{path}", _Endpoint(api, handlers)) for path, handlers in paths.items()]
+    return [
+        Route(f"/identity{path}", _Endpoint(authenticator, settings, list_memory, handlers))
+        for path, handlers in paths.items()
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from email.message import Message
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from cinderblock.errors import InvalidInput
 from cinderblock.reasons import Reason
 
+MAX_DEPTH = 32
+"""Limit of objects and arrays within each other. Cinder's deepest body has five."""
 _NO_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 
@@ -55,13 +58,28 @@ def _is_json(content_type: str) -> bool:
 
 
 def parse(body: bytes) -> object:
-    """Parse JSON in UTF-8. Raises InvalidInput for anything else: NaN, lone surrogates, unlimited nesting."""
+    """Parse JSON in UTF-8. Raises InvalidInput for anything else: NaN, lone surrogates, deep nesting."""
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise InvalidInput("Malformed request body") from None
+    if _depth(value) > MAX_DEPTH:
+        raise InvalidInput("Malformed request body")
     return value
+
+
+def _depth(value: object) -> int:
+    """Return how many objects and arrays are within each other in a value, at most one more than MAX_DEPTH."""
+    depth, level = 0, [value]
+    while (containers := [item for item in level if isinstance(item, dict | list)]) and depth <= MAX_DEPTH:
+        depth += 1
+        level = [item for container in containers for item in _items(container)]
+    return depth
+
+
+def _items(container: dict[str, object] | list[object]) -> Iterable[object]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _reject_constant(constant: str) -> None:

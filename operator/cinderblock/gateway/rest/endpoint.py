@@ -23,6 +23,7 @@ from cinderblock.gateway.rest.middleware import OPERATION_KEY
 from cinderblock.gateway.rest.operation import Operation
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse, Caller
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.list_memory import ListAccount, ListMemory
 from cinderblock.reasons import Reason
 
 _PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -42,13 +43,16 @@ class Endpoint:
         operations: Mapping[str, Operation],
         authenticator: Authenticator,
         settings: GatewaySettings,
+        *,
         list_cache: ListCache,
+        list_memory: ListMemory,
     ) -> None:
         self._major = major
         self._operations = operations
         self._authenticator = authenticator
         self._settings = settings
         self._list_cache = list_cache
+        self._list_memory = list_memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to one request."""
@@ -63,7 +67,8 @@ class Endpoint:
         request.scope[OPERATION_KEY] = f"{operation.method} {operation.path}"
         headers: dict[str, str] = {}
         try:
-            response = await self._run(request, operation, headers)
+            async with self._list_memory.account() as account:
+                response = await self._run(request, operation, headers, account)
         except CinderblockError as error:
             return fault_response(error, operation.policy, headers)
         except Exception:
@@ -71,10 +76,12 @@ class Endpoint:
             return json_response(500, faults.envelope(500, faults.UNEXPECTED), headers)
         return json_response(response.status, response.body, headers | dict(response.headers))
 
-    async def _run(self, request: Request, operation: Operation, headers: dict[str, str]) -> ApiResponse:
+    async def _run(
+        self, request: Request, operation: Operation, headers: dict[str, str], account: ListAccount
+    ) -> ApiResponse:
         token = self._authenticator.token_of(request.headers)
         version = self._version(request, headers)
-        caller = Caller(token, self._project(request, token), self._authenticator.client(token))
+        caller = Caller(token, self._project(request, token), self._authenticator.client(token, account))
         if version >= microversions.MINIMUM and version.minor < operation.since:
             raise InvalidInput("The resource could not be found.", reason=Reason.NOT_IN_VERSION)
         body = await rest_body.read(request, self._settings.body_limit, self._settings.body_seconds)
@@ -82,7 +89,9 @@ class Endpoint:
         links = Links(root_url(request, self._settings), self._major, caller.project)
         path = {key: value for key, value in request.path_params.items() if key != "project"}
         try:
-            response = await operation.handler(ApiRequest(caller, version, path, query, body, links, self._list_cache))
+            response = await operation.handler(
+                ApiRequest(caller, version, path, query, body, links, self._list_cache, account)
+            )
         finally:
             if operation.method != "GET":
                 self._list_cache.forget(caller.project)

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 CACHE_SECONDS: Final = 20.0
 """Programs request the next page at once. For a person who pages through a table, the list is read again."""
-CACHE_BYTES: Final = 64 << 20
-"""Memory for all lists together: ten lists of 10,000 backups, with 650 bytes per backup."""
+CACHE_BYTES: Final = 32 << 20
+"""Memory for all lists together: five lists of 10,000 backups, with 650 bytes per backup."""
 _ITEM_OVERHEAD_BYTES: Final = 100
 """Bytes of the tuple, the id and the object headers of one item."""
 

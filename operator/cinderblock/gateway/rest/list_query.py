@@ -138,11 +138,12 @@ def _order(request: ApiRequest, spec: ListSpec[T]) -> tuple[tuple[str, bool], ..
             raise InvalidInput("Invalid input received: Invalid sort key")
         if direction not in ("asc", "desc"):
             raise InvalidInput("Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
-    order = [(name, direction == "desc") for name, direction in keys]
-    named = {name for name, _ in order}
-    default = order[0][1] if order else True
-    order += [(name, default) for name in ("created_at", "id") if name not in named]
-    return tuple(order)
+    default = keys[0][1]
+    # A column that is named again changes nothing, but would cost one more sort.
+    directions: dict[str, str] = {}
+    for name, direction in [*keys, ("created_at", default), ("id", default)]:
+        directions.setdefault(name, direction)
+    return tuple((name, direction == "desc") for name, direction in directions.items())
 
 
 def _sort_parameters(query: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -6,8 +6,10 @@ created or deleted between two requests therefore shift nothing: no item is repe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -21,9 +23,27 @@ from cinderblock.kube.kinds import Kind
 MIN_CACHED_ITEMS: Final = 500
 """Shorter tails are not cached: they fit in one page of the API server, so reading them again is quick."""
 
+IN_THREAD_ITEMS: Final = 2000
+"""Longer lists are sorted in a thread, which lets the event loop answer others: 10,000 rows take 20 ms for each key."""
+_ROW_BYTES: Final = 300
+"""Memory of a row in addition to its view: two objects, an id and a time."""
+
 T = TypeVar("T")
-Read = Callable[[ListQuery], Awaitable[Sequence[T]]]
+Read = Callable[[ListQuery], AsyncIterator[Sequence[T]]]
 ToViews = Callable[[Sequence[T]], Awaitable[list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The part of an item that is kept until the page is complete: a model takes ten times as much memory.
+
+    Attributes:
+        values: its values in the columns that the query needs.
+        view: its JSON in Cinder's form.
+    """
+
+    values: tuple[Any, ...]
+    view: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +75,51 @@ async def paginate(
         spec: how the list can be queried.
         kind: the kind that the caller must be allowed to list.
         path: path of the list below the project.
-        read: returns at least the items that the query selects.
+        read: returns at least the items that the query selects, in parts.
         to_views: converts items to Cinder's form.
     """
     query = parse_query(request, spec)
     tail = await _take_cached(request, query, kind, path)
     if tail is not None:
         return _next_page(request, query, spec, path, tail)
-    page = make_page(await read(query), query, spec, request, path)
+    names = tuple({"id": None, **dict.fromkeys(name for name, _ in query.order), **query.filters, **query.similar})
+    rows = [row async for row in _rows(request, query, spec, names, parts=read(query), to_views=to_views)]
+    row_spec = _spec_of_rows(spec, names)
+    if len(rows) > IN_THREAD_ITEMS:
+        page = await asyncio.to_thread(make_page, rows, query, row_spec, request, path)
+    else:
+        page = make_page(rows, query, row_spec, request, path)
     if page.marker is not None and len(page.tail) >= MIN_CACHED_ITEMS:
-        await _cache(request, path, page, spec, to_views)
-    return {spec.collection: await to_views(page.items), **page.extra}
+        _cache(request, path, page)
+    return {spec.collection: [from_json(row.view) for row in page.items], **page.extra}
+
+
+async def _rows(
+    request: ApiRequest,
+    query: ListQuery,
+    spec: ListSpec[T],
+    names: Sequence[str],
+    *,
+    parts: AsyncIterator[Sequence[T]],
+    to_views: ToViews[T],
+) -> AsyncIterator[Row]:
+    """Yield the rows of the items that match the query, and of the marker, which need not."""
+    columns = [spec.columns[name] for name in names]
+    async for part in parts:
+        items = [item for item in part if _matches(item, query, spec) or spec.columns["id"](item) == query.marker]
+        views = [to_json(view) for view in await to_views(items)]
+        await request.account.hold(sum(len(view) + _ROW_BYTES for view in views))
+        for item, view in zip(items, views, strict=True):
+            yield Row(tuple(column(item) for column in columns), view)
+
+
+def _spec_of_rows(spec: ListSpec[T], names: Sequence[str]) -> ListSpec[Row]:
+    columns: dict[str, Column[Row]] = {name: partial(_value, index) for index, name in enumerate(names)}
+    return ListSpec(spec.noun, spec.collection, columns, spec.filters, spec.newer_sort_keys)
+
+
+def _value(index: int, row: Row) -> Any:
+    return row.values[index]
 
 
 async def _take_cached(request: ApiRequest, query: ListQuery, kind: Kind, path: str) -> CachedTail | None:
@@ -78,11 +132,9 @@ async def _take_cached(request: ApiRequest, query: ListQuery, kind: Kind, path: 
     return tail
 
 
-async def _cache(request: ApiRequest, path: str, page: Page[T], spec: ListSpec[T], to_views: ToViews[T]) -> None:
+def _cache(request: ApiRequest, path: str, page: Page[Row]) -> None:
     assert page.marker is not None
-    identifier = spec.columns["id"]
-    views = await to_views(page.tail)
-    items = [(str(identifier(item)), to_json(view)) for item, view in zip(page.tail, views, strict=True)]
+    items = [(str(row.values[0]), row.view) for row in page.tail]
     tail = CachedTail(items, page.count, request.list_cache.now())
     request.list_cache.put(request.project, _cache_key(request, path, page.marker), tail)
 

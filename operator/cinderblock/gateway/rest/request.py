@@ -13,6 +13,7 @@ from cinderblock.gateway.rest.list_cache import ListCache
 from cinderblock.gateway.rest.microversions import Version
 from cinderblock.gateway.rest.validation import Schema
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.list_memory import ListAccount, ListMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class ApiRequest:
         body: the unparsed body.
         links: builds the URLs of the response.
         list_cache: the lists that are being read page by page.
+        account: the memory that lists of this request draw from.
     """
 
     caller: Caller
@@ -51,6 +53,7 @@ class ApiRequest:
     body: bytes = field(repr=False)
     links: Links
     list_cache: ListCache = field(default_factory=ListCache)
+    account: ListAccount = field(default_factory=lambda: ListAccount(ListMemory()))
 
     @property
     def kube(self) -> KubeClient:

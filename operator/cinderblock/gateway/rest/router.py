@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,9 +18,12 @@ from cinderblock.gateway.rest.endpoint import Endpoint, fault_response, json_res
 from cinderblock.gateway.rest.list_cache import ListCache
 from cinderblock.gateway.rest.operation import Operation
 from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.kube.list_memory import ListMemory
 
 
-def routes(operations: Sequence[Operation], authenticator: Authenticator, settings: GatewaySettings) -> list[BaseRoute]:
+def routes(
+    operations: Sequence[Operation], authenticator: Authenticator, settings: GatewaySettings, list_memory: ListMemory
+) -> list[BaseRoute]:
     """Return the routes of the API.
 
     In v3 the project may be missing: ``/v3/backups/x`` is then a backup, not the project "backups". These routes come
@@ -33,10 +37,10 @@ def routes(operations: Sequence[Operation], authenticator: Authenticator, settin
         by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
         for operation in chosen:
             by_path[operation.path][operation.method] = operation
-        found += [
-            Route(prefix + path, Endpoint(major, by_path[path], authenticator, settings, list_cache))
-            for path in _literal_first(by_path)
-        ]
+        make = partial(
+            Endpoint, authenticator=authenticator, settings=settings, list_cache=list_cache, list_memory=list_memory
+        )
+        found += [Route(prefix + path, make(major, by_path[path])) for path in _literal_first(by_path)]
     return found + [Route(path, _Versions(major, settings)) for path, major in _DOCUMENTS]
 
 

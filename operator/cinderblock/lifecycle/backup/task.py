@@ -22,7 +22,7 @@ def mover_task(
     parent = checks.recorded_parent(observed)
     return MoverTask(
         operation=MoverOperation.BACKUP,
-        store=children.location(store, container_of(observed, store)),
+        store=children.location(store, container_of(observed, store), observed.policy.mover.allowed_endpoints),
         volume_mode=claim.spec.volume_mode,
         path=mover_job.mover_path(claim.spec.volume_mode),
         backup=_description(observed, claim, consistency),

@@ -124,7 +124,11 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
     mode = manifest.description.volume_mode
     task = MoverTask(
         operation=MoverOperation.RESTORE,
-        store=children.location(store, observed.backup.status.container or store.spec.container),
+        store=children.location(
+            store,
+            observed.backup.status.container or store.spec.container,
+            observed.policy.mover.allowed_endpoints,
+        ),
         volume_mode=mode,
         path=mover_job.mover_path(mode),
         expected=expected_manifest.expected_of_status(observed.backup, store, manifest),

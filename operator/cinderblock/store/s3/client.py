@@ -23,6 +23,7 @@ from cinderblock import __version__
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
 from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.endpoint_policy import EndpointPolicy
 from cinderblock.store.s3.checksum import use_signer
 from cinderblock.store.s3.connection import bound
 
@@ -75,6 +76,8 @@ def make_client(
     client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
     client.meta.events.register("before-call.s3", _follow_no_redirect)
     bound(client)
+    if location.allowed_endpoints:
+        client.meta.events.register("before-send.s3", EndpointPolicy(location.allowed_endpoints).check_request)
     return client
 
 

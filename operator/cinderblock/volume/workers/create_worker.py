@@ -90,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
             that cannot be kept.
     """
     # Ctrl-C reaches all processes of a terminal, but the process that sends the orders must end this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     socket, root, shared = (int(argument) for argument in arguments[:3])
     support = MetadataSupport({Feature[name]: "" for name in arguments[4:]})
     creator = FileCreator(root, memoryview(mmap.mmap(shared, 0)), support, is_strict=arguments[3] == STRICT)

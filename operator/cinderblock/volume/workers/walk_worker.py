@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
             policy for objects that cannot be read.
     """
     # Ctrl-C reaches all processes of a terminal, but the process that reads the pipe must end this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     root, pipe, max_buffered = (int(argument) for argument in arguments[:3])
     os.set_blocking(pipe, False)
     buffer = bytearray()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -35,14 +35,31 @@ async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
 
 async def select(kube: KubeClient, project: str, fields: Mapping[str, str]) -> list[VolumeBackup]:
     """Return VolumeBackups by selectable fields. An empty value selects objects without the field."""
-    selector = ",".join(f"{path}={value}" for path, value in fields.items())
-    return parse_all(VolumeBackup, await kube.list(VOLUME_BACKUP, project, fields=selector))
+    return parse_all(VolumeBackup, await kube.list(VOLUME_BACKUP, project, fields=_selector(fields)))
 
 
 async def select_any(kube: KubeClient, project: str, *choices: Mapping[str, str]) -> list[VolumeBackup]:
     """Return the VolumeBackups that any of ``choices`` selects, each once."""
     found = await asyncio.gather(*(select(kube, project, fields) for fields in choices))
     return list({backup.uid: backup for backups in found for backup in backups}.values())
+
+
+async def select_pages(
+    kube: KubeClient, project: str, *choices: Mapping[str, str]
+) -> AsyncIterator[list[VolumeBackup]]:
+    """Yield the VolumeBackups of ``select_any`` in parts, so that they need not all be in memory."""
+    seen: set[str] = set()
+    for fields in choices:
+        async for page in kube.pages(VOLUME_BACKUP, project, fields=_selector(fields)):
+            if page is None:
+                continue  # The list begins again, and those that it has already brought are left out.
+            backups = [backup for backup in parse_all(VolumeBackup, page) if backup.uid not in seen]
+            seen |= {backup.uid for backup in backups}
+            yield backups
+
+
+def _selector(fields: Mapping[str, str]) -> str:
+    return ",".join(f"{path}={value}" for path, value in fields.items())
 
 
 def _precedence(backup: VolumeBackup) -> tuple[bool, bool, tuple[object, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.gateway.resources.backups import schemas, view
 from cinderblock.gateway.resources.backups.actions import ACTION, DELETE
 from cinderblock.gateway.resources.backups.create import CREATE
-from cinderblock.gateway.resources.backups.find import SELECTABLE, find, select, select_any
+from cinderblock.gateway.resources.backups.find import SELECTABLE, find, select_pages
 from cinderblock.gateway.resources.backups.records import EXPORT, IMPORT
 from cinderblock.gateway.resources.backups.restore import RESTORE
 from cinderblock.gateway.resources.backups.update import UPDATE
@@ -69,13 +69,13 @@ async def index(request: ApiRequest) -> ApiResponse:
 
 async def detail(request: ApiRequest) -> ApiResponse:
     """List backups with all their fields."""
-    return await _list(request, "/backups/detail", partial(_details, request))
+    return await _list(request, "/backups/detail", _Details(request))
 
 
 async def show(request: ApiRequest) -> ApiResponse:
     """Show one backup."""
     backup = await find(request.kube, request.project, request.path["backup_id"])
-    return ApiResponse(200, {"backup": (await _details(request, [backup]))[0]})
+    return ApiResponse(200, {"backup": (await _Details(request)([backup]))[0]})
 
 
 async def _list(request: ApiRequest, path: str, to_views: ToViews[VolumeBackup]) -> ApiResponse:
@@ -88,27 +88,37 @@ _SELECTED_BY_PHASE: Final = frozenset({"error", "error_deleting", "restoring"})
 """Statuses that always equal the phase. Backups without a status can have the others."""
 
 
-async def _read(kube: KubeClient, project: str, query: ListQuery) -> list[VolumeBackup]:
+def _read(kube: KubeClient, project: str, query: ListQuery) -> AsyncIterator[list[VolumeBackup]]:
     """Return at least the backups that the query selects. The API server filters where it can.
 
     With a marker, it cannot: the filters may exclude the marker.
     """
     volume, status = query.filters.get("volume_id"), query.filters.get("status")
     if query.marker is None and volume is not None and SELECTABLE.fullmatch(volume):
-        return await select_any(kube, project, {"status.volumeId": volume}, {"spec.volumeId": volume})
+        return select_pages(kube, project, {"status.volumeId": volume}, {"spec.volumeId": volume})
     if query.marker is None and status in _SELECTED_BY_PHASE:
-        return await select(kube, project, {"status.phase": status})
-    return await select(kube, project, {})
+        return select_pages(kube, project, {"status.phase": status})
+    return select_pages(kube, project, {})
 
 
-async def _details(request: ApiRequest, backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
-    """Return all fields. The volumes are read only if a status has no size yet."""
-    without_size = {backup.spec.volume_id for backup in backups if view.own_status(backup).size is None}
-    sizes = await sizes_in_gib(request.kube, request.project) if without_size - {None} else {}
-    return [
-        view.detail(backup, request.version, request.links, size=sizes.get(backup.spec.volume_id or ""))
-        for backup in backups
-    ]
+class _Details:
+    """Converts backups to their views with all fields. The volumes are read only if a status has no size yet."""
+
+    def __init__(self, request: ApiRequest) -> None:
+        self._request = request
+        self._sizes: dict[str, int] | None = None
+
+    async def __call__(self, backups: Sequence[VolumeBackup]) -> list[dict[str, Any]]:
+        """Return the views of some backups."""
+        request = self._request
+        without_size = {backup.spec.volume_id for backup in backups if view.own_status(backup).size is None}
+        if self._sizes is None and without_size - {None}:
+            self._sizes = await sizes_in_gib(request.kube, request.project)
+        sizes = self._sizes or {}
+        return [
+            view.detail(backup, request.version, request.links, size=sizes.get(backup.spec.volume_id or ""))
+            for backup in backups
+        ]
 
 
 OPERATIONS: Final = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim, VolumeSnapshot
@@ -53,9 +54,9 @@ async def gather(request: ApiRequest) -> list[Snapshot]:
         request.kube.list(VOLUME_BACKUP, request.project, fields="status.phase!=available,status.phase!=error"),
     )
     by_name = {claim.name: claim for claim in parse_all(PersistentVolumeClaim, claims)}
-    backups = parse_all(VolumeBackup, running)
+    copied = snapshots_being_copied(parse_all(VolumeBackup, running))
     permanent = [item for item in snapshots if OWNER_UID_LABEL not in (item["metadata"].get("labels") or {})]
-    return [to_snapshot(snapshot, by_name, backups) for snapshot in parse_all(VolumeSnapshot, permanent)]
+    return [to_snapshot(snapshot, by_name, copied) for snapshot in parse_all(VolumeSnapshot, permanent)]
 
 
 async def find(request: ApiRequest, identifier: str) -> Snapshot:
@@ -67,24 +68,24 @@ async def find(request: ApiRequest, identifier: str) -> Snapshot:
 
 
 def to_snapshot(
-    snapshot: VolumeSnapshot, claims: dict[str, PersistentVolumeClaim], backups: list[VolumeBackup]
+    snapshot: VolumeSnapshot, claims: Mapping[str, PersistentVolumeClaim], copied: Collection[str]
 ) -> Snapshot:
-    """Convert a VolumeSnapshot, given the claims by name and the running backups."""
+    """Convert a VolumeSnapshot, given the claims by name and the `snapshots_being_copied`."""
     claim = claims.get(snapshot.spec.source.persistent_volume_claim_name or "")
     restore_size = snapshot.status.restore_size
     size = to_gib(to_bytes(restore_size) if restore_size else claim.capacity_bytes if claim else 0)
-    return Snapshot(snapshot, _status(snapshot, backups), volume_id(claim) if claim else "", size)
+    return Snapshot(snapshot, _status(snapshot, copied), volume_id(claim) if claim else "", size)
 
 
-def _status(snapshot: VolumeSnapshot, backups: list[VolumeBackup]) -> str:
+def snapshots_being_copied(backups: Iterable[VolumeBackup]) -> frozenset[str]:
+    """Return references to the snapshots that backups are being made of."""
+    running = (backup for backup in backups if backup.status.phase in (None, BackupPhase.CREATING))
+    return frozenset(backup.spec.snapshot_id for backup in running if backup.spec.snapshot_id)
+
+
+def _status(snapshot: VolumeSnapshot, copied: Collection[str]) -> str:
     if snapshot.metadata.is_being_deleted:
         return "deleting"
     if snapshot.status.ready_to_use:
-        return "backing-up" if any(_copies(backup, snapshot) for backup in backups) else "available"
+        return "backing-up" if snapshot.uid in copied or snapshot.name in copied else "available"
     return "error" if snapshot.status.error else "creating"
-
-
-def _copies(backup: VolumeBackup, snapshot: VolumeSnapshot) -> bool:
-    """Return whether a backup of the snapshot is running."""
-    is_running = backup.status.phase in (None, BackupPhase.CREATING)
-    return is_running and backup.spec.snapshot_id in (snapshot.uid, snapshot.name)

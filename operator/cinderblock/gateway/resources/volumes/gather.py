@@ -7,9 +7,11 @@ it is complete. Until then the VolumeRestore represents it, and the VolumeRestor
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
@@ -25,7 +27,7 @@ from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.gateway.resources.volumes.ids import volume_id
 from cinderblock.gateway.rest.request import ApiRequest
 from cinderblock.kube.kinds import POD, PVC, VOLUME_BACKUP, VOLUME_RESTORE
-from cinderblock.kube.queries import uses_claim
+from cinderblock.kube.queries import used_claims
 
 _UNFINISHED: Final = "status.phase!=available,status.phase!=error"
 """Selects the backups that can affect the status of a volume. They are few, however many backups are kept."""
@@ -70,7 +72,7 @@ class Volume:
         return self.source.metadata.creation_timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class NamespaceVolumes:
     """The objects of a namespace that determine its volumes."""
 
@@ -92,7 +94,7 @@ class NamespaceVolumes:
         return by_uid.get(identifier) or {volume.id: volume for volume in volumes}.get(identifier)
 
     def _from_claim(self, claim: PersistentVolumeClaim) -> Volume:
-        users = [pod for pod in self.pods if uses_claim(pod, claim.name)]
+        users = self._users.get(claim.name, [])
         return Volume(
             id=volume_id(claim),
             source=claim,
@@ -112,10 +114,15 @@ class NamespaceVolumes:
             return "deleting"
         if claim.status.phase == "Lost":
             return "error"
-        newest = _newest(restore for restore in self.restores if _overwrites(restore, claim))
+        newest = _newest(
+            restore
+            for reference in {claim.uid, claim.name}
+            for restore in self._restores_by_target.get(reference, ())
+            if _overwrites(restore, claim)
+        )
         if newest is not None and newest.status.phase in (None, RestorePhase.RESTORING):
             return "restoring-backup"
-        if any(_copies(backup, claim) for backup in self.backups):
+        if {claim.uid, claim.name} & self._copied:
             return "backing-up"
         if not claim.is_bound:
             return "creating"
@@ -146,9 +153,49 @@ class NamespaceVolumes:
     def _size(self, restore: VolumeRestore) -> int:
         if restore.spec.size:
             return to_gib(to_bytes(restore.spec.size))
-        references = {restore.spec.backup_id, restore.status.backup_id}
-        sizes = (backup.status.size for backup in self.backups if {backup.backup_id, backup.name} & references)
-        return next((size for size in sizes if size), 0)
+        references = (restore.spec.backup_id, restore.status.backup_id)
+        return next((self._backup_sizes[name] for name in references if name in self._backup_sizes), 0)
+
+    # The following indexes keep the cost of a request linear in the number of objects.
+
+    @cached_property
+    def _users(self) -> dict[str, list[JsonObject]]:
+        """The pods that use each claim, by its name."""
+        users: defaultdict[str, list[JsonObject]] = defaultdict(list)
+        for pod in self.pods:
+            for claim in used_claims(pod):
+                users[claim].append(pod)
+        return users
+
+    @cached_property
+    def _restores_by_target(self) -> dict[str, list[VolumeRestore]]:
+        """The restores into existing volumes, by the reference to the volume."""
+        found: defaultdict[str, list[VolumeRestore]] = defaultdict(list)
+        for restore in self.restores:
+            found[restore.status.volume_id or restore.spec.volume_id or ""].append(restore)
+        return found
+
+    @cached_property
+    def _copied(self) -> set[str]:
+        """References to the volumes of running backups. A backup of a snapshot does not use the volume."""
+        copying = [
+            backup
+            for backup in self.backups
+            if backup.status.phase in (None, BackupPhase.CREATING)
+            and not (backup.spec.snapshot_id or backup.spec.import_)
+        ]
+        references = (reference for b in copying for reference in (b.status.volume_id, b.spec.volume_id))
+        return {reference for reference in references if reference}
+
+    @cached_property
+    def _backup_sizes(self) -> dict[str, int]:
+        """The known sizes of backups, by id and name."""
+        return {
+            reference: backup.status.size
+            for backup in reversed(self.backups)
+            if backup.status.size
+            for reference in (backup.backup_id, backup.name)
+        }
 
 
 SNAPSHOT_ANNOTATION: Final = "cinderblock.io/snapshot-id"
@@ -183,13 +230,6 @@ async def find(request: ApiRequest, identifier: str) -> tuple[Volume, NamespaceV
 def _is_temporary(item: JsonObject) -> bool:
     """Return whether an operation created the object for its own use, such as a hidden claim or a mover's pod."""
     return OWNER_UID_LABEL in (item["metadata"].get("labels") or {})
-
-
-def _copies(backup: VolumeBackup, claim: PersistentVolumeClaim) -> bool:
-    """Return whether a backup of the claim is running. A backup of a snapshot does not use the volume."""
-    if backup.status.phase not in (None, BackupPhase.CREATING) or backup.spec.snapshot_id or backup.spec.import_:
-        return False
-    return claim.uid in (backup.status.volume_id, backup.spec.volume_id) or backup.spec.volume_id == claim.name
 
 
 def _overwrites(restore: VolumeRestore, claim: PersistentVolumeClaim) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -94,8 +95,10 @@ async def summarize(request: ApiRequest) -> ApiResponse:
     volumes = (await gather(request)).volumes()
     summary: dict[str, Any] = {"total_count": len(volumes), "total_size": sum(volume.size for volume in volumes)}
     if request.at_least(_SUMMARY_METADATA):
-        pairs = sorted({pair for volume in volumes for pair in volume.metadata.items()})
-        summary["metadata"] = {key: [value for other, value in pairs if other == key] for key, _ in pairs}
+        values: defaultdict[str, list[str]] = defaultdict(list)
+        for key, value in sorted({pair for volume in volumes for pair in volume.metadata.items()}):
+            values[key].append(value)
+        summary["metadata"] = values
     return ApiResponse(200, {"volume-summary": summary})
 
 
