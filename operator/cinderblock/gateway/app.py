@@ -13,12 +13,12 @@ from starlette.types import ASGIApp
 
 from cinderblock.gateway.auth import Authenticator
 from cinderblock.gateway.keystone import app as keystone_app
+from cinderblock.gateway.request_limits import RequestLimits
 from cinderblock.gateway.resources.registry import OPERATIONS
 from cinderblock.gateway.rest import openapi
 from cinderblock.gateway.rest.endpoint import json_response
 from cinderblock.gateway.rest.middleware import RequestMiddleware
 from cinderblock.gateway.rest.operation import Operation
-from cinderblock.gateway.rest.request_limits import RequestLimits
 from cinderblock.gateway.rest.router import NOT_FOUND, routes
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.list_memory import ListMemory

@@ -19,7 +19,7 @@ from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import TokenAuth
 from cinderblock.gateway.client_address import TrustedProxies
 from cinderblock.gateway.protocol import Connection
-from cinderblock.gateway.rest.request_limits import HEADERS, TARGET_BYTES, RequestLimits
+from cinderblock.gateway.request_limits import HEADERS, TARGET_BYTES, RequestLimits
 from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.token_clients import TokenClients
