@@ -225,28 +225,38 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
 
 def measure_hostile(run: Run, process: OperatorProcess, objects: int, rate: float) -> None:
     """Backups one after the other in all namespaces, first in peace, then while one namespace changes its objects."""
-    calm = _queue_seconds(run, "calm")
+    calm, calm_answer = _queue_seconds(run, "calm")
     hostile = Hostile(run.server.kubeconfig, objects, rate)
     hostile.prepare()
     with hostile.at_work():
-        began = time.monotonic()
-        disturbed = _queue_seconds(run, "disturbed")
-        done = hostile.changes / (time.monotonic() - began)
+        began, used = time.monotonic(), _cpu(process)
+        disturbed, answer = _queue_seconds(run, "disturbed")
+        took = time.monotonic() - began
+        done, share = hostile.changes / took, (_cpu(process) - used) / took
     what = f"{objects} hostile backups and Jobs of 240 KB, {done:.0f} changes a second"
     run.tell(f"operator's share of a backup: calm; with {what}", f"{calm:.2f} s; {disturbed:.2f} s", "twice as much")
+    run.tell("a read of the API server meanwhile: calm; with them", f"{calm_answer:.2f} s; {answer:.2f} s", "-")
+    run.tell("processor of the operator with them", f"{100 * share:.0f} % of a core", "-")
     run.tell("most memory with them", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
-def _queue_seconds(run: Run, prefix: str) -> float:
-    """Return the median of the seconds that backups wait for the operator: until accepted, and after the mover."""
+def _queue_seconds(run: Run, prefix: str) -> tuple[float, float]:
+    """Return the median of the seconds that backups wait for the operator, and of those that the API server takes.
+
+    A backup waits until it is accepted, and after its mover. About ten requests of the operator are in that time.
+    """
     waited: list[float] = []
+    answers: list[float] = []
     for number in range(QUIET_BACKUPS):
         where, name = namespace(number % run.namespaces), f"{prefix}-{number:02}"
         uid = run.do(partial(_claim_and_back_up, run, where, name))
         wait_for("end of a backup", lambda uid=uid: ("available", uid) in run.cluster.done, 300)
         done = run.cluster.done
         waited.append(done["accepted", uid] - done["created", uid] + done["available", uid] - done["ended", uid])
-    return statistics.median(waited)
+        began = time.monotonic()
+        run.do(lambda client: client.get(kinds.PVC, name, where))  # noqa: B023 - it is called at once
+        answers.append(time.monotonic() - began)
+    return statistics.median(waited), statistics.median(answers)
 
 
 async def _claim_and_back_up(run: Run, where: str, name: str, client: KubeClient) -> str:
