@@ -21,7 +21,7 @@ test: lint packages integration
 .PHONY: test-fast ## Run everything except the e2e tests
 test-fast: lint packages unit integration
 
-.PHONY: test-long ## Run tests that take minutes: earlier releases read what this one writes; needs the repository's history
+.PHONY: test-long ## Run tests that take minutes: earlier releases read what this one writes (needs the repository's history), random changes
 test-long: setup
 	$(RUN) tests.cluster tools
 	$(RUN) pytest -n 2 --dist loadfile tests/long

@@ -8,8 +8,10 @@ from typing import Final
 
 MUTATIONS_IN_SUITE: Final = 150
 """Seeds of each kind that `make test` tries."""
-MUTATIONS_IN_LONG_RUN: Final = 5000
-"""Seeds of each kind that `make test-long` tries: 10,000 together."""
+OBJECTS_IN_LONG_RUN: Final = 7000
+"""Seeds of changed objects that `make test-long` tries."""
+ANSWERS_IN_LONG_RUN: Final = 3000
+"""Seeds of changed answers that `make test-long` tries."""
 
 _INTERESTING: Final = (b"\0", b"\xff", b"\x7f", b"\x80", b"\r\n", b"<", b'"', b"-1", b"9" * 30, b"\0" * 64, b"\xff" * 8)
 

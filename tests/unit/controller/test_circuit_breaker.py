@@ -12,7 +12,7 @@ import pytest
 from cinderblock.controller.stores import circuit_breaker
 from cinderblock.controller.stores.circuit_breaker import (
     CONCURRENT_CALLS,
-    DELETION_SECONDS,
+    LONG_CALL_SECONDS,
     NAMESPACE_CALLS,
     UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
@@ -145,7 +145,7 @@ async def test_call_that_outlives_its_deadline_keeps_its_slot_until_its_thread_e
 
 async def test_deadline_reaches_the_requests_of_a_call() -> None:
     assert 29 < await a_breaker().call(remaining_seconds) <= 30
-    assert 599 < await a_breaker().call(remaining_seconds, DELETION_SECONDS) <= 600
+    assert 599 < await a_breaker().call(remaining_seconds, LONG_CALL_SECONDS) <= 600
 
 
 async def test_only_one_call_finds_out_whether_a_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:

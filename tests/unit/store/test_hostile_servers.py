@@ -14,6 +14,8 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import CinderblockError, PermanentError, StoreTooSlow, StoreUnreachable
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.factory import open_store
+from cinderblock.store.retrying import MOVER_RETRIES
 from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.store import S3Store
 from tests.support.store.hostile_server import MISBEHAVIORS, Misbehavior, hostile_server
@@ -94,6 +96,29 @@ def test_slow_answer_is_told_from_an_absent_one(name: str) -> None:
     ):
         store.get("key", 2, 30_000)
     assert caught.value.reason == "StoreTooSlow"
+
+
+@pytest.mark.parametrize("name", ["a trickle of a body", "hangs up", "an error without end"])
+def test_deadline_of_a_whole_call_ends_its_retries(name: str) -> None:
+    with hostile_server(MISBEHAVIORS[name]) as server:
+        location = StoreLocation(endpoint_url=server.url, container="volumebackups")
+        began = time.monotonic()
+        with (
+            closing(open_store(location, CREDENTIALS, policy=MOVER_RETRIES)) as store,
+            limit_seconds(1.0),
+            pytest.raises(StoreUnreachable),
+        ):
+            store.get("key", 2, 30_000)
+        assert time.monotonic() - began < 1.0 + MARGIN_SECONDS
+
+
+def test_deadline_ends_a_handshake_of_tls() -> None:
+    with hostile_server(MISBEHAVIORS["no answer"]) as server:
+        location = StoreLocation(endpoint_url=server.url.replace("http:", "https:"), container="volumebackups")
+        began = time.monotonic()
+        with closing(S3Store(location, CREDENTIALS, seconds_per_call=SECONDS)) as store, pytest.raises(StoreTooSlow):
+            store.get("key", 0, 10)
+        assert time.monotonic() - began < SECONDS + MARGIN_SECONDS
 
 
 def test_wait_for_a_bandwidth_limit_does_not_count() -> None:

@@ -81,7 +81,7 @@ def test_documented_code_has_an_error_of_its_own(code: str, kind: type[Cinderblo
     error = error_of(code, status)
     assert type(error) is kind
     assert not error.message.startswith(NOT_FALLBACK)
-    assert error.message.endswith(f"(PutObject: {code}: It says why).")
+    assert error.message.endswith((f"({code}: It says why).", f"(PutObject: {code}: It says why)."))
     assert ADDRESS.container in error.message
     # A cause, and then a remedy.
     assert re.match(r"Cannot .+: .+\. [A-Z].+ \(", error.message)
@@ -92,6 +92,11 @@ def test_unknown_code_names_itself_and_the_call(status: int, kind: type[Cinderbl
     error = error_of("SomethingNew", status)
     assert type(error) is kind
     assert "PutObject: SomethingNew" in error.message
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NotImplemented", "EntityTooLarge", "SomethingNew"])
+def test_error_of_one_call_names_the_call(code: str) -> None:
+    assert f"(PutObject: {code}" in error_of(code, 403).message
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 425])

@@ -12,7 +12,7 @@ from cinderblock.api import labels
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
-from cinderblock.controller.stores.circuit_breaker import DELETION_SECONDS
+from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
 from cinderblock.errors import AlreadyExists, BackupNeeded, Conflict, NotFound, ReferencesUnknown, TransientError
 from cinderblock.kube import event_recorder, kinds
@@ -181,7 +181,7 @@ async def _delete_stored_data(context: Context, target: Target, action: DeleteSt
         )
 
     try:
-        count = await context.stores.call(store, delete, DELETION_SECONDS)
+        count = await context.stores.call(store, delete, LONG_CALL_SECONDS)
     except BackupNeeded as error:
         # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
         raise TransientError(error.message, reason=error.reason) from error

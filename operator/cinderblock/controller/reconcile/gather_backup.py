@@ -38,6 +38,7 @@ from cinderblock.controller.reconcile.gather import (
     select_pods,
 )
 from cinderblock.controller.reconcile.related import related_to_backup
+from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
@@ -323,7 +324,8 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
     the known volume comes first.
     """
     catalog = Catalog(await context.stores.open(store, container, context.secrets), store.spec.prefix)
-    found = await context.stores.call(store, partial(catalog.namesakes, observed.backup.backup_id))
+    namesakes = partial(catalog.namesakes, observed.backup.backup_id)
+    found = await context.stores.call(store, namesakes, LONG_CALL_SECONDS)
     known = _known_key(observed, store)
     return sorted((backup.key for backup in found), key=lambda key: (key != known, key))
 

@@ -19,7 +19,7 @@ from cinderblock.lifecycle.restore import rebind
 
 log = logging.getLogger(__name__)
 
-CLAIM_DELETION_SECONDS: Final = 30.0
+CLAIM_LONG_CALL_SECONDS: Final = 30.0
 """Seconds until a volume is checked again whose PersistentVolumeClaim the garbage collector is about to delete."""
 
 
@@ -46,7 +46,7 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
         return None
     claim = await _claim_of(context, volume)
     if claim is not None and claim.metadata.is_owned_by(uid):
-        return CLAIM_DELETION_SECONDS
+        return CLAIM_LONG_CALL_SECONDS
     patch, event = rebind.judge_orphan(volume, claim, uid)
     await context.kube.merge_patch(kinds.PV, patch.name, None, patch.patch)
     log.warning("%s", event.note, extra={"reason": event.reason})

@@ -28,14 +28,15 @@ OPEN_SECONDS: Final = 5.0
 """For how long a breaker stays open; shorter than any interval at which a store is called again."""
 CALL_SECONDS: Final = 30.0
 """Seconds of a whole call, however many requests it makes. A look-up makes several calls."""
-DELETION_SECONDS: Final = 600.0
-"""Seconds of a call that deletes a backup. It may make thousands of requests; the next one continues its work."""
+LONG_CALL_SECONDS: Final = 600.0
+"""Seconds of a call with thousands of requests. A deletion continues in the next call. A search through a whole store
+lists a million manifests in 200 seconds, at 200 ms for each page."""
 SLOW_SECONDS: Final = 10.0
 """Seconds from which an answered call counts as slow."""
 PROBATION_SECONDS: Final = 60.0
 """For how long an endpoint stays unproven after a slow call or none, however many fast answers it gives."""
 _THREAD_SECONDS: Final = 2.0
-"""What a thread may need to notice its deadline."""
+"""Seconds that a thread may need to notice its deadline."""
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class StoreBreaker:
             return result
 
     def _judge_answer(self, began: float, seconds: float) -> None:
-        """Take note of an answer. A deletion takes as long as there are objects."""
+        """Take note of an answer. A long call takes as long as there are objects."""
         self._open = None
         self._endpoint.judge(_now() - began if seconds <= CALL_SECONDS else 0.0, is_answered=True)
 

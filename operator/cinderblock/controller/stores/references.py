@@ -28,7 +28,8 @@ LOCK_WAIT_SECONDS: Final = 1.0
 """Seconds that a look-up waits for another one that reads manifests of the same volume."""
 
 LOOKUP_SECONDS: Final = 600.0
-"""Seconds of a whole look-up, after which the next one goes on from the cache. 100,000 manifests take half of them."""
+"""Seconds of a whole look-up, after which the next one continues from the cache. With the
+rates of `repository.references`, 100,000 manifests take 312 seconds."""
 
 
 class ReferenceLookups:

@@ -2,7 +2,7 @@
 
 The operator reads manifests of every namespace, and anybody who can write to one bucket can put anything there. A
 footer of 37 kB may decompress to a gigabyte, and JSON of 4 MB may take 1.6 GiB of objects. So the footer is read,
-checked and decompressed as a stream. Of its table, only the summary is kept, and a count for each origin of packs.
+checked and decompressed as a stream. Only the summary of its table is kept, and a count for each origin of packs.
 
 Bounds, all much above what any volume needs:
 
@@ -55,12 +55,14 @@ _VALUES: Final = 20_000
 _BYTES_PER_VALUE: Final = 40
 """Most values of a document: 20,000 for the description, and one for each 40 bytes. An origin with its data key counts
 as 4 values in 182 bytes."""
+_DESCRIPTION_CHARACTERS: Final = 2 << 20
+"""Most characters of a document without origins and data keys. It describes Kubernetes objects, of at most 1.5 MiB."""
 _parsing: Final = threading.Lock()
 """One document at a time becomes objects. Parsing waits for no network."""
 
 
 class FooterFacts:
-    """What a reader needs to know of a footer, without the places of sections and packs.
+    """The facts of a footer, without the places of sections and packs.
 
     Attributes:
         summary: the JSON document, without origins and data keys.
@@ -313,8 +315,9 @@ def _parse(document: bytes, label: str) -> tuple[FooterSummary, list[str]]:
             fields = json.loads(document)
             origins = [_origin_id(origin) for origin in fields.pop("origins")]
             fields.pop("dataKeys", None)
-            rest = json.dumps(fields).encode()
-            del fields
+            if _characters(fields) > _DESCRIPTION_CHARACTERS:
+                raise _implausible(label, "its description is larger than any backup needs")
+            rest = json.dumps(fields, ensure_ascii=False).encode()
             if _values(rest) > _VALUES:
                 raise _implausible(label, "its description has more values than any backup needs")
             return FooterSummary.model_validate_json(rest[:-1] + b',"origins":[]}'), origins
@@ -329,6 +332,20 @@ def _implausible(label: str, cause: str) -> IntegrityError:
 
 def _values(document: bytes) -> int:
     return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def _characters(fields: object) -> int:
+    """Return the number of characters in all strings of a document."""
+    total, rest = 0, [fields]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, dict):
+            rest += (*value.keys(), *value.values())
+        elif isinstance(value, list):
+            rest += value
+    return total
 
 
 def _origin_id(origin: dict[str, Any]) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cinderblock.errors import CinderblockError, PermanentError, StoreUnreachable
 from cinderblock.reasons import Reason
 from cinderblock.store.s3.address import StoreAddress
-from cinderblock.store.s3.codes import MEANINGS, classify
+from cinderblock.store.s3.codes import KIND_BY_CODE, MEANINGS, Kind, classify
+
+_OF_ONE_CALL: Final = frozenset({Kind.DENIED, Kind.NO_CHECKSUM, Kind.TOO_LARGE, Kind.UNSUPPORTED, Kind.UNKNOWN})
+"""Kinds whose messages name the call: another call may succeed."""
 
 
 def from_answer(response: Mapping[str, Any], address: StoreAddress, call: str) -> CinderblockError:
@@ -30,9 +33,11 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress, call: str) -
     code, said = str(fields.get("Code") or ""), str(fields.get("Message") or "")
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
-    words = ": ".join(filter(None, (call, code, said.rstrip(". "))))
-    detail = address.redact(words) + _origin_hint(headers, address)
     kind = classify(code, status, said)
+    # What concerns the whole store has the same message for every call.
+    named = call if kind in _OF_ONE_CALL or code not in KIND_BY_CODE else ""
+    words = ": ".join(filter(None, (named, code, said.rstrip(". "))))
+    detail = address.redact(words) + _origin_hint(headers, address)
     if kind is None:
         return not_s3(address, f"status {detail}")
     meaning = MEANINGS[kind]

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Checksum(Enum):
-    """The checksum that an upload carries beside the signed SHA-256. In the order in which they are tried."""
+    """The checksum that an upload carries in addition to the signed SHA-256, in the order of trials."""
 
     SHA256 = "x-amz-checksum-sha256"
     MD5 = "Content-MD5"
@@ -41,7 +41,7 @@ def body_fields(checksum: Checksum, body: ThrottledBody) -> dict[str, Any]:
     """Return the parameters of PutObject and UploadPart.
 
     SHA-256 costs nothing more: the signature needs it as well, and `_Signer` takes it over. Measured for a pack of
-    24 MiB: 18 ms of hashing with SHA-NI, once, and 36 ms if both hashed. MD5 takes another 32 ms.
+    24 MiB on one core: 21 ms of hashing, and 43 ms if both hashed. MD5 takes another 49 ms.
     """
     if checksum is Checksum.SHA256:
         return {"ChecksumSHA256": b64encode(body.sha256).decode("ascii")}

@@ -1,7 +1,7 @@
-"""What the error codes of S3 servers mean: the kind of each code, and what a person can do about a kind.
+"""The meaning of error codes of S3 servers: the kind of each code, and what a person can do about a kind.
 
-Codes: S3 API reference, "List of error codes", for the requests that `store` and `multipart` make. Codes of other
-servers have their name beside them.
+Codes: S3 API reference, "List of error codes", for the requests that `store` and `multipart` make. Comments name
+other servers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cinderblock.reasons import Reason
 
 
 class Kind(Enum):
-    """What a code means."""
+    """The meaning of a code."""
 
     ABSENT_CONTAINER = auto()
     ABSENT_OBJECT = auto()

@@ -34,7 +34,7 @@ ANSWER_BYTES: Final = 4 << 20
 """Most bytes of an answer that is not the body of an object. A listing of 1000 keys has 0.4 MB; with keys of 1024
 characters, each encoded as three, it has 3.5 MB."""
 ERROR_BYTES: Final = 64 << 10
-"""Most bytes of an answer that reports an error. Of a longer one, such as a web page, only the status counts."""
+"""Most bytes of an answer that reports an error. A longer one, such as a web page, counts only by its status."""
 _LINE_BYTES: Final = 64 << 10
 """Most bytes of a line before the answer; http.client has the same limit for the lines of headers."""
 _INTERIM_LINES: Final = 100

@@ -57,7 +57,7 @@ class Deleter:
         self._has_batches = True
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete at most DELETE_BATCH_KEYS keys. An absent key is no error. Raises CinderblockError."""
+        """Delete at most DELETE_BATCH_KEYS keys. An absent key is not an error. Raises CinderblockError."""
         if self._has_batches:
             keys = self._delete_together(keys)
         if keys:

@@ -36,8 +36,8 @@ def range_header(start: int, length: int | None) -> str | None:
 def download(response: GetObjectOutputTypeDef, start: int, length: int | None, throttle: Throttle) -> bytes:
     """Return what ``ObjectStore.get`` must return.
 
-    Servers may ignore a range and send the whole object (RFC 9110, section 14.2). What precedes the range is then
-    skipped, and what follows it is not read.
+    Servers may ignore a range and send the whole object (RFC 9110, section 14.2). The bytes before the range are then
+    skipped, and those behind it are not read.
 
     Args:
         response: of GetObject.
