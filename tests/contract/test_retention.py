@@ -24,7 +24,7 @@ from cinderblock.store.retention import ObjectState, read_rules
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.mover.backups import Backups
-from tests.support.mover.parent_chains import Line
+from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.server import CREDENTIALS, aws_stub
 
 SOON = timedelta(days=1)
@@ -163,7 +163,7 @@ def test_legal_hold_has_no_end(site: Site, locked: S3Store) -> None:
 
 def test_backup_under_a_default_retention_is_whole_or_gone(site: Site, locked: S3Store) -> None:
     """Servers without versions refuse the deletion, others hide the backup; no server keeps half of one."""
-    line = Line(Backups(locked))
+    line = ParentChain(Backups(locked))
     line.add("full", None)
     client, bucket = locked._client, locked._container
     for found in list(locked.list("")):

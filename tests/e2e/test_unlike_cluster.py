@@ -11,7 +11,7 @@ import pytest
 from tests.support.cluster import unlike
 from tests.support.cluster.cluster import Object
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import Errand, Mount, claim, run_errand
+from tests.support.cluster.workloads import OneShotPod, Mount, claim, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -23,26 +23,26 @@ MOVER: dict[str, Any] = {"labels": unlike.TEAM, "resources": unlike.RESOURCES}
 def tenant(make_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
     """A namespace with a volume of a class that retains, in which everything is different from now on."""
     made = make_tenant()
-    lab, name = made.lab, made.name
-    if not lab.is_own:
+    kube, name = made.kube, made.name
+    if not kube.is_own:
         pytest.skip("changes the admission of the cluster, and serves a webhook on this machine")
-    lab.apply(unlike.keeping_class(lab, name), claim(lab, name, "files", size="64Mi", storage_class=name))
-    run_errand(lab, name, Errand("write", WRITE, (Mount("files", "/volume"),)))
+    kube.apply(unlike.keeping_class(kube, name), claim(kube, name, "files", size="64Mi", storage_class=name))
+    run_pod(kube, name, OneShotPod("write", WRITE, (Mount("files", "/volume"),)))
     with unlike.webhook(name) as configuration:
         objects = [configuration, *unlike.label_policy(name)]
         try:
-            lab.apply(unlike.limits(name), *objects)
+            kube.apply(unlike.limits(name), *objects)
             made.kubectl("label", "namespace", name, f"{unlike.LABEL}={name}")
             yield made
         finally:
             for item in objects:
-                lab.kubectl("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found")
+                kube.kubectl("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found")
     # The volumes of users stay by their policy, so they are removed by hand.
     made.kubectl("delete", "volumebackups,volumerestores,persistentvolumeclaims", "--all", "--timeout=90s")
     for volume in made.volumes():
         patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
-        lab.kubectl("patch", "persistentvolume", volume, "--type=merge", "-p", patch)
-    lab.kubectl("delete", "storageclass", name)
+        kube.kubectl("patch", "persistentvolume", volume, "--type=merge", "-p", patch)
+    kube.kubectl("delete", "storageclass", name)
 
 
 def _store(tenant: Tenant, **mover: Any) -> Object:
@@ -51,7 +51,7 @@ def _store(tenant: Tenant, **mover: Any) -> Object:
 
 def _policies(tenant: Tenant) -> dict[str, str]:
     """Return the reclaim policies of all volumes of the namespace, by claim."""
-    found = json.loads(tenant.lab.kubectl("get", "persistentvolumes", "-o", "json"))["items"]
+    found = json.loads(tenant.kube.kubectl("get", "persistentvolumes", "-o", "json"))["items"]
     mine = [item["spec"] for item in found if item["spec"].get("claimRef", {}).get("namespace") == tenant.name]
     return {spec["claimRef"]["name"]: spec["persistentVolumeReclaimPolicy"] for spec in mine}
 
@@ -61,10 +61,10 @@ def _warnings(tenant: Tenant, *names: str) -> set[str]:
 
 
 def test_refusals_name_what_to_set(tenant: Tenant) -> None:
-    tenant.lab.apply(tenant.backup("unlabelled", "files"))
+    tenant.kube.apply(tenant.backup("unlabelled", "files"))
     assert "spec.mover.labels" in tenant.says("volumebackup/unlabelled", "AccessDenied")
     tenant.delete("volumebackup/unlabelled")
-    tenant.lab.apply(_store(tenant, labels=unlike.TEAM), tenant.backup("unlimited", "files"))
+    tenant.kube.apply(_store(tenant, labels=unlike.TEAM), tenant.backup("unlimited", "files"))
     told = tenant.says("volumebackup/unlimited", "LimitRangeViolated", timeout=90)
     assert "max limit to request ratio per Container is 2" in told
     assert "spec.mover.resources" in told
@@ -73,16 +73,16 @@ def test_refusals_name_what_to_set(tenant: Tenant) -> None:
 
 
 def test_operations_succeed_and_leave_only_volumes_of_users(tenant: Tenant) -> None:
-    tenant.lab.apply(_store(tenant, **MOVER), tenant.backup("full", "files"))
+    tenant.kube.apply(_store(tenant, **MOVER), tenant.backup("full", "files"))
     tenant.ends("volumebackup/full")
-    tenant.lab.apply(tenant.restore("back", "full", name="restored", labels=unlike.TEAM))
+    tenant.kube.apply(tenant.restore("back", "full", name="restored", labels=unlike.TEAM))
     tenant.ends("volumerestore/back")
     assert tenant.get("persistentvolumeclaim", "restored")["metadata"]["labels"] == unlike.TEAM
     assert not _warnings(tenant, "full", "back"), "nobody has to look at operations that went well"
     expected = {"files": "Retain", "restored": "Retain"}
     tenant.wait_until("no other volume", lambda: _policies(tenant) == expected, timeout=60)
-    tenant.lab.apply(tenant.store("default", is_default=True, mover=MOVER, limits={"uploadBytesPerSecond": 1 << 20}))
-    tenant.lab.apply(tenant.backup("orphaned", "files"))
+    tenant.kube.apply(tenant.store("default", is_default=True, mover=MOVER, limits={"uploadBytesPerSecond": 1 << 20}))
+    tenant.kube.apply(tenant.backup("orphaned", "files"))
     tenant.says("volumebackup/orphaned", "MoverRunning", timeout=90)
     tenant.kubectl("delete", "volumebackup", "orphaned", "--cascade=orphan", "--wait=false")
     tenant.disappears("volumebackup/orphaned")
@@ -92,7 +92,7 @@ def test_operations_succeed_and_leave_only_volumes_of_users(tenant: Tenant) -> N
 
 def test_queue_decides_when_a_mover_starts(tenant: Tenant) -> None:
     queued = MOVER | {"annotations": {"queued": "true"}}
-    tenant.lab.apply(_store(tenant, **queued), tenant.backup("full", "files"))
+    tenant.kube.apply(_store(tenant, **queued), tenant.backup("full", "files"))
     assert "LocalQueue default" in tenant.says("volumebackup/full", "MoverSuspended", timeout=90)
     [job] = json.loads(tenant.kubectl("get", "jobs", "-o", "json"))["items"]
     assert job["spec"]["suspend"] is True, "the queue has not admitted it"
@@ -102,8 +102,8 @@ def test_queue_decides_when_a_mover_starts(tenant: Tenant) -> None:
 
 
 def test_read_only_volume_in_use_is_backed_up(tenant: Tenant) -> None:
-    lab, name = tenant.lab, tenant.name
-    shared = claim(lab, name, "shared", size="64Mi")
+    kube, name = tenant.kube, tenant.name
+    shared = claim(kube, name, "shared", size="64Mi")
     shared["metadata"]["labels"] = unlike.TEAM
     shared["spec"]["accessModes"] = ["ReadOnlyMany"]
     group = "snapshot.storage.k8s.io"
@@ -115,13 +115,13 @@ def test_read_only_volume_in_use_is_backed_up(tenant: Tenant) -> None:
         "metadata": {"name": "of-files", "namespace": name, "labels": unlike.TEAM},
         "spec": {"source": {"persistentVolumeClaimName": "files"}},
     }
-    reader = Errand("reader", ("sleep", "600"), (Mount("shared", "/volume"),), unlike.TEAM).manifest(lab, name)
+    reader = OneShotPod("reader", ("sleep", "600"), (Mount("shared", "/volume"),), unlike.TEAM).manifest(kube, name)
     reader["spec"]["containers"][0]["resources"] = unlike.RESOURCES
-    lab.apply(_store(tenant, **MOVER), snapshot, shared, reader)
+    kube.apply(_store(tenant, **MOVER), snapshot, shared, reader)
     tenant.wait_until("reader at work", lambda: tenant.get("pod", "reader")["status"]["phase"] == "Running")
-    lab.apply(tenant.backup("full", "shared"))
+    kube.apply(tenant.backup("full", "shared"))
     tenant.ends("volumebackup/full")
-    lab.apply(tenant.restore("back", "full", name="restored", labels=unlike.TEAM))
+    kube.apply(tenant.restore("back", "full", name="restored", labels=unlike.TEAM))
     tenant.ends("volumerestore/back")
     restored = tenant.get("persistentvolumeclaim", "restored")
     assert restored["spec"]["accessModes"] == ["ReadOnlyMany"]

@@ -112,12 +112,12 @@ def test_backups_of_an_older_release_stay_readable(server: Server) -> None:
     store.delete(["backup"])
 
 
-def test_an_account_that_is_new_to_the_server_is_tried_again(server: Server) -> None:
+def test_account_that_is_new_to_the_server_is_tried_again(server: Server) -> None:
     with pytest.raises(StoreUnreachable, match="XAdminUserNotFound"):
         server.create(SHOP, "cinderblock-new")
     assert list(server.inner.directory.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_is_tried_again() -> None:
+def test_server_that_is_not_there_is_tried_again() -> None:
     with pytest.raises(StoreUnreachable):
         create_bucket("http://127.0.0.1:9", S3Credentials("a", "b"), SHOP, SHOP)

@@ -171,7 +171,7 @@ async def test_others_change_no_mark_of_a_child_and_anything_else(
     await tenant.delete(kinds.PVC, name, namespace)
 
 
-async def test_a_user_s_objects_with_other_annotations_of_ours_pass(tenant: KubeClient, namespace: str) -> None:
+async def test_user_s_objects_with_other_annotations_of_ours_pass(tenant: KubeClient, namespace: str) -> None:
     metadata = {
         "labels": {labels.MANAGED_BY_LABEL: "Helm"},
         "annotations": {
@@ -255,7 +255,7 @@ async def test_note_on_an_ended_restore_is_not_forged(people: People, tenant: Ku
         await tenant.merge_patch(kinds.VOLUME_RESTORE, name, namespace, note)
 
 
-async def test_a_copy_of_an_object_with_its_finalizers_is_created(tenant: KubeClient, namespace: str) -> None:
+async def test_copy_of_an_object_with_its_finalizers_is_created(tenant: KubeClient, namespace: str) -> None:
     metadata = {"name": "copy", "namespace": namespace, "finalizers": [labels.BACKUP_FINALIZER]}
     await tenant.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}})
 

@@ -112,7 +112,7 @@ async def _prepare(server: ApiServer, store: s3.S3Server, directory: Path) -> No
             await wait_until_refused(lambda: account.create(kinds.LEASE, FOREIGN_LEASE), "only the Lease of its own")
 
 
-def test_a_whole_life_passes_the_rights_and_the_policies(scene: Scene) -> None:
+def test_whole_life_passes_the_rights_and_the_policies(scene: Scene) -> None:
     for namespace in WATCHED:
         scene.create(kinds.VOLUME_BACKUP, namespace, "full", volumeId="data")
         scene.wait_for_phase(kinds.VOLUME_BACKUP, namespace, "full", "available")

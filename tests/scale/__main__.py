@@ -234,10 +234,10 @@ def measure_hostile(run: Run, process: OperatorProcess, objects: int, rate: floa
         took = time.monotonic() - began
         done, share = hostile.changes / took, (_cpu(process) - used) / took
     what = f"{objects} hostile backups and Jobs of 240 KB, {done:.0f} changes a second"
-    run.tell(f"operator's share of a backup: calm; with {what}", f"{calm:.2f} s; {disturbed:.2f} s", "twice as much")
-    run.tell("a read of the API server meanwhile: calm; with them", f"{calm_answer:.2f} s; {answer:.2f} s", "-")
-    run.tell("processor of the operator with them", f"{100 * share:.0f} % of a core", "-")
-    run.tell("most memory with them", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+    run.report(f"operator's share of a backup: calm; with {what}", f"{calm:.2f} s; {disturbed:.2f} s", "twice as much")
+    run.report("a read of the API server meanwhile: calm; with them", f"{calm_answer:.2f} s; {answer:.2f} s", "-")
+    run.report("processor of the operator with them", f"{100 * share:.0f} % of a core", "-")
+    run.report("most memory with them", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
 def _queue_seconds(run: Run, prefix: str) -> tuple[float, float]:

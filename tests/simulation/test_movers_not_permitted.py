@@ -12,7 +12,7 @@ def set_mover(simulation: Simulation, mover: dict[str, object]) -> None:
     simulation.objects.update(store, spec=store["spec"] | {"mover": mover})
 
 
-def test_the_store_says_which_field_and_loses_nothing(stored: Simulation) -> None:
+def test_store_says_which_field_and_loses_nothing(stored: Simulation) -> None:
     set_mover(stored, PRIVILEGED)
     stored.settle()
     condition = stored.get("BackupStore", "default")["status"]["conditions"][0]
@@ -38,7 +38,7 @@ def test_new_operations_fail_and_deletions_work(stored: Simulation) -> None:
     assert stored.stored() == []
 
 
-def test_a_permitted_store_works_again(stored: Simulation) -> None:
+def test_permitted_store_works_again(stored: Simulation) -> None:
     set_mover(stored, PRIVILEGED)
     stored.settle()
     set_mover(stored, {})

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster.certificates import Authority
-from tests.support.cluster.cluster import Lab, Object
+from tests.support.cluster.cluster import KubeCluster, Object
 
 LABEL = "e2e.cinderblock.io/unlike"
 """Label of the namespaces that a cluster unlike ours looks like. Its value is the name of the namespace."""
@@ -31,9 +31,9 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 INJECTED = "proxy"
 
 
-def keeping_class(lab: Lab, name: str) -> Object:
+def keeping_class(kube: KubeCluster, name: str) -> Object:
     """Return a StorageClass of the usual driver with the reclaim policy Retain."""
-    usual = lab.get("storageclass", lab.storage_class)
+    usual = kube.get("storageclass", kube.storage_class)
     assert usual is not None
     return {
         "apiVersion": "storage.k8s.io/v1",

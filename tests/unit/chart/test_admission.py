@@ -73,7 +73,7 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
     assert rows == (granted - own) | {("cinderblock.io", "*", "UPDATE")}
 
 
-def test_the_last_policy_leaves_out_what_the_rows_judge() -> None:
+def test_last_policy_leaves_out_what_the_rows_judge() -> None:
     policies = _policies()
     [last] = [policy for policy in policies if policy["metadata"]["name"] == "cinderblock-operator-else"]
     rows = [p for p in policies if "-operator-" in p["metadata"]["name"] and p is not last]
@@ -81,7 +81,7 @@ def test_the_last_policy_leaves_out_what_the_rows_judge() -> None:
     assert _rules(last, "excludeResourceRules") == judged | {("cinderblock.io", "*/status", "UPDATE")}
 
 
-def test_the_operator_and_its_uninstall_hook_are_named_by_namespace_and_release() -> None:
+def test_operator_and_its_uninstall_hook_are_named_by_namespace_and_release() -> None:
     account = "system:serviceaccount:backup-system:cinderblock"
     for policy in _policies("admissionPolicies.exemptUsers={system:serviceaccount:velero:velero}"):
         conditions = " ".join(condition["expression"] for condition in policy["spec"]["matchConditions"])

@@ -66,7 +66,7 @@ def test_only_named_peers_read_metrics_and_use_the_gateway() -> None:
         assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]
 
 
-def test_the_embedded_store_answers_the_release_and_movers_of_its_namespaces() -> None:
+def test_embedded_store_answers_the_release_and_movers_of_its_namespaces() -> None:
     store = _policies(*EVERYTHING, ENABLED)["cinderblock-store"]
     [rule] = store["ingress"]
     release, movers = rule["from"]

@@ -29,7 +29,7 @@ def test_namespaced_rights_are_bound_in_these_namespaces_only() -> None:
     assert not [b for b in of_kind(objects, "ClusterRoleBinding") if b["roleRef"]["name"] == "cinderblock-namespaced"]
 
 
-def test_the_operator_and_the_uninstall_hook_get_the_same_list() -> None:
+def test_operator_and_the_uninstall_hook_get_the_same_list() -> None:
     objects = render(WATCHED, "uninstall.releaseFinalizers=always")
     [operator] = _named(objects, "Deployment", "cinderblock")
     environment = {v["name"]: v["value"] for v in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
@@ -44,7 +44,7 @@ def test_the_operator_and_the_uninstall_hook_get_the_same_list() -> None:
     assert not _named(objects, "ClusterRoleBinding", "cinderblock-uninstall")
 
 
-def test_the_embedded_store_serves_only_watched_namespaces() -> None:
+def test_embedded_store_serves_only_watched_namespaces() -> None:
     settings = (WATCHED, "embeddedStore.enabled=true", "embeddedStore.namespaces={demo,other}")
     done = helm("template", "cinderblock", str(CHART), *(f"--set={setting}" for setting in settings))
     assert done.returncode != 0

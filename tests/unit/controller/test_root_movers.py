@@ -50,13 +50,13 @@ async def _lookup(api: Api, *, opt_in: bool = True, **mover: Any) -> StoreLookup
     ("annotations", "allowed"),
     [({ROOT_MOVERS_ANNOTATION: "true"}, True), ({ROOT_MOVERS_ANNOTATION: "yes"}, False), ({}, False), (None, False)],
 )
-async def test_the_annotation_of_the_namespace_decides(annotations: dict[str, str] | None, allowed: bool) -> None:
+async def test_annotation_of_the_namespace_decides(annotations: dict[str, str] | None, allowed: bool) -> None:
     api = Api(annotations)
     assert (await _lookup(api)).allows_root == allowed
     assert api.read == ["shop"]
 
 
-async def test_the_namespace_is_not_read_if_nothing_depends_on_it() -> None:
+async def test_namespace_is_not_read_if_nothing_depends_on_it() -> None:
     api = Api({})
     assert (await _lookup(api, opt_in=False)).allows_root
     assert (await _lookup(api, securityContext={"runAsUser": 1000})).allows_root

@@ -50,7 +50,7 @@ def test_each_level_refuses_what_exceeds_it(case: Any, level: str) -> None:
         assert "mover.podSecurity" in message
 
 
-def test_the_message_names_field_store_and_remedy() -> None:
+def test_message_names_field_store_and_remedy() -> None:
     assert refusal(PRIVILEGED) == (
         "Cannot start movers of BackupStore default: spec.mover.securityContext.privileged is true, and the operator"
         " allows movers only the Pod Security level baseline. Change spec.mover, or ask an administrator to raise"
@@ -76,12 +76,12 @@ def test_root_needs_consent_only_if_the_operator_asks_for_it() -> None:
         ({"securityContext": {"runAsUser": 7}, "podSecurityContext": {"runAsUser": 0}}, False),
     ],
 )
-def test_the_user_of_a_mover_follows_from_both_contexts(mover: dict[str, Any], root: bool) -> None:
+def test_user_of_a_mover_follows_from_both_contexts(mover: dict[str, Any], root: bool) -> None:
     assert runs_as_root(MoverTemplate.model_validate(mover)) == root
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_stored_value_of_the_wrong_type_ends_nothing(level: str) -> None:
+def test_stored_value_of_the_wrong_type_ends_nothing(level: str) -> None:
     context = {
         "seccompProfile": "RuntimeDefault",
         "seLinuxOptions": [],

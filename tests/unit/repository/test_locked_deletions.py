@@ -11,7 +11,7 @@ from cinderblock.errors import AccessDenied, ObjectLocked, ObjectNotFound, Perma
 from cinderblock.repository import object_locks
 from cinderblock.store.s3.store import S3Store
 from tests.support.mover.backups import Backups, key_ring
-from tests.support.mover.parent_chains import Line
+from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
 from tests.support.store.aws.server import CREDENTIALS, aws_stub
@@ -39,7 +39,7 @@ class Locked:
         for name, value in bucket.items():
             setattr(self.bucket, name, value)
         self.store = BucketStore(self.bucket)
-        self.line = Line(Backups(self.store, key_ring()))
+        self.line = ParentChain(Backups(self.store, key_ring()))
         self.line.add("full", None)
         self.manifest = self.line.key("full")
         self.packs = sorted(key for key in self.bucket.versions if "/packs/" in key)
@@ -252,7 +252,7 @@ def test_no_request_bypasses_a_lock_or_names_a_version(keeps_versions: bool) -> 
     with aws_stub(keeps_versions=keeps_versions) as stub:
         bucket = stub.add_bucket("b", lock=True, default=("GOVERNANCE", SOON))
         with closing(S3Store(stub.location("b"), CREDENTIALS)) as store:
-            line = Line(Backups(store))
+            line = ParentChain(Backups(store))
             line.add("full", None)
             stub.requests.clear()
             if keeps_versions:

@@ -11,7 +11,7 @@ from cinderblock.lifecycle.backup.remains import NOTHING, Remains, deletion_even
 from cinderblock.repository import remains
 from cinderblock.repository.remains import find_remains
 from tests.support.mover.backups import PREFIX, VOLUME, Backups
-from tests.support.mover.parent_chains import Line
+from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
 
@@ -24,7 +24,7 @@ CAUSE = "the credentials lack a permission. Allow s3:ListBucketVersions"
 def deleted(versioning: str) -> BucketStore:
     """Return a store from which a backup was deleted."""
     store = BucketStore(Bucket(lambda: datetime.now(UTC), versioning=versioning))
-    line = Line(Backups(store))
+    line = ParentChain(Backups(store))
     line.add("full", None)
     line.remove("full")
     assert list(store.list("")) == []

@@ -138,7 +138,7 @@ def test_full_store_and_any_other_refusal_have_reasons_of_their_own() -> None:
     ],
     ids=["AWS", "MinIO", "Ceph", "code", "ECS", "Google", "R2"],
 )
-def test_a_locked_object_is_no_missing_permission(call: Call, status: str, code: str, message: str) -> None:
+def test_locked_object_is_no_missing_permission(call: Call, status: str, code: str, message: str) -> None:
     error = raised(call, s3_error(status, code, message))
     assert type(error) is ObjectLocked
     assert error.reason == "Locked"
@@ -244,7 +244,7 @@ def test_no_wait_is_made_up(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("call", [CALLS["get"], CALLS["get a part"]])
-def test_a_body_that_ends_early_may_be_tried_again(call: Call) -> None:
+def test_body_that_ends_early_may_be_tried_again(call: Call) -> None:
     short = answer("200 OK", b"this", Content_Length="1000", ETag='"x"')
     assert isinstance(raised(call, short), StoreUnreachable)
 
@@ -342,7 +342,7 @@ def test_deletion_sends_the_header_that_older_servers_require() -> None:
     assert b"<Key>a&amp;b</Key>" in body
 
 
-def test_an_upload_carries_its_sha256_twice_and_no_trailer() -> None:
+def test_upload_carries_its_sha256_twice_and_no_trailer() -> None:
     with canned_server(answer("200 OK", ETag='"x"')) as server, closing(opened(server)) as store:
         store.put("key", b"content")
     head = server.requests[0].partition(b"\r\n\r\n")[0].lower()
