@@ -40,7 +40,7 @@ CLOSED = list(chain.from_iterable(combinations((0, 1, 2), count) for count in (1
 
 @dataclass(frozen=True)
 class Made:
-    """What the commands work on: a directory, a backup of it, two keys.
+    """The objects of the commands: a directory, a backup of it, two keys.
 
     Attributes:
         tree: the directory.
@@ -158,7 +158,7 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
         lambda made, target: ["rewrap", backed_up(made), "--from", STORE, "--active-key", "b", *made.keys],
     ),
 }
-"""Of each command for people: the request that is held back, and its arguments."""
+"""The request that is held back, and the arguments, by command for people."""
 
 
 def test_table_has_every_command_that_uses_a_store() -> None:

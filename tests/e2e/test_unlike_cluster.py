@@ -11,7 +11,7 @@ import pytest
 from tests.support.cluster import unlike
 from tests.support.cluster.cluster import Object
 from tests.support.cluster.namespaces import Tenant
-from tests.support.cluster.workloads import OneShotPod, Mount, claim, run_pod
+from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ def tenant(make_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
         finally:
             for item in objects:
                 kube.kubectl("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found")
-    # The volumes of users stay by their policy, so they are removed by hand.
+    # The volumes of users stay by their policy, so the test removes them.
     made.kubectl("delete", "volumebackups,volumerestores,persistentvolumeclaims", "--all", "--timeout=90s")
     for volume in made.volumes():
         patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'

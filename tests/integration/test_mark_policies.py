@@ -1,4 +1,4 @@
-"""Who may set, change and remove the operator's marks under the chart's policies, on a real API server."""
+"""The users who may set, change and remove the operator's marks under the chart's policies, on a real API server."""
 
 from __future__ import annotations
 
@@ -199,9 +199,6 @@ async def test_controllers_tools_and_administrators_are_exempt(
             await caller.merge_patch(
                 kinds.PVC, f"data-{number}", namespace, {"metadata": {"labels": {labels.OWNER_UID_LABEL: None}}}
             )
-
-
-# -- our own kinds
 
 
 async def an_operation(people: People, namespace: str, kind: Kind, spec: dict[str, Any], finalizer: str) -> str:

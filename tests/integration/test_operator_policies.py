@@ -1,4 +1,4 @@
-"""What the chart's policies let the operator's ServiceAccount write, on a real API server, although it has all rights.
+"""The writes that the chart's policies allow the operator's ServiceAccount, on a real API server, with all rights.
 
 The account is bound to cluster-admin, so that only the policies refuse. The operator's own code makes what passes.
 """
@@ -144,9 +144,6 @@ def a_job(owner: VolumeBackup | VolumeRestore, **mover: Any) -> dict[str, Any]:
 
 
 REQUEST = children.ClaimRequest(1 << 20, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
-
-
-# -- movers
 
 
 async def test_mover_job_is_created_started_released_and_deleted(operator: KubeClient, backup: VolumeBackup) -> None:
@@ -309,9 +306,6 @@ async def test_jobs_of_others_are_neither_started_nor_deleted(
         await operator.delete(kinds.JOB, "theirs", backup.namespace)
 
 
-# -- claims and snapshots
-
-
 async def test_children_are_created_and_deleted(
     operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore
 ) -> None:
@@ -376,9 +370,6 @@ async def test_snapshots_of_others_stay(operator: KubeClient, client: KubeClient
     content["spec"]["source"] = {"volumeSnapshotContentName": "of-somebody"}
     with pytest.raises(AccessDenied, match="The operator must"):
         await operator.create(kinds.VOLUME_SNAPSHOT, content)
-
-
-# -- volumes
 
 
 async def a_volume(client: KubeClient, claim_name: str, namespace: str, policy: str = "Delete") -> PersistentVolume:
@@ -479,9 +470,6 @@ async def test_marked_volume_goes_to_no_other_namespace(
     for attack in attacks:
         with pytest.raises(AccessDenied, match="The operator must"):
             await _apply(operator, attack, volume)
-
-
-# -- our own kinds, Events, Leases, and everything else
 
 
 async def test_finalizers_notes_and_statuses_of_operations_are_written(

@@ -1,4 +1,4 @@
-"""Several attacks at once, begun at any moment: backups of another namespace end, and nothing of theirs is touched."""
+"""Several attacks at once, begun at any moment: backups of another namespace end, and their objects stay intact."""
 
 from __future__ import annotations
 

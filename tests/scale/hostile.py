@@ -1,4 +1,4 @@
-"""A namespace whose user changes large objects all the time, while backups of other namespaces go on."""
+"""A namespace whose user changes large objects all the time, while backups of other namespaces continue."""
 
 from __future__ import annotations
 

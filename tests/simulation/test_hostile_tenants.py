@@ -28,7 +28,7 @@ def seconds_until_available(attack: Attack | None) -> float:
             simulation.claim(f"data-{name}", name)
         disturb = attack(simulation) if attack is not None else lambda: None
         for _ in range(100 if attack is not None else 0):
-            # What the attacker has prepared stands before the others begin.
+            # The attacker has prepared everything before the others begin.
             step(simulation)
         began = simulation.now
         for name in BACKUPS:

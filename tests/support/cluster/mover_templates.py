@@ -13,7 +13,7 @@ RESTRICTED: Final[dict[str, Any]] = {
     "podSecurityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
     "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
 }
-"""What ``restricted`` asks for."""
+"""Settings that ``restricted`` requires."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What other people's clusters do to the objects of Cinderblock, as objects for a namespace of its own.
+"""Peculiarities of other people's clusters, as objects for a namespace of its own.
 
 A policy wants a label on everything, a LimitRange allows no burst, a StorageClass keeps its volumes, and a webhook
 injects a container into pods and lets a queue adopt Jobs. The webhook runs in this process, so the API server must run

@@ -22,7 +22,7 @@ class RawClient:
     received: bytes = b""
 
     async def send(self, data: bytes) -> None:
-        """Send some bytes. A server that has closed the connection is no error."""
+        """Send some bytes. The server may have closed the connection."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()

@@ -1,4 +1,4 @@
-"""What a user with the role ``edit`` in one namespace can do to an operator that serves all namespaces.
+"""Attacks of a user with the role ``edit`` in one namespace on an operator that serves all namespaces.
 
 Each attack prepares objects in its own namespace, and may disturb again at every step. It creates and changes objects
 of any kind, with any name, label, owner and annotation, but writes no status and nothing in another namespace.

@@ -1,4 +1,4 @@
-"""What every reader does with mutated objects and answers: the right result or an error, soon and in little memory."""
+"""Every reader of mutated objects and answers gives the right result or an error, soon and in little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chart's ValidatingAdmissionPolicies, as they are rendered. tests/integration judges what they refuse."""
+"""The chart's ValidatingAdmissionPolicies after rendering. tests/integration judges what they refuse."""
 
 from __future__ import annotations
 

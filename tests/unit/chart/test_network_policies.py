@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies as they are rendered. No network of the tests enforces them."""
+"""The chart's NetworkPolicies after rendering. No network of the tests enforces them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator keeps of the objects in lists, whatever their creators put into them."""
+"""The operator keeps little of the objects in lists, whatever their creators put into them."""
 
 from __future__ import annotations
 

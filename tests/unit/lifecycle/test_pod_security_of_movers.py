@@ -1,4 +1,4 @@
-"""What spec.mover of a BackupStore may ask for, at each level and with the consent of the namespace."""
+"""Limits on spec.mover of a BackupStore, at each level and with the consent of the namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container keeps of a deleted backup, with fewer and fewer permissions."""
+"""Remains of a deleted backup in a container, with fewer and fewer permissions."""
 
 from __future__ import annotations
 

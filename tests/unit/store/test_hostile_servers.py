@@ -25,7 +25,7 @@ CREDENTIALS = S3Credentials("AKIAEXAMPLE", "very/secret")
 SECONDS = 0.3
 """Deadline of a call in these tests."""
 MARGIN_SECONDS = 4.0
-"""What a busy machine may add."""
+"""Seconds that a busy machine may add."""
 MEMORY_BYTES = 24 << 20
 """Most bytes that a call holds at once: an answer of 4 MiB, read in chunks and joined, and then parsed."""
 
@@ -54,7 +54,7 @@ def _held(misbehavior: Misbehavior, call: Callable[[S3Store], object]) -> tuple[
         tracemalloc.start()
         began = time.monotonic()
         try:
-            # Some answers cannot be told from honest ones.
+            # Some answers look like honest ones.
             with contextlib.suppress(CinderblockError):
                 call(store)
             return time.monotonic() - began, tracemalloc.get_traced_memory()[1]

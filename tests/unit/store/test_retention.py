@@ -1,4 +1,4 @@
-"""What a container keeps of deleted objects, as S3 servers tell it, know it not, or forbid to ask."""
+"""Rules of a container about deleted objects, from servers that report, do not know or do not allow them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Account:
 
 
 class Guarded:
-    """The objects of an account, for whoever has the valid key at the moment."""
+    """The objects of an account, for anyone who has the key that is valid at the moment."""
 
     def __init__(self, account: Account, key: str) -> None:
         self._account = account

@@ -58,7 +58,7 @@ class EventBridge:
         self._put(self._sink.on_persistent_volume, event)
 
     def _put(self, handle: Callable[[Event], Awaitable[None]], event: Event) -> None:
-        # What waits here must not be large: anybody can give an object 256 KiB of annotations.
+        # Waiting events must not be large: anybody can give an object 256 KiB of annotations.
         event = {"type": event["type"], "object": _reduced(event["object"])}
         self._loop.call_soon_threadsafe(self._events.put_nowait, (handle, event))
 

@@ -37,7 +37,7 @@ class SmallPages:
                 continue
             if used < asked:
                 self._limits[path] = 2 * used
-            # The response reads its body once. What kopf parses is smaller than what came.
+            # The response reads its body once. kopf parses less than what was received.
             response._body = _reduced(body) if response.status == 200 else body  # noqa: SLF001 - there is no setter
             return response
 

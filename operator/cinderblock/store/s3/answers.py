@@ -34,7 +34,7 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress, call: str) -
     status = int(metadata.get("HTTPStatusCode", 0))
     headers = metadata.get("HTTPHeaders", {})
     kind = classify(code, status, said)
-    # What concerns the whole store has the same message for every call.
+    # A problem of the whole store has the same message for every call.
     named = call if kind in _OF_ONE_CALL or code not in KIND_BY_CODE else ""
     words = ": ".join(filter(None, (named, code, said.rstrip(". "))))
     detail = address.redact(words) + _origin_hint(headers, address)

@@ -221,7 +221,7 @@ _CODES: Final[Mapping[Kind, str]] = {
     # QuotaExceeded of Ceph and SeaweedFS, the others of MinIO.
     Kind.FULL: "QuotaExceeded InsufficientStorage XMinioStorageFull XMinioAdminBucketQuotaExceeded",
     Kind.IN_PROXY: "MissingContentLength MissingRequestBodyError RequestIsNotMultiPartContent",
-    # Of Google Cloud Storage, Cloudflare R2 and Dell ECS, which refuse even a deletion that names no version.
+    # Google Cloud Storage, Cloudflare R2 and Dell ECS refuse even a deletion that names no version.
     Kind.LOCKED: (
         "ObjectLocked ObjectLockRetained RetentionPolicyNotMet ObjectUnderActiveHold ObjectLockedByBucketPolicy"
         " ObjectUnderRetention"

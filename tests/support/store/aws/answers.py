@@ -115,9 +115,6 @@ def answer(buckets: dict[str, Bucket], request: Request, add_bucket: Callable[..
     return ANSWERS[request.name](buckets[request.bucket], request)
 
 
-# -- rules of a bucket
-
-
 def _versioning(bucket: Bucket, _: Request) -> Answer:
     status = f"<Status>{bucket.versioning}</Status>" if bucket.versioning else ""
     return _xml("VersioningConfiguration", status)
@@ -137,9 +134,6 @@ def _lifecycle(bucket: Bucket, _: Request) -> Answer:
     if not bucket.lifecycle:
         raise Refusal(404, "NoSuchLifecycleConfiguration")
     return _xml("LifecycleConfiguration", bucket.lifecycle)
-
-
-# -- listings
 
 
 def _list_objects(bucket: Bucket, request: Request) -> Answer:
@@ -193,9 +187,6 @@ def _list_uploads(bucket: Bucket, request: Request) -> Answer:
         f"<Upload><Key>{_encoded(key, request)}</Key><UploadId>{upload}</UploadId></Upload>" for upload, key in found
     )
     return _xml("ListMultipartUploadsResult", f"<IsTruncated>false</IsTruncated>{rows}")
-
-
-# -- one object
 
 
 def _put(bucket: Bucket, request: Request) -> Answer:
@@ -279,9 +270,6 @@ def _deleted_row(bucket: Bucket, request: Request, key: str, version_id: str | N
     return f"<Deleted><Key>{escape(key)}</Key>{named}{made}</Deleted>"
 
 
-# -- locks of one version
-
-
 def _put_retention(bucket: Bucket, request: Request) -> Answer:
     version = _requested(bucket, request)
     root = ET.fromstring(request.body)
@@ -298,9 +286,6 @@ def _put_legal_hold(bucket: Bucket, request: Request) -> Answer:
     version = _requested(bucket, request)
     version.legal_hold = ET.fromstring(request.body).findtext(_tag("Status")) == "ON"
     return Answer()
-
-
-# -- uploads in parts
 
 
 def _create_upload(bucket: Bucket, request: Request) -> Answer:
@@ -345,9 +330,6 @@ ANSWERS: Final[dict[str, Callable[[Bucket, Request], Answer]]] = {
     "CompleteMultipartUpload": _complete_upload,
     "AbortMultipartUpload": _abort_upload,
 }
-
-
-# -- parts of answers
 
 
 def _verify_checksum(bucket: Bucket, request: Request, *, is_locked: bool) -> None:
