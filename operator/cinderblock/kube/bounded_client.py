@@ -95,7 +95,12 @@ def _estimate_bytes(item: JsonObject) -> int:
 
 
 def _without_unread_parts(kind: Kind, item: JsonObject) -> JsonObject:
-    """Return the parts of an object that the gateway reads: their owners decide how large the others are."""
+    """Return the parts of an object that the gateway reads: its owner decides how large the others are.
+
+    Objects outside namespaces, such as StorageClasses, belong to administrators and stay whole.
+    """
+    if not kind.namespaced:
+        return item
     metadata = {key: value for key, value in item["metadata"].items() if key in _METADATA}
     for name in ("annotations", "labels"):
         found = metadata.get(name) or {}

@@ -13,7 +13,7 @@ import pytest
 from cinderblock.errors import InvalidInput, KubeUnavailable, ResponseTooLarge
 from cinderblock.kube.bounded_client import RESPONSE_BYTES, BoundedKubeClient
 from cinderblock.kube.client import PAGE_LIMIT
-from cinderblock.kube.kinds import POD, PVC, Kind
+from cinderblock.kube.kinds import POD, PVC, STORAGE_CLASS, Kind
 from cinderblock.kube.list_memory import ListAccount, ListMemory
 from cinderblock.kube.transport import Transport
 from cinderblock.reasons import Reason
@@ -78,6 +78,14 @@ async def test_only_parts_with_a_reader_are_kept() -> None:
     assert kept["metadata"] == {"name": "p", "uid": "u", "labels": {"cinderblock.io/owner-uid": "o"}, "annotations": {}}
     assert [volume["name"] for volume in kept["spec"]["volumes"]] == ["a", "b"]
     assert len(json.dumps(kept)) < 500
+
+
+async def test_objects_of_administrators_stay_whole() -> None:
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true", "kubernetes.io/description": "fast"}
+    item = {"metadata": {"name": "fast", "annotations": annotations}}
+    async with bounded(lambda _: Reply(body=json.dumps({"items": [item]}))) as (client, _):
+        (kept,) = await client.list(STORAGE_CLASS)
+    assert kept["metadata"] == item["metadata"]
 
 
 async def test_list_beyond_the_memory_of_a_request_is_an_error() -> None:
