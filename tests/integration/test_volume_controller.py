@@ -116,3 +116,21 @@ def test_restored_volumes_are_bound_without_waiting_for_a_resync(stage: Stage) -
     assert set(policies) == {"Delete"}
     writes = [request for request in stage.api.seen[since:] if request.is_write and "/events" not in request.path]
     assert len(writes) <= RESTORES * WRITES, [f"{request.method} {request.path}" for request in writes]
+
+
+def test_read_only_volume_is_restored_and_bound(stage: Stage) -> None:
+    """The staging claim can be written to; the volume gets the access mode of the claim that it is bound to."""
+    call, shared = stage.call, a_claim(NAMESPACE, "shared")
+    shared["spec"]["accessModes"] = ["ReadOnlyMany"]
+    backup = {"metadata": {"name": "full", "namespace": NAMESPACE}, "spec": {"volumeId": "shared"}}
+    restore = {"metadata": {"name": "again", "namespace": NAMESPACE}, "spec": {"backupId": "full", "name": "restored"}}
+    call(lambda client: client.create(kinds.PVC, shared))
+    wait_for("volume", lambda: _phase(call, kinds.PVC, "shared") == "Bound")
+    call(lambda client: client.create(kinds.VOLUME_BACKUP, backup))
+    wait_for("backup", lambda: _phase(call, kinds.VOLUME_BACKUP, "full") == "available")
+    call(lambda client: client.create(kinds.VOLUME_RESTORE, restore))
+    wait_for("restore", lambda: _phase(call, kinds.VOLUME_RESTORE, "again") == "available")
+    claim = call(lambda client: client.get(kinds.PVC, "restored", NAMESPACE))
+    volume = call(lambda client: client.get(kinds.PV, claim["spec"]["volumeName"]))
+    assert claim["status"]["phase"] == "Bound"
+    assert claim["status"]["accessModes"] == volume["spec"]["accessModes"] == ["ReadOnlyMany"]

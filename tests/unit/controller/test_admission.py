@@ -24,7 +24,15 @@ from cinderblock.lifecycle.observed import (
     RunningMover,
     StoreLookup,
 )
-from tests.support.simulation.observed_builders import NOW, a_job, a_snapshot, a_store, accepted, observed_backup
+from tests.support.simulation.observed_builders import (
+    NOW,
+    a_class,
+    a_job,
+    a_snapshot,
+    a_store,
+    accepted,
+    observed_backup,
+)
 
 LIMIT = 2
 POLICY = OperatorPolicy(MoverSettings("example/cinderblock:1", limit=LIMIT, namespace_limit=LIMIT))
@@ -75,7 +83,10 @@ def decide(
     used = used.model_copy(update={"metadata": used.metadata.model_copy(update={"namespace": backup.namespace})})
     admitted = admission.observe(backup, mover or ObservedMover(), used, POLICY.mover)
     snapshot = a_snapshot(owner=backup.uid)
-    observed: ObservedBackup = observed_backup(backup, mover=admitted, store=StoreLookup(used), snapshot=snapshot)
+    late = a_class("fast", volumeBindingMode="WaitForFirstConsumer")
+    observed: ObservedBackup = observed_backup(
+        backup, mover=admitted, store=StoreLookup(used), snapshot=snapshot, classes=(late,)
+    )
     observed = ObservedBackup(**{name: getattr(observed, name) for name in observed.__slots__} | {"policy": POLICY})
     decision = backup_decide.decide(observed, NOW)
     admission.record(backup, admitted, used, decision, POLICY.mover)

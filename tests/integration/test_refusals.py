@@ -1,0 +1,121 @@
+"""The words with which a real API server refuses pods and claims are those that operations understand.
+
+There is no Job controller, so the test adds the words that it puts before the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle import verdicts
+from cinderblock.lifecycle.mover import refusals
+from cinderblock.lifecycle.mover.job import DEFAULT_RESOURCES
+from cinderblock.lifecycle.verdicts import Deadlines, Wait
+from tests.support.cluster import unlike
+
+pytestmark = pytest.mark.integration
+
+Object = dict[str, Any]
+LIMIT_RANGE = Kind("", "v1", "limitranges", "LimitRange")
+SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+POLICY = Kind(
+    "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+BINDING = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)
+
+
+def a_pod(namespace: str) -> Object:
+    """Return a pod with the resources of a mover."""
+    container = {"name": "mover", "image": "x", "resources": DEFAULT_RESOURCES}
+    return {"metadata": {"name": "mover-x7k2p", "namespace": namespace}, "spec": {"containers": [container]}}
+
+
+def a_claim(namespace: str) -> Object:
+    requests = {"requests": {"storage": "5Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": requests}
+    return {"metadata": {"name": "temporary", "namespace": namespace}, "spec": spec}
+
+
+def limit(**fields: Any) -> Callable[[str], tuple[Kind, Object]]:
+    """Return the maker of a LimitRange with one limit."""
+    return lambda namespace: (
+        LIMIT_RANGE,
+        {"metadata": {"name": "limits", "namespace": namespace}, "spec": {"limits": [fields]}},
+    )
+
+
+async def refuse(client: KubeClient, kind: Kind, body: Object) -> CinderblockError:
+    """Return the error of a creation. The API server learns of limits and policies only after a moment."""
+    for number in range(100):
+        try:
+            await client.create(kind, body | {"metadata": body["metadata"] | {"name": f"mover-{number}"}})
+        except CinderblockError as error:
+            if "is forbidden" in error.message or "is invalid" in error.message:
+                return error
+        await asyncio.sleep(0.1)
+    raise AssertionError("the API server refuses nothing")
+
+
+REFUSED_PODS = {
+    "ratio": limit(type="Container", maxLimitRequestRatio={"memory": "2"}),
+    "maximum": limit(type="Container", max={"memory": "256Mi"}),
+    "minimum": limit(type="Container", min={"memory": "1Gi"}),
+    "of a pod": limit(type="Pod", max={"memory": "256Mi"}),
+    "default": limit(type="Container", default={"cpu": "50m"}),
+}
+
+
+@pytest.mark.parametrize("make", REFUSED_PODS.values(), ids=REFUSED_PODS.keys())
+async def test_refused_pod_has_the_reason_of_its_cause(
+    client: KubeClient, namespace: str, make: Callable[[str], tuple[Kind, Object]]
+) -> None:
+    await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": namespace}})
+    await client.create(*make(namespace))
+    error = await refuse(client, kinds.POD, a_pod(namespace))
+    words = error.message.partition(": the API server")[2]
+    refused = refusals.refused_pod(f"Error creating: {words.partition(': ')[2]}")
+    assert refused is not None
+    assert refused.reason == "LimitRangeViolated", error.message
+    assert "spec.mover.resources" in refused.message
+    assert "mover-" not in refused.message, "the name of the pod changes with every attempt"
+
+
+async def test_refused_claim_is_waited_for_with_a_remedy(client: KubeClient, namespace: str) -> None:
+    await client.create(*limit(type="PersistentVolumeClaim", max={"storage": "1Gi"})(namespace))
+    error = await refuse(client, kinds.PVC, a_claim(namespace))
+    verdict = verdicts.from_api_error(error, Deadlines())
+    assert isinstance(verdict, Wait)
+    assert verdict.reason == "LimitRangeViolated"
+    assert "maximum storage usage per PersistentVolumeClaim is 1Gi" in verdict.message
+    assert "Raise the limit" in verdict.message
+
+
+async def test_denial_of_a_policy_is_waited_for_with_a_remedy(client: KubeClient, namespace: str) -> None:
+    policy, binding = unlike.label_policy(namespace)
+    await client.merge_patch(kinds.NAMESPACE, namespace, None, {"metadata": {"labels": {unlike.LABEL: namespace}}})
+    await client.create(POLICY, policy)
+    await client.create(BINDING, binding)
+    try:
+        error = await refuse(client, kinds.PVC, a_claim(namespace))
+    finally:
+        await client.delete(BINDING, namespace, None)
+        await client.delete(POLICY, namespace, None)
+    assert not isinstance(error, InvalidInput), "an invalid object would fail at once"
+    verdict = verdicts.from_api_error(error, Deadlines())
+    assert isinstance(verdict, Wait)
+    assert "the label team is missing" in verdict.message
+    assert "spec.mover.labels" in verdict.message
