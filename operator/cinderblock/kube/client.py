@@ -164,11 +164,13 @@ class KubeClient:
         """Yield the objects of a type page by page; see ``list``. None: the list begins again."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
-        limit, token, restarts = self._limits.first(kind, namespace, PAGE_LIMIT), "", 0
+        # What a selector finds is small, whatever the other objects are: the server looks for it in steps of the limit.
+        limits = PageLimits() if query else self._limits
+        limit, token, restarts = limits.first(kind, namespace, PAGE_LIMIT), "", 0
         while True:
             page = await self._page(kind, namespace, query | {"limit": str(limit)}, token)
             if page is None:
-                limit = self._limits.shrink(kind, namespace, limit or PAGE_LIMIT)
+                limit = limits.shrink(kind, namespace, limit or PAGE_LIMIT)
             elif page.is_expired and token and restarts < RESTARTS:
                 # The server has compacted the version of this list (after 5 minutes): read all again, in one page.
                 limit, token, restarts = 0, "", restarts + 1
