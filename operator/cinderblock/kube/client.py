@@ -12,8 +12,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
@@ -34,8 +36,9 @@ FIRST_BYTES: Final = 512 << 10
 server reads a page that is too large all the same, so a larger limit would let one namespace keep it busy."""
 RESTARTS: Final = 5
 """How often a list begins again because its version has expired."""
-LISTS_AT_ONCE: Final = 8
-"""Pages that are read at the same time by a client that reduces objects, so that they need at most 32 MiB."""
+LISTS_AT_ONCE: Final = 4
+"""Pages of one namespace that are read at the same time by a client that reduces objects, so that they take at most
+16 MiB. Lists of other namespaces do not wait for them."""
 DISCOVERY_CACHE_SECONDS: Final = 30.0
 """How long `KubeClient.serves` is cached: CRDs rarely come and go, and a resync is slower."""
 
@@ -121,7 +124,7 @@ class KubeClient:
         self._transport = transport
         self._reduce = reduce
         self._limits = PageLimits()
-        self._lists = contextlib.nullcontext() if reduce is None else asyncio.Semaphore(LISTS_AT_ONCE)
+        self._lists: WeakValueDictionary[str | None, asyncio.Semaphore] = WeakValueDictionary()
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
 
     async def config(self) -> RestConfig:
@@ -169,11 +172,13 @@ class KubeClient:
             return
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
-        limit, token, restarts = self._limits.first(kind, namespace, PAGE_LIMIT), "", 0
+        # What a selector finds is small, whatever the other objects are: the server looks for it in steps of the limit.
+        limits = PageLimits() if query else self._limits
+        limit, token, restarts = limits.first(kind, namespace, PAGE_LIMIT), "", 0
         while True:
             page = await self._page(kind, namespace, query | {"limit": str(limit)}, token)
             if page is None:
-                limit = self._limits.shrink(kind, namespace, limit or PAGE_LIMIT)
+                limit = limits.shrink(kind, namespace, limit or PAGE_LIMIT)
             elif page.is_expired and token and restarts < RESTARTS:
                 # The server has compacted the version of this list (after 5 minutes): read all again, in one page.
                 limit, token, restarts = 0, "", restarts + 1
@@ -208,7 +213,7 @@ class KubeClient:
         max_bytes: int = PAGE_BYTES,
     ) -> _Page | None:
         """Return one page of a list; None if it is too large. Objects are reduced before another page is parsed."""
-        async with self._lists:
+        async with self._list_slot(namespace):
             try:
                 response = await self._send(
                     RequestInfo("list", kind, namespace),
@@ -229,6 +234,13 @@ class KubeClient:
             metadata = page.get("metadata", {})
             token = str(metadata.get("continue") or "")
             return _Page(items, token, max(1, metadata.get("remainingItemCount") or 0) if token else 0)
+
+    def _list_slot(self, namespace: str | None) -> AbstractAsyncContextManager[None]:
+        if self._reduce is None:
+            return contextlib.nullcontext()
+        slots = self._lists.get(namespace) or asyncio.Semaphore(LISTS_AT_ONCE)
+        self._lists[namespace] = slots
+        return slots
 
     def _reduced(self, kind: Kind, body: JsonObject) -> JsonObject:
         return _without_managed_fields(body) if self._reduce is None else self._reduce(kind, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,10 +11,13 @@ from typing import Any, Protocol
 import pytest
 
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
-from cinderblock.kube.client import PAGE_BYTES, PAGE_LIMIT, KubeClient
+from cinderblock.kube.client import LISTS_AT_ONCE, PAGE_BYTES, PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
 from cinderblock.kube.page_limits import PAGE_SHRINK
-from cinderblock.kube.responses import RequestInfo
+from cinderblock.kube.reduction import reduce_object
+from cinderblock.kube.responses import RequestInfo, Response
+from cinderblock.kube.rest_config import RestConfig
+from cinderblock.kube.transport import Request, RoundTripper
 from tests.support.cluster.kube_clients import client_of
 from tests.support.store.scripted_http import HANG_UP, Reply, Script, ScriptedServer
 
@@ -262,3 +266,33 @@ async def test_responses_are_counted_by_request_and_status(connected: Connect) -
         ("patch", "volumebackups.cinderblock.io/status", 409): 1,
         ("patch", "jobs.batch", 0): 1,
     }
+
+
+async def test_lists_of_one_namespace_hold_up_no_other() -> None:
+    """Many slow lists of large objects are under way in one namespace."""
+    waiting = 0
+
+    class SlowNamespace(RoundTripper):
+        async def config(self) -> RestConfig:
+            return RestConfig("https://api.test")
+
+        async def round_trip(self, request: Request) -> Response:
+            nonlocal waiting
+            if "/evil/" in request.path:
+                waiting += 1
+                await asyncio.Event().wait()
+            return Response(200, b'{"items": [], "metadata": {}}')
+
+        async def aclose(self) -> None:
+            """Do nothing: there are no connections."""
+
+    client = KubeClient(SlowNamespace(), reduce=reduce_object)
+    tasks = [asyncio.create_task(client.list(JOB, "evil")) for _ in range(50)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await client.list(JOB, "shop") == []
+        assert await client.list(JOB) == []
+    assert waiting == LISTS_AT_ONCE
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

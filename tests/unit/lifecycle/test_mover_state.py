@@ -14,7 +14,7 @@ from cinderblock.api.mover import MoverProgress, MoverReport
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, OperatorPolicy, RunningMover
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from tests.support.simulation.observed_builders import NOW, POLICY, a_job, a_store
+from tests.support.simulation.observed_builders import NOW, POLICY, a_job, a_store, accepted
 
 JOB_BEGAN, POD_BEGAN = NOW - timedelta(hours=5), NOW - timedelta(minutes=2)
 START = POLICY.deadlines.mover_start
@@ -297,3 +297,28 @@ def test_retry_reports_the_last_line_and_the_time_limit(pod: Pod, line: str) -> 
     assert wait.message.endswith(line)
     assert "Attempt 1" in wait.message
     assert (wait.since, wait.limit) == (POD_BEGAN, START)
+
+
+@pytest.mark.parametrize(
+    ("mover", "reason", "recorded", "counts"),
+    [
+        ({"uid": "j-1"}, "MoverRunning", True, True),
+        ({"uid": "another"}, "MoverRunning", False, True),
+        (None, "MoverRunning", True, True),
+        (None, "Rebinding", True, False),
+        (None, "Queued", False, False),
+        (None, "SnapshotNotReady", False, False),
+    ],
+)
+def test_status_decides_which_job_is_the_mover(
+    mover: dict[str, str] | None, reason: str, recorded: bool, counts: bool
+) -> None:
+    """Release 0.1.0 recorded no UID, but its reason shows that it had created the Job."""
+    condition = {"type": "Reconciling", "status": "True", "reason": reason, "message": "x", "lastTransitionTime": NOW}
+    backup = accepted(mover=mover, conditions=[condition])
+    assert mover_state.is_recorded(backup.status, a_job()) is recorded
+    assert mover_state.has_mover(backup) is counts
+
+
+def test_copied_status_counts_no_mover() -> None:
+    assert not mover_state.has_mover(accepted(id="of-another", mover={"uid": "j-1"}))
