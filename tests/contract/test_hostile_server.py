@@ -20,7 +20,7 @@ from cinderblock.store.s3.store import S3Store
 from tests.support.store.hostile_server import MISBEHAVIORS, hostile_server
 
 SECONDS = 1.0
-MARGIN_SECONDS = 4.0
+MARGIN_SECONDS = 15.0
 
 WRAPPERS: dict[str, Callable[[ObjectStore], ObjectStore]] = {
     "retrying": lambda store: RetryingStore(store, OPERATOR_RETRIES),

@@ -25,7 +25,7 @@ TRICKLE_SECONDS: Final = 0.05
 
 
 def _head(status: str = "200 OK", *headers: str) -> bytes:
-    return "\r\n".join([f"HTTP/1.1 {status}", 'ETag: "x"', *headers, "", ""]).encode()
+    return "\r\n".join([f"HTTP/1.1 {status}", 'ETag: "x"', "Connection: close", *headers, "", ""]).encode()
 
 
 def _forever(content: bytes = SLICE) -> Answer:

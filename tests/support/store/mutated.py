@@ -25,7 +25,7 @@ from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.hostile_server import Answer, hostile_server
 from tests.support.store.mutations import mutate, mutate_objects
 
-SECONDS: Final = 10.0
+SECONDS: Final = 20.0
 """Most seconds of one case on a busy machine."""
 MEMORY_BYTES: Final = 64 << 20
 """Most bytes that one case may hold."""

@@ -173,6 +173,18 @@ async def test_only_one_call_finds_out_whether_a_store_is_back(monkeypatch: pyte
     assert await asyncio.gather(breaker.call(lambda: 2), breaker.call(lambda: 3)) == [2, 3]
 
 
+async def test_long_call_does_not_keep_others_from_a_store_that_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
+    breaker, ends = a_breaker(), threading.Event()
+    with pytest.raises(StoreUnreachable):
+        await breaker.call(unreachable)
+    deletion = asyncio.create_task(breaker.call(lambda: ends.wait(30), LONG_CALL_SECONDS))
+    await asyncio.sleep(0.1)
+    assert await breaker.call(lambda: 1) == 1
+    ends.set()
+    assert await deletion
+
+
 async def test_answer_that_denies_ends_the_search_for_an_absent_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "OPEN_SECONDS", 0.0)
     breaker = a_breaker()

@@ -93,7 +93,8 @@ class StoreBreaker:
         """
         if self._open is not None and (self._is_probing or _now() < self._open[1]):
             raise _repeated(self._open[0])
-        is_probe = self._open is not None
+        # A deletion would keep other calls waiting for minutes.
+        is_probe = self._open is not None and seconds <= CALL_SECONDS
         self._is_probing = self._is_probing or is_probe
         async with AsyncExitStack() as waiting:
             if is_probe:
