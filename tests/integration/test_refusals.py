@@ -51,7 +51,7 @@ def a_claim(namespace: str) -> Object:
 
 
 def limit(**fields: Any) -> Callable[[str], tuple[Kind, Object]]:
-    """Return the maker of a LimitRange with one limit."""
+    """Return a function that makes a LimitRange with one limit in a namespace."""
     return lambda namespace: (
         LIMIT_RANGE,
         {"metadata": {"name": "limits", "namespace": namespace}, "spec": {"limits": [fields]}},

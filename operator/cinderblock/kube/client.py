@@ -172,7 +172,7 @@ class KubeClient:
             return
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
-        # What a selector finds is small, whatever the other objects are: the server looks for it in steps of the limit.
+        # The result of a selector is small, whatever the other objects are: the server searches in steps of the limit.
         limits = PageLimits() if query else self._limits
         limit, token, restarts = limits.first(kind, namespace, PAGE_LIMIT), "", 0
         while True:
