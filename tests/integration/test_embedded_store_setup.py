@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
 from cinderblock.cli.commands.embedded_store import EmbeddedStore, set_up
 from cinderblock.errors import AccessDenied, Conflict, StoreUnreachable
 from cinderblock.kube.client import KubeClient

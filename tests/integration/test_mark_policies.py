@@ -14,12 +14,11 @@ import pytest
 import yaml
 
 from cinderblock.api import labels
+from cinderblock.api.labels import NUDGED_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL, STORE_LABEL
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.mover.job import STORE_LABEL
-from cinderblock.lifecycle.restore import rebind
 from tests.support.cluster.admission import enforce, lift, wait_until_refused
 from tests.support.cluster.chart import CHART, render
 from tests.support.cluster.rights import all_rights, connect_as
@@ -113,10 +112,10 @@ FORGED: dict[str, dict[str, Any]] = {
     "an owner's UID": {"labels": {labels.OWNER_UID_LABEL: "u"}},
     "an owner's kind": {"labels": {labels.OWNER_KIND_LABEL: "VolumeBackup"}},
     "a store": {"labels": {STORE_LABEL: "s"}},
-    "a restore": {"labels": {rebind.RESTORE_LABEL: "r"}},
+    "a restore": {"labels": {RESTORE_LABEL: "r"}},
     "an owner's name": {"annotations": {labels.OWNER_NAME_ANNOTATION: "full"}},
-    "a nudge": {"annotations": {rebind.NUDGED_ANNOTATION: "true"}},
-    "a reclaim policy": {"annotations": {rebind.POLICY_ANNOTATION: "Delete"}},
+    "a nudge": {"annotations": {NUDGED_ANNOTATION: "true"}},
+    "a reclaim policy": {"annotations": {POLICY_ANNOTATION: "Delete"}},
     "a finalizer": {"finalizers": [labels.JOB_FINALIZER]},
 }
 
@@ -142,8 +141,8 @@ async def test_volumes_are_not_marked_by_others(tenant: KubeClient) -> None:
         "csi": {"driver": "d", "volumeHandle": "h"},
     }
     await tenant.create(kinds.PV, {"metadata": {"name": name}, "spec": spec})
-    with pytest.raises(AccessDenied, match=rebind.RESTORE_LABEL):
-        await tenant.merge_patch(kinds.PV, name, None, {"metadata": {"labels": {rebind.RESTORE_LABEL: "r"}}})
+    with pytest.raises(AccessDenied, match=RESTORE_LABEL):
+        await tenant.merge_patch(kinds.PV, name, None, {"metadata": {"labels": {RESTORE_LABEL: "r"}}})
 
 
 async def test_others_change_no_mark_of_a_child_and_anything_else(
@@ -271,8 +270,8 @@ def test_every_mark_in_the_program_is_in_the_table() -> None:
         labels.OWNER_NAME_ANNOTATION,
         labels.ENDED_ANNOTATION,
         STORE_LABEL,
-        rebind.RESTORE_LABEL,
-        rebind.POLICY_ANNOTATION,
-        rebind.NUDGED_ANNOTATION,
+        RESTORE_LABEL,
+        POLICY_ANNOTATION,
+        NUDGED_ANNOTATION,
     }
     assert marks <= listed

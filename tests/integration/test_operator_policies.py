@@ -19,6 +19,7 @@ import pytest
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -396,7 +397,7 @@ async def _apply(operator: KubeClient, patch: dict[str, Any], volume: Persistent
 def _mark(volume: PersistentVolume, uid: str) -> dict[str, Any]:
     """Return the first step of a hand-over (`rebind._mark`)."""
     policy = volume.spec.persistent_volume_reclaim_policy
-    metadata = {"labels": {rebind.RESTORE_LABEL: uid}, "annotations": {rebind.POLICY_ANNOTATION: policy}}
+    metadata = {"labels": {RESTORE_LABEL: uid}, "annotations": {POLICY_ANNOTATION: policy}}
     return {"metadata": metadata, "spec": {"persistentVolumeReclaimPolicy": "Retain"}}
 
 
@@ -414,7 +415,7 @@ async def test_volume_is_marked_reserved_and_unmarked(
     volume = await _apply(operator, _reserve(restore.namespace), volume)
     volume = await _apply(operator, rebind.unmark(volume, None).patch, volume)
     assert volume.spec.persistent_volume_reclaim_policy == policy
-    assert rebind.RESTORE_LABEL not in volume.metadata.labels
+    assert RESTORE_LABEL not in volume.metadata.labels
 
 
 async def test_abandoned_volume_is_kept(operator: KubeClient, client: KubeClient, restore: VolumeRestore) -> None:
@@ -463,8 +464,8 @@ async def test_marked_volume_goes_to_no_other_namespace(
         {"spec": {"capacity": {"storage": "2Mi"}}},
         {"spec": {"accessModes": ["ReadWriteMany"]}},
         {"spec": {"mountOptions": ["suid"]}},
-        {"metadata": {"labels": {rebind.RESTORE_LABEL: str(uuid.uuid4())}}},
-        {"metadata": {"labels": {rebind.RESTORE_LABEL: None}}},
+        {"metadata": {"labels": {RESTORE_LABEL: str(uuid.uuid4())}}},
+        {"metadata": {"labels": {RESTORE_LABEL: None}}},
         {"spec": {"persistentVolumeReclaimPolicy": "Delete"}},
     )
     for attack in attacks:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from cinderblock.api.crd.definitions import RESOURCES
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.restore import rebind
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.support.cluster.admission import enforce, wait_until_refused
@@ -134,7 +134,7 @@ def test_whole_life_passes_the_rights_and_the_policies(scene: Scene) -> None:
 
 def _is_handed_over(scene: Scene, volume: str) -> bool:
     found = scene.get(kinds.PV, None, volume)
-    is_marked = rebind.RESTORE_LABEL in found["metadata"].get("labels", {})
+    is_marked = RESTORE_LABEL in found["metadata"].get("labels", {})
     return not is_marked and found["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cinderblock.api.crd.definitions import RESOURCES
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.cluster import apiserver, kubeconfigs, s3, volumes
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import FaultyApi, faulty_api

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cinderblock.api import labels
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.errors import CinderblockError, ContainerNotFound, NotFound, StoreUnreachable
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation, summary
 from tests.support.store.faults import Crash

@@ -13,8 +13,8 @@ from hypothesis.internal.constants_ast import Constants
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from cinderblock.api import labels
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.errors import AccessDenied, CinderblockError, StoreUnreachable
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.simulation.api import Object
 from tests.support.simulation.simulation import Simulation, api_outage, is_restorable
 from tests.support.store.faults import Crash

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION
-from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL
 from cinderblock.kube.kinds import EVENT, JOB, POD, PVC, Kind
-from cinderblock.lifecycle.restore.rebind import POLICY_ANNOTATION, RESTORE_LABEL
 
 JsonObject = dict[str, Any]
 

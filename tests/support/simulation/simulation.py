@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from cinderblock.api import labels as api_labels
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
@@ -46,7 +47,6 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cinderblock.api.labels import BACKUP_FINALIZER, OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL
+from cinderblock.api.labels import (
+    BACKUP_FINALIZER,
+    OWNER_KIND_LABEL,
+    OWNER_NAME_ANNOTATION,
+    OWNER_UID_LABEL,
+    RESTORE_LABEL,
+)
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import STORE_DELAY_SECONDS, EventHandler
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.workqueue import WorkQueue
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 from tests.support.simulation.virtual_time import in_virtual_time
 
 

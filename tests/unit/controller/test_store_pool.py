@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores import pool as stores_pool
-from cinderblock.controller.stores.pool import ACTIVE_KEY_ANNOTATION, StorePool
+from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import Secret, SecretReader
 from cinderblock.errors import (
     CinderblockError,
@@ -25,7 +26,6 @@ from cinderblock.errors import (
     NotFound,
     StoreUnreachable,
 )
-from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.store.container_rules import Versioning
 from cinderblock.store.memory import MemoryStore

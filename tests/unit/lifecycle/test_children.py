@@ -11,6 +11,7 @@ import pytest
 
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import PersistentVolume, VolumeSnapshot
+from cinderblock.api.labels import STORE_LABEL
 from cinderblock.api.mover import MoverOperation, MoverTask, VolumeMode
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -384,7 +385,7 @@ def test_settings_of_the_operator_select_the_image() -> None:
 
 
 def test_job_has_the_uid_of_its_store_as_label() -> None:
-    assert a_job()["metadata"]["labels"][mover_job.STORE_LABEL] == "s-1"
+    assert a_job()["metadata"]["labels"][STORE_LABEL] == "s-1"
 
 
 def test_task_contains_the_manifest_of_the_parent() -> None:

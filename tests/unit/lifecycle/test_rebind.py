@@ -9,7 +9,7 @@ import pytest
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus
-from cinderblock.api.labels import child_name
+from cinderblock.api.labels import NUDGED_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL, child_name
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
@@ -30,7 +30,7 @@ from tests.support.simulation.observed_builders import (
 )
 from tests.support.simulation.simulation import Simulation
 
-LABEL, POLICY = rebind.RESTORE_LABEL, rebind.POLICY_ANNOTATION
+LABEL, POLICY = RESTORE_LABEL, POLICY_ANNOTATION
 SUCCESS = MoverReport(succeeded=True, restored_bytes=9)
 
 
@@ -212,8 +212,8 @@ def test_unready_binding_is_left_alone(volume: PersistentVolume, claim: Persiste
 
 
 def test_released_claim_has_none_of_our_annotations() -> None:
-    patch = rebind.release(pending(**{rebind.NUDGED_ANNOTATION: "true"}), restoring()).patch
-    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, rebind.NUDGED_ANNOTATION: None}
+    patch = rebind.release(pending(**{NUDGED_ANNOTATION: "true"}), restoring()).patch
+    assert patch["metadata"]["annotations"] == {labels.OWNER_NAME_ANNOTATION: None, NUDGED_ANNOTATION: None}
 
 
 def test_step_5_records_the_result_of_the_bound_claim() -> None:

@@ -13,12 +13,11 @@ from pydantic import BaseModel
 
 from cinderblock import __version__
 from cinderblock.api.crd.structural_schema import structural_schema
-from cinderblock.api.labels import GROUP, VERSION
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, GROUP, VERSION
 from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import (
     ARCHIVE_STORAGE_CLASSES,
-    DEFAULT_STORE_ANNOTATION,
     BackupStoreSpec,
     BackupStoreStatus,
     ServerSideAlgorithm,

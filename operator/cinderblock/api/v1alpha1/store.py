@@ -10,10 +10,8 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration, to_timedelta
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
 from cinderblock.api.meta import CORE_TYPE, LabelKey, Labels, LabelValue, Model, MoverAnnotations, Object
-
-DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
-"""On a BackupStore, with the value "true": backups that name no store use it."""
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 

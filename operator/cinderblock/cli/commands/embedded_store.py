@@ -21,7 +21,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cinderblock.api.v1alpha1.store import DEFAULT_STORE_ANNOTATION, BackupStore, BackupStoreSpec, SecretReference
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, SecretReference
 from cinderblock.cli.async_command import run_async
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.errors import AlreadyExists, Conflict, NotFound, StoreUnreachable

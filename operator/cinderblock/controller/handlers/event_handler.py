@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cinderblock.api import labels
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_bridge import Event
@@ -14,7 +15,6 @@ from cinderblock.controller.reconcile.volume_index import VolumeIndex
 from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress, volume_key
 from cinderblock.controller.workqueue import Priority, WorkQueue
 from cinderblock.kube import kinds
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 STORE_DELAY_SECONDS = 2.0
 """Seconds by which a BackupStore is reconciled after a change of its users, so that many changes cost one pass."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import kopf
 from typing_extensions import override
 
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS, MANAGED_SELECTOR
 from cinderblock.kube.kinds import PV
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 
 class EndlessBackoff:

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import kopf
 
-from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, VERSION
+from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_LABEL, VERSION
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 MANAGED: Final = {MANAGED_BY_LABEL: MANAGED_BY}
 MARKED_BY_RESTORE: Final = {RESTORE_LABEL: kopf.PRESENT}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim, StorageClass
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context
@@ -31,7 +32,6 @@ from cinderblock.lifecycle import expected_manifest
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import rebind
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 
 async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:

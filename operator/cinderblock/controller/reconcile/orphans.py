@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.meta import Object
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.execute import release_job
@@ -44,7 +45,7 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
     Returns the seconds until it is checked again. Raises what the API server raises.
     """
     volume = PersistentVolume.model_validate(body)
-    uid = volume.metadata.labels.get(rebind.RESTORE_LABEL)
+    uid = volume.metadata.labels.get(RESTORE_LABEL)
     if uid is None or volume.metadata.is_being_deleted or not _is_watched(context, volume):
         return None
     if any(restore["metadata"]["uid"] == uid for restore in await context.kube.list(kinds.VOLUME_RESTORE)):

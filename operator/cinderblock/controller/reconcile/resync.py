@@ -18,6 +18,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from cinderblock.api import labels
+from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
@@ -31,7 +32,6 @@ from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.restore import decide as restore_decide
-from cinderblock.lifecycle.restore.rebind import RESTORE_LABEL
 
 OBJECTS_PER_TURN: Final = 25
 """Objects examined before other tasks of the event loop run: about 10 ms."""

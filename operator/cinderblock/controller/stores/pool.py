@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
@@ -23,7 +24,7 @@ from cinderblock.controller.stores.circuit_breaker import (
 from cinderblock.controller.stores.secrets import Secret, SecretReader
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.format.crypto.read_only_keys import READ_ONLY_KEYS_ANNOTATION, parse_read_only_keys
+from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.children import location
 from cinderblock.lifecycle.store.container_rules import ContainerRules
@@ -48,9 +49,6 @@ RULES_RETRY_SECONDS: Final = 300.0
 CHECK_CACHE_SECONDS: Final = 2.0
 """For how long a successful check counts. The first two reconciliations of a backup follow each other at once, and
 many backups may be created together: they share one check."""
-
-ACTIVE_KEY_ANNOTATION: Final = "cinderblock.io/active-key"
-"""Annotation of an encryption Secret: the key id that seals new backups."""
 
 
 class _StoreCalls(NamedTuple):

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
 
 from cinderblock.errors import InvalidInput
-
-READ_ONLY_KEYS_ANNOTATION: Final = "cinderblock.io/read-only-keys"
-"""On an encryption Secret: key ids, each with the time after which the key must not have sealed anything."""
 
 
 def parse_read_only_keys(text: str, label: str) -> dict[str, datetime]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.api import labels
+from cinderblock.api.labels import STORE_LABEL
 from cinderblock.api.mover import (
     DEVICE_PATH,
     EXIT_PERMANENT,
@@ -19,9 +20,6 @@ from cinderblock.api.mover import (
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.children import Owner, child_metadata, extras_of
 from cinderblock.lifecycle.observed import MoverSettings
-
-STORE_LABEL = "cinderblock.io/store"
-"""Label of a mover Job: UID of its BackupStore, so that movers can be counted per store."""
 
 DEFAULT_USER = 0
 """User of a mover whose store sets no security context."""

@@ -22,6 +22,7 @@ from typing import Any, TypeGuard
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import READ_ONLY_MANY, PersistentVolume, PersistentVolumeClaim
+from cinderblock.api.labels import NUDGED_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import (
@@ -37,15 +38,6 @@ from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
-
-RESTORE_LABEL = "cinderblock.io/restore-uid"
-"""Label of a PersistentVolume that is being rebound: UID of the VolumeRestore."""
-POLICY_ANNOTATION = "cinderblock.io/reclaim-policy"
-"""Annotation of the same volume: its original reclaim policy."""
-TEMPORARY_ANNOTATION = "cinderblock.io/temporary-volume"
-"""Annotation of the same volume: it was provisioned for this restore, so it is deleted unless it is handed over."""
-NUDGED_ANNOTATION = "cinderblock.io/nudged"
-"""Annotation of a claim that is being bound: it was changed once to complete its binding."""
 
 
 @dataclass(frozen=True, slots=True)

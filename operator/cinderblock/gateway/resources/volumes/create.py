@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.labels import SNAPSHOT_ANNOTATION
 from cinderblock.errors import InvalidInput, NotFound
 from cinderblock.gateway.resources import object_annotations
 from cinderblock.gateway.resources.backups.find import find as find_backup
@@ -14,7 +15,7 @@ from cinderblock.gateway.resources.backups.view import own_status, status_of
 from cinderblock.gateway.resources.snapshots.gather import Snapshot
 from cinderblock.gateway.resources.snapshots.gather import find as find_snapshot
 from cinderblock.gateway.resources.volumes import view
-from cinderblock.gateway.resources.volumes.gather import SNAPSHOT_ANNOTATION, NamespaceVolumes, Volume
+from cinderblock.gateway.resources.volumes.gather import NamespaceVolumes, Volume
 from cinderblock.gateway.rest.request import ApiRequest, ApiResponse
 from cinderblock.gateway.rest.validation import BOOLEAN, NAME, UUID_OR_NULL, Schema, is_true, metadata, strings
 from cinderblock.kube.kinds import PVC, STORAGE_CLASS, VOLUME_SNAPSHOT

@@ -15,7 +15,13 @@ from functools import cached_property
 from typing import Any, Final
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.labels import DESCRIPTION_ANNOTATION, DISPLAY_NAME_ANNOTATION, METADATA_ANNOTATION, OWNER_UID_LABEL
+from cinderblock.api.labels import (
+    DESCRIPTION_ANNOTATION,
+    DISPLAY_NAME_ANNOTATION,
+    METADATA_ANNOTATION,
+    OWNER_UID_LABEL,
+    SNAPSHOT_ANNOTATION,
+)
 from cinderblock.api.meta import Object
 from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
@@ -196,10 +202,6 @@ class NamespaceVolumes:
             if backup.status.size
             for reference in (backup.backup_id, backup.name)
         }
-
-
-SNAPSHOT_ANNOTATION: Final = "cinderblock.io/snapshot-id"
-"""On a PersistentVolumeClaim that the gateway created from a snapshot: the snapshot's id."""
 
 
 async def gather(request: ApiRequest) -> NamespaceVolumes:
