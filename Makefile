@@ -50,6 +50,7 @@ integration: setup
 
 .PHONY: e2e ## Run tests on a real cluster: kubelet, CSI snapshots, chart, image
 e2e: setup
+	$(RUN) tests.cluster tools kubectl helm csi-sanity
 	$(RUN) tests.cluster run -- .venv/bin/python -m tests.e2e
 
 .PHONY: scale ## Measure the operator with 10,000 backups on a real API server

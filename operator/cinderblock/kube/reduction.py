@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cinderblock.api import labels
-from cinderblock.api.kubernetes import DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION
-from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL
+from cinderblock.api.kubernetes import (
+    DEFAULT_SNAPSHOT_CLASS_ANNOTATION,
+    DEFAULT_STORAGE_CLASS_ANNOTATION,
+    PROVISIONED_BY_ANNOTATION,
+)
 from cinderblock.kube.kinds import EVENT, JOB, POD, PVC, Kind
 
 JsonObject = dict[str, Any]
@@ -29,14 +32,24 @@ _KEPT_METADATA: Final = frozenset(
         *("creationTimestamp", "deletionTimestamp"),
     }
 )
-_KEPT_KEYS: Final = frozenset(
+_OF_THE_GATEWAY: Final = frozenset(
     {
-        *(labels.MANAGED_BY_LABEL, labels.OWNER_KIND_LABEL, labels.OWNER_UID_LABEL, RESTORE_LABEL),
-        *(labels.OWNER_NAME_ANNOTATION, labels.ENDED_ANNOTATION, labels.RELEASED_ANNOTATION, POLICY_ANNOTATION),
-        *(DEFAULT_STORE_ANNOTATION, DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION),
+        *(labels.CREATED_BY_ANNOTATION, labels.DESCRIPTION_ANNOTATION, labels.DISPLAY_NAME_ANNOTATION),
+        *(labels.METADATA_ANNOTATION, labels.RECORDED_SIZE_ANNOTATION, labels.SNAPSHOT_ANNOTATION),
+        labels.VOLUME_METADATA_ANNOTATION,
     }
 )
-"""Labels and annotations that decisions read from lists."""
+"""Annotations that the operator never reads."""
+_KEPT_KEYS: Final = (
+    frozenset(
+        {
+            *(key for name, key in vars(labels).items() if name.endswith(("_LABEL", "_ANNOTATION"))),
+            *(DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION, PROVISIONED_BY_ANNOTATION),
+        }
+    )
+    - _OF_THE_GATEWAY
+)
+"""Labels and annotations that decisions read from lists: all marks of the operator, so that none is forgotten."""
 _KEPT_FINALIZERS: Final = frozenset(
     {labels.BACKUP_FINALIZER, labels.RESTORE_FINALIZER, labels.STORE_FINALIZER, labels.JOB_FINALIZER}
 )
