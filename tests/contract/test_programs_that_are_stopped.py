@@ -113,10 +113,17 @@ def backed_up(made: Made) -> str:
 
 
 @contextmanager
-def started(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Start a command, and end it with the block."""
+def started(
+    words: Sequence[str], environment: Mapping[str, str], *, ignored: str = ""
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command, and end it with the block.
+
+    A command inherits ignored signals, for example from nohup, and respects them. So the tests set all signals to their
+    defaults, except the ``ignored`` one.
+    """
+    signals = ["--default-signal", *([f"--ignore-signal={ignored}"] if ignored else [])]
     with subprocess.Popen(
-        [PROGRAM, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ["env", *signals, PROGRAM, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process
@@ -124,9 +131,11 @@ def started(words: Sequence[str], environment: Mapping[str, str]) -> Iterator[su
             process.kill()
 
 
-def stopped(words: Sequence[str], environment: Mapping[str, str], number: int, line: Relay) -> tuple[int, str]:
+def stopped(
+    words: Sequence[str], environment: Mapping[str, str], number: int, line: Relay, *, ignored: str = ""
+) -> tuple[int, str]:
     """Send a signal to a command while a request is held back. Return its exit code and its standard error."""
-    with started(words, environment) as process:
+    with started(words, environment, ignored=ignored) as process:
         assert line.stalled.wait(SECONDS)
         process.send_signal(number)
         line.resume()
@@ -225,13 +234,10 @@ def test_deletion_that_is_stopped_can_be_completed(made: Made, tmp_path: Path) -
 
 def test_signal_that_the_caller_ignores_stays_ignored(made: Made) -> None:
     pattern, arguments = IN_THE_MIDDLE["list"]
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with relay(made.environment["AWS_ENDPOINT_URL"]) as line:
-            line.stall_at = re.compile(pattern.encode())
-            code, _ = stopped(arguments(made, made.tree), made.environment_of(line.url), signal.SIGHUP, line)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with relay(made.environment["AWS_ENDPOINT_URL"]) as line:
+        line.stall_at = re.compile(pattern.encode())
+        words = arguments(made, made.tree)
+        code, _ = stopped(words, made.environment_of(line.url), signal.SIGHUP, line, ignored="HUP")
     assert code == 0
 
 

@@ -279,8 +279,9 @@ def test_deleted_child_leaves_nothing_behind(scene: Scene, kind: Kind) -> None:
     """The backup completes or fails with a reason. In both cases nothing is left over."""
     scene.cluster.hold(kind.kind)
     backup = scene.backup("full")
-    scene.wait_for_reason("full", "SnapshotNotReady" if kind is kinds.VOLUME_SNAPSHOT else "MoverPending")
+    scene.wait_for_reason("full", "MoverPending" if kind is kinds.JOB else "SnapshotNotReady")
     child = labels.child_name(backup["metadata"]["uid"])
+    wait_for("the child", lambda: scene.get(kind, child))
     scene.call(lambda client: client.delete(kind, child, scene.namespace))
     scene.cluster.release(kind.kind)
 
