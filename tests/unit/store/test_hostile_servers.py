@@ -12,11 +12,11 @@ import pytest
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import CinderblockError, PermanentError, StoreTooSlow, StoreUnreachable
+from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.factory import open_store
 from cinderblock.store.retrying import MOVER_RETRIES
-from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.store import S3Store
 from tests.support.store.hostile_server import MISBEHAVIORS, Misbehavior, hostile_server
 from tests.unit.store.canned import answer, canned_server

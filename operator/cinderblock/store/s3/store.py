@@ -15,12 +15,12 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import ContainerNotFound, ObjectNotFound, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
+from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import not_s3, protocol_violation
-from cinderblock.store.s3.call_time import call_seconds
 from cinderblock.store.s3.checksum import Checksum, UploadChecksums, body_fields
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.connection import close_connections
