@@ -321,6 +321,19 @@ async def test_children_are_created_and_deleted(
         await operator.delete(kind, body["metadata"]["name"], backup.namespace)
 
 
+async def test_orphaned_children_are_deleted(
+    operator: KubeClient, client: KubeClient, backup: VolumeBackup, restore: VolumeRestore
+) -> None:
+    """`kubectl delete --cascade=orphan` takes the owner off."""
+    snapshot = children.volume_snapshot(backup, "data", "snap")
+    made = [(kinds.VOLUME_SNAPSHOT, snapshot), (kinds.PVC, children.claim(restore, REQUEST))]
+    for kind, body in made:
+        name = body["metadata"]["name"]
+        await operator.create(kind, body)
+        await client.merge_patch(kind, name, backup.namespace, {"metadata": {"ownerReferences": None}})
+        await operator.delete(kind, name, backup.namespace)
+
+
 async def test_restored_claim_is_nudged_and_released(
     operator: KubeClient, client: KubeClient, restore: VolumeRestore
 ) -> None:

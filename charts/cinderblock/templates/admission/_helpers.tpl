@@ -57,6 +57,10 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
     variables.oldOwners.exists(o, o.apiVersion.startsWith('cinderblock.io/')
     && o.kind in ['VolumeBackup', 'VolumeRestore']
     && (o.uid == variables.uid || variables.before.metadata.name == 'cinderblock-' + o.uid))
+- name: isOrphan
+  expression: >-
+    variables.oldOwners.size() == 0 && variables.uid != '' && variables.before.metadata.name == 'cinderblock-' + variables.uid
+    && variables.oldLabels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'
 - name: keepsForeign
   expression: >-
     variables.oldLabels.all(key, key.startsWith('cinderblock.io/') || key == 'app.kubernetes.io/managed-by'
