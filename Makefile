@@ -25,6 +25,7 @@ test-fast: lint packages unit integration
 test-long: setup
 	$(RUN) tests.cluster tools
 	$(RUN) pytest -n 2 --dist loadfile tests/long
+	$(RUN) tests.cluster run -- .venv/bin/python -m pytest tests/e2e -m "e2e and long"
 
 .PHONY: lint ## Check style, types, imports between rooms, generated files, prose and links
 lint: setup

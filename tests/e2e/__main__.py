@@ -21,8 +21,8 @@ from tests.support.cluster.runs import DIRECTORY, Run
 SIDE_BY_SIDE: Final = 4
 """Processes. The longest file of tests takes two minutes, all of them together nine."""
 PARTS: Final = (
-    ("e2e and not bench and not disturbing", ("-n", str(SIDE_BY_SIDE), "--dist", "loadfile")),
-    ("e2e and not bench and disturbing", ()),
+    ("e2e and not bench and not long and not disturbing", ("-n", str(SIDE_BY_SIDE), "--dist", "loadfile")),
+    ("e2e and not bench and not long and disturbing", ()),
 )
 
 

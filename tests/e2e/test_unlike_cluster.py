@@ -13,7 +13,7 @@ from tests.support.cluster.cluster import Object
 from tests.support.cluster.namespaces import Tenant
 from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 WRITE = ("sh", "-c", "echo content > /volume/file && head -c 12000000 /dev/urandom > /volume/random")
 MOVER: dict[str, Any] = {"labels": unlike.TEAM, "resources": unlike.RESOURCES}
@@ -38,7 +38,7 @@ def tenant(make_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
             for item in objects:
                 kube.kubectl("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found")
     # The volumes of users stay by their policy, so the test removes them.
-    made.kubectl("delete", "volumebackups,volumerestores,persistentvolumeclaims", "--all", "--timeout=90s")
+    made.kubectl("delete", "pods,volumebackups,volumerestores,persistentvolumeclaims", "--all", "--timeout=90s")
     for volume in made.volumes():
         patch = '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}'
         kube.kubectl("patch", "persistentvolume", volume, "--type=merge", "-p", patch)
