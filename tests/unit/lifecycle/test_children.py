@@ -105,7 +105,10 @@ def a_task(operation: MoverOperation = MoverOperation.BACKUP, mode: VolumeMode =
 
 def test_tasks_contain_the_endpoints_that_the_operator_allows() -> None:
     allowed = dataclasses.replace(POLICY, mover=dataclasses.replace(SETTINGS, allowed_endpoints=("s3.example.com",)))
-    restore = dataclasses.replace(observed_restore(owned_restore()), policy=allowed)
+    owner = owned_restore()
+    owners = {"ownerReferences": [{"uid": owner.uid}]}
+    staging = a_claim(api_labels.child_name(owner.uid), "c-h", volumeName="pv-9", metadata=owners)
+    restore = dataclasses.replace(observed_restore(owner, staging_claim=staging), policy=allowed)
     jobs = [body for body in created(restore_decide.decide(restore, NOW)) if body["kind"] == "Job"]
     assert "s3.example.com" in str(jobs)
     backup = dataclasses.replace(observed_backup(owned_backup()), policy=allowed)
