@@ -13,6 +13,7 @@ from cinderblock.errors import (
     Conflict,
     ContainerNotFound,
     CredentialsExpired,
+    CredentialsRejected,
     InvalidInput,
     ObjectArchived,
     ObjectLocked,
@@ -32,10 +33,14 @@ ADDRESS = StoreAddress("https://s3.example", "volumebackups", "eu-west-3")
 
 DOCUMENTED: dict[type[CinderblockError], str] = {
     AccessDenied: """
-        AccessDenied AccountProblem AllAccessDisabled AuthorizationQueryParametersError CredentialsNotSupported
-        InvalidAccessKeyId InvalidPayer InvalidSecurity InvalidSignature InvalidToken MissingAuthenticationToken
-        MissingSecurityHeader NotSignedUp SignatureDoesNotMatch TokenCodeInvalidError UnauthorizedAccessError
-        UnexpectedIPError UnsupportedSignature""",
+        AccessDenied AccountProblem AllAccessDisabled InvalidPayer NotSignedUp UnauthorizedAccessError
+        UnexpectedIPError
+    """,
+    CredentialsRejected: """
+        AuthorizationQueryParametersError CredentialsNotSupported InvalidAccessKeyId InvalidSecurity
+        InvalidSignature InvalidToken MissingAuthenticationToken MissingSecurityHeader SignatureDoesNotMatch
+        TokenCodeInvalidError UnsupportedSignature
+    """,
     ClockSkewed: "RequestTimeTooSkewed RequestExpired",
     Conflict: "BucketAlreadyExists BucketAlreadyOwnedByYou BucketNotEmpty",
     ContainerNotFound: "NoSuchBucket NoSuchAccessPoint NoSuchMultiRegionAccessPoint InvalidAccessPoint",
