@@ -9,12 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
+from cinderblock.api.ip_address import Network, parse_address
 from cinderblock.errors import InvalidInput
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 UNKNOWN: Final = "unknown"
 """Group of all peers without an address."""
@@ -37,7 +35,7 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """Return whether a peer is a trusted proxy."""
-        parsed = _parse(address)
+        parsed = parse_address(address)
         return parsed is not None and any(parsed in network for network in self.networks)
 
     def client_of(self, peer: str, forwarded_for: str) -> str:
@@ -49,7 +47,7 @@ class TrustedProxies:
         for text in reversed(forwarded_for.split(",")[-_MAX_HOPS:]):
             if not self.trusts(client):
                 break
-            hop = _parse(text.strip())
+            hop = parse_address(text.strip())
             if hop is None:
                 break
             client = str(hop)
@@ -58,22 +56,12 @@ class TrustedProxies:
 
 def group_of(address: str) -> str:
     """Return what limits count for an address: the IPv4 address, or the /64 network of an IPv6 address."""
-    parsed = _parse(address)
+    parsed = parse_address(address)
     if parsed is None:
         return UNKNOWN
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
     return str(parsed)
-
-
-def _parse(text: str) -> _Address | None:
-    """Return an address, an IPv4 one if an IPv6 socket maps it; None for anything else."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def _parse_network(text: str) -> Network:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from cinderblock.gateway.client_address import Network
+from cinderblock.api.ip_address import Network
 
 HOST: Final = "0.0.0.0"  # noqa: S104  # a pod's own network
 PORT: Final = 8776

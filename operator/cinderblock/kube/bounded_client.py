@@ -18,6 +18,7 @@ from cinderblock.api.labels import GROUP, MANAGED_BY_LABEL
 from cinderblock.kube.client import JsonObject, JsonObjects, KubeClient
 from cinderblock.kube.kinds import POD, Kind
 from cinderblock.kube.list_memory import ListAccount
+from cinderblock.kube.reduction import claim_volumes
 from cinderblock.kube.responses import Response
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import Request, RoundTripper
@@ -108,14 +109,8 @@ def _without_unread_parts(kind: Kind, item: JsonObject) -> JsonObject:
     if kind != POD:
         return item | {"metadata": metadata}
     spec, status = item.get("spec") or {}, item.get("status") or {}
-    volumes = [
-        {key: value for key, value in volume.items() if key in ("name", "persistentVolumeClaim")}
-        | ({"ephemeral": {"volumeClaimTemplate": {}}} if volume.get("ephemeral") else {})
-        for volume in spec.get("volumes") or ()
-        if volume.get("persistentVolumeClaim") or volume.get("ephemeral")
-    ]
     return {
         "metadata": metadata,
-        "spec": {"nodeName": spec.get("nodeName"), "volumes": volumes},
+        "spec": {"nodeName": spec.get("nodeName"), "volumes": claim_volumes(spec.get("volumes") or ())},
         "status": {key: status[key] for key in ("phase", "startTime") if key in status},
     }

@@ -95,7 +95,7 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
     if kind == POD:
         names = _POD_SPEC if part == "spec" else _POD_STATUS
         kept: JsonObject = {key: fields[key] for key in names if key in fields}
-        return kept | ({"volumes": _claim_volumes(kept["volumes"] or ())} if "volumes" in kept else {})
+        return kept | ({"volumes": claim_volumes(kept["volumes"] or ())} if "volumes" in kept else {})
     if kind == JOB and part == "spec":
         return {"suspend": fields.get("suspend", False)}
     if kind == PVC and part == "spec":
@@ -103,7 +103,7 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
     return fields
 
 
-def _claim_volumes(volumes: Any) -> list[JsonObject]:
+def claim_volumes(volumes: Any) -> list[JsonObject]:
     """Return the volumes of a pod that are claims, each with the claim's name only."""
     found = [volume for volume in volumes if volume.get("persistentVolumeClaim") or volume.get("ephemeral")]
     return [

@@ -17,11 +17,10 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from cinderblock.api.ip_address import Address, Network, parse_address
 from cinderblock.errors import InvalidInput, StoreUnreachable
 from cinderblock.reasons import Reason
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve: TypeAlias = Callable[[str], Sequence[str]]
 
 CACHE_SECONDS: Final = 30.0
@@ -112,13 +111,13 @@ class EndpointPolicy:
 
     def _find_addresses(self, host: str, is_named: bool) -> Sequence[Address]:
         """Return the addresses of a host; none behind a proxy, or if a name that is allowed has none now."""
-        literal = _parse_address(host)
+        literal = parse_address(host)
         if literal is not None:
             return [literal]
         if _is_proxied(host) or not (is_named or any(entry.network for entry in self._entries)):
             return []
         try:
-            found = [_parse_address(text) for text in self._resolve(host)]
+            found = [parse_address(text) for text in self._resolve(host)]
         except OSError as error:
             if is_named:
                 return []
@@ -156,12 +155,3 @@ def _is_proxied(host: str) -> bool:
 def _addresses_of(host: str) -> list[str]:
     """Return the addresses of a host, as a connection finds them. Raises OSError if there is none."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-
-
-def _parse_address(text: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
