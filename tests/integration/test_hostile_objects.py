@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ import pytest
 from cinderblock.api import labels
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.client import KubeClient
 from tests.cluster import apiserver, kubeconfigs, s3
 from tests.cluster.apiserver import ApiServer
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import faulty_api
 from tests.support.cluster.operators import OperatorProcess, operator, wait_for
+from tests.support.cluster.rights import call_as_admin
 from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
 
 pytestmark = pytest.mark.integration
@@ -42,7 +42,7 @@ class Running:
 
     def do(self, work: Callable[[KubeClient], Awaitable[Any]]) -> Any:
         """Do something as an administrator."""
-        return _do(self.server, work)
+        return call_as_admin(self.server.kubeconfig, work)
 
     def back_up(self, name: str) -> float:
         """Back up a new volume of namespace ``shop``. Return the seconds until the backup is available."""
@@ -55,14 +55,6 @@ class Running:
         began, uid = time.monotonic(), self.do(create)
         wait_for(f"backup {name}", lambda: ("available", uid) in self.cluster.done, 300)
         return time.monotonic() - began
-
-
-def _do(server: ApiServer, work: Callable[[KubeClient], Awaitable[Any]]) -> Any:
-    async def connected() -> Any:
-        async with aclosing(await connect(kubeconfig=str(server.kubeconfig))) as client:
-            return await work(client)
-
-    return asyncio.run(connected())
 
 
 async def _attack(client: KubeClient) -> None:
@@ -104,7 +96,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             await furnish_namespace(client, "shop", store, "hostile")
             await _attack(client)
 
-        _do(server, prepare)
+        call_as_admin(server.kubeconfig, prepare)
         cluster = stack.enter_context(controllers(server, store))
         line = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
         kubeconfig = kubeconfigs.write(directory / "kubeconfig", server.url, server.authority, server.token)

@@ -27,7 +27,7 @@ from tests.support.cluster.chart import render
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import FaultyApi, faulty_api
 from tests.support.cluster.operators import OperatorProcess, operator, wait_for
-from tests.support.cluster.rights import connect_as, create_token, grant
+from tests.support.cluster.rights import call_as_admin, connect_as, create_token, grant
 from tests.support.simulation.controllers import a_claim, controllers, furnish, furnish_namespace
 
 pytestmark = pytest.mark.integration
@@ -52,12 +52,7 @@ class Scene:
 
     def call(self, work: Callable[[KubeClient], Any]) -> Any:
         """Run a function with the administrator's client, which bypasses the proxy."""
-
-        async def do() -> Any:
-            async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
-                return await work(client)
-
-        return asyncio.run(do())
+        return call_as_admin(self.server.kubeconfig, work)
 
     def create(self, kind: Kind, namespace: str, name: str, /, **spec: Any) -> None:
         """Create an object."""

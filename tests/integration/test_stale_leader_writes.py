@@ -32,6 +32,7 @@ from tests.cluster.s3 import S3Server
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import Fault, Seen, faulty_api
 from tests.support.cluster.operators import OperatorProcess, operator, wait_for
+from tests.support.cluster.rights import call_as_admin
 from tests.support.simulation.controllers import Cluster, a_claim, controllers, furnish, furnish_namespace
 
 pytestmark = pytest.mark.integration
@@ -81,12 +82,7 @@ class Stage:
 
     def call(self, work: Callable[[KubeClient], Any]) -> Any:
         """Run a function with the administrator's client, which bypasses the proxies."""
-
-        async def do() -> Any:
-            async with aclosing(await connect(kubeconfig=str(self.server.kubeconfig))) as client:
-                return await work(client)
-
-        return asyncio.run(do())
+        return call_as_admin(self.server.kubeconfig, work)
 
     def get(self, kind: Kind, name: str, namespace: str) -> Any:
         """Return an object, or None."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import pytest
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.client import KubeClient
 from tests.cluster import apiserver, kubeconfigs, s3, volumes
 from tests.support.cluster.custom_resources import install
 from tests.support.cluster.faulty_api import FaultyApi, faulty_api
 from tests.support.cluster.operators import operator, wait_for
+from tests.support.cluster.rights import call_as_admin
 from tests.support.simulation.controllers import a_claim, controllers, furnish, furnish_namespace
 
 pytestmark = pytest.mark.integration
@@ -56,13 +57,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         server = stack.enter_context(apiserver.running(with_snapshots=True))
         store = stack.enter_context(s3.running("--keep-alive"))
 
-        def do(work: Callable[[KubeClient], Any]) -> Any:
-            async def done() -> Any:
-                async with aclosing(await connect(kubeconfig=str(server.kubeconfig))) as client:
-                    return await work(client)
-
-            return asyncio.run(done())
-
         async def prepare(client: KubeClient) -> None:
             for resource in RESOURCES:
                 await install(client, resource)
@@ -70,7 +64,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             await furnish_namespace(client, NAMESPACE, store, "rebinding")
             await client.create(kinds.PVC, a_claim(NAMESPACE, "data"))
 
-        do(prepare)
+        call_as_admin(server.kubeconfig, prepare)
         stack.enter_context(volumes.controlled(server.kubeconfig, resync=RESYNC_PERIOD))
         stack.enter_context(controllers(server, store, binds=False))
         api = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
@@ -78,7 +72,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         settings = {"CINDERBLOCK_LEASE_NAMESPACE": "default"}
         process = stack.enter_context(operator(api, tmp_path, "operator", kubeconfig, **settings))
         wait_for("readiness", process.is_ready)
-        yield Stage(do, api)
+        yield Stage(partial(call_as_admin, server.kubeconfig), api)
 
 
 def _phase(call: Call, kind: kinds.Kind, name: str) -> str:

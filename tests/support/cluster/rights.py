@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 from kubernetes.client import (
     AuthenticationV1TokenRequest,
@@ -16,6 +20,8 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 from tests.support.cluster.chart import Objects
 from tests.support.cluster.kubectl import as_user
+
+T = TypeVar("T")
 
 _RBAC = "rbac.authorization.k8s.io"
 _KINDS = {
@@ -51,6 +57,16 @@ async def all_rights(client: KubeClient, namespace: str, account: str) -> None:
 async def connect_as(kubeconfig: Path, namespace: str, account: str, folder: Path) -> KubeClient:
     """Return a client that acts as the ServiceAccount only."""
     return await connect(kubeconfig=str(_kubeconfig_of(kubeconfig, namespace, account, folder)))
+
+
+def call_as_admin(kubeconfig: Path, work: Callable[[KubeClient], Awaitable[T]]) -> T:
+    """Run a function with a client of the administrator, and return its result."""
+
+    async def connected() -> T:
+        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
+            return await work(client)
+
+    return asyncio.run(connected())
 
 
 def create_token(kubeconfig: Path, namespace: str, account: str, *, bound_to: str | None = None) -> str:
