@@ -295,7 +295,7 @@ def _read_or_leave_out(
 def _read_small_file(
     source: Source, request: FileRequest, opened: OpenedFile | None, view: memoryview, filled: int
 ) -> FileResult | None:
-    """Read a small file into ``view`` behind ``filled``. Return None if it does not fit.
+    """Read a small file into ``view`` after ``filled``. Return None if it does not fit.
 
     Raises SourceError; SourceChanging if the file changed during every attempt.
     """

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 RESERVE: Final = 4
-"""One of so many workers is always left free by a namespace: it may hold the others for as long as a store is slow."""
+"""A namespace always leaves one of this many workers free: it may hold the others for as long as a store is slow."""
 SHARE: Final = 8
-"""A namespace holds at most one of so many workers while others work."""
+"""While others work, a namespace holds at most one of this many workers."""
 KEYS_PER_SECOND: Final = 15.0
 """Keys that a namespace takes per second while others work. A reconciliation takes about 15 ms of processor time, so
 four busy namespaces use one processor. With this rate, a flood of changes in one namespace makes a reconciliation of
@@ -23,11 +23,11 @@ KEYS_AT_ONCE: Final = 30.0
 KEY_SECONDS: Final = 0.1
 """A key that a worker holds for longer counts as several: it read large objects, or waits for a slow store."""
 MAX_EXTRA_KEYS: Final = 15.0
-"""Most keys by which a key that was held for long counts more, so that a namespace always takes one a second."""
+"""Most additional keys for which a long-held key counts, so that a namespace always takes one a second."""
 RECENT_SECONDS: Final = 1.0
 """For how long a namespace counts as working after it took a key: the steps of an operation follow each other."""
 ROUNDING: Final = 1e-3
-"""Share of a key that may be missing: a shorter delay could be too short for the clock to advance."""
+"""Fraction of a key that may be missing: a shorter delay could be too short for the clock to advance."""
 PURGE_SECONDS: Final = 10.0
 """Seconds between two searches for namespaces that have been idle. An idle one has its full allowance again."""
 
@@ -85,7 +85,7 @@ class NamespaceShares:
             self._uses = {name: use for name, use in self._uses.items() if self._allowance(name, now) < KEYS_AT_ONCE}
 
     def release(self, namespace: str, seconds: float) -> None:
-        """Take note that a worker released a key of a namespace which it had held for so many seconds."""
+        """Take note that a worker released a key of a namespace after it had held it for this many seconds."""
         use = self._uses.get(namespace)
         if use is not None:
             extra = min(MAX_EXTRA_KEYS, max(0.0, seconds / KEY_SECONDS - 1.0))

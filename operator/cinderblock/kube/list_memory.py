@@ -34,7 +34,7 @@ class ListMemory:
 
     @asynccontextmanager
     async def account(self) -> AsyncIterator[ListAccount]:
-        """Return the account of one request, and give everything back at its end."""
+        """Return the account of one request, and release everything at its end."""
         account = ListAccount(self)
         try:
             yield account
@@ -78,7 +78,7 @@ class ListAccount:
                 raise KubeUnavailable("The request has ended before its list was read")
 
     def close(self) -> None:
-        """Give everything back. May be repeated; a list of the request that still runs then ends with an error."""
+        """Release everything. May be repeated; a list of the request that still runs then ends with an error."""
         self._is_closed = True
         if self._has_slot:
             self._memory.slots.release()

@@ -7,7 +7,7 @@ from typing import Final
 from cinderblock.kube.kinds import Kind
 
 PAGE_SHRINK: Final = 8
-"""A page that is too large is read again with so many times fewer objects. A page of one object has no limit."""
+"""Divisor of the number of objects when a page is too large and is read again. One object is never too large."""
 KEPT_LIMITS: Final = 1000
 """Lists whose limits are remembered. If there are more, all are forgotten, which costs a few requests."""
 

@@ -190,7 +190,7 @@ class ClaimRequest:
 def writable(access_modes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the access modes of a temporary claim for a volume with these modes.
 
-    No driver creates a volume that nobody may write to, be it from a snapshot or to be filled.
+    No driver creates a volume that nobody may write to, neither from a snapshot nor an empty one.
     """
     return access_modes if set(access_modes) - {READ_ONLY_MANY} else ("ReadWriteOnce",)
 

@@ -64,7 +64,7 @@ def locked(key: str, state: ObjectState) -> ObjectLocked:
     """Return the error about a locked object: what to do, and when its retention ends."""
     until = state.retained_until
     if state.has_legal_hold:
-        error = ObjectLocked(f"The store keeps {key} under a legal hold. Lift it to let the deletion go on")
+        error = ObjectLocked(f"The store keeps {key} under a legal hold. Lift it so that the deletion can continue")
     else:
         end = f" until {until:%Y-%m-%dT%H:%M:%SZ}" if until is not None else ""
         error = ObjectLocked(f"Object Lock keeps {key} in the store{end}")

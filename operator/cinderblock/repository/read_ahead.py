@@ -1,6 +1,6 @@
 """Read ahead in packs: read adjacent ranges that are needed one after the other in one request.
 
-Small files are restored in batches. A batch needs a few hundred kilobytes of a pack, and the next one the bytes behind
+Small files are restored in batches. A batch needs a few hundred kilobytes of a pack, and the next one the bytes after
 them. Without read-ahead, a tree took 1000 requests for each stored GiB.
 """
 
@@ -43,7 +43,7 @@ class ReadAhead:
     def get(self, pack: str, start: int, end: int, size: int, read: ReadRange) -> memoryview:
         """Return the bytes of a pack between two offsets.
 
-        If a small range follows the previous one, this also reads the bytes behind it.
+        If a small range follows the previous one, this also reads the bytes after it.
 
         Args:
             pack: key of the pack.

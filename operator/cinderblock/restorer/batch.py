@@ -74,7 +74,7 @@ class RestoringFile:
         return not self._waiting
 
     def rest(self) -> ByteRange:
-        """Return the hole behind the last extent."""
+        """Return the hole after the last extent."""
         return ByteRange(self.position, self._size - self.position)
 
 
@@ -139,7 +139,7 @@ class FileBatch:
         self.size += extent.length
 
     def add_end(self, file: RestoringFile) -> None:
-        """Add the hole behind the last extent of a file."""
+        """Add the hole after the last extent of a file."""
         rest = file.rest()
         item = self._item_for(file)
         if rest.length > 0:

@@ -54,7 +54,7 @@ class Target(Protocol):
 
 
 class DeviceTarget:
-    """A volume of mode Block. A larger device gets zeros behind the end of the backup."""
+    """A volume of mode Block. A larger device gets zeros after the end of the backup."""
 
     def __init__(self, path: str) -> None:
         self._path = path

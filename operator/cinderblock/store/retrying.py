@@ -136,7 +136,7 @@ class RetryingStore:
 
 
 class RetryingRetention:
-    """A retention around a retention that repeats the calls about objects.
+    """A Retention that wraps another one and repeats the calls about objects.
 
     Nothing depends on the rules of the container, so a call for one of them is not worth a wait.
     """

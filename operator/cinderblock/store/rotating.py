@@ -33,7 +33,7 @@ _CLOCK: Final = RetryClock()
 
 
 class RotatingStore:
-    """A store around a store that is opened again with new credentials when the server denies access.
+    """A store that wraps another one, and opens it again with new credentials when the server denies access.
 
     It waits for new credentials only if the present ones have worked and the server does not accept them any more. A
     missing permission, and credentials that never worked, are reported at once.

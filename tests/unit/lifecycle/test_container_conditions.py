@@ -137,7 +137,7 @@ def test_expiring_rule_is_named_with_its_consequence() -> None:
     cold = LifecycleRule("cold", archives="to GLACIER 30 days after they were written")
     assert message(with_rules(cold, old), "HarmfulLifecycle", "shop") == (
         "Lifecycle rule old removes objects below shop 90 days after they were written. Newer incremental backups still"
-        " need old objects and are destroyed with them. Exclude shop/backups/ and shop/packs/ from it"
+        " need old objects and are destroyed with them. Exclude shop/backups/ and shop/packs/ from such rules"
     )
     assert shown(with_rules(cold))[2] == ("HarmfulLifecycle", "True", "BackupsArchived")
     assert "moves objects of the whole container to GLACIER 30 days" in message(with_rules(cold), "HarmfulLifecycle")
@@ -146,7 +146,7 @@ def test_expiring_rule_is_named_with_its_consequence() -> None:
 def test_many_rules_make_no_long_message() -> None:
     rules = [LifecycleRule(f"rule-{number}", expires="on 2027-01-01") for number in range(1000)]
     found = message(with_rules(*rules), "HarmfulLifecycle")
-    assert "and 997 more rules do so" in found
+    assert "and 997 more rules do the same" in found
     assert len(found) < 500
 
 

@@ -95,7 +95,7 @@ def test_legal_hold_has_no_date_and_keeps_the_whole_backup(what: str) -> None:
     error = locked.refused()
     assert error.until is None
     assert error.message == (
-        f"The store keeps {key} under a legal hold. Lift it to let the deletion go on. Nothing was deleted."
+        f"The store keeps {key} under a legal hold. Lift it so that the deletion can continue. Nothing was deleted."
     )
     assert is_whole(locked)
     locked.bucket.versions[key][-1].legal_hold = False

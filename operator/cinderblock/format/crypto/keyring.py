@@ -114,7 +114,7 @@ class KeyRing:
         unknown = sorted(read_only.keys() - keys.keys())
         if unknown:
             raise InvalidInput(
-                f"Cannot use {label}: key id {unknown[0]!r} is marked as read-only, but is missing. Correct the mark,"
+                f"Cannot use {label}: key id {unknown[0]!r} is marked as read-only, but is missing. Correct the entry,"
                 " or remove it."
             )
         writing = keys.keys() - read_only.keys()

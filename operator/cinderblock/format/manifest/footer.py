@@ -1,6 +1,6 @@
 """The footer of a manifest: the description of the backup, the index of sections, and the table of packs.
 
-The footer is one sealed frame behind the sections, followed by a trailer of fixed size. So two ranged reads give
+The footer is one sealed frame after the sections, followed by a trailer of fixed size. So two ranged reads give
 everything except the entries.
 """
 

@@ -1,7 +1,7 @@
 """The plain header of a manifest: the ids of the backup, and its wrapped data key.
 
 Reading it needs no key. So the operator can identify the owner of a backup, delete it, and list the backups of a lost
-cluster. The checksum distinguishes damage from a wrong key. The header is authenticated by the sealed frames behind it,
+cluster. The checksum distinguishes damage from a wrong key. The header is authenticated by the sealed frames after it,
 whose keys are derived from these ids.
 """
 
@@ -25,7 +25,7 @@ from cinderblock.format.hashing import digest_of
 
 MAGIC = b"CBLKMANI"
 HEADER_BYTES = 4096
-"""Length of every header. One small request reads it. Wrapping the data key under a longer key id moves nothing behind
+"""Length of every header. One small request reads it. Wrapping the data key under a longer key id moves nothing after
 the header, which others may be reading."""
 MAX_ID_BYTES = 512
 """Most bytes of an id; a Kubernetes UID has 36, a key of a Secret at most 253."""
@@ -147,7 +147,7 @@ def parse_header(data: bytes, label: str) -> ManifestHeader:
 
 
 def _parse_body(body: bytes, suite: Suite, label: str) -> ManifestHeader:
-    """Parse everything behind version and suite."""
+    """Parse everything after version and suite."""
     fields = _FieldReader(body, _VERSION.size, label)
     salt = fields.take(SALT_BYTES)
     volume_id, backup_id, parent_id = fields.text(), fields.text(), fields.text()

@@ -255,7 +255,7 @@ class _Table:
         return total, count
 
     def digest_of_column(self, length: int) -> str:
-        """Return the digest of a column of so many bytes, in hexadecimal."""
+        """Return the digest of a column of this many bytes, in hexadecimal."""
         digest = blake3()
         self._expect(length)
         for piece in self._pieces(length):
@@ -263,7 +263,7 @@ class _Table:
         return digest.hexdigest()
 
     def skip_column(self, length: int) -> None:
-        """Read over a column of so many bytes."""
+        """Skip a column of this many bytes."""
         self._expect(length)
         for _ in self._pieces(length):
             pass

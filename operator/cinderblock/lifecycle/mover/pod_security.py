@@ -107,7 +107,7 @@ def _restricted_excesses(template: MoverTemplate) -> Iterator[str]:
     context, path = template.security_context, "spec.mover.securityContext"
     pod = template.pod_security_context or DEFAULT_POD_SECURITY_CONTEXT
     if runs_as_root(template) or not context.get("runAsNonRoot", pod.get("runAsNonRoot")):
-        yield f"{path} does not say runAsNonRoot: true and a runAsUser"
+        yield f"{path} does not set runAsNonRoot: true and a runAsUser other than 0"
     if context.get("allowPrivilegeEscalation") is not False:
         yield f"{path}.allowPrivilegeEscalation is not false"
     if "ALL" not in _capabilities(context, "drop"):

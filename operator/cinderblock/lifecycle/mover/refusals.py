@@ -20,7 +20,7 @@ LABELS_REMEDY: Final = (
 _RULES: Final = (
     ("exceeded quota", Reason.QUOTA_EXCEEDED, "Raise the quota, or lower spec.mover.resources of the BackupStore."),
     ("failed quota", Reason.QUOTA_EXCEEDED, RESOURCES_REMEDY),
-    ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION, "Allow the level baseline, or set spec.mover."),
+    ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION, "Allow baseline in the namespace, or set spec.mover."),
     ("per PersistentVolumeClaim", Reason.LIMIT_RANGE_VIOLATED, "Raise the limit: the claim needs this size."),
     (" per Container", Reason.LIMIT_RANGE_VIOLATED, RESOURCES_REMEDY),
     (" per Pod", Reason.LIMIT_RANGE_VIOLATED, RESOURCES_REMEDY),
@@ -28,9 +28,9 @@ _RULES: Final = (
     ("must be less than or equal to", Reason.LIMIT_RANGE_VIOLATED, RESOURCES_REMEDY),
     ("denied request", Reason.MOVER_REFUSED, LABELS_REMEDY),
     ("denied the request", Reason.MOVER_REFUSED, LABELS_REMEDY),
-    ("rror creating: ", Reason.MOVER_REFUSED, "Let the cluster accept the pods of movers."),
+    ("rror creating: ", Reason.MOVER_REFUSED, "Change the cluster so that it accepts the mover's pods."),
 )
-"""Words of the server, the reason that they stand for, and the remedy; the first that fits counts."""
+"""Words of the server, the reason that they stand for, and the remedy; the first match counts."""
 
 _POD_NAME: Final = re.compile(r'^.*?pods? "[^"]*" is (forbidden|invalid): ', re.IGNORECASE | re.DOTALL)
 """The beginning of the Job controller's Event. Every attempt has another name, which would change the status."""

@@ -27,7 +27,7 @@ IMAGE_PULL_REASONS = frozenset(
 """Reasons that the kubelet gives for a container without an image."""
 MIN_QUEUE_SECONDS = 5.0
 MAX_QUEUE_SECONDS = 60.0
-"""Seconds between checks for a free mover slot: of the next operations, and of those behind many others."""
+"""Seconds between checks for a free mover slot: of the next operations, and of those that wait for many others."""
 LATE_POD_AGE = timedelta(minutes=1)
 """A pod that is this much younger than its Job is not the first, or a quota or a policy delayed it."""
 LATE_CLAIM_AGE = timedelta(minutes=1)
@@ -275,7 +275,7 @@ def _failure(mover: ObservedMover) -> Fail:
         if failure_of_pod is not None:
             return failure_of_pod
     failure = mover.job.failure if mover.job else None
-    return Fail(Reason.MOVER_FAILED, f"The mover failed: {failure.message if failure else 'it has no pods any more'}")
+    return Fail(Reason.MOVER_FAILED, f"The mover failed: {failure.message if failure else 'its pods are gone'}")
 
 
 def _pod_failure(pod: Pod) -> Fail | None:

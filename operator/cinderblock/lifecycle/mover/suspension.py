@@ -45,4 +45,4 @@ def check(job: Job) -> Fail | Wait | None:
     if queue:
         return Wait(Reason.MOVER_SUSPENDED, f"The mover Job waits until LocalQueue {queue} admits it")
     cause = "Another controller suspends the mover Job, and the operator does not start it again"
-    return Wait(Reason.MOVER_SUSPENDED, f"{cause}. Find out who does, or exempt the Jobs of Cinderblock")
+    return Wait(Reason.MOVER_SUSPENDED, f"{cause}. Find out which one, or exempt the Jobs of Cinderblock from it")

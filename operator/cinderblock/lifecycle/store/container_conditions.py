@@ -59,7 +59,7 @@ def _versioned(rules: ContainerRules, roots: tuple[str, ...]) -> RuleCondition:
         return RuleCondition(kind, "False", Reason.UNVERSIONED, "A deletion removes the data at once")
     effect = "A deletion only hides the data: it remains as noncurrent versions"
     if versioning is Versioning.SUSPENDED:
-        effect = "Versioning is suspended: versions from before remain when data is deleted"
+        effect = "Versioning is suspended: a deletion only hides older data, which remains as noncurrent versions"
     days = _version_days(rules.lifecycle, roots)
     if days is not None:
         message = f"{effect}. Lifecycle rules remove them after {days} days"
@@ -104,7 +104,7 @@ def _harmful_lifecycle(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots
     if isinstance(lifecycle, UnknownRule):
         return _unknown(kind, "Cannot tell whether a lifecycle rule removes or archives objects of backups", lifecycle)
     ours = [rule for rule in lifecycle if any(rule.touches(root) for root in roots)]
-    excluded = f"Exclude {' and '.join(roots)} from it"
+    excluded = f"Exclude {' and '.join(roots)} from such rules"
     expiring = [(rule, rule.expires) for rule in ours if rule.expires]
     if expiring:
         message = (
@@ -126,7 +126,7 @@ def _listed(verb: str, rules: Iterable[tuple[LifecycleRule, str]]) -> str:
     named = [
         f"lifecycle rule {rule.name} {verb} {_objects(rule)} {_shown(effect)}" for rule, effect in found[:NAMED_RULES]
     ]
-    more = f", and {len(found) - NAMED_RULES} more rules do so" if len(found) > NAMED_RULES else ""
+    more = f", and {len(found) - NAMED_RULES} more rules do the same" if len(found) > NAMED_RULES else ""
     text = ", ".join(named) + more
     return text[0].upper() + text[1:]
 

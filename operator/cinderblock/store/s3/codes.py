@@ -127,7 +127,7 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
         Kind.IN_PROXY: Meaning(
             PermanentError,
             "Cannot use {}: a proxy in between changes requests",
-            "Let it pass Content-Length and bodies unchanged, or go around it",
+            "Let it pass Content-Length and bodies unchanged, or bypass it",
             Reason.STORE_REFUSES,
         ),
         Kind.LOCKED: Meaning(
@@ -144,10 +144,10 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
         Kind.NO_ACCOUNT: Meaning(
             AccessDenied,
             "Cannot access {}: the account may not use the service",
-            "Check the account, its bill and its contract",
+            "Check the state of the account and its payments",
         ),
         Kind.NOT_DONE: Meaning(
-            StoreUnreachable, "Cannot use {} now: the request did not arrive whole", "It is repeated"
+            StoreUnreachable, "Cannot use {} now: the request did not arrive whole", "The request is repeated"
         ),
         Kind.OVERLOADED: Meaning(
             StoreThrottled, "Cannot use {} now: the server is overloaded", "It asks for fewer requests"
@@ -170,12 +170,12 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
             Reason.STORE_REFUSES,
         ),
         Kind.UNAVAILABLE: Meaning(
-            StoreUnreachable, "Cannot use {} now: the server is unavailable", "It is asked again"
+            StoreUnreachable, "Cannot use {} now: the server is unavailable", "The request is repeated"
         ),
         Kind.UNKNOWN: Meaning(
             PermanentError,
             "Cannot use {}: the server rejects the request",
-            "See what its documentation says about the code",
+            "Search its documentation for the code",
             Reason.STORE_REFUSES,
         ),
         Kind.UNKNOWN_ACCESS_KEY: Meaning(

@@ -38,7 +38,7 @@ ERROR_BYTES: Final = 64 << 10
 _LINE_BYTES: Final = 64 << 10
 """Most bytes of a line before the answer; http.client has the same limit for the lines of headers."""
 _INTERIM_LINES: Final = 100
-"""Most header lines behind 100 Continue; http.client has the same limit for headers."""
+"""Most header lines after 100 Continue; http.client has the same limit for headers."""
 
 
 _TAGS: Final = 64_000
@@ -79,7 +79,7 @@ class _Watched:
     def _handle_expect_response(self, message_body: Any) -> None:
         """Read the interim answer to Expect: 100-continue.
 
-        botocore 1.44 reads it without a limit, and loops forever if the server closes the connection behind its status
+        botocore 1.44 reads it without a limit, and loops forever if the server closes the connection after its status
         line. The rest is as in botocore: a final answer means that the body is not sent.
         """
         assert self.sock is not None

@@ -37,7 +37,7 @@ def download(response: GetObjectOutputTypeDef, start: int, length: int | None, t
     """Return what ``ObjectStore.get`` must return.
 
     Servers may ignore a range and send the whole object (RFC 9110, section 14.2). The bytes before the range are then
-    skipped, and those behind it are not read.
+    skipped, and those after it are not read.
 
     Args:
         response: of GetObject.

@@ -206,7 +206,7 @@ class S3Store:
                 # RFC 9110, section 10.1.1: the client should repeat the request without the expectation.
                 self._announcements.is_allowed = False
                 raise StoreUnreachable(
-                    f"Cannot use {self._address} now: it does not take announced bodies. They are sent unannounced."
+                    f"Cannot use {self._address} now: it rejects Expect: 100-continue. Further uploads omit it."
                 ) from error
 
     @contextmanager

@@ -68,7 +68,7 @@ class TargetFile(Closeable):
         self._direct = None
         if writers is not None and entry.size >= LARGE_FILE_BYTES:
             if self._is_blank:
-                # The kernel serializes writes behind the end of a file.
+                # The kernel serializes writes after the end of a file.
                 os.ftruncate(fd, entry.size)
             self._direct = DirectFile.open(fd, writers, self._write_error)
 
