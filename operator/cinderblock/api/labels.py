@@ -19,7 +19,7 @@ JOB_FINALIZER = "cinderblock.io/mover-result"
 """On a mover Job, until its result has been recorded, so that no TTL and no garbage collector removes it."""
 
 STARTED_ANNOTATION = "cinderblock.io/started"
-"""On a mover Job that the operator has started. If it is suspended all the same, another controller suspends it."""
+"""On a mover Job that the operator has started. If such a Job is suspended, another controller suspends it."""
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "cinderblock"

@@ -42,7 +42,7 @@ class GatewaySettings:
         writing_seconds: time limit for a client to read a response.
         idle_seconds: time that a connection stays open between two requests.
         connections: maximum number of connections. For a new one, the server closes one that waits for its client.
-        connections_per_client: maximum number of connections of one client address.
+        connections_per_client: maximum number of connections of one client address, and of its unanswered requests.
         requests_per_client: maximum number of requests of one client address that are handled at the same time.
         unread_bytes: maximum of all responses together that clients have not read yet. The largest ones are dropped.
         trusted_proxies: networks whose X-Forwarded-For counts as the client's address; none by default.

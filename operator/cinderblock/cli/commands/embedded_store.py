@@ -4,7 +4,7 @@ Creates secrets in the cluster, once. A Helm template would create new ones at e
 server's accounts is the source of truth. Each namespace has its own account and its own bucket, so the credentials of
 one namespace do not open the backups of another.
 
-Accounts have the role ``user``, which may create no bucket (versitygw: auth/iam.go). Otherwise one namespace could
+Accounts have the role ``user``, which cannot create buckets (versitygw: auth/iam.go). Otherwise one namespace could
 create the bucket of another that is added later, and read what is stored there. This command creates each bucket for
 its account. A namespace whose bucket belongs to another account gets no BackupStore. versitygw reads accounts from a
 file ``users.json`` (versitygw: auth/iam_internal.go).

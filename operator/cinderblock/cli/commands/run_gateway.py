@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="NUMBER",
         default=GatewaySettings().connections_per_client,
-        help="connections of one client address, unless it is a trusted proxy (default: %(default)s)",
+        help="most connections, and most unanswered requests, of one client address; a trusted proxy may hold more"
+        " connections (default: %(default)s)",
     )
 
 
