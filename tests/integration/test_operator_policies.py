@@ -26,14 +26,14 @@ from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_A
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
 from cinderblock.cli.commands.release_finalizers import release_finalizers
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import children
-from cinderblock.lifecycle.mover.job import mover_job
+from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
 from tests.support.cluster.admission import CONFIG_MAP, enforce, lift, wait_until_enforced
@@ -147,7 +147,9 @@ async def restore(client: KubeClient, namespace: str) -> VolumeRestore:
     return VolumeRestore.model_validate(await client.create(kinds.VOLUME_RESTORE, body))
 
 
-def a_job(owner: VolumeBackup | VolumeRestore, **mover: Any) -> dict[str, Any]:
+def a_job(
+    owner: VolumeBackup | VolumeRestore, mode: VolumeMode = VolumeMode.FILESYSTEM, **mover: Any
+) -> dict[str, Any]:
     """Return the mover Job of an operation, as the operator makes it."""
     secret = {"name": "s3"}
     references = {"credentialsSecretRef": secret, "encryptionSecretRef": secret, "caSecretRef": secret}
@@ -157,15 +159,15 @@ def a_job(owner: VolumeBackup | VolumeRestore, **mover: Any) -> dict[str, Any]:
     description = BackupMetadata(
         backup_id=owner.uid,
         volume_id="v",
-        volume_mode=VolumeMode.FILESYSTEM,
+        volume_mode=mode,
         created_at=now,
         data_timestamp=now,
     )
     task = MoverTask(
         operation=MoverOperation.BACKUP,
         store=StoreLocation(container="volumebackups"),
-        volume_mode=VolumeMode.FILESYSTEM,
-        path="/volume",
+        volume_mode=mode,
+        path=mover_path(mode),
         backup=description,
         manifest="backups/v/b.manifest",
     )
@@ -185,6 +187,34 @@ async def test_mover_job_is_created_started_released_and_deleted(operator: KubeC
     await operator.merge_patch(kinds.JOB, name, backup.namespace, start)
     await operator.merge_patch(kinds.JOB, name, backup.namespace, {"metadata": {"finalizers": []}})
     await operator.delete(kinds.JOB, name, backup.namespace, uid=metadata["uid"])
+
+
+WHOLE_TEMPLATE: dict[str, Any] = {
+    "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}, "claims": []},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "backup", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "high",
+    "serviceAccountName": "movers",
+    "securityContext": {"runAsUser": 1000, "runAsNonRoot": True},
+    "podSecurityContext": {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"},
+    "labels": {"team": "storage", "kueue.x-k8s.io/queue-name": "q"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+}
+"""Every field of spec.mover."""
+
+
+def test_whole_template_has_every_field() -> None:
+    assert set(WHOLE_TEMPLATE) == {field.alias or name for name, field in MoverTemplate.model_fields.items()}
+
+
+@pytest.mark.parametrize("mode", VolumeMode)
+@pytest.mark.parametrize("owner", ["backup", "restore"])
+async def test_whatever_a_store_may_set_passes(
+    operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore, owner: str, mode: VolumeMode
+) -> None:
+    """The policies list the fields of a mover's Job, so a new field of spec.mover must be added there."""
+    await operator.create(kinds.JOB, a_job(backup if owner == "backup" else restore, mode, **WHOLE_TEMPLATE))
 
 
 def _pod(job: dict[str, Any]) -> dict[str, Any]:
