@@ -36,6 +36,7 @@ from cinderblock.lifecycle import children
 from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
+from tests.support.cluster import unlike
 from tests.support.cluster.admission import CONFIG_MAP, enforce, lift, wait_until_enforced
 from tests.support.cluster.chart import Objects, render
 from tests.support.cluster.mover_templates import TEMPLATES
@@ -581,6 +582,64 @@ async def test_restored_claim_is_nudged_and_released(
             await operator.merge_patch(kinds.PVC, "new", restore.namespace, patch)
     with pytest.raises(AccessDenied, match="The operator must delete a claim only"):
         await operator.delete(kinds.PVC, "new", restore.namespace)
+
+
+def _mutate(kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Label everything, and let a Job find the certificate authorities of the cluster, as Kyverno does."""
+    changes: list[dict[str, Any]] = [
+        {"op": "add", "path": f"/metadata/{part}", "value": body["metadata"].get(part, {}) | added}
+        for part, added in ADDED_BY_WEBHOOKS.items()
+    ]
+    if kind == "Job" and "uid" not in body["metadata"]:
+        authorities = {"name": "SSL_CERT_FILE", "value": "/etc/ssl/certs/ca.crt"}
+        changes.append({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": authorities})
+    return changes
+
+
+WEBHOOK = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
+
+
+async def test_operator_works_beside_a_webhook_that_changes_everything(
+    releases: Releases, client: KubeClient, operator: KubeClient, restore: VolumeRestore
+) -> None:
+    rules = [
+        {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}
+        for group, resource in (("batch", "jobs"), ("", "persistentvolumeclaims"), ("cinderblock.io", "*"))
+    ]
+    name, namespace = restore.name, restore.namespace
+    selector = {"kubernetes.io/metadata.name": namespace}
+    job, claim = a_job(restore), children.restored_claim(restore, "new", REQUEST, "pv-1")
+    with unlike.mutating(_mutate) as served:
+        await client.create(WEBHOOK, unlike.webhook_configuration(namespace, served, rules, selector))
+        async with aclosing(await releases.operator(ADDITIONS)) as allowed:
+            await _eventually(lambda: _is_labelled(client, restore))
+            with pytest.raises(AccessDenied, match=r"sets SSL_CERT_FILE\. .*moverAdditions\.env"):
+                await operator.create(kinds.JOB, job)
+            made = await allowed.create(kinds.JOB, job)
+            started = {"metadata": {"annotations": {"cinderblock.io/started": "true"}}, "spec": {"suspend": False}}
+            await allowed.merge_patch(kinds.JOB, made["metadata"]["name"], namespace, started)
+            await allowed.merge_patch(kinds.JOB, made["metadata"]["name"], namespace, {"metadata": {"finalizers": []}})
+        for finalizers in ([labels.RESTORE_FINALIZER], []):
+            await operator.merge_patch(kinds.VOLUME_RESTORE, name, namespace, {"metadata": {"finalizers": finalizers}})
+        body = PersistentVolumeClaim.model_validate(await operator.create(kinds.PVC, claim))
+        await operator.merge_patch(kinds.PVC, "new", namespace, rebind.release(body, restore).patch)
+        await client.delete(WEBHOOK, namespace, None)
+    found = await client.get(kinds.PVC, "new", namespace) or {}
+    assert found["metadata"]["labels"] == ADDED_BY_WEBHOOKS["labels"]
+
+
+async def _is_labelled(client: KubeClient, restore: VolumeRestore) -> None:
+    """Raise AccessDenied while the API server does not know the webhook yet."""
+    changed = {"metadata": {"annotations": {"probe": uuid.uuid4().hex}}}
+    found = await client.merge_patch(kinds.VOLUME_RESTORE, restore.name, restore.namespace, changed)
+    if "team" not in found["metadata"].get("labels", {}):
+        raise AccessDenied("not yet")
 
 
 async def test_restored_claim_that_lost_its_owner_is_released_or_deleted(
