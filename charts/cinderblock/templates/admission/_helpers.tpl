@@ -84,12 +84,15 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
   expression: >-
     variables.oldOwners.size() == 0 && variables.uid != '' && variables.before.metadata.name == 'cinderblock-' + variables.uid
     && variables.oldLabels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'
+# Users choose how many labels and annotations there are, so most writes only compare them as a whole.
 {{- range $part, $name := dict "labels" "changedLabels" "annotations" "changedAnnotations" }}
 - name: {{ $name }}
   expression: >-
-    (variables.{{ $part }}.map(key, key) + variables.old{{ title $part }}.map(key, key)).filter(key,
-    {{ include "cinderblock.admission.isOurs" "key" }}
-    && variables.{{ $part }}[?key] != variables.old{{ title $part }}[?key])
+    {{- $old := printf "variables.old%s" (title $part) }}
+    variables.{{ $part }} == {{ $old }} ? []
+    : variables.{{ $part }}.filter(key, {{ include "cinderblock.admission.isOurs" "key" }}
+    && variables.{{ $part }}[?key] != {{ $old }}[?key])
+    + {{ $old }}.filter(key, {{ include "cinderblock.admission.isOurs" "key" }} && !(key in variables.{{ $part }}))
 {{- end }}
 - name: changedFinalizers
   expression: >-
@@ -99,11 +102,11 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
   expression: >-
     {{- range $part := list "labels" "annotations" }}
     {{- $old := printf "variables.old%s" (title $part) }}
-    {{ $old }}.all(key, {{ include "cinderblock.admission.isOurs" "key" }}
+    (variables.{{ $part }} == {{ $old }} || ({{ $old }}.all(key, {{ include "cinderblock.admission.isOurs" "key" }}
     || variables.{{ $part }}[?key] == {{ $old }}[?key]
     || (key in variables.{{ $part }} && !{{ include "cinderblock.admission.isOfKubernetes" "key" }}))
     && variables.{{ $part }}.all(key, {{ include "cinderblock.admission.isOurs" "key" }} || key in {{ $old }}
-    || !{{ include "cinderblock.admission.isOfKubernetes" "key" }}) &&
+    || !{{ include "cinderblock.admission.isOfKubernetes" "key" }}))) &&
     {{- end }}
     variables.oldFinalizers.all(name, name.startsWith('cinderblock.io/') || name in variables.finalizers)
     && variables.finalizers.all(name, name.startsWith('cinderblock.io/') || name in variables.oldFinalizers)
