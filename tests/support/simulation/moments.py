@@ -1,7 +1,7 @@
-"""The writes at which a test that tries many of them makes the operator die: some in `make test`, all in `make test-long`.
+"""The writes at which a test lets the operator die after each step: one in turn, and in `make test-long` each.
 
-A test that stops after each step, and dies at each of the next writes, runs a hundred simulations. They took a quarter of
-the time of all simulations.
+A test that tries each of them after each step runs a hundred simulations. Such tests took a quarter of the time of all
+simulations.
 """
 
 from __future__ import annotations
