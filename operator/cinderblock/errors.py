@@ -54,9 +54,11 @@ class CinderblockError(Exception):
         reason: stable CamelCase word; without a more specific one, ``default_reason`` or the name of the class or of
             its nearest base.
         message: one sentence for a person, free of secrets.
+        is_partly_done: whether a deletion has removed the manifest of a backup, and has to be repeated for its packs.
     """
 
     permanent = True
+    is_partly_done: bool = False
     default_reason: ClassVar[Reason | None] = None
 
     def __init__(self, message: str, *, reason: AnyReason | None = None) -> None:

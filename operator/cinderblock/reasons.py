@@ -192,6 +192,8 @@ class Reason(StrEnum):
     """A lifecycle rule of the container moves objects of backups to an archive class."""
     NO_HARMFUL_RULE = "NoHarmfulRule"
     """No lifecycle rule of the container removes or archives objects of backups."""
+    STORAGE_CLASS_UNKNOWN = "StorageClassUnknown"
+    """A lifecycle rule of the container moves objects of backups to a class that may be an archive."""
     NOT_SUPPORTED = "NotSupported"
     """The server of the store does not know a request."""
     CONTAINER_NOT_FOUND = "ContainerNotFound"

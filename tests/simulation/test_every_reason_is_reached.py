@@ -617,6 +617,7 @@ SCENARIOS: dict[str, Scenario] = {
     "DefaultRetention": bucket_has(versioning="Enabled", has_lock=True, default=RETENTION),
     "Hidden": bucket_has(versioning="Enabled"),
     "NoHarmfulRule": accepts_and_ends,
+    "StorageClassUnknown": bucket_has(LifecycleRule("cold", moves="to ColdArchive 30 days after they were written")),
     "NoObjectLock": accepts_and_ends,
     "NotSupported": server_knows_no_rules,
     "ObjectLockEnabled": bucket_has(versioning="Enabled", has_lock=True),

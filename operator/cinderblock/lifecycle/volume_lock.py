@@ -88,7 +88,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
             *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),
             *(Reason.OBJECT_LOCK_ENABLED, Reason.DEFAULT_RETENTION, Reason.BACKUPS_EXPIRE, Reason.BACKUPS_ARCHIVED),
-            *(Reason.NO_HARMFUL_RULE, Reason.NOT_SUPPORTED),
+            *(Reason.NO_HARMFUL_RULE, Reason.STORAGE_CLASS_UNKNOWN, Reason.NOT_SUPPORTED),
         ),
         OperationState.WORKING,
     ),

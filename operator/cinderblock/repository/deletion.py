@@ -8,6 +8,7 @@ nothing is deleted, as far as the server shows its locks before. No lock is ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -17,14 +18,17 @@ from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import (
     BackupNeeded,
+    CinderblockError,
     Conflict,
     ForeignManifest,
     IntegrityError,
     ObjectLocked,
     ObjectNotFound,
     ReferencesUnknown,
+    TransientError,
 )
 from cinderblock.format.manifest.reader import read_header
+from cinderblock.reasons import Reason
 from cinderblock.repository.object_locks import check_locks, find_lock
 from cinderblock.repository.objects import list_pack_objects
 from cinderblock.repository.references import References
@@ -53,6 +57,10 @@ def delete_backup(
         ReferencesUnknown: nothing shows whether others need its packs; nothing was deleted.
         Conflict: the manifest under its key belongs to another backup (ForeignManifest); nothing was deleted.
         ObjectLocked: the store keeps an object of the backup for now. The message says if others were deleted.
+        TransientError: the store confirmed the deletion, and still has an object.
+
+    Every error after the deletion of the manifest has ``is_partly_done``: the store no longer lists the backup, so
+    only its ids lead to its packs.
     """
     references.read_all()
     dependents = references.needs(backup_id)
@@ -68,14 +76,54 @@ def delete_backup(
     packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
     if has_manifest:
         _delete_manifest(store, key, packs, now)
+    with _partly_done():
+        if has_manifest:
+            _check_gone(store, key)
+        return has_manifest + _delete_packs(store, packs, now)
+
+
+@contextmanager
+def _partly_done() -> Iterator[None]:
+    """Mark every error: the manifest is gone."""
     try:
-        return has_manifest + _delete_packs(store, packs())
+        yield
+    except CinderblockError as error:
+        error.is_partly_done = True
+        raise
+
+
+def _delete_packs(store: ObjectStore, packs: Callable[[], Iterator[str]], now: datetime) -> int:
+    """Delete the packs of a backup without manifest. Return their number."""
+    try:
+        count = _delete_all(store, packs())
     except ObjectLocked as error:
         shown = find_lock(store, packs(), now) or error
         raise _locked(shown, "The backup has no manifest, and cannot be restored.") from error
+    left = next(packs(), None)
+    if left is not None:
+        raise _not_gone(left)
+    return count
 
 
-def _delete_packs(store: ObjectStore, keys: Iterator[str]) -> int:
+def _check_gone(store: ObjectStore, manifest: str) -> None:
+    """Raise TransientError if the store still has a manifest: its packs must not go before it."""
+    try:
+        store.get(manifest, 0, 1)
+    except ObjectNotFound:
+        return
+    raise _not_gone(manifest)
+
+
+def _not_gone(key: str) -> TransientError:
+    """Return the error about an object that the store still has: a cache, or a proxy that does not pass requests on."""
+    return TransientError(
+        f"Cannot delete {key}: the store confirms its deletion, and still has it. Check that no proxy in between caches"
+        " or answers requests.",
+        reason=Reason.STORE_REFUSES,
+    )
+
+
+def _delete_all(store: ObjectStore, keys: Iterator[str]) -> int:
     """Delete packs while they are being listed, in batches. Return their number."""
     count = 0
     # A volume of 64 TiB has 2.8 million packs, so their keys are never held together.

@@ -1,7 +1,7 @@
 """Find locked objects of a backup before a deletion begins, so that no lock leaves half of a backup.
 
-A server refuses a plain deletion of a locked object only if the container keeps no versions. With versioning, a
-deletion hides every object, locked or not.
+A server refuses a plain deletion of a locked object only if the deletion would lose it. While versioning is on, a
+deletion hides every object, locked or not. While it is suspended, a deletion replaces the version "null".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final
 
 from cinderblock.errors import CinderblockError, ObjectLocked, StoreUnreachable
+from cinderblock.lifecycle.store.container_rules import Versioning
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.deadline import with_current
 from cinderblock.store.retention import ObjectState, Retention
@@ -22,6 +23,9 @@ CONCURRENT_LOOKS: Final = 8
 _BATCH_OBJECTS: Final = 64
 CHECKED_PACKS: Final = 50_000
 """Packs that are checked at most: those of 1.1 TiB. With 10 ms for each, that takes a minute."""
+CHECKED_PACKS_UNSURE: Final = 256
+"""The same if the server does not tell whether the container has Object Lock. The permission for that is optional, so
+this is a usual case, and it costs 3.2 s at 100 ms for each pack."""
 _LOOKS_AFTER_REFUSAL: Final = 64
 """Remaining objects in which the end of a lock is searched after the server has refused a deletion."""
 
@@ -29,8 +33,9 @@ _LOOKS_AFTER_REFUSAL: Final = 64
 def check_locks(store: ObjectStore, manifest: str, packs: Iterable[str], now: datetime) -> None:
     """Raise ObjectLocked if the server would refuse to delete the manifest or one of the packs.
 
-    This takes two requests, and one more for each pack only in a container with Object Lock and without versions. A
-    lock that the credentials may not see, or of a later pack, is found when the server refuses the deletion.
+    This takes two requests. It takes one more for each pack only in a container that may have Object Lock, and in which
+    a deletion does not hide objects. A lock that the credentials may not see, or of a later pack, is found when the
+    server refuses the deletion.
 
     Args:
         store: holds the objects.
@@ -42,14 +47,13 @@ def check_locks(store: ObjectStore, manifest: str, packs: Iterable[str], now: da
     """
     retention = store.retention
     state = retention.inspect(manifest)
-    if state.is_version:
+    if _is_hidden_by_deletion(retention, state):
         return
-    if state.is_locked(now):
+    if not state.is_version and state.is_locked(now):
         raise locked(manifest, state)
-    if _has_object_lock(retention):
-        for key, found in _inspect_all(retention, islice(packs, CHECKED_PACKS)):
-            if not found.is_version and found.is_locked(now):
-                raise locked(key, found)
+    for key, found in _inspect_all(retention, islice(packs, _checked_packs(retention, state))):
+        if not found.is_version and found.is_locked(now):
+            raise locked(key, found)
 
 
 def find_lock(store: ObjectStore, keys: Iterable[str], now: datetime) -> ObjectLocked | None:
@@ -66,22 +70,36 @@ def locked(key: str, state: ObjectState) -> ObjectLocked:
     if state.has_legal_hold:
         error = ObjectLocked(f"The store keeps {key} under a legal hold. Lift it so that the deletion can continue")
     else:
-        end = f" until {until:%Y-%m-%dT%H:%M:%SZ}" if until is not None else ""
+        end = " until a date that cannot be read" if state.has_unknown_end else ""
+        end = f" until {until:%Y-%m-%dT%H:%M:%SZ}" if until is not None else end
         error = ObjectLocked(f"Object Lock keeps {key} in the store{end}")
         error.until = until
     return error
 
 
-def _has_object_lock(retention: Retention) -> bool:
-    """Return whether the server says that the container has Object Lock. One that does not know it has none."""
+def _is_hidden_by_deletion(retention: Retention, state: ObjectState) -> bool:
+    """Return whether a deletion hides the manifest, and therefore the packs as well.
+
+    The version of the manifest does not show the present versioning, and packs may be older than versioning.
+    """
+    if not (state.is_version or state.is_null_version):
+        return False
     try:
-        return retention.object_lock() is not None
-    except StoreUnreachable as error:
-        if error.is_of_another:
-            return False
+        return retention.versioning() is Versioning.ENABLED
+    except StoreUnreachable:
         raise
     except CinderblockError:
-        return False
+        return state.is_version
+
+
+def _checked_packs(retention: Retention, manifest: ObjectState) -> int:
+    """Return how many packs must be checked. Many servers do not tell, or may not tell, if there is Object Lock."""
+    try:
+        return CHECKED_PACKS if retention.object_lock() is not None else 0
+    except StoreUnreachable:
+        raise
+    except CinderblockError:
+        return CHECKED_PACKS if manifest.shows_lock else CHECKED_PACKS_UNSURE
 
 
 def _inspect_all(retention: Retention, keys: Iterable[str]) -> Iterator[tuple[str, ObjectState]]:

@@ -29,7 +29,8 @@ def find_remains(store: ObjectStore, prefix: str, volume_id: str, backup_id: str
         found = (retention.versions(manifest, COUNTED_VERSIONS), retention.versions(root, COUNTED_VERSIONS))
     except CinderblockError as error:
         return _uncounted(retention, manifest, unknown_rule(error, VERSIONS_PERMISSION).message)
-    ours = [key for listed in found for key in listed.keys if key == manifest or is_pack_object(key, root)]
+    ours = [key for key in found[0].keys if key == manifest]
+    ours += [key for key in found[1].keys if is_pack_object(key, root)]
     more = any(listed.more for listed in found)
     return Remains(bool(ours) or more, len(ours), more) if ours or more else NOTHING
 

@@ -36,9 +36,12 @@ class ObjectState:
     Attributes:
         exists: whether it has a current object.
         is_version: whether that is one of several possible versions, so that a deletion only hides it.
+        is_null_version: whether it is from a time without versioning. Whether a deletion hides it depends on the
+            container.
         is_hidden: whether a delete marker hides earlier versions. Not every server tells.
         retained_until: end of the retention period of the object, if it has one and the credentials may see it.
         has_legal_hold: the same for a legal hold.
+        has_unknown_end: whether it has a retention period whose end the server does not tell readably.
     """
 
     exists: bool
@@ -46,19 +49,27 @@ class ObjectState:
     is_hidden: bool = False
     retained_until: datetime | None = None
     has_legal_hold: bool = False
+    is_null_version: bool = False
+    has_unknown_end: bool = False
+
+    @property
+    def shows_lock(self) -> bool:
+        """Whether the object has, or has had, a lock."""
+        return self.has_legal_hold or self.has_unknown_end or self.retained_until is not None
 
     def is_locked(self, now: datetime) -> bool:
         """Return whether the object may not be deleted now."""
-        return self.has_legal_hold or (self.retained_until is not None and self.retained_until > now)
+        is_retained = self.retained_until is not None and self.retained_until > now
+        return self.has_legal_hold or self.has_unknown_end or is_retained
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Keys of versions in a container, without delete markers.
+    """Keys of noncurrent versions in a container, without delete markers.
 
     Attributes:
         keys: one for each version.
-        more: whether the listing ended before its end.
+        more: whether the listing stopped before its end.
     """
 
     keys: tuple[str, ...] = ()
@@ -68,8 +79,8 @@ class Versions:
 class Retention(Protocol):
     """The calls about one container.
 
-    Raises, from every method, AccessDenied without the permission, PermanentError if the server does not know the call,
-    and StoreUnreachable (``is_of_another`` if it may not know the call either).
+    Raises, from every method, AccessDenied without the permission, PermanentError if the server does not know the call
+    or something else answers it, and StoreUnreachable if nothing answers now.
     """
 
     def versioning(self) -> Versioning:
@@ -82,7 +93,7 @@ class Retention(Protocol):
         """Return the lifecycle rules that may concern our objects. Needs s3:GetLifecycleConfiguration."""
 
     def versions(self, prefix: str, limit: int, /) -> Versions:
-        """List about ``limit`` versions of keys with this prefix, at most. Needs s3:ListBucketVersions."""
+        """List about ``limit`` noncurrent versions of keys with this prefix, at most. Needs s3:ListBucketVersions."""
 
     def inspect(self, key: str, /) -> ObjectState:
         """Return the state of one key. A lock is only seen with s3:GetObjectRetention and s3:GetObjectLegalHold."""
@@ -125,18 +136,21 @@ def read_rules(retention: Retention) -> ContainerRules:
 
 
 def unknown_rule(error: CinderblockError, permission: str) -> UnknownRule:
-    """Return why a server does not tell something, and what to do about it."""
-    if isinstance(error, AccessDenied):
+    """Return why a server does not tell something, and what to do about it.
+
+    Only a plain AccessDenied is about a permission. Its kinds, such as expired credentials, explain themselves.
+    """
+    if type(error) is AccessDenied:
         return UnknownRule(Reason.ACCESS_DENIED, f"the credentials lack a permission. Allow {permission}")
-    if isinstance(error, StoreUnreachable) and not error.is_of_another:
-        return UnknownRule(error.reason, error.message)
-    return UnknownRule(Reason.NOT_SUPPORTED, f"the server does not support the request ({permission})")
+    if error.reason is Reason.NOT_SUPPORTED:
+        return UnknownRule(Reason.NOT_SUPPORTED, f"the server does not support the request ({permission})")
+    return UnknownRule(error.reason, error.message.removesuffix("."))
 
 
 def _ask(read: Callable[[], T], permission: str) -> T | UnknownRule:
     try:
         return read()
+    except StoreUnreachable:
+        raise
     except CinderblockError as error:
-        if isinstance(error, StoreUnreachable) and not error.is_of_another:
-            raise
         return unknown_rule(error, permission)

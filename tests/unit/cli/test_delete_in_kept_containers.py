@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cinderblock.cli import store_arguments
-from cinderblock.cli.exit_codes import LOCKED
-from cinderblock.errors import AccessDenied
+from cinderblock.cli.exit_codes import LOCKED, exit_code_for
+from cinderblock.errors import AccessDenied, CinderblockError, ObjectLocked, PermanentError, StoreUnreachable
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
-from tests.unit.cli.conftest import Cli
+from tests.unit.cli.conftest import Cli, Opened
 
 STORE = "s3://backups"
 END = (datetime.now(UTC) + timedelta(days=30)).replace(microsecond=0)
@@ -70,6 +70,32 @@ def test_locked_backup_has_an_exit_code_and_stays(cli: Cli, tree: Path, monkeypa
     pack.until = None
     assert cli("delete", backup_id, "--from", STORE).code == 0
     assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ObjectLocked("locked"), AccessDenied("no"), PermanentError("refused"), StoreUnreachable("away")],
+    ids=["locked", "denied", "refused", "silent"],
+)
+def test_backup_that_is_deleted_in_part_can_be_deleted_with_the_command_that_is_shown(
+    cli: Cli, tree: Path, opened: Opened, error: CinderblockError
+) -> None:
+    backup_id = backed_up(cli, tree)
+    opened.faulty.on("delete", "packs/").raises(error)
+    outcome = cli("delete", backup_id, "--from", STORE)
+    assert outcome.code == exit_code_for(error)
+    words = outcome.err.split("cinderblock delete ")[1].split()[:3]
+    assert (words[0], words[1]) == (backup_id, "--volume-id")
+    assert cli("delete", *words, "--from", STORE).code == 0
+    assert list(opened.inside.list("")) == []
+
+
+def test_backup_that_was_not_touched_needs_no_such_command(cli: Cli, tree: Path, opened: Opened) -> None:
+    backup_id = backed_up(cli, tree)
+    for error in (AccessDenied("no"), ObjectLocked("locked")):
+        opened.faulty.on("delete", ".manifest").raises(error)
+        assert "--volume-id" not in cli("delete", backup_id, "--from", STORE).err
+    assert cli("delete", backup_id, "--from", STORE).code == 0
 
 
 def test_locked_manifest_is_not_rewrapped(

@@ -19,6 +19,7 @@ from cinderblock.controller.stores import pool as stores_pool
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import Secret, SecretReader
 from cinderblock.errors import (
+    AccessDenied,
     CinderblockError,
     InvalidInput,
     KeyUnavailable,
@@ -340,6 +341,27 @@ async def test_store_that_tells_no_rules_is_used_all_the_same(
     assert store.looks == 1
     await pool.check(a_store(), "volumebackups", SecretReader())
     assert await pool.call(a_store(), lambda: "answered") == "answered"
+
+
+@pytest.mark.parametrize("method", ["versioning", "object_lock", "lifecycle"])
+async def test_unknown_rule_is_asked_again_soon(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A permission that somebody grants shows within minutes."""
+    store = KeptStore()
+    store.kept.errors[method] = AccessDenied("no")
+    monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: store)
+    secret(objects, "s3", **CREDENTIALS)
+    rules = await pool.container_rules(a_store(), "volumebackups", SecretReader())
+    assert rules is not None
+    assert not rules.are_known
+    store.kept.errors.clear()
+    loop = asyncio.get_running_loop()
+    later = loop.time() + stores_pool.RULES_RETRY_SECONDS + 1
+    monkeypatch.setattr(loop, "time", lambda: later)
+    rules = await pool.container_rules(a_store(), "volumebackups", SecretReader())
+    assert rules is not None
+    assert rules.are_known
 
 
 async def test_check_reports_an_endpoint_that_is_not_allowed(objects: ObjectsInMemory) -> None:

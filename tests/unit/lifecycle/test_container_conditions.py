@@ -110,7 +110,45 @@ def test_default_retention_says_that_deletions_wait() -> None:
     assert message(rules, "ObjectLock") == f"{default}. {hides}"
     assert message(replace(rules, versioning=Versioning.OFF), "ObjectLock").endswith("Until then, a deletion waits")
     assert "if the container keeps versions" in message(replace(rules, versioning=DENIED), "ObjectLock")
+    governance = replace(rules, object_lock=ObjectLockRule("GOVERNANCE", "30 days"))
+    assert message(governance, "ObjectLock").endswith(
+        "a deletion only hides the data, and only credentials with s3:BypassGovernanceRetention can remove its versions"
+    )
+    unset = message(replace(rules, object_lock=ObjectLockRule()), "ObjectLock")
+    assert unset.endswith("a deletion only hides the data, and its versions stay")
     assert shown(replace(rules, object_lock=ObjectLockRule()))[1] == ("ObjectLock", "True", "ObjectLockEnabled")
+
+
+def test_lifecycle_rules_remove_no_locked_version() -> None:
+    """The two conditions say the same about the end of a version."""
+    rules = replace(with_rules(LifecycleRule("all", version_days=7)), versioning=Versioning.ENABLED)
+    removed = "Lifecycle rules remove them after 7 days"
+    assert message(rules, "Versioned").endswith(removed)
+    for lock, end in (
+        (DENIED, ""),
+        (
+            ObjectLockRule("GOVERNANCE", "365 days"),
+            ", or 365 days after they were written (Object Lock), whichever is later",
+        ),
+        (ObjectLockRule(), ", or when a lock of theirs has ended, if that is later"),
+    ):
+        found = replace(rules, object_lock=lock)
+        assert message(found, "Versioned").endswith(f"{removed}{end}")
+        assert "nobody" not in message(found, "ObjectLock")
+
+
+def test_unknown_storage_class_is_named_and_no_claim_is_made() -> None:
+    rule = LifecycleRule("cold", "shop/", moves="to ColdArchive 9 days after they were written")
+    found = with_rules(rule)
+    assert shown(found, "shop")[2] == ("HarmfulLifecycle", "Unknown", "StorageClassUnknown")
+    assert message(found, "HarmfulLifecycle", "shop") == (
+        "Lifecycle rule cold moves objects below shop/ to ColdArchive 9 days after they were written. Cinderblock does"
+        " not know this storage class. If objects there cannot be read at once, restores fail: exclude shop/backups/"
+        " and shop/packs/ from such rules then"
+    )
+    assert shown(found, "other")[2] == ("HarmfulLifecycle", "False", "NoHarmfulRule")
+    harmful = with_rules(rule, LifecycleRule("old", expires="on 2027-01-01"))
+    assert shown(harmful, "shop")[2][2] == "BackupsExpire"
 
 
 @pytest.mark.parametrize(

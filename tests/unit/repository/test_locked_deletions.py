@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from typing_extensions import override
 
-from cinderblock.errors import AccessDenied, ObjectLocked, ObjectNotFound, PermanentError, StoreUnreachable
+from cinderblock.errors import (
+    AccessDenied,
+    CinderblockError,
+    ObjectLocked,
+    ObjectNotFound,
+    PermanentError,
+    StoreUnreachable,
+    TransientError,
+)
 from cinderblock.repository import object_locks
 from cinderblock.store.s3.store import S3Store
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
-from tests.support.store.aws.server import CREDENTIALS, aws_stub
+from tests.support.store.aws.server import BARE, CREDENTIALS, aws_stub
 from tests.support.store.faults import Crash, FaultyStore, Operation
 
 SOON = timedelta(days=3)
@@ -25,9 +36,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.passed = timedelta()
+        self.began = datetime.now(UTC).replace(microsecond=0)
 
     def __call__(self) -> datetime:
-        return datetime.now(UTC).replace(microsecond=0) + self.passed
+        return self.began + self.passed
 
 
 class Locked:
@@ -215,12 +227,140 @@ def test_server_that_tells_no_rule_still_deletes(error: PermanentError) -> None:
     assert locked.stored() == []
 
 
-def test_silent_server_deletes_nothing() -> None:
+@pytest.mark.parametrize("method", ["inspect", "object_lock"])
+def test_silent_server_deletes_nothing(method: str) -> None:
     locked = Locked()
-    locked.store.kept.errors["inspect"] = StoreUnreachable("no answer")
+    locked.lock(locked.packs[0])
+    locked.store.kept.errors[method] = StoreUnreachable("no answer")
     with pytest.raises(StoreUnreachable):
         locked.delete()
     assert is_whole(locked)
+
+
+def test_silence_about_versioning_deletes_nothing() -> None:
+    locked = Locked(versioning="Enabled")
+    locked.store.kept.errors["versioning"] = StoreUnreachable("no answer")
+    with pytest.raises(StoreUnreachable):
+        locked.delete()
+    assert is_whole(locked)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "AccessDenied"),
+        (501, "NotImplemented"),
+        *((status, BARE) for status in (400, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504)),
+    ],
+)
+def test_backup_with_a_locked_pack_stays_whole_whatever_the_bucket_tells(status: int, code: str) -> None:
+    """The lock of the pack itself can be seen."""
+    with aws_stub(keeps_versions=False) as stub:
+        bucket = stub.add_bucket("b", lock=True)
+        with closing(S3Store(stub.location("b"), CREDENTIALS)) as store:
+            line = ParentChain(Backups(store))
+            line.add("full", None)
+            pack = next(versions[-1] for key, versions in bucket.versions.items() if "/packs/" in key)
+            pack.mode, pack.until = "COMPLIANCE", datetime.now(UTC) + SOON
+            stub.refuse("GetObjectLockConfiguration", status=status, code=code)
+            with pytest.raises(ObjectLocked if status in {400, 403, 404, 405, 501} else StoreUnreachable):
+                line.remove("full")
+            assert line.read_back("full") == line.held["full"]
+
+
+@pytest.mark.parametrize("knows_versioning", [True, False])
+@pytest.mark.parametrize("what", ["manifest", "pack"])
+def test_suspended_versioning_hides_no_null_version(what: str, knows_versioning: bool) -> None:
+    locked = Locked()
+    locked.bucket.versioning = "Suspended"
+    if not knows_versioning:
+        locked.store.kept.errors["versioning"] = AccessDenied("no")
+    locked.lock(locked.manifest if what == "manifest" else locked.packs[0])
+    assert "Nothing was deleted" in locked.refused().message
+    assert is_whole(locked)
+
+
+def test_packs_from_before_versioning_are_checked_when_it_is_suspended() -> None:
+    """The manifest alone is a version: versioning was on only when the backup ended."""
+    locked = Locked()
+    locked.bucket.versions[locked.manifest][-1].id = "v1"
+    locked.bucket.versioning = "Suspended"
+    locked.lock(locked.packs[0])
+    locked.refused()
+    assert is_whole(locked)
+
+
+def test_versioning_that_was_switched_on_later_hides_locked_objects() -> None:
+    locked = Locked()
+    locked.bucket.versioning = "Enabled"
+    locked.lock(locked.packs[0])
+    before = locked.stored()
+    assert locked.delete() == len(before)
+    assert set(before) <= set(locked.store.retention.versions("", 100).keys)
+
+
+def test_packs_to_look_at_are_few_without_the_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_locks, "_BATCH_OBJECTS", 2)
+    monkeypatch.setattr(object_locks, "CHECKED_PACKS_UNSURE", 4)
+    locked = Locked()
+    locked.store.kept.errors["object_lock"] = AccessDenied("no")
+    keys = [f"pack-{number}" for number in range(6)]
+    for key in keys:
+        locked.bucket.put(key, b"x")
+    locked.lock(keys[5])
+    object_locks.check_locks(locked.store, locked.manifest, keys, locked.clock())
+    locked.lock(locked.manifest, timedelta(seconds=-1))
+    with pytest.raises(ObjectLocked):
+        object_locks.check_locks(locked.store, locked.manifest, keys, locked.clock())
+
+
+def test_lock_whose_end_cannot_be_read_keeps_the_backup(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = Locked()
+    inspect = locked.store.kept.inspect
+    monkeypatch.setattr(
+        locked.store.kept, "inspect", lambda key, /: replace(inspect(key), has_unknown_end=key == locked.packs[0])
+    )
+    error = locked.refused()
+    assert error.until is None
+    assert "until a date that cannot be read. Nothing was deleted" in error.message
+    assert is_whole(locked)
+
+
+class Liar(BucketStore):
+    """A store that confirms every deletion, and keeps some objects."""
+
+    def __init__(self, bucket: Bucket, kept: str) -> None:
+        super().__init__(bucket)
+        self.kept_keys = kept
+
+    @override
+    def delete(self, keys: Iterable[str]) -> None:
+        super().delete([key for key in keys if self.kept_keys not in key])
+
+
+@pytest.mark.parametrize("kept", [".manifest", "/packs/"])
+def test_deletion_that_changes_nothing_is_an_error(kept: str) -> None:
+    locked = Locked(has_lock=False)
+    before = locked.stored()
+    with pytest.raises(TransientError, match="confirms its deletion, and still has it") as raised:
+        locked.line.remove("full", Liar(locked.bucket, kept))
+    assert kept in raised.value.message
+    if kept == ".manifest":
+        # Packs never go before their manifest.
+        assert locked.stored() == before
+    locked.delete()
+    assert locked.stored() == []
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), StoreUnreachable("away"), PermanentError("no")])
+def test_every_error_after_the_manifest_says_so(error: CinderblockError) -> None:
+    for text, is_partly_done in ((".manifest", False), ("/packs/", True)):
+        locked = Locked(has_lock=False)
+        faulty = FaultyStore(locked.store)
+        faulty.on("delete", text).raises(error)
+        with pytest.raises(type(error)) as raised:
+            locked.line.remove("full", faulty)
+        assert raised.value.is_partly_done == is_partly_done
 
 
 def test_packs_are_not_looked_at_without_object_lock() -> None:

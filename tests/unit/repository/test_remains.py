@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,13 @@ from cinderblock.errors import AccessDenied, PermanentError, StoreUnreachable
 from cinderblock.lifecycle.backup.remains import NOTHING, Remains, deletion_event, describe
 from cinderblock.repository import remains
 from cinderblock.repository.remains import find_remains
+from cinderblock.store.s3.store import S3Store
 from tests.support.mover.backups import PREFIX, VOLUME, Backups
 from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
+from tests.support.store.aws.server import CREDENTIALS, AwsStub
+from tests.unit.store.canned import answer, canned_server, s3_error
 
 DENIED = AccessDenied("no")
 GONE = "The VolumeBackup and its data were deleted"
@@ -88,6 +92,45 @@ def test_server_without_versions_is_no_error() -> None:
     store = deleted("")
     store.kept.errors = {"versions": PermanentError("no such call", reason="NotSupported")}
     assert found(store) == NOTHING
+
+
+def over_http(*answers: bytes) -> Remains:
+    with (
+        canned_server(*answers) as server,
+        closing(S3Store(AwsStub(server.url).location("volumebackups"), CREDENTIALS)) as store,
+    ):
+        return find_remains(store, PREFIX, VOLUME, "full")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        answer("200 OK", "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"),
+        answer("200 OK", "<html/>", Content_Type="text/html"),
+        answer("200 OK", "<ListVersionsResult><IsTruncated>true</IsTruncated></ListVersionsResult>"),
+        answer("200 OK", "<ListVersionsResult><IsTruncated>false</IsTruncated><Version/></ListVersionsResult>"),
+        answer("503 Service Unavailable"),
+        answer("403 Forbidden", "<html/>", Content_Type="text/html"),
+        s3_error("403 Forbidden", "ExpiredToken"),
+        s3_error("404 Not Found", "NoSuchBucket"),
+    ],
+    ids=["listing", "page", "without end", "without key", "busy", "firewall", "expired", "no bucket"],
+)
+def test_nothing_is_claimed_after_an_answer_to_another_question(given: bytes) -> None:
+    """Such a server ignores the query of the requests, or does not answer them."""
+    found = over_http(given)
+    assert (found.is_hidden, found.versions) == (None, None)
+    assert "Allow s3:" not in found.cause
+    assert deletion_event(found)[1].startswith(f"{GONE}. Whether versions of the data remain in the store is unknown")
+
+
+def test_version_that_a_server_repeats_counts_once() -> None:
+    key = f"{PREFIX}/backups/{VOLUME}/full.manifest"
+    row = f"<Version><Key>{key}</Key><VersionId>1</VersionId></Version>"
+    marker = f"<IsTruncated>true</IsTruncated><NextKeyMarker>{key}</NextKeyMarker>"
+    page = answer("200 OK", f"<ListVersionsResult>{marker}{row}</ListVersionsResult>")
+    end = answer("200 OK", "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>")
+    assert over_http(page, page, end) == Remains(is_hidden=True, versions=1, more=True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cinderblock.errors import PermanentError
 from cinderblock.lifecycle.store.container_rules import LifecycleRule
 from cinderblock.store.s3.lifecycle_rules import parse_rules
 
@@ -43,6 +44,10 @@ def parse(**fields: Any) -> LifecycleRule | None:
             LifecycleRule("rule", archives="to DEEP_ARCHIVE 9 days after they were written"),
         ),
         ({"Transitions": [{"Days": 1, "StorageClass": "GLACIER_IR"}]}, LifecycleRule("rule")),
+        (
+            {"Transitions": [{"Days": 1, "StorageClass": "STANDARD_IA"}, {"Days": 9, "StorageClass": "ColdArchive"}]},
+            LifecycleRule("rule", moves="to ColdArchive 9 days after they were written"),
+        ),
         ({"NoncurrentVersionExpiration": {"NoncurrentDays": 7}}, LifecycleRule("rule", version_days=7)),
         (
             {"NoncurrentVersionExpiration": {"NoncurrentDays": 7, "NewerNoncurrentVersions": 2}},
@@ -64,3 +69,9 @@ def test_rule_is_understood(fields: dict[str, Any], expected: LifecycleRule) -> 
 )
 def test_rule_that_concerns_no_backup_is_left_out(fields: dict[str, Any]) -> None:
     assert parse(**fields) is None
+
+
+@pytest.mark.parametrize("fields", [{"Status": None}, {"Status": "enabled"}, {"Status": ""}])
+def test_rule_without_a_known_status_is_not_called_harmless(fields: dict[str, Any]) -> None:
+    with pytest.raises(PermanentError, match="lifecycle rule rule is not in the form of S3"):
+        parse(**fields, **EXPIRES)

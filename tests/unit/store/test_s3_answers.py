@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from email.utils import formatdate
 from time import time
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -67,13 +68,13 @@ def raised(call: Call, *answers: bytes, **more: object) -> CinderblockError:
     return caught.value
 
 
-def connections_for_three(call: Call, unavailable: bytes) -> int:
-    """Return the number of connections of three calls that get the same transient error."""
+def connections_for_three(call: Call, unavailable: bytes) -> tuple[int, int]:
+    """Return the number of connections and of requests of three calls that get the same transient error."""
     with canned_server(unavailable) as server, closing(opened(server)) as store:
         for _ in range(3):
             with pytest.raises(StoreUnreachable):
                 call(store)
-        return server.connections
+        return server.connections, len(server.requests)
 
 
 @any_call
@@ -178,13 +179,14 @@ def test_web_page_is_not_a_rejection_by_s3(call: Call, status: str) -> None:
     ids=["not found", "welcome", "no server"],
 )
 def test_response_of_another_server_closes_the_connections(call: Call, somebody_else: bytes) -> None:
-    assert connections_for_three(call, somebody_else) == 3
+    connections, requests = connections_for_three(call, somebody_else)
+    assert connections == requests
 
 
 @any_call
 def test_overloaded_server_keeps_its_connection(call: Call) -> None:
     slow_down = s3_error("503 Slow Down", "SlowDown", Connection="keep-alive")
-    assert connections_for_three(call, slow_down) == 1
+    assert connections_for_three(call, slow_down) == (1, 3)
 
 
 @any_call
@@ -306,12 +308,13 @@ def test_listing_that_makes_no_sense_is_an_error_and_no_end(pages: tuple[bytes, 
     assert raised(CALLS["list"], *pages).permanent
 
 
-def deletion(*failures: tuple[str, str]) -> bytes:
+def deletion(*failures: tuple[str, str], deleted: tuple[str, ...] = ("key",)) -> bytes:
     """Return a response to DeleteObjects."""
+    confirmed = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in deleted)
     errors = "".join(
         f"<Error><Key>{key}</Key><Code>{code}</Code><Message>why</Message></Error>" for key, code in failures
     )
-    return answer("200 OK", f"<DeleteResult><Deleted><Key>fine</Key></Deleted>{errors}</DeleteResult>")
+    return answer("200 OK", f"<DeleteResult>{confirmed}{errors}</DeleteResult>")
 
 
 @pytest.mark.parametrize(
@@ -329,14 +332,15 @@ def test_key_that_was_not_deleted_is_an_error(failures: list[tuple[str, str]], k
 
 
 def test_deleting_an_absent_key_succeeds() -> None:
-    with canned_server(deletion(("key", "NoSuchKey"))) as server, closing(opened(server)) as store:
+    with canned_server(deletion(("key", "NoSuchKey"), deleted=())) as server, closing(opened(server)) as store:
         store.delete(["key"])
     assert len(server.requests) == 1
 
 
 def test_deletion_sends_the_header_that_older_servers_require() -> None:
-    with canned_server(deletion()) as server, closing(opened(server)) as store:
+    with canned_server(deletion(deleted=("key", "a&b"))) as server, closing(opened(server)) as store:
         store.delete(["key", "a&b"])
+    assert len(server.requests) == 1
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert b"\r\nContent-MD5: " + base64.b64encode(hashlib.md5(body).digest()) in head
     assert b"<Key>a&amp;b</Key>" in body

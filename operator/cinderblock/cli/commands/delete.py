@@ -11,7 +11,7 @@ from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
-from cinderblock.errors import NotFound, ReferencesUnknown, TransientError
+from cinderblock.errors import CinderblockError, NotFound, ReferencesUnknown, TransientError
 from cinderblock.lifecycle.backup.remains import Remains, describe
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.deletion import delete_backup
@@ -64,11 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
         except ReferencesUnknown as error:
             # The exit code and the advice depend on why the other backup cannot be read.
             raise error.cause or error from None
-        except (TransientError, KeyboardInterrupt):
-            warn(
-                "the backup may be deleted in part. To delete the rest, repeat the command with "
-                f"--volume-id {backup.volume_id}: cinderblock delete {backup.backup_id} --volume-id {backup.volume_id}"
-            )
+        except (CinderblockError, KeyboardInterrupt) as error:
+            if _may_be_partly_done(error):
+                warn(
+                    "the backup may be deleted in part. To delete the rest, repeat the command with --volume-id"
+                    f" {backup.volume_id}: cinderblock delete {backup.backup_id} --volume-id {backup.volume_id}"
+                )
             raise
         if not deleted:
             raise NotFound(
@@ -77,6 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
         found = find_remains(store, location.prefix, backup.volume_id, backup.backup_id)
     _print(backup, deleted, found, as_json=arguments.json)
     return SUCCESS
+
+
+def _may_be_partly_done(error: BaseException) -> bool:
+    """Return whether the manifest may be gone. Its own deletion is in doubt if no response arrived."""
+    return not isinstance(error, CinderblockError) or isinstance(error, TransientError) or error.is_partly_done
 
 
 def _print(backup: BackupRef, deleted: int, found: Remains, *, as_json: bool) -> None:

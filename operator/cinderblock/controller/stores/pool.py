@@ -44,7 +44,7 @@ MAX_OPEN_STORES: Final = 64
 RULES_CACHE_SECONDS: Final = 3600.0
 """For how long the rules of a container count: people change them rarely. They cost three requests."""
 RULES_RETRY_SECONDS: Final = 300.0
-"""For how long it counts that a store did not answer when it was asked for its rules."""
+"""For how long it counts that a store did not answer when it was asked for its rules, or did not tell one of them."""
 
 CHECK_CACHE_SECONDS: Final = 2.0
 """For how long a successful check counts. The first two reconciliations of a backup follow each other at once, and
@@ -156,14 +156,16 @@ class StorePool:
     async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
         """Return what a container does with deleted objects; None if the store does not answer now.
 
-        Nothing depends on the rules, so this is asked at most once an hour, is not repeated, and opens no breaker.
+        Nothing depends on the rules, so this is asked at most once an hour, is not repeated, and opens no breaker. It
+        is asked earlier again if a rule is unknown: a permission may have been granted.
         Raises as `open` does; StoreUnreachable if too many other calls wait for the store.
         """
         opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
         if opened in self._rules and clock() < self._rules[opened][0]:
             return self._rules[opened][1]
         rules = await self.call(store, partial(_read_rules, opened))
-        seconds = RULES_RETRY_SECONDS if rules is None else RULES_CACHE_SECONDS
+        is_known = rules is not None and rules.are_known
+        seconds = RULES_CACHE_SECONDS if is_known else RULES_RETRY_SECONDS
         self._rules[opened] = clock() + seconds, rules
         return rules
 

@@ -11,6 +11,7 @@ from cinderblock.api.conditions import ConditionStatus, ConditionType
 from cinderblock.lifecycle.store.container_rules import (
     ContainerRules,
     LifecycleRule,
+    ObjectLockRule,
     UnknownRule,
     Versioning,
 )
@@ -25,9 +26,14 @@ SHOWN_CHARACTERS: Final = 200
 _LOCK_EFFECT: Final = "a deletion waits, or only hides the data if the container keeps versions"
 _LOCK_EFFECTS: Final[Mapping[Versioning | UnknownRule, str]] = {
     Versioning.OFF: "a deletion waits",
-    Versioning.ENABLED: "a deletion only hides the data, and nobody can remove its versions",
+    Versioning.ENABLED: "a deletion only hides the data",
 }
 """The effect of a lock on a deletion, by versioning."""
+_REMOVERS: Final = {
+    "COMPLIANCE": "nobody can remove its versions",
+    "GOVERNANCE": "only credentials with s3:BypassGovernanceRetention can remove its versions",
+}
+"""The accounts that can remove a locked version, by the mode of its lock (S3 User Guide, "Retention modes")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ def _versioned(rules: ContainerRules, roots: tuple[str, ...]) -> RuleCondition:
         effect = "Versioning is suspended: a deletion only hides older data, which remains as noncurrent versions"
     days = _version_days(rules.lifecycle, roots)
     if days is not None:
-        message = f"{effect}. Lifecycle rules remove them after {days} days"
+        message = f"{effect}. Lifecycle rules remove them after {days} days{_retention_end(rules.object_lock)}"
         return RuleCondition(kind, "True", Reason.VERSIONS_EXPIRE, message)
     cause = "no lifecycle rule removes all of them"
     if isinstance(rules.lifecycle, UnknownRule):
@@ -70,6 +76,15 @@ def _versioned(rules: ContainerRules, roots: tuple[str, ...]) -> RuleCondition:
     advice = f"Add a rule with NoncurrentVersionExpiration for {' and '.join(roots)}"
     message = f"{effect}. Such versions cost money, and {cause}. {advice}"
     return RuleCondition(kind, "True", Reason.VERSIONS_KEPT, message)
+
+
+def _retention_end(rule: ObjectLockRule | UnknownRule | None) -> str:
+    """Return what delays the removal of a noncurrent version. No lifecycle rule removes a locked one."""
+    if isinstance(rule, UnknownRule) or rule is None:
+        return ""
+    if not (rule.mode and rule.period):
+        return ", or when a lock of theirs has ended, if that is later"
+    return f", or {_shown(rule.period)} after they were written (Object Lock), whichever is later"
 
 
 def _version_days(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots: tuple[str, ...]) -> int | None:
@@ -89,14 +104,20 @@ def _object_lock(rules: ContainerRules) -> RuleCondition:
         return _unknown(kind, "Cannot tell whether the container has Object Lock", rule)
     if rule is None:
         return RuleCondition(kind, "False", Reason.NO_OBJECT_LOCK, "The container has no Object Lock")
+    effect = _lock_effect(rules.versioning, rule.mode)
     if not rule.mode:
-        effect = _LOCK_EFFECTS.get(rules.versioning, _LOCK_EFFECT)
         message = f"The container has Object Lock without a default retention. While an object is locked, {effect}"
         return RuleCondition(kind, "True", Reason.OBJECT_LOCK_ENABLED, message)
     default = f"{_shown(rule.period)} (default retention, mode {_shown(rule.mode)})"
-    effect = _LOCK_EFFECTS.get(rules.versioning, _LOCK_EFFECT)
     message = f"Object Lock keeps each new object for {default}. Until then, {effect}"
     return RuleCondition(kind, "True", Reason.DEFAULT_RETENTION, message)
+
+
+def _lock_effect(versioning: Versioning | UnknownRule, mode: str) -> str:
+    effect = _LOCK_EFFECTS.get(versioning, _LOCK_EFFECT)
+    if versioning is not Versioning.ENABLED:
+        return effect
+    return f"{effect}, and {_REMOVERS.get(mode, 'its versions stay')}"
 
 
 def _harmful_lifecycle(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots: tuple[str, ...]) -> RuleCondition:
@@ -116,6 +137,13 @@ def _harmful_lifecycle(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots
     if archiving:
         message = f"{_listed('moves', archiving)}. Objects there cannot be read at once, so restores fail. {excluded}"
         return RuleCondition(kind, "True", Reason.BACKUPS_ARCHIVED, message)
+    moving = [(rule, rule.moves) for rule in ours if rule.moves]
+    if moving:
+        message = (
+            f"{_listed('moves', moving)}. Cinderblock does not know this storage class. If objects there cannot be read"
+            f" at once, restores fail: {excluded[0].lower()}{excluded[1:]} then"
+        )
+        return RuleCondition(kind, "Unknown", Reason.STORAGE_CLASS_UNKNOWN, message)
     message = "No lifecycle rule removes or archives objects of backups"
     return RuleCondition(kind, "False", Reason.NO_HARMFUL_RULE, message)
 

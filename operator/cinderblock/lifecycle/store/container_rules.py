@@ -52,6 +52,7 @@ class LifecycleRule:
         prefix: beginning of the keys that it concerns.
         expires: when it removes current objects, for a person; empty: never.
         archives: when it moves current objects to a class that cannot be read at once, and to which one; empty: never.
+        moves: the same for a class that AWS does not have, whose objects perhaps cannot be read at once.
         version_days: days until it removes a noncurrent version; None: it keeps some or all of them.
         is_partial: whether it leaves out objects because of their size.
     """
@@ -62,6 +63,7 @@ class LifecycleRule:
     archives: str = ""
     version_days: int | None = None
     is_partial: bool = False
+    moves: str = ""
 
     def touches(self, root: str) -> bool:
         """Return whether it may concern objects whose keys begin with ``root``."""
@@ -85,3 +87,8 @@ class ContainerRules:
     versioning: Versioning | UnknownRule
     object_lock: ObjectLockRule | UnknownRule | None
     lifecycle: tuple[LifecycleRule, ...] | UnknownRule
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the server tells all of them."""
+        return not any(isinstance(rule, UnknownRule) for rule in (self.versioning, self.object_lock, self.lifecycle))

@@ -1,6 +1,7 @@
 """Delete objects in batches, or one by one on servers that cannot or may not delete batches.
 
-Google Cloud Storage, Huawei OBS and ONTAP have had no DeleteObjects, and a policy may forbid just that request.
+Google Cloud Storage, Huawei OBS and ONTAP have had no DeleteObjects, and a policy or a firewall for web applications
+may forbid just that request.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import CinderblockError, StoreUnreachable
 from cinderblock.reasons import Reason
 from cinderblock.store.deadline import with_current
 from cinderblock.store.s3.address import StoreAddress
@@ -27,10 +28,8 @@ log = logging.getLogger(__name__)
 
 CONCURRENT_DELETIONS: Final = 8
 """Single deletions at once: 1000 of them take 2.5 s at 20 ms each."""
-_MAY_BE_THE_BATCH: Final = frozenset(
-    {Reason.ACCESS_DENIED, Reason.STORE_REFUSES, Reason.INVALID_INPUT, Reason.TOO_LARGE}
-)
-"""Reasons of a rejected batch that may concern only batches. A single deletion shows whether they do."""
+_NOT_THE_BATCH: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""Statuses below 500 that say nothing about batches. All others may concern only them: a single deletion shows it."""
 
 
 class Deleter:
@@ -58,50 +57,58 @@ class Deleter:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete at most DELETE_BATCH_KEYS keys. An absent key is not an error. Raises CinderblockError."""
-        if self._has_batches:
-            keys = self._delete_together(keys)
-        if keys:
-            self._delete_singly(keys)
-
-    def _delete_together(self, keys: Sequence[str]) -> Sequence[str]:
-        """Delete keys in a batch. Return those that must be deleted one by one."""
-        try:
-            self._delete_batch(keys)
-        except CinderblockError as error:
-            if error.reason not in _MAY_BE_THE_BATCH and not _is_not_implemented(error):
-                raise
-            return self._without_batch(keys, error)
-        return ()
-
-    def _delete_singly(self, keys: Sequence[str]) -> None:
-        with ThreadPoolExecutor(CONCURRENT_DELETIONS, "delete") as pool:
-            errors = list(filter(None, pool.map(with_current(self._try_one), keys)))
+        errors = self._delete_together(keys) if self._has_batches else self._delete_singly(keys)
         if errors:
             raise _worst(errors)
 
-    def _without_batch(self, keys: Sequence[str], rejection: CinderblockError) -> Sequence[str]:
-        """Delete the first key alone. Return the others if that works; raise the rejection of the batch if not."""
+    def _delete_together(self, keys: Sequence[str]) -> list[CinderblockError]:
+        """Delete keys in a batch, and those one by one that the server neither confirms nor refuses.
+
+        Return the errors of single keys. Raises the error of the batch.
+        """
+        try:
+            answered, errors = self._delete_batch(keys)
+        except CinderblockError as error:
+            if not _may_be_the_batch(error):
+                raise
+            return self._without_batch(keys, error)
+        unconfirmed = [key for key in keys if key not in answered]
+        if len(unconfirmed) == len(keys) and not errors:
+            return self._without_batch(keys, not_s3(self._address, "no list of deleted keys"))
+        return errors + self._delete_singly(unconfirmed)
+
+    def _delete_singly(self, keys: Sequence[str]) -> list[CinderblockError]:
+        if not keys:
+            return []
+        with ThreadPoolExecutor(CONCURRENT_DELETIONS, "delete") as pool:
+            return list(filter(None, pool.map(with_current(self._try_one), keys)))
+
+    def _without_batch(self, keys: Sequence[str], rejection: CinderblockError) -> list[CinderblockError]:
+        """Delete the first key alone, and then the others if that works. Return the errors of single keys.
+
+        Otherwise the cause is not the batch. Then this raises the rejection of the batch, or the error of the single
+        deletion if it says more: that there is a lock, that another attempt may help, or what S3 itself says.
+        """
         try:
             self._delete_one(keys[0])
         except CinderblockError as error:
-            # Both requests are rejected, so the cause is not the batch.
-            raise (error if error.reason is Reason.LOCKED else rejection) from rejection
+            says_more = error.reason is Reason.LOCKED or not error.permanent or not rejection.permanent
+            raise (error if says_more else rejection) from rejection
         self._has_batches = False
         log.info("The store does not delete batches, so objects are deleted one by one: %s", rejection.message)
-        return keys[1:]
+        return self._delete_singly(keys[1:])
 
-    def _delete_batch(self, keys: Sequence[str]) -> None:
+    def _delete_batch(self, keys: Sequence[str]) -> tuple[set[str], list[CinderblockError]]:
+        """Return the keys that the server confirms or refuses, and the errors. Raises if it rejects the request."""
         with self._call():
+            # With Quiet, nothing would distinguish a success from a web page.
             response = self._client.delete_objects(
                 Bucket=self._container, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": False}
             )
-            errors = response.get("Errors", [])
-            # With Quiet, nothing would distinguish a success from a web page.
-            if not errors and not response.get("Deleted"):
-                raise not_s3(self._address, "no list of deleted keys")
-        failed = [item for item in errors if item.get("Code") != "NoSuchKey"]
-        if failed:
-            raise _worst([from_answer({"Error": item}, self._address, "DeleteObjects") for item in failed])
+            refused = response.get("Errors", [])
+            answered = {item.get("Key", "") for item in [*response.get("Deleted", []), *refused]}
+            failed = [item for item in refused if item.get("Code") != "NoSuchKey"]
+        return answered, [from_answer({"Error": item}, self._address, "DeleteObjects") for item in failed]
 
     def _try_one(self, key: str) -> CinderblockError | None:
         try:
@@ -124,13 +131,18 @@ class Deleter:
                 raise not_s3(self._address, "something else than an empty answer to a deletion")
 
 
-def _is_not_implemented(error: CinderblockError) -> bool:
-    """Return whether the answer was 405 or 501, which a proxy may send as a page."""
+def _may_be_the_batch(error: CinderblockError) -> bool:
+    """Return whether the server, or a page in its place, rejects the request itself.
+
+    A code of S3 that asks for another attempt, with any status, says nothing about batches.
+    """
     cause = error.__cause__
     status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else 0
-    return status in {HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+    is_rejected = (400 <= status < 500 and status not in _NOT_THE_BATCH) or status == HTTPStatus.NOT_IMPLEMENTED
+    is_page = isinstance(error, StoreUnreachable) and error.is_of_another
+    return is_rejected and error.reason is not Reason.LOCKED and (error.permanent or is_page)
 
 
 def _worst(errors: Sequence[CinderblockError]) -> CinderblockError:
-    """Return the error that says most: a permanent one rather than a transient one."""
-    return min(errors, key=lambda error: not error.permanent)
+    """Return the error that says most: a lock, which ends, then any other permanent one, then a transient one."""
+    return min(errors, key=lambda error: (error.reason is not Reason.LOCKED, not error.permanent))

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from cinderblock.api.v1alpha1.store import ARCHIVE_STORAGE_CLASSES
+from cinderblock.errors import PermanentError
 from cinderblock.lifecycle.store.container_rules import LifecycleRule
+from cinderblock.reasons import Reason
 
+_STATUSES: Final = frozenset({"Enabled", "Disabled"})
+_READABLE_CLASSES: Final = frozenset(
+    {"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"}
+)
+"""Classes of AWS whose objects can be read at once. Other vendors have archives under many other names."""
 _SHOWN_NAME: Final = 60
 """Characters of an id in a message."""
 
 
 def parse_rules(rules: Iterable[Mapping[str, Any]]) -> tuple[LifecycleRule, ...]:
-    """Return the rules that are switched on and may concern objects without tags. No object of Cinderblock has tags."""
-    enabled = [rule for rule in rules if rule.get("Status") == "Enabled" and not _needs_tags(rule)]
+    """Return the rules that are switched on and may concern objects without tags. No object of Cinderblock has tags.
+
+    Raises PermanentError for a rule in another form than that of S3, such as Google's: what it does is unknown.
+    """
+    enabled = [rule for rule in rules if _is_enabled(rule) and not _needs_tags(rule)]
     return tuple(_parse(rule) for rule in enabled)
+
+
+def _is_enabled(rule: Mapping[str, Any]) -> bool:
+    status: object = rule.get("Status")
+    if status not in _STATUSES:
+        raise PermanentError(
+            f"lifecycle rule {_name(rule)} is not in the form of S3: it has no known status. Check it with the tools"
+            " of the provider.",
+            reason=Reason.NOT_S3,
+        )
+    return status == "Enabled"
+
+
+def _name(rule: Mapping[str, Any]) -> str:
+    return str(rule.get("ID") or "without ID")[:_SHOWN_NAME]
 
 
 def _parse(rule: Mapping[str, Any]) -> LifecycleRule:
     conditions = _conditions(rule)
+    transitions = rule.get("Transitions") or ()
     return LifecycleRule(
-        name=str(rule.get("ID") or "without ID")[:_SHOWN_NAME],
+        name=_name(rule),
         prefix=str(conditions.get("Prefix") or rule.get("Prefix") or ""),
         expires=_expires(rule.get("Expiration") or {}),
-        archives=_archives(rule.get("Transitions") or ()),
+        archives=_first_move(transitions, lambda name: name in ARCHIVE_STORAGE_CLASSES),
+        moves=_first_move(transitions, lambda name: name not in {*ARCHIVE_STORAGE_CLASSES, *_READABLE_CLASSES}),
         version_days=_version_days(rule.get("NoncurrentVersionExpiration") or {}),
         is_partial=not {"ObjectSizeGreaterThan", "ObjectSizeLessThan"}.isdisjoint(conditions),
     )
@@ -46,10 +73,10 @@ def _expires(expiration: Mapping[str, Any]) -> str:
     return _when(expiration) if "Days" in expiration or "Date" in expiration else ""
 
 
-def _archives(transitions: Iterable[Mapping[str, Any]]) -> str:
-    """Return the first move to a class whose objects cannot be read at once."""
-    found = [change for change in transitions if change.get("StorageClass") in ARCHIVE_STORAGE_CLASSES]
-    return f"to {found[0]['StorageClass']} {_when(found[0])}" if found else ""
+def _first_move(transitions: Iterable[Mapping[str, Any]], counts: Callable[[str], bool]) -> str:
+    """Return the first move to a class that counts."""
+    found = [(str(change.get("StorageClass") or "without name"), change) for change in transitions]
+    return next((f"to {name} {_when(change)}" for name, change in found if counts(name)), "")
 
 
 def _when(moment: Mapping[str, Any]) -> str:

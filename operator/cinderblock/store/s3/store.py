@@ -75,6 +75,7 @@ class S3Store:
         self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
         self._put_options = put_options(location)
         self._checksums = UploadChecksums()
+        self._retention = S3Retention(self._client, self._address, self._call)
         self._deleter = Deleter(self._client, self._container, self._address, self._call)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
@@ -177,7 +178,7 @@ class S3Store:
     @property
     def retention(self) -> Retention:
         """See ObjectStore."""
-        return S3Retention(self._client, self._address, self._call)
+        return self._retention
 
     def _list_one(self) -> None:
         prefix = f"{self._location.prefix}/" if self._location.prefix else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
@@ -13,7 +13,7 @@ from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLoc
 from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retention import ObjectState, Retention, Versions
-from tests.support.store.aws.bucket import Bucket, Refusal
+from tests.support.store.aws.bucket import NULL, Bucket, Refusal
 
 
 @dataclass
@@ -55,7 +55,7 @@ class BucketRetention:
         found = [
             key
             for key, versions in sorted(self.bucket.versions.items())
-            for version in versions
+            for version in versions[:-1]
             if key.startswith(prefix) and not version.is_marker
         ]
         return Versions(tuple(found[:limit]), len(found) > limit)
@@ -66,10 +66,11 @@ class BucketRetention:
         version = self.bucket.current(key)
         if version is None or version.is_marker:
             return ObjectState(exists=False, is_hidden=version is not None)
-        is_version = bool(self.bucket.versioning)
+        is_null_version = bool(self.bucket.versioning) and version.id == NULL
+        state = ObjectState(exists=True, is_version=version.id != NULL, is_null_version=is_null_version)
         if not self.shows_locks:
-            return ObjectState(exists=True, is_version=is_version)
-        return ObjectState(True, is_version, False, version.until, version.legal_hold)
+            return state
+        return replace(state, retained_until=version.until, has_legal_hold=version.legal_hold)
 
     def _answer(self, method: str) -> None:
         if method in self.errors:
