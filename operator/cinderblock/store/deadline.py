@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Final, ParamSpec, TypeVar
 
+from cinderblock.errors import StoreTooSlow
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -104,6 +106,16 @@ def remaining_seconds() -> float:
     """Return the seconds that this thread's work has left; infinity without a deadline."""
     deadline = current()
     return float("inf") if deadline is None else deadline.remaining
+
+
+def check_current() -> None:
+    """Raise StoreTooSlow if the time of this thread's work is up. Work between two requests calls this."""
+    deadline = current()
+    if deadline is not None and deadline.has_expired:
+        raise StoreTooSlow(
+            f"Cannot finish the work on a store within {deadline.seconds:.0f} s. Check the network, and look for"
+            " unusually large manifests."
+        )
 
 
 @contextlib.contextmanager
