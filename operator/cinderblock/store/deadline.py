@@ -32,13 +32,20 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, outer: Deadline | None = None) -> None:
-        self.seconds = seconds
+        self._seconds = seconds
         self._outer = outer
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._expires_at = time.monotonic() + seconds
         self._has_expired = False
         self._is_closed = False
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the limit has allowed which ends first: this one, or an outer one."""
+        if self._outer is not None and self._outer.expires_at < self._expires_at:
+            return self._outer.seconds
+        return self._seconds
 
     @property
     def expires_at(self) -> float:

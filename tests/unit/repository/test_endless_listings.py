@@ -15,14 +15,14 @@ from typing_extensions import override
 from cinderblock.api.layout import backup_prefix, manifest_key, pack_prefix
 from cinderblock.api.mover import MoverOperation
 from cinderblock.archiver import commit
-from cinderblock.errors import CinderblockError, StoreUnreachable, TooLarge
+from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable, TooLarge
 from cinderblock.format.pack import PackTable, pack_name
 from cinderblock.repository import catalog as catalog_module
 from cinderblock.repository import objects
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.resume import UnfinishedBackup
 from cinderblock.store.base import ObjectInfo
-from cinderblock.store.deadline import remaining_seconds
+from cinderblock.store.deadline import limit_seconds, remaining_seconds
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retrying import RetryClock, RetryingStore
 from tests.support.mover.backups import PREFIX, VOLUME, Backups
@@ -178,3 +178,16 @@ def test_listing_that_fails_after_every_key_ends_with_its_time(monkeypatch: pyte
     clock = RetryClock(sleep=lambda _: None, uniform=lambda *_: 0.01)
     with pytest.raises(StoreUnreachable):
         Catalog(RetryingStore(inside, clock=clock), PREFIX).find("0f8f")
+
+
+def test_reading_of_manifests_ends_with_the_deadline_of_the_call(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    backups = Backups()
+    backups.back_up(tmp_path, BACKUP)
+    catalog = Catalog(backups.store, PREFIX)
+    found = next(catalog.list_backups())
+    with limit_seconds(0):
+        with pytest.raises(StoreTooSlow):
+            catalog.read_summary(found)
+        with pytest.raises(StoreTooSlow):
+            catalog.references(VOLUME).read_batch()

@@ -13,9 +13,9 @@ import pytest
 import urllib3.exceptions
 from botocore import exceptions as boto
 
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import CinderblockError, StoreTooSlow
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.deadline import Deadline
+from cinderblock.store.deadline import Deadline, check_current, limit_seconds
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.connection import AnswerTooLong
 from cinderblock.store.s3.errors import translate
@@ -68,3 +68,17 @@ def test_request_whose_time_is_up_has_a_cause_a_remedy_and_an_address() -> None:
     with pytest.raises(CinderblockError) as caught, translate(ADDRESS, Deadline(0)):
         pass
     assert re.match(r"Cannot use container .+s3.example: .+ after 0 s\. Check .+\.$", caught.value.message)
+
+
+def test_message_names_the_limit_that_has_ended() -> None:
+    with pytest.raises(StoreTooSlow, match="after 0 s"), translate(ADDRESS, Deadline(60, Deadline(0))):
+        pass
+    assert Deadline(1, Deadline(60)).seconds == 1
+
+
+def test_work_between_requests_ends_with_its_deadline() -> None:
+    check_current()
+    with limit_seconds(60):
+        check_current()
+        with limit_seconds(0), pytest.raises(StoreTooSlow, match=r"within 0 s\. Check the network"):
+            check_current()

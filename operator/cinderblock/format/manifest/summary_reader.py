@@ -119,7 +119,7 @@ def read_footer_facts(
     if body != trailer.body:
         raise IntegrityError(f"{label}: its sections do not add up")
     _check_size(read, tail, frame.manifest_bytes, label)
-    summary, origins = _parse(document, label)
+    summary, origins = _parse(document, label, check_time)
     if digest != summary.content_digest:
         raise IntegrityError(f"{label}: its sections differ from those that were written")
     return FooterFacts(summary, _references(counts, origins, label), frame.manifest_bytes)
@@ -333,10 +333,12 @@ class _Table:
         return IntegrityError(f"{self._label}: its footer is malformed")
 
 
-def _parse(document: bytes, label: str) -> tuple[FooterSummary, list[str]]:
+def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple[FooterSummary, list[str]]:
     """Return the summary without origins and data keys, and the backup ids of the origins."""
     check_document(document, label)
     with _parsing:
+        # Other documents may have taken long.
+        check_time()
         try:
             fields = json.loads(document)
             origins = [_origin_id(origin) for origin in fields.pop("origins")]

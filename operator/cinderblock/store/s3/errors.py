@@ -60,7 +60,7 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
 
 def _too_slow(address: StoreAddress, deadline: Deadline) -> StoreTooSlow:
     return StoreTooSlow(
-        f"Cannot use {address}: a request was not complete after {deadline.seconds:.0f} s. Check the network, and the"
+        f"Cannot use {address}: a call was not complete after {deadline.seconds:.0f} s. Check the network, and the"
         " load of the server."
     )
 
