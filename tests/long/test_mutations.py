@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.store.mutated import check_answer, check_objects
-from tests.support.store.mutations import ANSWERS_IN_LONG_RUN, MUTATIONS_IN_SUITE, OBJECTS_IN_LONG_RUN
+from tests.support.store.mutations import (
+    ANSWERS_IN_LONG_RUN,
+    ANSWERS_IN_SUITE,
+    MUTATIONS_IN_SUITE,
+    OBJECTS_IN_LONG_RUN,
+)
 
 BLOCKS = 50
 """Blocks of seeds, so that several processes share them."""
 OBJECTS = range(MUTATIONS_IN_SUITE, MUTATIONS_IN_SUITE + OBJECTS_IN_LONG_RUN)
-ANSWERS = range(MUTATIONS_IN_SUITE, MUTATIONS_IN_SUITE + ANSWERS_IN_LONG_RUN)
+ANSWERS = range(ANSWERS_IN_SUITE, ANSWERS_IN_SUITE + ANSWERS_IN_LONG_RUN)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

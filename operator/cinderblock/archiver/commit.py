@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -21,13 +22,16 @@ from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, 
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable
 from cinderblock.reasons import Reason
-from cinderblock.repository.objects import list_pack_objects
-from cinderblock.store.base import ObjectStore
+from cinderblock.repository.objects import LISTING_SECONDS, list_pack_objects
+from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.deadline import limit_seconds, with_current
 
 log = logging.getLogger(__name__)
 
 _CONCURRENT_LISTS: Final = 8
 """Ancestors whose packs are listed at once: after a year of daily incremental backups there may be 365 of them."""
+_COLLECTED_KEYS: Final = 1000
+"""Keys of objects to delete that are collected while listing. They take 200 kB; most backups have one."""
 
 
 def commit_manifest(
@@ -64,15 +68,15 @@ def commit_manifest(
     """
     own_id = task.backup.backup_id
     _check_ancestors(task, store, packs)
-    needed, existing = _needed_packs(task, packs, own_id), _existing_packs(task, store, own_id)
-    if needed.items() - existing.items() or read_finished_header(task, store):
+    needed = _needed_packs(task, packs, own_id)
+    missing, surplus = _compare(task, store, own_id, needed)
+    if missing or read_finished_header(task, store):
         raise TransientError(
             f"Cannot commit backup {own_id}: another mover worked on it at the same time. Try again.",
             reason=Reason.OVERTAKEN,
         )
-    surplus = sorted(existing.keys() - needed.keys())
     if surplus:
-        _delete_surplus(store, surplus)
+        _delete_surplus(task, store, needed, surplus)
     ancestors = {} if parent is None else parent.data_keys()
     manifest = writer.finish(
         _description(task, parent),
@@ -86,10 +90,18 @@ def commit_manifest(
     return writer.pins
 
 
-def _delete_surplus(store: ObjectStore, keys: list[str]) -> None:
-    """Delete objects that no reader needs. Locked ones stay with the backup, and are deleted with it."""
+def _delete_surplus(task: MoverTask, store: ObjectStore, needed: Mapping[str, int], surplus: list[str]) -> None:
+    """Delete the objects of the backup that no reader needs. Locked ones stay with it, and are deleted with it.
+
+    If there are more than were collected, they are listed again, so that millions of them fill no memory.
+    """
+    keys: Iterator[str] = iter(surplus)
+    if len(surplus) == _COLLECTED_KEYS:
+        listed = _list_packs(task, store, task.backup.backup_id)
+        keys = (info.key for info in listed if info.key not in needed)
     try:
-        store.delete(keys)
+        with limit_seconds(LISTING_SECONDS):
+            store.delete(keys)
     except ObjectLocked as error:
         log.warning("Objects that the backup does not need stay until it is deleted: %s", error.message)
 
@@ -123,13 +135,16 @@ def _check_ancestors(task: MoverTask, store: ObjectStore, packs: PackTable) -> N
     """Check that the packs of all ancestors exist. Raises IntegrityError naming one that does not."""
     ancestors = sorted({origin.backup_id for origin in packs.origins} - {task.backup.backup_id})
     with ThreadPoolExecutor(_CONCURRENT_LISTS, "list") as pool:
-        existing_packs = pool.map(partial(_existing_packs, task, store), ancestors)
-        for backup_id, existing in zip(ancestors, existing_packs, strict=True):
-            missing = _needed_packs(task, packs, backup_id).items() - existing.items()
+        missing_packs = pool.map(with_current(partial(_missing_of_ancestor, task, store, packs)), ancestors)
+        for missing in missing_packs:
             if missing:
                 raise IntegrityError(
-                    f"Cannot build on the parent: {min(missing)[0]} is missing or has another size. Make a full backup."
+                    f"Cannot build on the parent: {min(missing)} is missing or has another size. Make a full backup."
                 )
+
+
+def _missing_of_ancestor(task: MoverTask, store: ObjectStore, packs: PackTable, backup_id: str) -> set[str]:
+    return _compare(task, store, backup_id, _needed_packs(task, packs, backup_id))[0]
 
 
 def _needed_packs(task: MoverTask, packs: PackTable, backup_id: str) -> dict[str, int]:
@@ -142,10 +157,28 @@ def _needed_packs(task: MoverTask, packs: PackTable, backup_id: str) -> dict[str
     }
 
 
-def _existing_packs(task: MoverTask, store: ObjectStore, backup_id: str) -> dict[str, int]:
-    """Return the sizes, by key, of the packs of a backup and of its wrapped data key; of no other objects."""
-    found = list_pack_objects(store, task.store.prefix, task.backup.volume_id, backup_id)
-    return {info.key: info.size for info in found}
+def _compare(
+    task: MoverTask, store: ObjectStore, backup_id: str, needed: Mapping[str, int]
+) -> tuple[set[str], list[str]]:
+    """Compare the packs of a backup, and its wrapped data key, with those that the manifest needs.
+
+    This holds no other listed objects, so that a listing takes no more memory than the needed packs.
+
+    Returns:
+        The keys that are missing or have another size, and at most _COLLECTED_KEYS keys that are not needed.
+    """
+    missing, surplus = set(needed), list[str]()
+    with limit_seconds(LISTING_SECONDS):
+        for info in _list_packs(task, store, backup_id):
+            if needed.get(info.key) == info.size:
+                missing.discard(info.key)
+            elif info.key not in needed and len(surplus) < _COLLECTED_KEYS:
+                surplus.append(info.key)
+    return missing, surplus
+
+
+def _list_packs(task: MoverTask, store: ObjectStore, backup_id: str) -> Iterator[ObjectInfo]:
+    return list_pack_objects(store, task.store.prefix, task.backup.volume_id, backup_id)
 
 
 def _expected(task: MoverTask, pins: Pins | None = None) -> ExpectedBackup:

@@ -7,6 +7,8 @@ from typing import Final
 from cinderblock.errors import CinderblockError, IntegrityError, ObjectLocked
 
 SUCCESS: Final = 0
+UNEXPECTED: Final = 1
+"""An error that no part of this program expects."""
 USAGE: Final = 2
 """The command line is invalid. argparse uses the same code."""
 PERMANENT: Final = 3

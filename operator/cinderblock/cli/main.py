@@ -12,17 +12,28 @@ import gc
 import importlib
 import json
 import logging
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from cinderblock import __version__
 from cinderblock.cli import signals
-from cinderblock.cli.exit_codes import BROKEN_PIPE, NO_OUTPUT, SIGNALLED, SUCCESS, USAGE, exit_code_for
+from cinderblock.cli.exit_codes import (
+    BROKEN_PIPE,
+    NO_OUTPUT,
+    SIGNALLED,
+    SUCCESS,
+    UNEXPECTED,
+    USAGE,
+    exit_code_for,
+)
 from cinderblock.cli.output import printable
 from cinderblock.cli.standard_streams import OutputFile, guard, open_standard_descriptors
 from cinderblock.errors import CinderblockError, KeyUnavailable, SealBroken
+from cinderblock.reasons import Reason
 
 DESCRIPTION: Final = """\
 Back up volumes to S3 object storage, and restore them.
@@ -45,6 +56,7 @@ role of the machine. No option takes a secret, because all users of a machine ca
 
 exit codes:
   0    success
+  1    unexpected failure: a fault of this program, or of the machine
   2    invalid command line
   3    permanent failure: trying again does not help
   4    temporary failure: trying again can help, for example if the store did not answer or files changed too fast
@@ -153,6 +165,23 @@ def _run(words: Sequence[str]) -> int:
         signals.restore_defaults()
         print(f"cinderblock {name}: stopped by SIGINT", file=sys.stderr)
         return SIGNALLED + signal.SIGINT
+    except Exception as error:
+        # Logs of pods must have the whole traceback.
+        if COMMANDS[name].in_cluster:
+            raise
+        _print_error(name, _unexpected(error), as_json=getattr(parsed, "json", False))
+        return UNEXPECTED
+
+
+def _unexpected(error: Exception) -> CinderblockError:
+    """Return what to say about an error that nobody expects. Its text may hold a secret, unless it is the system's."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return CinderblockError(
+        f"Cannot finish the command: an unexpected {type(error).__name__}{text} in {os.path.basename(place.filename)}"
+        f" line {place.lineno}. Try again, and report it if it stays.",
+        reason=Reason.UNEXPECTED,
+    )
 
 
 def _finish_output(code: int, words: Sequence[str], output: OutputFile | None) -> int:

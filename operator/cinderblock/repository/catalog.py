@@ -24,15 +24,18 @@ from cinderblock.errors import (
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
-from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
+from cinderblock.repository.objects import LISTING_SECONDS, BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.deadline import with_current
+from cinderblock.store.deadline import check_current, limit_seconds, with_current
 
 _CONCURRENT_READS: Final = 16
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
 
+MAX_ENTRIES: Final = 1_000_000
+"""Most manifests that are read together: hundred backups of ten thousand volumes. The summary of one
+with 30 ancestors takes 6 kB."""
 MAX_NAMESAKES: Final = 100
 """Most backups of one id. An id is a UID, so a second one is a copy that somebody has made."""
 
@@ -99,15 +102,20 @@ class Catalog:
 
         Raises NotFound if there is none, InvalidInput if there are several.
         """
-        found = [backup for backup in self.list_backups() if backup.backup_id.startswith(text)]
-        exact = [backup for backup in found if backup.backup_id == text]
-        if len(exact or found) > 1:
-            raise InvalidInput(f"Cannot choose a backup: {len(found)} ids begin with {text}. Give more of the id.")
-        if not found:
+        count, first, exact = 0, None, list[BackupRef]()
+        with limit_seconds(LISTING_SECONDS):
+            for backup in self.list_backups():
+                if backup.backup_id.startswith(text):
+                    count, first = count + 1, first or backup
+                if backup.backup_id == text and len(exact) < 2:
+                    exact.append(backup)
+        if len(exact) > 1 or (count > 1 and not exact):
+            raise InvalidInput(f"Cannot choose a backup: {count} ids begin with {text}. Give more of the id.")
+        if first is None:
             raise NotFound(
                 f"Cannot find backup {text}: the store does not hold it. List the backups with cinderblock list."
             )
-        return (exact or found)[0]
+        return exact[0] if exact else first
 
     def presence(self, volume_id: str, backup_id: str) -> Presence:
         """Return which objects of a backup exist, in two LIST requests."""
@@ -120,12 +128,21 @@ class Catalog:
         """Read manifests. A damaged one does not hide the others; one that has just vanished is left out.
 
         Args:
-            backups: which.
+            backups: which; at most MAX_ENTRIES. They are listed within LISTING_SECONDS.
             need_keys: raise KeyUnavailable if the key of a manifest is missing.
+
+        Raises TooLarge if there are more.
         """
+        with limit_seconds(LISTING_SECONDS):
+            listed = list(islice(backups, MAX_ENTRIES + 1))
+        if len(listed) > MAX_ENTRIES:
+            raise TooLarge(
+                f"Cannot read the manifests: the store lists more than {MAX_ENTRIES}. Choose a volume, or find out who"
+                " writes to the container."
+            )
         read = partial(self._read_entry, need_keys=need_keys)
         with ThreadPoolExecutor(_CONCURRENT_READS, "manifest") as pool:
-            return [entry for entry in pool.map(with_current(read), backups) if entry]
+            return [entry for entry in pool.map(with_current(read), listed) if entry]
 
     def read_entry(self, backup: BackupRef) -> CatalogEntry:
         """Read one manifest. Raises NotFound if it has just vanished."""
@@ -141,7 +158,9 @@ class Catalog:
             backup: which.
             expected: which backup it must be; None: the one that its key names.
         """
-        return read_summary(partial(self._store.get, backup.key), self._keys, expected or backup.expected(), backup.key)
+        read = partial(self._store.get, backup.key)
+        wanted = expected or backup.expected()
+        return read_summary(read, self._keys, wanted, backup.key, check_time=check_current)
 
     def find_newest(self, volume_id: str) -> tuple[CatalogEntry | None, list[PermanentError]]:
         """Return the backup of a volume with the newest data, and the errors of the damaged ones.

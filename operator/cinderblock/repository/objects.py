@@ -8,11 +8,16 @@ from typing import Final
 
 from cinderblock.api.layout import backup_prefix, pack_prefix, stored_ids
 from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.errors import TooLarge
 from cinderblock.format.pack import parse_pack_name
 from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"
 """Last part of the key of the object with the wrapped data key of an unfinished backup."""
+MAX_LISTED: Final = 10_000_000
+"""Most objects of one listing, foreign ones included. A backup of 64 TiB has 2.8 million packs."""
+LISTING_SECONDS: Final = 3600.0
+"""Seconds of one listing in a mover or a command: ten million objects at 0.36 s for each page of 1000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None
     This skips "folders", other names, and names that no backup of Cinderblock has: see `is_id`.
     """
     root = backup_prefix(prefix)
-    for item in store.list(root if volume_id is None else f"{root}{volume_id}/"):
+    for item in _at_most(store.list(root if volume_id is None else f"{root}{volume_id}/"), root):
         ids = stored_ids(item.key, prefix)
         if ids is not None:
             yield BackupRef(item.key, *ids, item.size)
@@ -65,9 +70,20 @@ def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None
 def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
     """List the packs of a backup, and its wrapped data key while it is unfinished; no other objects."""
     root = pack_prefix(prefix, volume_id, backup_id)
-    for item in store.list(root):
+    for item in _at_most(store.list(root), root):
         if is_pack_object(item.key, root):
             yield item
+
+
+def _at_most(items: Iterator[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:
+    """Yield the objects of a listing. Raises TooLarge after MAX_LISTED of them."""
+    for number, item in enumerate(items):
+        if number >= MAX_LISTED:
+            raise TooLarge(
+                f"Cannot list {prefix}: the store lists more than {MAX_LISTED} objects. Find out who writes to the"
+                " container."
+            )
+        yield item
 
 
 def is_pack_object(key: str, root: str) -> bool:

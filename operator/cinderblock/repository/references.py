@@ -27,14 +27,15 @@ from cinderblock.errors import (
     UnsupportedFormat,
 )
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.footer import MAX_SUMMARY_BYTES
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
-from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES, SMALL_SUMMARY_BYTES
+from cinderblock.format.manifest.summary_reader import SMALL_SUMMARY_BYTES
 from cinderblock.format.range_reader import RangeReader
 from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import ManifestReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.deadline import with_current
+from cinderblock.store.deadline import check_current, with_current
 
 CONCURRENT_READS: Final = 8
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
@@ -166,7 +167,14 @@ class References:
         self, found: BackupRef, header: ManifestHeader, read: RangeReader, max_summary_bytes: int
     ) -> _ManifestLists:
         try:
-            summary = read_summary(read, self._keys, found.expected(), found.key, max_summary_bytes=max_summary_bytes)
+            summary = read_summary(
+                read,
+                self._keys,
+                found.expected(),
+                found.key,
+                max_summary_bytes=max_summary_bytes,
+                check_time=check_current,
+            )
             return _ManifestLists(header, frozenset(summary.references))
         except KeyUnavailable:
             return _ManifestLists(header, None, header.key_id)

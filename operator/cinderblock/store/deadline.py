@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Final, ParamSpec, TypeVar
 
+from cinderblock.errors import StoreTooSlow
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -30,13 +32,20 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, outer: Deadline | None = None) -> None:
-        self.seconds = seconds
+        self._seconds = seconds
         self._outer = outer
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._expires_at = time.monotonic() + seconds
         self._has_expired = False
         self._is_closed = False
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the limit has allowed which ends first: this one, or an outer one."""
+        if self._outer is not None and self._outer.expires_at < self._expires_at:
+            return self._outer.seconds
+        return self._seconds
 
     @property
     def expires_at(self) -> float:
@@ -104,6 +113,16 @@ def remaining_seconds() -> float:
     """Return the seconds that this thread's work has left; infinity without a deadline."""
     deadline = current()
     return float("inf") if deadline is None else deadline.remaining
+
+
+def check_current() -> None:
+    """Raise StoreTooSlow if the time of this thread's work is up. Work between two requests calls this."""
+    deadline = current()
+    if deadline is not None and deadline.has_expired:
+        raise StoreTooSlow(
+            f"Cannot finish the work on a store within {deadline.seconds:.0f} s. Check the network, and look for"
+            " unusually large manifests."
+        )
 
 
 @contextlib.contextmanager

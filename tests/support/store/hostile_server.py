@@ -135,6 +135,9 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "headers without end": _endless_headers,
     "a header without end": _endless(b"HTTP/1.1 200 OK\r\nX: "),
     "a status line without end": _endless(b"HTTP/1.1 200 "),
+    "a status line without a phrase": _whole(b"HTTP/1.1 417\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    "other interim answers without end": _endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+    "headers of an interim answer without end": _endless(b"HTTP/1.1 102 Processing\r\n", b"X: y\r\n" * 100),
     "interim answers without end": _endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "no answer": lambda _: itertools.repeat(0.05),
     "a trickle from the first byte": _trickles_everything,
@@ -155,6 +158,8 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "empty pages without end": _empty_pages,
     "more keys than a page has": _page("".join(_contents(f"k{number:06}") for number in range(20_000))),
     "keys of other prefixes": _page(_contents("elsewhere/key")),
+    "a key without a size": _page("<Contents><Key>key</Key></Contents>"),
+    "a size without a key": _page("<Contents><Size>1</Size></Contents>"),
     "a size that is no number": _page(_contents("key", "many")),
     "a size below zero": _page(_contents("key", "-1")),
     "asks for the body and leaves": _asks_for_the_body_and_leaves,
@@ -167,10 +172,11 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
 
 @dataclass
 class HostileServer:
-    """The running server: its URL, and its requests."""
+    """The running server: its URL, its requests, and how many bytes the client has taken, socket buffers included."""
 
     url: str
     heads: list[bytes] = field(default_factory=list)
+    sent: int = 0
 
 
 @contextmanager
@@ -212,7 +218,7 @@ def _serve(connection: socket.socket, server: HostileServer, misbehavior: Misbeh
             if isinstance(piece, float):
                 stop.wait(piece)
             else:
-                _send(connection, piece, stop)
+                _send(connection, piece, stop, server)
         # Closing with unread bytes would reset the connection, and the client might lose the answer.
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
@@ -230,8 +236,10 @@ def _read_head(connection: socket.socket, stop: threading.Event) -> bytes:
     return head.partition(b"\r\n\r\n")[0]
 
 
-def _send(connection: socket.socket, piece: bytes, stop: threading.Event) -> None:
+def _send(connection: socket.socket, piece: bytes, stop: threading.Event, server: HostileServer) -> None:
     view = memoryview(piece)
     while view and not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            view = view[connection.send(view) :]
+            count = connection.send(view)
+            server.sent += count
+            view = view[count:]

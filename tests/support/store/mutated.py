@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from unittest import mock
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import CinderblockError
@@ -19,6 +20,8 @@ from cinderblock.format.manifest.reader import read_summary
 from cinderblock.repository.catalog import Catalog
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.memory import MemoryStore
+from cinderblock.store.s3 import multipart
+from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
@@ -116,34 +119,97 @@ def _answer(status: bytes, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([*lines, b"", body])
 
 
-ANSWERS: Final[list[tuple[bytes, Callable[[S3Store], object]]]] = [
-    (_answer(b"200 OK", _LISTING), lambda store: list(store.list("k"))),
-    (
+_VERSIONS: Final = (
+    b"<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k1</NextKeyMarker>"
+    b"<NextVersionIdMarker>1</NextVersionIdMarker>"
+    + b"".join(b"<Version><Key>k%d</Key><VersionId>1</VersionId></Version>" % number for number in range(5))
+    + b"</ListVersionsResult>"
+)
+_VERSIONING: Final = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+_LOCK: Final = (
+    b"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
+    b"<Mode>GOVERNANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+)
+_LIFECYCLE: Final = (
+    b"<LifecycleConfiguration><Rule><ID>old</ID><Status>Enabled</Status><Filter><Prefix>k</Prefix></Filter>"
+    b"<Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>"
+)
+_LOCKED: Final = (b"x-amz-object-lock-mode: COMPLIANCE", b"x-amz-object-lock-retain-until-date: 2030-01-01T00:00:00Z")
+_UPLOAD_STEPS: Final = {
+    b"GET": b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>",
+    b"POST /volumebackups/key?uploads": (
+        b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    ),
+    b"PUT": b"",
+    b"POST /volumebackups/key?uploadId": (
+        b"<CompleteMultipartUploadResult><Key>key</Key><ETag>x</ETag></CompleteMultipartUploadResult>"
+    ),
+    b"DELETE": b"",
+}
+"""The beginnings of the requests of an upload in parts, and their answers."""
+
+
+def _upload_in_parts(store: S3Store) -> None:
+    with (
+        mock.patch.object(store_module, "MULTIPART_THRESHOLD_BYTES", 1000),
+        mock.patch.object(multipart, "PART_BYTES", 8 << 10),
+    ):
+        store.put("key", bytes(16 << 10))
+
+
+def _delete_one(store: S3Store) -> None:
+    store._deleter._delete_one("key")
+
+
+class Exchange(NamedTuple):
+    """An honest answer, the call that it answers, and how the request begins that gets it."""
+
+    answer: bytes
+    call: Callable[[S3Store], object]
+    line: bytes = b""
+
+
+EXCHANGES: Final = [
+    Exchange(_answer(b"200 OK", _LISTING), lambda store: list(store.list("k"))),
+    Exchange(
         _answer(b"206 Partial Content", b"x" * 100, b"Content-Range: bytes 5-104/300"),
         lambda store: store.get("key", 5, 100),
     ),
-    (_answer(b"200 OK", b"x" * 300), lambda store: store.get("key", -20, 20)),
-    (_answer(b"404 Not Found", _ERROR), lambda store: store.get("key", 0, 10)),
-    (_answer(b"503 Slow Down", _ERROR, b"Retry-After: 3"), lambda store: store.put("key", b"content")),
-    (_answer(b"200 OK", b""), lambda store: store.put("key", bytes(2 << 20))),
-    (_answer(b"200 OK", _DELETED), lambda store: store.delete(["key"])),
-    (_answer(b"200 OK", _LISTING), lambda store: store.check()),
+    Exchange(_answer(b"200 OK", b"x" * 300), lambda store: store.get("key", -20, 20)),
+    Exchange(_answer(b"404 Not Found", _ERROR), lambda store: store.get("key", 0, 10)),
+    Exchange(
+        _answer(b"416 Range Not Satisfiable", _ERROR, b"Content-Range: bytes */5"), lambda store: store.get("key", 9)
+    ),
+    Exchange(_answer(b"503 Slow Down", _ERROR, b"Retry-After: 3"), lambda store: store.put("key", b"content")),
+    Exchange(_answer(b"200 OK", b""), lambda store: store.put("key", bytes(2 << 20))),
+    Exchange(_answer(b"200 OK", _DELETED), lambda store: store.delete(["key"])),
+    Exchange(_answer(b"204 No Content", b""), _delete_one),
+    Exchange(_answer(b"200 OK", _LISTING), lambda store: store.check()),
+    Exchange(_answer(b"200 OK", _VERSIONING), lambda store: store.retention.versioning()),
+    Exchange(_answer(b"200 OK", _LOCK), lambda store: store.retention.object_lock()),
+    Exchange(_answer(b"200 OK", _LIFECYCLE), lambda store: store.retention.lifecycle()),
+    Exchange(_answer(b"200 OK", _VERSIONS), lambda store: store.retention.versions("k", 2000)),
+    Exchange(_answer(b"200 OK", b"", *_LOCKED), lambda store: store.retention.inspect("key")),
+    *(Exchange(_answer(b"200 OK", body), _upload_in_parts, line) for line, body in _UPLOAD_STEPS.items()),
 ]
-"""An honest answer, and the call that it answers."""
 
 
 def check_answer(seed: int) -> None:
     """Mutate an answer. The call returns no more than was requested, or raises an error of Cinderblock."""
     rnd = random.Random(seed)
-    honest, call = ANSWERS[seed % len(ANSWERS)]
-    mutated = mutate(honest, rnd)
+    exchange = EXCHANGES[seed % len(EXCHANGES)]
+    mutated = mutate(exchange.answer, rnd)
 
-    def respond(_: bytes) -> Answer:
-        yield mutated
+    def respond(head: bytes) -> Answer:
+        if head.startswith(exchange.line):
+            yield mutated
+        else:
+            line = next((line for line in _UPLOAD_STEPS if head.startswith(line)), b"GET")
+            yield _answer(b"200 OK", _UPLOAD_STEPS[line])
 
     with hostile_server(respond) as server:
         location = StoreLocation(endpoint_url=server.url, container="volumebackups")
         store = S3Store(location, S3Credentials("AKIAEXAMPLE", "very/secret"), seconds_per_call=0.5)
         with closing(store), bounded(f"answer, seed {seed}"), contextlib.suppress(CinderblockError):
-            result = call(store)
+            result = exchange.call(store)
             assert not isinstance(result, bytes) or len(result) <= 100

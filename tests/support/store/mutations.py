@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 MUTATIONS_IN_SUITE: Final = 150
-"""Seeds of each kind that `make test` tries."""
+"""Seeds of changed objects that `make test` tries."""
 OBJECTS_IN_LONG_RUN: Final = 7000
 """Seeds of changed objects that `make test-long` tries."""
+ANSWERS_IN_SUITE: Final = 240
+"""Seeds of changed answers that `make test` tries: a dozen for each request."""
 ANSWERS_IN_LONG_RUN: Final = 3000
 """Seeds of changed answers that `make test-long` tries."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -217,6 +219,36 @@ def test_expected_error_is_one_line_without_traceback(cli: Cli, opened: Opened) 
     opened.faulty.on("list").raises(InvalidInput("this and that"))
     outcome = cli("list", "--from", "s3://backups")
     assert (outcome.code, outcome.out, outcome.err) == (3, "", "cinderblock list: this and that\n")
+
+
+@pytest.mark.parametrize("error", [KeyError("a secret"), RecursionError("a secret"), ValueError("a secret")])
+def test_unexpected_error_is_one_line_with_its_place_and_without_its_text(
+    cli: Cli, opened: Opened, error: Exception
+) -> None:
+    opened.faulty.on("list").raises(error).times(2)
+    outcome = cli("list", "--from", "s3://backups")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"an unexpected {type(error).__name__} in faults.py line " in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert "a secret" not in outcome.err
+    as_json = cli("list", "--from", "s3://backups", "--json")
+    assert (as_json.code, as_json.json["succeeded"], as_json.json["reason"]) == (1, False, "Unexpected")
+
+
+def test_unexpected_error_of_the_system_says_what_it_is(cli: Cli, opened: Opened) -> None:
+    opened.faulty.on("list").raises(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    outcome = cli("list", "--from", "s3://backups")
+    assert outcome.code == 1
+    assert "OSError (No space left on device)" in outcome.err
+
+
+def test_unexpected_error_of_a_pod_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise ValueError("traceback")
+
+    monkeypatch.setattr("cinderblock.cli.commands.run_operator.main", fail)
+    with pytest.raises(ValueError, match="traceback"):
+        cli("operator")
 
 
 @pytest.mark.parametrize(("name", "target"), [("operator", "run_operator"), ("mover", "run_mover")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,24 @@ async def test_calls_beyond_the_limit_fail_soon(monkeypatch: pytest.MonkeyPatch)
     assert await breaker.call(lambda: 5) == 5
 
 
+async def test_message_of_a_busy_store_names_it_and_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(circuit_breaker, "_THREAD_SECONDS", 0.01)
+    full, free, answer = asyncio.Semaphore(0), asyncio.Semaphore(8), threading.Event()
+    messages: list[str] = []
+    for unproven, namespace in ((free, full), (full, free)):
+        breaker = StoreBreaker(Endpoint(), unproven, namespace, "BackupStore b at https://s3")
+        with pytest.raises(StoreUnreachable) as busy:
+            await breaker.call(lambda: None)
+        messages.append(busy.value.message)
+    slow = StoreBreaker(Endpoint(), free, free, "BackupStore b at https://s3")
+    with pytest.raises(StoreTooSlow) as caught:
+        await slow.call(lambda: answer.wait(30), 0.01)
+    answer.set()
+    for message in (*messages, caught.value.message):
+        assert re.match(r"Cannot \w+ BackupStore b at https://s3[^.]*: [^.]+\. Check .+\.", message), message
+
+
 async def test_open_breaker_fails_calls_without_making_them(monkeypatch: pytest.MonkeyPatch) -> None:
     breaker, calls = a_breaker(), 0
 
@@ -102,7 +121,7 @@ async def test_hundred_unreachable_stores_do_not_delay_a_reachable_one(
     try:
         done, left = await asyncio.wait(asked, timeout=5)
         assert len(left) == UNPROVEN_CONCURRENT_CALLS
-        assert all("Too many calls already wait" in str(task.exception()) for task in done)
+        assert all("too many calls already wait" in str(task.exception()) for task in done)
         assert await good.call(lambda: 2) == 2
     finally:
         answer.set()

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
-from cinderblock.errors import CinderblockError, IntegrityError, TooLarge
+from cinderblock.errors import CinderblockError, IntegrityError, StoreTooSlow, TooLarge
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.format.manifest.columns import join_columns
+from cinderblock.format.manifest.columns import join_columns, pack_numbers
+from cinderblock.format.manifest.footer import (
+    FRAME_BYTES,
+    MAX_FOOTER_BYTES,
+    MAX_SECTIONS,
+    MAX_SUMMARY_BYTES,
+    Footer,
+    FooterSummary,
+    encode_footer,
+)
+from cinderblock.format.manifest.header import new_header
 from cinderblock.format.manifest.reader import ManifestReader, read_summary
-from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES
+from cinderblock.format.pack import Origin, PackTable
 from tests.support.mover.backups import key_ring
 from tests.support.store import forged_manifests
-from tests.support.store.forged_manifests import BACKUP_ID, EXPECTED, SparseObject, columns, document, footer_of
+from tests.support.store.forged_manifests import (
+    BACKUP_ID,
+    EXPECTED,
+    VOLUME_ID,
+    SparseObject,
+    columns,
+    document,
+    footer_of,
+)
 
 MIB = 1 << 20
 MEMORY_BYTES = 64 * MIB
@@ -68,10 +87,112 @@ def test_chain_of_65536_backups_is_read() -> None:
     assert len(read_summary(stored.read, None, EXPECTED).references) == 65_535
 
 
-def test_footer_that_unpacks_to_a_gigabyte_takes_little_memory() -> None:
-    header, footer = forged_manifests.bomb(1 << 30)
+def test_largest_footer_takes_little_memory() -> None:
+    header, footer = forged_manifests.bomb(MAX_FOOTER_BYTES)
     assert len(footer) < 64 << 10
     assert peak_of(SparseObject(header, footer)) < MEMORY_BYTES
+
+
+@pytest.mark.parametrize("read", [read_summary, ManifestReader])
+def test_larger_footer_is_rejected_before_it_is_unpacked(read: Any) -> None:
+    stored = SparseObject(*forged_manifests.bomb(MAX_FOOTER_BYTES + 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match="claims"):
+            read(stored.read, None, EXPECTED, "forged")
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def table_of(lengths: list[int]) -> bytes:
+    """Return the table of a footer with columns of zeros of these lengths behind its document."""
+    return join_columns([document(), *(bytes(length) for length in lengths)])
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[8 * MIB], [8 * MIB, 0, 0, 0, 0, 0, 0], [0, 0, 0, 8 * MIB], [2 * MIB, 4 * MIB, MIB, 0, 0, 0, 0]],
+    ids=["packs without rows", "packs with empty rows", "sections without rows", "half of the sizes"],
+)
+def test_numbers_without_rows_are_not_counted(lengths: list[int]) -> None:
+    stored = SparseObject(*footer_of([], plaintext=table_of(lengths)))
+    pieces: list[None] = []
+    with pytest.raises(IntegrityError, match="malformed"):
+        read_summary(stored.read, None, EXPECTED, "forged", check_time=lambda: pieces.append(None))
+    assert len(pieces) < 10, "a piece has 64 KiB"
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match="malformed"):
+            ManifestReader(stored.read, None, EXPECTED, "forged")
+        assert tracemalloc.get_traced_memory()[1] < 10 * MIB, "the table itself, and no numbers"
+    finally:
+        tracemalloc.stop()
+
+
+def test_whole_reader_unpacks_few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cinderblock.format.manifest.footer._ROWS_AT_ONCE", 1000)
+    table = columns(document(), 50_000)
+    stored = SparseObject(*footer_of(table))
+    tracemalloc.start()
+    try:
+        assert len(ManifestReader(stored.read, None, EXPECTED, "forged").packs) == 50_000
+        # Its bytes, the table of packs, and no objects for all numbers, which take 4 MB.
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(b"".join(table))
+    finally:
+        tracemalloc.stop()
+
+
+def test_time_of_the_caller_ends_a_read() -> None:
+    stored = SparseObject(*forged_manifests.bomb(8 * MIB))
+    left = iter(range(20))
+
+    def check_time() -> None:
+        if next(left, None) is None:
+            raise StoreTooSlow("the time is up")
+
+    with pytest.raises(StoreTooSlow):
+        read_summary(stored.read, None, EXPECTED, "forged", check_time=check_time)
+
+
+@pytest.mark.parametrize(
+    ("size", "length"), [(2**32 - 1, 2**32 - 1), (MIB, 200 * MIB), (300 * MIB, 10), (10, 10 + FRAME_BYTES + 1)]
+)
+def test_impossible_section_is_rejected_before_a_request(size: int, length: int) -> None:
+    digest = sections_digest(1)
+    table = columns(document(digest=digest), sections=1, size=size)
+    table[4] = pack_numbers("I", [length])
+    stored = SparseObject(*footer_of(table, body=length), length)
+    with pytest.raises(IntegrityError, match="section 0 claims"):
+        ManifestReader(stored.read, None, EXPECTED, "forged")
+    assert stored.largest_read <= 64 << 10
+
+
+def test_more_sections_than_any_backup_has_are_rejected() -> None:
+    count = MAX_SECTIONS + 1
+    plaintext = table_of([0, 0, 0, 4 * count, 4 * count, 4 * count, 32 * count])
+    stored = SparseObject(*footer_of([], plaintext=plaintext))
+    for read in (read_summary, ManifestReader):
+        with pytest.raises(IntegrityError, match=f"lists {count} sections"):
+            read(stored.read, None, EXPECTED, "forged")
+
+
+@pytest.mark.parametrize("read", [read_summary, ManifestReader])
+def test_document_with_too_many_values_is_rejected_by_every_reader(read: Any) -> None:
+    stored = SparseObject(*footer_of(columns(a_document_with('"x":[' + "[]," * 300_000 + "0]"))))
+    with pytest.raises(IntegrityError, match="more values"):
+        read(stored.read, None, EXPECTED, "forged")
+
+
+def test_footer_that_no_reader_accepts_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cinderblock.format.manifest.footer.MAX_FOOTER_BYTES", 1000)
+    table = PackTable()
+    for number in range(100):
+        table.add(Origin(BACKUP_ID, "0" * 32), number, 1)
+    summary = FooterSummary.model_validate_json(document())
+    sealer = new_header(VOLUME_ID, BACKUP_ID, None, None, None).sealer(None, "manifest")
+    with pytest.raises(TooLarge, match="100 packs"):
+        encode_footer(Footer(summary, table, []), sealer)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,54 @@ def test_error_that_has_another_cause_is_raised_at_once(status: str, code: str, 
         assert len(server.requests) == 1
 
 
+PAGE = answer("403 Forbidden", "<html><br></html>", Content_Type="text/html")
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "406 Not Acceptable"])
+def test_page_of_a_firewall_may_concern_the_checksum(status: str) -> None:
+    page = answer(status, "<html><br></html>", Content_Type="text/html")
+    with canned_server(page, TAKEN) as server, closing(opened(server)) as store:
+        store.put("key", b"content")
+    assert kinds(server) == ["sha256", "md5"]
+
+
+def test_page_for_every_checksum_is_reported_as_a_page() -> None:
+    with canned_server(PAGE) as server, closing(opened(server)) as store:
+        with pytest.raises(CinderblockError, match="does not speak S3"):
+            store.put("key", b"content")
+        assert kinds(server) == ["sha256", "md5", "none"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("400 Bad Request", "XAmzContentChecksumMismatch"),
+        ("400 Bad Request", "BadDigest"),
+        ("500 Internal Server Error", "InternalError"),
+    ],
+)
+def test_checksum_that_a_server_checks_wrongly_is_left_out_after_some_attempts(status: str, code: str) -> None:
+    wrong = s3_error(status, code)
+    with canned_server(wrong, wrong, wrong, TAKEN) as server, closing(opened(server)) as store:
+        for _ in range(2):
+            with pytest.raises(CinderblockError) as caught:
+                store.put("key", b"content")
+            assert not caught.value.permanent
+        store.put("key", b"content")
+        store.put("key", b"content")
+    assert kinds(server) == ["sha256", "sha256", "sha256", "md5", "md5"]
+
+
+def test_outage_does_not_change_the_checksum() -> None:
+    pages = (answer("500 Internal Server Error"), answer("503 Service Unavailable"), s3_error("503 Slow", "SlowDown"))
+    with canned_server(*pages, *pages, TAKEN) as server, closing(opened(server)) as store:
+        for _ in range(6):
+            with pytest.raises(CinderblockError):
+                store.put("key", b"content")
+        store.put("key", b"content")
+    assert kinds(server) == ["sha256"] * 7
+
+
 def test_body_is_hashed_once() -> None:
     with canned_server(TAKEN) as server, closing(opened(server)) as store:
         with mock.patch.object(ThrottledBody, "read", autospec=True, side_effect=ThrottledBody.read) as read:

@@ -104,7 +104,30 @@ def test_error_of_one_call_names_the_call(code: str) -> None:
     assert f"(PutObject: {code}" in error_of(code, 403).message
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 425])
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (413, "RequestEntityTooLarge", TooLarge),
+        (411, "LengthRequired", PermanentError),
+        (423, "Locked", ObjectLocked),
+        (429, "Slow", StoreThrottled),
+        (507, "Full", PermanentError),
+        (407, "ProxyAuthenticationRequired", PermanentError),
+    ],
+)
+def test_meaning_of_a_status_wins_over_an_unknown_code(status: int, code: str, kind: type[CinderblockError]) -> None:
+    error = error_of(code, status)
+    assert type(error) is kind
+    assert not error.message.startswith(NOT_FALLBACK)
+    assert code in error.message
+
+
+def test_known_code_wins_over_a_status() -> None:
+    assert type(error_of("AccessDenied", 500)) is AccessDenied
+    assert type(error_of("NoSuchKey", 423)) is ObjectNotFound
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 425, 505, 508, 520, 526, 599])
 @pytest.mark.parametrize("code", ["SomethingNew", "status", ""])
 def test_temporary_status_wins_over_an_unknown_code(status: int, code: str) -> None:
     assert type(error_of(str(status) if code == "status" else code, status)) is StoreUnreachable
@@ -132,7 +155,17 @@ def test_temporary_status_wins_over_an_unknown_code(status: int, code: str) -> N
         (503, StoreUnreachable, "StoreUnreachable"),
         (504, StoreUnreachable, "StoreUnreachable"),
         (507, PermanentError, "StoreFull"),
-        (520, StoreUnreachable, "NotS3"),
+        (402, AccessDenied, "AccessDenied"),
+        (407, PermanentError, "StoreRefuses"),
+        (423, ObjectLocked, "Locked"),
+        (505, StoreUnreachable, "StoreUnreachable"),
+        (508, StoreUnreachable, "StoreUnreachable"),
+        (511, StoreUnreachable, "NotS3"),
+        (520, StoreUnreachable, "StoreUnreachable"),
+        (522, StoreUnreachable, "StoreUnreachable"),
+        (529, StoreUnreachable, "StoreUnreachable"),
+        (530, StoreUnreachable, "StoreUnreachable"),
+        (598, StoreUnreachable, "StoreUnreachable"),
     ],
 )
 @pytest.mark.parametrize("code", ["status", ""])
@@ -163,10 +196,11 @@ def test_region_and_remedy_fit_into_a_fail_reason() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_every_kind_is_reached_by_a_code_or_a_text(kind: Kind) -> None:
+def test_every_kind_is_reached_by_a_code_a_text_or_a_status(kind: Kind) -> None:
     texts = [("AccessDenied", "protected by object lock"), ("InvalidRequest", "Content-MD5 is missing"), ("X", "")]
     seen = {error_of(code).message.partition(" (")[0] for code, _ in CASES}
     seen |= {error_of(code, message=text).message.partition(" (")[0] for code, text in texts}
+    seen.add(error_of("", 407).message.partition(" (")[0])
     meaning = MEANINGS[kind]
     assert f"{meaning.problem.format(ADDRESS)}. {meaning.remedy}" in seen
 

@@ -38,6 +38,14 @@ PROBATION_SECONDS: Final = 60.0
 _THREAD_SECONDS: Final = 2.0
 """Seconds that a thread may need to notice its deadline."""
 
+_EARLIER_CALLS: Final = "it has not answered earlier calls yet. Check the network, and the load of the server"
+_NAMESPACE_FULL: Final = (
+    "too many calls already wait for stores of this namespace. Check the endpoints of its BackupStores"
+)
+_OTHERS_FULL: Final = (
+    "too many calls already wait for other stores that do not answer. Check the BackupStores that are not ready"
+)
+
 T = TypeVar("T")
 
 
@@ -72,11 +80,17 @@ class StoreBreaker:
         endpoint: shared by all stores at the same address.
         unproven: UNPROVEN_CONCURRENT_CALLS slots that all stores share.
         namespace: NAMESPACE_CALLS slots that all stores of a namespace share; None: slots of its own.
+        name: of the store, and its address, for messages.
     """
 
     def __init__(
-        self, endpoint: Endpoint, unproven: asyncio.Semaphore, namespace: asyncio.Semaphore | None = None
+        self,
+        endpoint: Endpoint,
+        unproven: asyncio.Semaphore,
+        namespace: asyncio.Semaphore | None = None,
+        name: str = "the store",
     ) -> None:
+        self._name = name
         self._endpoint = endpoint
         self._unproven = unproven
         self._namespace = namespace or asyncio.Semaphore(NAMESPACE_CALLS)
@@ -99,13 +113,10 @@ class StoreBreaker:
         async with AsyncExitStack() as waiting:
             if is_probe:
                 waiting.callback(self._end_probe)
-            await waiting.enter_async_context(_slot(self._slots, "The store has not answered earlier calls yet"))
-            await waiting.enter_async_context(
-                _slot(self._namespace, "Too many calls already wait for stores of this namespace")
-            )
+            await waiting.enter_async_context(_slot(self._slots, self._busy(_EARLIER_CALLS)))
+            await waiting.enter_async_context(_slot(self._namespace, self._busy(_NAMESPACE_FULL)))
             if not self._endpoint.is_proven:
-                message = "Too many calls already wait for other stores that do not answer"
-                await waiting.enter_async_context(_slot(self._unproven, message))
+                await waiting.enter_async_context(_slot(self._unproven, self._busy(_OTHERS_FULL)))
             task = asyncio.create_task(self._run(call, seconds, waiting.pop_all()))
         self._running.add(task)
         task.add_done_callback(self._forget)
@@ -113,7 +124,11 @@ class StoreBreaker:
             async with asyncio.timeout(seconds + _THREAD_SECONDS):
                 return await asyncio.shield(task)
         except TimeoutError:
-            raise self._fail(StoreTooSlow(f"A call to the store has not ended after {seconds:.0f} s")) from None
+            message = (
+                f"Cannot use {self._name}: a call has not ended after {seconds:.0f} s. Check the network, and the load"
+                " of the server."
+            )
+            raise self._fail(StoreTooSlow(message)) from None
 
     async def _run(self, call: Callable[[], T], seconds: float, slots: AsyncExitStack) -> T:
         """Run the call in a thread, and release the slots when the thread has ended."""
@@ -138,6 +153,9 @@ class StoreBreaker:
     def _fail(self, error: StoreUnreachable) -> StoreUnreachable:
         self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
         return error
+
+    def _busy(self, cause: str) -> str:
+        return f"Cannot call {self._name} yet: {cause}. The call is repeated."
 
     def _end_probe(self) -> None:
         self._is_probing = False

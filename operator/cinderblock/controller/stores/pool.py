@@ -137,7 +137,8 @@ class StorePool:
             self._endpoints[address] = endpoint
             slots = self._namespaces.get(store.namespace) or asyncio.Semaphore(NAMESPACE_CALLS)
             self._namespaces[store.namespace] = slots
-            breaker = StoreBreaker(endpoint, self._unproven, slots)
+            label = f"BackupStore {store.name} at {store.spec.endpoint_url or 'AWS'}"
+            breaker = StoreBreaker(endpoint, self._unproven, slots, label)
             self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
         return calls.breaker
 

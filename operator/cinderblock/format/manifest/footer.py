@@ -17,21 +17,42 @@ from pydantic import Field, ValidationError
 from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model
 from cinderblock.api.mover import BackupMetadata
-from cinderblock.errors import IntegrityError
+from cinderblock.errors import IntegrityError, TooLarge
 from cinderblock.format.compression import Encoder, Encoding, decode
 from cinderblock.format.crypto.keyring import DataKey
-from cinderblock.format.crypto.sealer import FrameKind, Sealer
+from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
 from cinderblock.format.hashing import DIGEST_BYTES, digest_of
 from cinderblock.format.manifest.columns import join_columns, pack_numbers, split_columns, unpack_numbers
 from cinderblock.format.manifest.comparison import Comparison, Count
 from cinderblock.format.pack import Origin, PackTable
 from cinderblock.format.range_reader import Buffer
+from cinderblock.reasons import Reason
 
 MAGIC = b"CBLKMEND"
-MAX_FOOTER_BYTES = 1 << 30
-"""Most bytes of a footer; 16 TiB of data need 14 MiB."""
+MAX_FOOTER_BYTES = 128 << 20
+"""Most bytes of a footer. 64 TiB in packs of 24 MiB need 40 MiB, a chain of 65,536 backups needs 12 MiB. A writer holds
+the whole manifest in the memory of a mover, whose default limit is 448 MiB."""
+MAX_SUMMARY_BYTES = 16 << 20
+"""Most bytes of the JSON document: 65,536 origins, which column 1 can number, and their data keys have 12 MiB."""
+SUMMARY_VALUES = 20_000
+_BYTES_PER_VALUE = 40
+"""Most values of a document: 20,000 for the description, and one for each 40 bytes. An origin with its data key counts
+as 4 values in 182 bytes."""
 MAX_BODY_BYTES = 1 << 40
 """Most bytes of all sections: 2000 times what ten million files need."""
+MAX_SECTION_BYTES = 256 << 20
+"""Most bytes of a section: 1 MiB plus one entry, which may have large extended attributes."""
+MAX_SECTIONS = 1 << 18
+"""Most sections: 64 GiB of entries in sections of 256 KiB, which are the smallest that a writer copies. Their places
+take 64 MiB."""
+PACK_ROW_BYTES = 2 + 4 + 8
+"""Bytes of a pack in the columns 1 to 3."""
+SECTION_ROW_BYTES = 4 + 4 + 4 + DIGEST_BYTES
+"""Bytes of a section in the columns 4 to 7."""
+FRAME_BYTES = 1 + TAG_BYTES
+"""Bytes that a frame has at most in addition to its plaintext: the encoding, and the tag."""
+_ROWS_AT_ONCE = 64 << 10
+"""Rows of columns that are unpacked at once. A number takes 40 bytes as a Python object."""
 TAIL_BYTES = 64 << 10
 """Bytes of the first read, which contains the trailer and the footer of most manifests."""
 _TRAILER = struct.Struct("<8sQQQ32s")
@@ -159,7 +180,7 @@ def decode_data_keys(summary: FooterSummary, label: str) -> dict[str, DataKey]:
 
 
 def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
-    """Return the footer's frame and the trailer."""
+    """Return the footer's frame and the trailer. Raises TooLarge for a footer that no reader accepts."""
     packs, sections = footer.packs, footer.sections
     numbers = range(len(packs))
     plaintext = join_columns(
@@ -174,6 +195,11 @@ def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
             b"".join(section.digest for section in sections),
         ]
     )
+    if len(plaintext) > MAX_FOOTER_BYTES or len(sections) > MAX_SECTIONS:
+        raise TooLarge(
+            f"Cannot write the manifest: its tables of {len(packs)} packs and {len(sections)} sections are larger than"
+            " any reader accepts. Make a full backup, or divide the volume."
+        )
     frame = sealer.seal(FrameKind.INDEX, 0, compress_frame(plaintext))
     body = sum(section.stored for section in sections)
     blank = _TRAILER.pack(MAGIC, body, len(frame), len(plaintext), bytes(DIGEST_BYTES))
@@ -202,43 +228,83 @@ def parse_trailer(tail: bytes, label: str) -> Trailer:
         raise IntegrityError(f"{label}: it does not end like a manifest: cut short, or overwritten")
     if body > MAX_BODY_BYTES or stored > MAX_FOOTER_BYTES or size > MAX_FOOTER_BYTES:
         raise IntegrityError(f"{label}: its trailer claims {body} bytes of sections, and {size} of a footer")
+    if stored > size + FRAME_BYTES:
+        raise IntegrityError(f"{label}: its trailer claims {stored} bytes for a footer of {size}")
     return Trailer(body, stored, size, checksum)
 
 
-def decode_footer(tail: bytes, trailer: Trailer, sealer: Sealer, label: str) -> Footer:
+def decode_footer(tail: Buffer, trailer: Trailer, sealer: Sealer, label: str) -> Footer:
     """Decode the footer from the bytes of its frame and the trailer. Raises IntegrityError."""
     frame = tail[:-TRAILER_BYTES]
     if _checksum(tail[-TRAILER_BYTES:], frame) != trailer.checksum:
         raise IntegrityError(f"{label}: its footer was changed")
     plaintext = expand_frame(sealer.open(FrameKind.INDEX, 0, frame), trailer.size, label)
     try:
-        footer = _parse_footer(plaintext)
+        footer = _parse_footer(plaintext, label)
     except (ValueError, IndexError, ValidationError, struct.error):
         raise IntegrityError(f"{label}: its footer is malformed") from None
     _check_footer(footer, trailer, label)
     return footer
 
 
-def _parse_footer(plaintext: Buffer) -> Footer:
+def check_document(document: Buffer, label: str) -> None:
+    """Check that a JSON document has no more bytes and values than any backup needs. Raises IntegrityError.
+
+    A document of 4 MB may have a million values, which take 1.6 GiB as objects.
+    """
+    if len(document) > MAX_SUMMARY_BYTES:
+        raise implausible(label, f"its summary claims to have {len(document)} bytes")
+    if count_values(bytes(document)) > SUMMARY_VALUES + len(document) // _BYTES_PER_VALUE:
+        raise implausible(label, "its summary has more values than any backup needs")
+
+
+def count_values(document: bytes) -> int:
+    """Return the most values that a JSON document can have."""
+    return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def implausible(label: str, cause: str) -> IntegrityError:
+    """Return the error for what no release of this program writes."""
+    return IntegrityError(f"{label}: {cause}", reason=Reason.TOO_LARGE)
+
+
+def _parse_footer(plaintext: Buffer, label: str) -> Footer:
     columns = split_columns(plaintext, _COLUMNS)
+    _check_rows(columns[1:4], (2, 4, 8))
+    _check_rows(columns[4:], (4, 4, 4, DIGEST_BYTES))
+    check_document(columns[0], label)
     summary = FooterSummary.model_validate_json(bytes(columns[0]))
     origins = [Origin(record.backup_id, record.attempt) for record in summary.origins]
     packs = PackTable()
-    for origin, number, size in zip(
-        unpack_numbers("H", columns[1]), unpack_numbers("I", columns[2]), unpack_numbers("Q", columns[3]), strict=True
-    ):
-        packs.add(origins[origin], number, size)
-    return Footer(summary, packs, _parse_sections(columns[4:]))
+    for start in range(0, len(columns[1]) // 2, _ROWS_AT_ONCE):
+        stop = start + _ROWS_AT_ONCE
+        numbers = (
+            unpack_numbers(code, column[start * width : stop * width])
+            for code, width, column in zip("HIQ", (2, 4, 8), columns[1:4], strict=True)
+        )
+        for origin, number, size in zip(*numbers, strict=True):
+            packs.add(origins[origin], number, size)
+    return Footer(summary, packs, _parse_sections(columns[4:], label))
 
 
-def _parse_sections(columns: list[memoryview]) -> list[Section]:
+def _check_rows(columns: list[memoryview], widths: tuple[int, ...]) -> None:
+    """Check that columns have the same number of rows, before any row is read. Raises ValueError."""
+    rows = {len(column) / width for column, width in zip(columns, widths, strict=True)}
+    if len(rows) > 1 or not rows.pop().is_integer():
+        raise ValueError("columns of different lengths")
+
+
+def _parse_sections(columns: list[memoryview], label: str) -> list[Section]:
+    if len(columns[0]) > 4 * MAX_SECTIONS:
+        raise implausible(label, f"its footer lists {len(columns[0]) // 4} sections")
     stored, sizes, entries = (unpack_numbers("I", column) for column in columns[:3])
     digests = bytes(columns[3])
-    if len(digests) != len(stored) * DIGEST_BYTES:
-        raise ValueError("digests of sections are missing")
     sections: list[Section] = []
     offset = 0
     for number, (length, size, count) in enumerate(zip(stored, sizes, entries, strict=True)):
+        # Nobody has checked these numbers yet, and readers request as many bytes as they say.
+        if size > MAX_SECTION_BYTES or length > size + FRAME_BYTES:
+            raise implausible(label, f"section {number} claims to have {size} bytes, stored as {length}")
         digest = digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
         sections.append(Section(number, offset, length, size, count, digest))
         offset += length

@@ -9,7 +9,7 @@ trailer   plain: where the footer begins
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cinderblock.api.losses import Loss
@@ -22,6 +22,7 @@ from cinderblock.format.entries import Chunk, Entry
 from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import (
+    MAX_SUMMARY_BYTES,
     TAIL_BYTES,
     TRAILER_BYTES,
     Footer,
@@ -35,7 +36,7 @@ from cinderblock.format.manifest.footer import (
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.pin_checks import check_content, check_header, pins_of
 from cinderblock.format.manifest.section_decoder import EntryStats, SectionTable, decode_chunks, decode_stats
-from cinderblock.format.manifest.summary_reader import MAX_SUMMARY_BYTES, read_footer_facts
+from cinderblock.format.manifest.summary_reader import read_footer_facts
 from cinderblock.format.pack import MAX_CHUNKS, PackTable
 from cinderblock.format.range_reader import Buffer, RangeReader, read_exactly
 
@@ -50,8 +51,6 @@ __all__ = [
     "read_summary",
 ]
 
-MAX_SECTION_BYTES = 256 << 20
-"""Most bytes of a section: 1 MiB plus one entry, which may have large extended attributes."""
 MIN_COPIED_SECTION_BYTES = 256 << 10
 """Bytes of the smallest section that is copied. Smaller ones are merged; otherwise each backup would add more of
 them."""
@@ -115,6 +114,10 @@ def read_header(read: RangeReader, expected: ExpectedBackup, label: str = "the m
     return header
 
 
+def _unlimited() -> None:
+    """Limit nothing."""
+
+
 def read_summary(
     read: RangeReader,
     keys: KeyRing | None,
@@ -122,6 +125,7 @@ def read_summary(
     label: str = "the manifest",
     *,
     max_summary_bytes: int = MAX_SUMMARY_BYTES,
+    check_time: Callable[[], None] = _unlimited,
 ) -> ManifestSummary:
     """Read and verify header and footer of a manifest in bounded memory, in two or three requests for most manifests.
 
@@ -141,11 +145,14 @@ def read_summary(
         expected: the backup that it must belong to.
         label: name of the object in messages, normally its key in the store.
         max_summary_bytes: most bytes of the JSON document in the footer.
+        check_time: called before each piece of work; raises if the time of the caller is up.
 
-    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, TooLarge, and what ``read`` raises.
+    Raises IntegrityError, UnsupportedFormat, KeyUnavailable, TooLarge, and what ``read`` and ``check_time``
+    raise.
     """
     header = read_header(read, expected, label)
-    facts = read_footer_facts(read, header.sealer(header.data_key(keys), label), label, max_summary_bytes)
+    sealer = header.sealer(header.data_key(keys), label)
+    facts = read_footer_facts(read, sealer, label, max_summary_bytes, check_time)
     summary = _summarize(header, facts.summary, facts.references, facts.manifest_bytes)
     _check_summary(summary, keys, expected, label)
     return summary
@@ -310,8 +317,6 @@ class ManifestReader:
                 yield section, *self._open_section(section, data[begin : begin + section.stored])
 
     def _open_section(self, section: Section, frame: Buffer) -> tuple[Buffer, Buffer]:
-        if section.size > MAX_SECTION_BYTES:
-            raise IntegrityError(f"{self._label}: section {section.number} claims to have {section.size} bytes")
         opened = self._sealer.open(FrameKind.CONTENT, section.number, frame)
         plaintext = expand_frame(opened, section.size, self._label)
         if digest_of(plaintext) != section.digest:
@@ -342,7 +347,8 @@ def _read_footer(read: RangeReader, sealer: Sealer, label: str) -> tuple[Footer,
         tail = read(-needed, needed)
     if needed > len(tail):
         raise IntegrityError(f"{label}: cut short, its footer is missing")
-    footer = decode_footer(tail[-needed:], trailer, sealer, label)
+    # Slices of bytes would be copies, and a footer may have 128 MiB.
+    footer = decode_footer(memoryview(tail)[-needed:], trailer, sealer, label)
     size = HEADER_BYTES + trailer.body + needed
     is_whole = size == len(tail) if len(tail) < TAIL_BYTES else read(size - 1, 2) == tail[-1:]
     if not is_whole:

@@ -7,10 +7,11 @@ checked and decompressed as a stream. Only the summary of its table is kept, and
 Bounds, all much above what any volume needs:
 
 - a footer: MAX_FOOTER_BYTES, as for every reader; its window in memory: _WINDOW_BYTES;
-- its summary: MAX_SUMMARY_BYTES, with at most as many values as 65,536 origins have.
+- its summary: MAX_SUMMARY_BYTES, with at most as many values as 65,536 origins have;
+- numbers that are counted: as many as the columns behind them have rows.
 
-Measured: a footer that unpacks to 1 GiB takes less than 1 MiB; a chain of 65,536 backups 64 MiB; the worst document,
-one string of 15 MB, 130 MiB. Only one document at a time becomes objects.
+Measured: the largest footer takes less than 1 MiB; a chain of 65,536 backups 64 MiB; the worst document, one string of
+15 MB, 130 MiB. Only one document at a time becomes objects, and one thread at a time counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import zstandard
@@ -31,18 +32,23 @@ from cinderblock.format.compression import Encoding
 from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
 from cinderblock.format.hashing import DIGEST_BYTES
 from cinderblock.format.manifest.footer import (
+    MAX_SECTIONS,
+    MAX_SUMMARY_BYTES,
+    PACK_ROW_BYTES,
+    SECTION_ROW_BYTES,
+    SUMMARY_VALUES,
     TAIL_BYTES,
     TRAILER_BYTES,
     FooterSummary,
     Trailer,
+    check_document,
+    count_values,
+    implausible,
     parse_trailer,
 )
 from cinderblock.format.manifest.header import HEADER_BYTES
 from cinderblock.format.range_reader import RangeReader, read_exactly
-from cinderblock.reasons import Reason
 
-MAX_SUMMARY_BYTES: Final = 16 << 20
-"""Most bytes of the JSON document: 65,536 origins, which column 1 can number, and their data keys have 12 MiB."""
 SMALL_SUMMARY_BYTES: Final = 256 << 10
 """Bytes of a document that many readers may hold at once: 1400 origins."""
 _READ_BYTES: Final = 1 << 20
@@ -51,14 +57,13 @@ _PIECE_BYTES: Final = 64 << 10
 """Bytes of a column that are decoded at once."""
 _WINDOW_BYTES: Final = 8 << 20
 """Most bytes that zstd may look back. `footer` compresses with level 3, whose window has 2 MiB."""
-_VALUES: Final = 20_000
-_BYTES_PER_VALUE: Final = 40
-"""Most values of a document: 20,000 for the description, and one for each 40 bytes. An origin with its data key counts
-as 4 values in 182 bytes."""
 _DESCRIPTION_CHARACTERS: Final = 2 << 20
 """Most characters of a document without origins and data keys. It describes Kubernetes objects, of at most 1.5 MiB."""
 _parsing: Final = threading.Lock()
 """One document at a time becomes objects. Parsing waits for no network."""
+_counting: Final = threading.Lock()
+"""One thread at a time counts numbers, a piece at a time. Counting holds the interpreter, so several threads together
+would leave the event loop of the operator little of it."""
 
 
 class FooterFacts:
@@ -76,7 +81,9 @@ class FooterFacts:
         self.manifest_bytes = manifest_bytes
 
 
-def read_footer_facts(read: RangeReader, sealer: Sealer, label: str, max_summary_bytes: int) -> FooterFacts:
+def read_footer_facts(
+    read: RangeReader, sealer: Sealer, label: str, max_summary_bytes: int, check_time: Callable[[], None]
+) -> FooterFacts:
     """Read and verify the footer of a manifest.
 
     Args:
@@ -84,14 +91,16 @@ def read_footer_facts(read: RangeReader, sealer: Sealer, label: str, max_summary
         sealer: of the manifest.
         label: name of the object in messages.
         max_summary_bytes: most bytes of the JSON document; at most MAX_SUMMARY_BYTES.
+        check_time: called before each piece of work; raises if the time of the caller is up.
 
-    Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``; and what ``read`` raises.
+    Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``; and what ``read`` and
+    ``check_time`` raise.
     """
     tail = read(-TAIL_BYTES, TAIL_BYTES)
     trailer = parse_trailer(tail, label)
     frame = _Frame(read, tail, trailer, label)
     plaintext = _Plaintext(frame, sealer, label)
-    table = _Table(_decode(plaintext, trailer, label), trailer.size, label)
+    table = _Table(_decode(plaintext, trailer, label), trailer.size, label, check_time)
     try:
         document = table.read_column(max_summary_bytes)
         counts = table.count_origins()
@@ -110,7 +119,7 @@ def read_footer_facts(read: RangeReader, sealer: Sealer, label: str, max_summary
     if body != trailer.body:
         raise IntegrityError(f"{label}: its sections do not add up")
     _check_size(read, tail, frame.manifest_bytes, label)
-    summary, origins = _parse(document, label)
+    summary, origins = _parse(document, label, check_time)
     if digest != summary.content_digest:
         raise IntegrityError(f"{label}: its sections differ from those that were written")
     return FooterFacts(summary, _references(counts, origins, label), frame.manifest_bytes)
@@ -225,16 +234,17 @@ class _Joined:
 class _Table:
     """The columns of a footer, each read once and in order."""
 
-    def __init__(self, file: Any, size: int, label: str) -> None:
+    def __init__(self, file: Any, size: int, label: str, check_time: Callable[[], None]) -> None:
         self._file = file
         self._left = size
         self._label = label
+        self._check_time = check_time
 
     def read_column(self, limit: int) -> bytes:
         """Return a whole column. Raises TooLarge if it has more bytes than ``limit``."""
         length = self._length()
         if length > MAX_SUMMARY_BYTES:
-            raise _implausible(self._label, f"its summary claims to have {length} bytes")
+            raise implausible(self._label, f"its summary claims to have {length} bytes")
         if length > limit:
             raise TooLarge(f"Cannot read {self._label}: its summary has {length} bytes, and at most {limit} are read.")
         return b"".join(self._pieces(length))
@@ -242,14 +252,18 @@ class _Table:
     def count_origins(self) -> Counter[int]:
         """Return how often each number of column 1 occurs."""
         counts: Counter[int] = Counter()
-        for piece in self._pieces(self._length()):
-            counts.update(struct.unpack(f"<{len(piece) // 2}H", piece))
+        for piece in self._pieces(self._length_of(2, PACK_ROW_BYTES)):
+            with _counting:
+                counts.update(struct.unpack(f"<{len(piece) // 2}H", piece))
         return counts
 
     def sum_lengths(self) -> tuple[int, int]:
         """Return the sum of column 4, and how many numbers it has."""
         total = count = 0
-        for piece in self._pieces(self._length()):
+        length = self._length_of(4, SECTION_ROW_BYTES)
+        if length > 4 * MAX_SECTIONS:
+            raise implausible(self._label, f"its footer lists {length // 4} sections")
+        for piece in self._pieces(length):
             numbers = struct.unpack(f"<{len(piece) // 4}I", piece)
             total, count = total + sum(numbers), count + len(numbers)
         return total, count
@@ -279,6 +293,18 @@ class _Table:
         if self._length() != length:
             raise self._malformed()
 
+    def _length_of(self, width: int, row: int) -> int:
+        """Return the length of a column of numbers, of ``width`` bytes each.
+
+        The columns behind it must have room for the rest of each ``row``. Otherwise a footer could consist of numbers
+        that take a hundred times as long to count as to decompress.
+        """
+        length = self._length()
+        rows, rest = divmod(length, width)
+        if rest or rows * row > self._left:
+            raise self._malformed()
+        return length
+
     def _length(self) -> int:
         (length,) = struct.unpack("<I", b"".join(self._pieces(4)))
         return int(length)
@@ -289,6 +315,7 @@ class _Table:
             raise self._malformed()
         self._left -= length
         while length:
+            self._check_time()
             piece = self._read_fully(min(length, _PIECE_BYTES))
             length -= len(piece)
             yield piece
@@ -306,32 +333,24 @@ class _Table:
         return IntegrityError(f"{self._label}: its footer is malformed")
 
 
-def _parse(document: bytes, label: str) -> tuple[FooterSummary, list[str]]:
+def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple[FooterSummary, list[str]]:
     """Return the summary without origins and data keys, and the backup ids of the origins."""
-    if _values(document) > _VALUES + len(document) // _BYTES_PER_VALUE:
-        raise _implausible(label, "its summary has more values than any backup needs")
+    check_document(document, label)
     with _parsing:
+        # Other documents may have taken long.
+        check_time()
         try:
             fields = json.loads(document)
             origins = [_origin_id(origin) for origin in fields.pop("origins")]
             fields.pop("dataKeys", None)
             if _characters(fields) > _DESCRIPTION_CHARACTERS:
-                raise _implausible(label, "its description is larger than any backup needs")
+                raise implausible(label, "its description is larger than any backup needs")
             rest = json.dumps(fields, ensure_ascii=False).encode()
-            if _values(rest) > _VALUES:
-                raise _implausible(label, "its description has more values than any backup needs")
+            if count_values(rest) > SUMMARY_VALUES:
+                raise implausible(label, "its description has more values than any backup needs")
             return FooterSummary.model_validate_json(rest[:-1] + b',"origins":[]}'), origins
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             raise IntegrityError(f"{label}: its footer is malformed") from None
-
-
-def _implausible(label: str, cause: str) -> IntegrityError:
-    """Return the error for what no release of this program writes."""
-    return IntegrityError(f"{label}: {cause}", reason=Reason.TOO_LARGE)
-
-
-def _values(document: bytes) -> int:
-    return document.count(b",") + document.count(b"[") + document.count(b"{")
 
 
 def _characters(fields: object) -> int:

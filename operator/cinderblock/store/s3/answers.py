@@ -36,7 +36,7 @@ def from_answer(response: Mapping[str, Any], address: StoreAddress, call: str) -
     kind = classify(code, status, said)
     # A problem of the whole store has the same message for every call.
     named = call if kind in _OF_ONE_CALL or code not in KIND_BY_CODE else ""
-    words = ": ".join(filter(None, (named, code, said.rstrip(". "))))
+    words = ": ".join(filter(None, (named, code or str(status or ""), said.rstrip(". "))))
     detail = address.redact(words) + _origin_hint(headers, address)
     if kind is None:
         return not_s3(address, f"status {detail}")

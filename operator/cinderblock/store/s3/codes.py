@@ -52,6 +52,7 @@ class Kind(Enum):
     NO_ACCOUNT = auto()
     NOT_DONE = auto()
     OVERLOADED = auto()
+    PROXY_LOGIN = auto()
     SKEWED = auto()
     TAKEN = auto()
     TOO_LARGE = auto()
@@ -151,6 +152,12 @@ MEANINGS: Final[Mapping[Kind, Meaning]] = MappingProxyType(
         ),
         Kind.OVERLOADED: Meaning(
             StoreThrottled, "Cannot use {} now: the server is overloaded", "It asks for fewer requests"
+        ),
+        Kind.PROXY_LOGIN: Meaning(
+            PermanentError,
+            "Cannot use {}: a proxy in between asks for credentials",
+            "Let it pass requests without them, name them in HTTPS_PROXY, or bypass it by NO_PROXY",
+            Reason.STORE_REFUSES,
         ),
         Kind.SKEWED: Meaning(
             ClockSkewed,
@@ -266,22 +273,22 @@ KIND_BY_CODE: Final[Mapping[str, Kind]] = MappingProxyType(
 )
 
 _KIND_BY_STATUS: Final[Mapping[int, Kind]] = {
+    402: Kind.NO_ACCOUNT,
+    407: Kind.PROXY_LOGIN,
     408: Kind.UNAVAILABLE,
     411: Kind.IN_PROXY,
     413: Kind.TOO_LARGE,
+    423: Kind.LOCKED,
     425: Kind.UNAVAILABLE,
     429: Kind.OVERLOADED,
     431: Kind.TOO_LARGE,
-    500: Kind.UNAVAILABLE,
     501: Kind.UNSUPPORTED,
-    502: Kind.UNAVAILABLE,
-    503: Kind.UNAVAILABLE,
-    504: Kind.UNAVAILABLE,
     507: Kind.FULL,
 }
-"""Kinds of statuses that a server or anything in front of it may send, with any body or none."""
-_CERTAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
-"""Statuses that say more than a code does not already say."""
+"""Kinds of statuses that a server or anything in front of it may send, with any body or none. They say more than a code
+that nobody knows."""
+_LOGIN_PAGE: Final = 511
+"""Network Authentication Required (RFC 6585, section 6): a login page, and no S3 server."""
 
 _LOCKED_TEXT: Final = re.compile(
     r"(protected|forbidden|held|denied) by object.?lock|\bWORM\b|legal hold|object is locked|retention policy",
@@ -305,9 +312,14 @@ def classify(code: str, status: int, message: str) -> Kind | None:
         return Kind.LOCKED
     if code == "InvalidRequest" and _CHECKSUM_TEXT.search(message):
         return Kind.NO_CHECKSUM
-    kind = KIND_BY_CODE.get(code)
-    if kind is None and (status in _CERTAIN or not has_code):
-        kind = _KIND_BY_STATUS.get(status)
+    kind = KIND_BY_CODE.get(code) or _kind_of_status(status)
     if kind is None and has_code:
         kind = Kind.DENIED if status in {401, 403} else Kind.UNKNOWN
     return kind
+
+
+def _kind_of_status(status: int) -> Kind | None:
+    """Return what a status means by itself. Proxies and CDNs have statuses of their own from 520 on: try again."""
+    if status in _KIND_BY_STATUS or status == _LOGIN_PAGE or not 500 <= status < 600:
+        return _KIND_BY_STATUS.get(status)
+    return Kind.UNAVAILABLE

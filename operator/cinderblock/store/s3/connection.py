@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.awsrequest import (
@@ -38,8 +39,9 @@ ERROR_BYTES: Final = 64 << 10
 _LINE_BYTES: Final = 64 << 10
 """Most bytes of a line before the answer; http.client has the same limit for the lines of headers."""
 _INTERIM_LINES: Final = 100
-"""Most header lines after 100 Continue; http.client has the same limit for headers."""
-
+"""Most header lines of an interim answer; http.client has the same limit for headers."""
+_INTERIM_ANSWERS: Final = 100
+"""Most interim answers before the final one. Servers send 102 Processing every few seconds, if at all."""
 
 _TAGS: Final = 64_000
 """Most tags of an answer. 1000 keys of a listing have 26,000 at most. Four MiB of small elements would take 90 MiB and
@@ -53,8 +55,31 @@ class AnswerTooLong(Exception):
     """An answer has more bytes, or more elements, than any answer to this request can have."""
 
 
+class _Response(AWSHTTPResponse):
+    """A response that skips interim answers. http.client skips only 100, and takes 102 and 103 for final ones."""
+
+    def __init__(self, *args: Any, status_tuple: tuple[str, int, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, status_tuple=status_tuple, **kwargs)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Return version, status and reason of the final answer (RFC 9110, section 15.2)."""
+        for _ in range(_INTERIM_ANSWERS):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not _is_interim(status):
+                return version, status, reason
+            _skip_headers(self.fp)
+        raise ConnectionError("the server sent too many interim answers")
+
+
+def _is_interim(status: int) -> bool:
+    """Return whether another answer follows. 101 Switching Protocols ends HTTP."""
+    return 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS
+
+
 class _Watched:
     """Mixin: a connection whose socket belongs to the deadline of the current call."""
+
+    response_class: Any = _Response
 
     sock: socket.socket | None
     timeout: float | None
@@ -80,21 +105,32 @@ class _Watched:
         """Read the interim answer to Expect: 100-continue.
 
         botocore 1.44 reads it without a limit, and loops forever if the server closes the connection after its status
-        line. The rest is as in botocore: a final answer means that the body is not sent.
+        line. It takes every other interim answer for a final one, and rejects a status line without a phrase
+        (RFC 9112, section 4: the phrase is optional). The rest is as in botocore: a final answer means that the body
+        is not sent.
         """
         assert self.sock is not None
         with self.sock.makefile("rb", 0) as lines:
-            status_line = lines.readline(_LINE_BYTES)
-            parts = status_line.split(None, 2)
-            if len(parts) >= 2 and parts[0].startswith(b"HTTP/") and parts[1] == b"100":
+            for _ in range(_INTERIM_ANSWERS):
+                version, status, reason = _parse_status(lines.readline(_LINE_BYTES))
+                if not _is_interim(status):
+                    self.response_class = functools.partial(_Response, status_tuple=(version, status, reason))
+                    self._response_received = True
+                    return
                 _skip_headers(lines)
-                self._send_message_body(message_body)  # type: ignore[attr-defined]
-            elif len(parts) == 3 and parts[0].startswith(b"HTTP/"):
-                status = (parts[0].decode("ascii"), int(parts[1]), parts[2].decode("ascii"))
-                self.response_class = functools.partial(AWSHTTPResponse, status_tuple=status)
-                self._response_received = True
-            else:
-                raise ConnectionError("the server closed the connection instead of reading the body")
+                if status == HTTPStatus.CONTINUE:
+                    self._send_message_body(message_body)  # type: ignore[attr-defined]
+                    return
+            raise ConnectionError("the server sent too many interim answers")
+
+
+def _parse_status(line: bytes) -> tuple[str, int, str]:
+    """Return version, status and reason phrase of a status line. Raises ConnectionError if it is none."""
+    version, _, rest = line.decode("iso-8859-1").strip().partition(" ")
+    status, _, reason = rest.strip().partition(" ")
+    if not version.startswith("HTTP/") or not (status.isdecimal() and len(status) == 3):
+        raise ConnectionError("the server closed the connection instead of reading the body")
+    return version, int(status), reason
 
 
 def _skip_headers(lines: Any) -> None:
@@ -103,7 +139,7 @@ def _skip_headers(lines: Any) -> None:
         if line in (b"\r\n", b"\n"):
             return
         if not line:
-            raise ConnectionError("the server closed the connection before the body was sent")
+            raise ConnectionError("the server closed the connection before its answer")
     raise ConnectionError("the server sent too many headers before its answer")
 
 

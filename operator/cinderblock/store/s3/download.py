@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
+from cinderblock.errors import CinderblockError
 from cinderblock.store.bandwidth import Throttle, no_throttle
 from cinderblock.store.base import READ_LIMIT
+from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.answers import not_s3
+from cinderblock.store.s3.codes import MEANINGS, Kind
 from cinderblock.store.s3.connection import AnswerTooLong
 
 if TYPE_CHECKING:
@@ -16,7 +22,13 @@ if TYPE_CHECKING:
 
 SLICE_BYTES: Final = 64 * 1024
 """Bytes that are received at once if the bandwidth is limited, or if they are only skipped."""
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_UNSATISFIED_RANGE: Final = re.compile(r"bytes \*/(\d{1,19})")
+_PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
+"""Content types of web pages. Uploads name no type, so servers call objects binary."""
+_UNCHANGED_ENCODINGS: Final = frozenset({"", "identity", "aws-chunked"})
+"""Content encodings of objects as they were stored. Tools that copy objects leave the last one behind, which concerns
+only the upload."""
 
 
 class UnexpectedRange(Exception):
@@ -31,6 +43,52 @@ def range_header(start: int, length: int | None) -> str | None:
         return f"bytes={start}-" if start else None
     # A range cannot be empty. One byte shows at least whether the object exists.
     return f"bytes={start}-{start + max(length, 1) - 1}"
+
+
+def check_origin(response: GetObjectOutputTypeDef, address: StoreAddress) -> None:
+    """Check that an answer brings an object, unchanged, and shows where it ends.
+
+    The bytes of a login page would look like a damaged backup. Closes the body and raises CinderblockError if not.
+    """
+    metadata = response["ResponseMetadata"]
+    headers = metadata["HTTPHeaders"]
+    status = metadata["HTTPStatusCode"]
+    encoding = headers.get("content-encoding", "").strip().lower()
+    error: CinderblockError | None = None
+    if headers.get("content-type", "").partition(";")[0].strip().lower() in _PAGE_TYPES:
+        error = not_s3(address, "a web page for an object")
+    elif status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+        error = not_s3(address, f"status {status} for an object")
+    elif encoding not in _UNCHANGED_ENCODINGS:
+        error = _changed(address, encoding)
+    elif "ETag" not in response:
+        error = not_s3(address, "an object without ETag")
+    elif status == HTTPStatus.OK and not _has_end(headers):
+        error = not_s3(address, "an object without a length")
+    if error is not None:
+        response["Body"].close()
+        raise error
+
+
+def _changed(address: StoreAddress, encoding: str) -> CinderblockError:
+    meaning = MEANINGS[Kind.IN_PROXY]
+    detail = f"GetObject: Content-Encoding {address.redact(encoding)}"
+    return meaning.error(f"{meaning.problem.format(address)}. {meaning.remedy} ({detail}).", reason=meaning.reason)
+
+
+def _has_end(headers: Mapping[str, str]) -> bool:
+    """Return whether a body shows where it ends. Otherwise a broken connection looks like its end."""
+    return headers.get("content-length", "").isdecimal() or "chunked" in headers.get("transfer-encoding", "").lower()
+
+
+def stated_size(response: Mapping[str, Any]) -> int | None:
+    """Return the size of the object that an answer 416 states, in bytes; None: it states none.
+
+    RFC 9110, section 14.4, has it in Content-Range; AWS, in the element ActualObjectSize.
+    """
+    match = _UNSATISFIED_RANGE.fullmatch(response["ResponseMetadata"]["HTTPHeaders"].get("content-range", ""))
+    text = match[1] if match else str(response["Error"].get("ActualObjectSize", ""))
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def download(response: GetObjectOutputTypeDef, start: int, length: int | None, throttle: Throttle) -> bytes:
@@ -61,7 +119,9 @@ def _read_part(reader: _Reader, content_range: str, start: int, length: int | No
     match = _CONTENT_RANGE.fullmatch(content_range)
     if match is None:
         raise UnexpectedRange
-    first, last, size = map(int, match.groups())
+    first, last = int(match[1]), int(match[2])
+    # Without a size, the range itself must be right. It ends where the object ends, if it is shorter than requested.
+    size = last + 1 if match[3] == "*" else int(match[3])
     requested = max(size + start, 0) if start < 0 else start
     end = size if length is None or start < 0 else min(start + max(length, 1), size)
     if (first, last + 1) != (requested, end):

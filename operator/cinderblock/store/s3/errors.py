@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import urllib3.exceptions
 from botocore import exceptions as boto
@@ -27,6 +28,15 @@ from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import from_answer, not_s3, protocol_violation
 from cinderblock.store.s3.connection import AnswerTooLong
 
+_LIBRARY_ERRORS: Final = (
+    boto.BotoCoreError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+    ResponseParserError,
+)
+
 
 @contextmanager
 def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
@@ -38,7 +48,7 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
         if deadline.has_expired:
             raise _too_slow(address, deadline)
         yield
-    except (boto.BotoCoreError, urllib3.exceptions.HTTPError, OSError, ValueError, ResponseParserError) as error:
+    except _LIBRARY_ERRORS as error:
         raise (_too_slow(address, deadline) if deadline.has_expired else _from_client(error, address)) from error
     except boto.ClientError as error:
         raise from_answer(error.response, address, error.operation_name) from error
@@ -50,7 +60,7 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
 
 def _too_slow(address: StoreAddress, deadline: Deadline) -> StoreTooSlow:
     return StoreTooSlow(
-        f"Cannot use {address}: a request was not complete after {deadline.seconds:.0f} s. Check the network, and the"
+        f"Cannot use {address}: a call was not complete after {deadline.seconds:.0f} s. Check the network, and the"
         " load of the server."
     )
 
@@ -69,7 +79,10 @@ def _from_library(error: Exception, address: StoreAddress) -> CinderblockError:
             " AWS_PROFILE."
         )
     if isinstance(error, boto.CredentialRetrievalError | boto.TokenRetrievalError | boto.SSOError):
-        return AccessDenied(f"Cannot get credentials for {address} ({address.redact(error)}).")
+        return AccessDenied(
+            f"Cannot get credentials for {address}. Check the AWS profile, or the role of this machine or pod"
+            f" ({address.redact(error)})."
+        )
     if isinstance(error, boto.ParamValidationError | boto.UnknownEndpointError):
         return InvalidInput(
             f"Cannot send a request to {address}. Check the settings of the store ({address.redact(error)})."
@@ -80,7 +93,9 @@ def _from_library(error: Exception, address: StoreAddress) -> CinderblockError:
 def _from_network(error: Exception, address: StoreAddress) -> CinderblockError:
     """Return the error for a request that got no complete response."""
     if isinstance(error, boto.ReadTimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return StoreUnreachable(f"Cannot use {address}: no response arrived in time.")
+        return StoreUnreachable(
+            f"Cannot use {address}: no response arrived in time. Check the network, and the load of the server."
+        )
     cause = _root_cause(error)
     if isinstance(error, boto.SSLError | urllib3.exceptions.SSLError):
         return _from_tls(cause, address)
@@ -94,7 +109,10 @@ def _from_network(error: Exception, address: StoreAddress) -> CinderblockError:
         )
     if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected):
         return not_s3(address, "something else than HTTP")
-    return StoreUnreachable(f"Cannot reach {address}: {address.redact(cause)}")
+    return StoreUnreachable(
+        f"Cannot reach {address}: {address.redact(cause).rstrip('.')}. Check the endpoint URL, that the server runs,"
+        " and that no firewall or NetworkPolicy is in between."
+    )
 
 
 def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
@@ -105,12 +123,15 @@ def _from_tls(cause: BaseException, address: StoreAddress) -> CinderblockError:
             f" that it names ({detail}).",
             reason=Reason.CERTIFICATE_NOT_TRUSTED,
         )
-    if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+    if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) == "WRONG_VERSION_NUMBER":
         return PermanentError(
             f"Cannot connect to {address.endpoint}: it does not speak TLS. Try http, or another port ({detail}).",
             reason=Reason.NOT_TLS,
         )
-    return StoreUnreachable(f"Cannot connect to {address.endpoint}: TLS failed ({detail}).")
+    return StoreUnreachable(
+        f"Cannot connect to {address.endpoint}: TLS failed. Check the TLS versions and certificates of the server, and"
+        f" what is in between ({detail})."
+    )
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -70,13 +70,20 @@ def multipart_put(
                 parts.append({"PartNumber": number, "ETag": response["ETag"], **fields})
         # The server may have to copy all parts before it answers.
         with sending(body.nbytes):
-            client.complete_multipart_upload(
+            done = client.complete_multipart_upload(
                 Bucket=container, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
             )
+            _check_joined(done)
     except BaseException:
         with contextlib.suppress(CinderblockError), sending(0):
             _abort(client, container, key, upload)
         raise
+
+
+def _check_joined(response: Mapping[str, Any]) -> None:
+    """Check that an answer names an object. Raises KeyError for an empty one, or for a page that parses as XML."""
+    if "Key" not in response and "ETag" not in response:
+        raise KeyError("ETag")
 
 
 def _abort_earlier(client: S3Client, container: str, key: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.errors import ContainerNotFound, ObjectNotFound, StoreUnreachable
+from cinderblock.errors import ContainerNotFound, ObjectNotFound, PermanentError, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
 from cinderblock.store.call_time import call_seconds
@@ -25,7 +25,7 @@ from cinderblock.store.s3.checksum import Checksum, UploadChecksums, body_fields
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.connection import close_connections
 from cinderblock.store.s3.deletion import Deleter
-from cinderblock.store.s3.download import UnexpectedRange, download, range_header
+from cinderblock.store.s3.download import UnexpectedRange, check_origin, download, range_header, stated_size
 from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
 from cinderblock.store.s3.put_options import put_options
@@ -33,7 +33,7 @@ from cinderblock.store.s3.retention import S3Retention
 from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
 
 if TYPE_CHECKING:
-    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from botocore.exceptions import _ClientErrorResponseTypeDef
 
 PAGE_KEYS: Final = 1000
 """Most keys in one page of a listing (S3 API: ListObjectsV2)."""
@@ -41,6 +41,18 @@ LISTING_PAGES: Final = 100_000
 """Most pages of a listing. A volume of 64 TiB has packs for 2800 pages."""
 EMPTY_PAGES: Final = 100
 """Most pages without a key, one after the other. Some servers send one where many objects were deleted."""
+
+
+class _Page(NamedTuple):
+    """A page of a listing.
+
+    Attributes:
+        items: its objects.
+        token: where the next page begins; None: this is the last one.
+    """
+
+    items: list[ObjectInfo]
+    token: str | None
 
 
 class S3Store:
@@ -112,62 +124,92 @@ class S3Store:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
-        header = range_header(start, length)
-        extra: Any = {} if header is None else {"Range": header}
         count = READ_LIMIT if length is None and start >= 0 else max(length or 0, -start)
         with self._call(count, self._location.download_bytes_per_second):
             try:
-                response = self._client.get_object(Bucket=self._container, Key=check_key(key), **extra)
-                if "ETag" not in response:
-                    response["Body"].close()
-                    raise not_s3(self._address, "an object without ETag")
-                return download(response, start, length, self._download)
-            except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 416:
-                    return b""
-                if error.response["Error"]["Code"] == "NoSuchKey":
-                    raise ObjectNotFound(f"Cannot read {key} in {self._address}: the object does not exist.") from error
-                raise
+                return self._get(check_key(key), start, length)
             except UnexpectedRange as error:
                 raise StoreUnreachable(
-                    f"Cannot read {key} in {self._address}: the server sent another range than the requested one."
+                    f"Cannot read {key} in {self._address}: the server sent another range than the requested one. Look"
+                    " for a cache or a proxy in between."
                 ) from error
+
+    def _get(self, key: str, start: int, length: int | None) -> bytes:
+        header = range_header(start, length)
+        extra: Any = {} if header is None else {"Range": header}
+        try:
+            response = self._client.get_object(Bucket=self._container, Key=key, **extra)
+        except ClientError as error:
+            if self._ends_before(key, start, error.response):
+                return b""
+            if error.response.get("Error", {}).get("Code") == "NoSuchKey":
+                raise ObjectNotFound(f"Cannot read {key} in {self._address}: the object does not exist.") from error
+            raise
+        check_origin(response, self._address)
+        return download(response, start, length, self._download)
+
+    def _ends_before(self, key: str, start: int, response: _ClientErrorResponseTypeDef) -> bool:
+        """Return whether an error means that the object ends before ``start``.
+
+        A proxy may answer 416 for reasons of its own, and an object that seems to be empty counts as damaged. So
+        something must show that the object is so short. Raises UnexpectedRange if it is not.
+        """
+        if response["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return False
+        size = stated_size(response)
+        if size is None and response["Error"].get("Code") != "InvalidRange":
+            return False
+        if size is None and start <= 0:
+            # Only an empty object has no first and no last byte.
+            size = self._client.head_object(Bucket=self._container, Key=key)["ContentLength"]
+        if size is not None and size > max(start, 0):
+            raise UnexpectedRange
+        return True
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ObjectStore. A listing that does not advance, or never ends, is an error."""
         previous = ""
         empty_pages = 0
-        for number, page in enumerate(self._pages(prefix)):
-            items = page.get("Contents", [])
+        for number, items in enumerate(self._pages(prefix)):
             empty_pages = 0 if items else empty_pages + 1
             if len(items) > PAGE_KEYS or empty_pages > EMPTY_PAGES or number >= LISTING_PAGES:
                 raise protocol_violation(self._address, "a listing without end")
             for item in items:
-                key, size = item["Key"], item["Size"]
-                if key <= previous:
-                    raise protocol_violation(self._address, f"a listing out of order ({previous} before {key})")
-                if not key.startswith(prefix) or size < 0:
-                    raise protocol_violation(self._address, f"a listing of something else ({key}, {size} bytes)")
-                yield ObjectInfo(key, size)
-                previous = key
+                if item.key <= previous:
+                    raise self._impossible(f"a listing out of order ({previous} before {item.key})")
+                if not item.key.startswith(prefix) or item.size < 0:
+                    raise self._impossible(f"a listing of something else ({item.key}, {item.size} bytes)")
+                yield item
+                previous = item.key
 
-    def _pages(self, prefix: str) -> Iterator[ListObjectsV2OutputTypeDef]:
+    def _pages(self, prefix: str) -> Iterator[Sequence[ObjectInfo]]:
         page = self._page(prefix)
-        yield page
-        while page["IsTruncated"]:
-            token = page.get("NextContinuationToken", "")
-            page = self._page(prefix, ContinuationToken=token)
-            if not token or page.get("NextContinuationToken") == token:
-                raise protocol_violation(self._address, "a listing without a next page")
-            yield page
+        yield page.items
+        while page.token is not None:
+            earlier = page.token
+            page = self._page(prefix, ContinuationToken=earlier)
+            if page.token == earlier:
+                raise protocol_violation(self._address, "a listing whose pages repeat")
+            yield page.items
 
-    def _page(self, prefix: str, **extra: Any) -> ListObjectsV2OutputTypeDef:
+    def _page(self, prefix: str, **extra: Any) -> _Page:
+        """Request and parse a page. Whatever it lacks is an error of the server."""
         with self._call():
             page = self._client.list_objects_v2(Bucket=self._container, Prefix=prefix, **extra)
             # Any well-formed XML, such as an XHTML page, would look like an empty listing.
             if "IsTruncated" not in page:
                 raise not_s3(self._address, "something other than a listing")
-        return page
+            items = [ObjectInfo(item["Key"], item["Size"]) for item in page.get("Contents", [])]
+        token = page.get("NextContinuationToken")
+        if page["IsTruncated"] and not token:
+            raise protocol_violation(
+                self._address, "a listing without its next page (NextContinuationToken of ListObjectsV2)"
+            )
+        return _Page(items, token if page["IsTruncated"] else None)
+
+    def _impossible(self, answer: str) -> PermanentError:
+        """Return the error for an answer that quotes keys of the server, which may have any length."""
+        return protocol_violation(self._address, self._address.redact(answer))
 
     def delete(self, keys: Iterable[str]) -> None:
         """See ObjectStore."""

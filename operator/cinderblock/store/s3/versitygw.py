@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -62,7 +62,9 @@ def _send(url: str, administrator: S3Credentials, headers: dict[str, str]) -> tu
         response = session.send(request.prepare())
         content = response.content
     except BotoCoreError as error:
-        raise StoreUnreachable(f"Cannot reach the S3 server: {type(error).__name__}") from error
+        raise StoreUnreachable(
+            f"Cannot reach the S3 server at {urlsplit(url).netloc}: {type(error).__name__}. Check that its pod runs."
+        ) from error
     finally:
         session.close()
     found = _CODE.search(content or b"")
