@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -252,8 +253,14 @@ def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupSto
 
 
 def has_room(mover: ObservedMover, settings: MoverSettings) -> bool:
-    """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier."""
-    return len(mover.others) + mover.waiting_before < settings.limit
+    """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier.
+
+    Each namespace counts for at most its own limit, because it can run more movers than that: a queue or a user can
+    hold many Jobs back, and then let all of them go at once.
+    """
+    by_namespace = Counter(other.namespace for other in mover.others)
+    counted = sum(min(count, settings.namespace_limit) for count in by_namespace.values())
+    return counted + mover.waiting_before < settings.limit
 
 
 def has_room_in_namespace(mover: ObservedMover, namespace: str, settings: MoverSettings) -> bool:
