@@ -255,8 +255,8 @@ def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupSto
 def has_room(mover: ObservedMover, settings: MoverSettings) -> bool:
     """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier.
 
-    Each namespace counts for at most its own limit, because it can run more movers than that: a queue or a user can
-    hold many Jobs back, and then let all of them go at once.
+    Each namespace counts for at most its own limit. It can run more movers than that: a queue or a user can hold many
+    Jobs back, and then let all of them go at once.
     """
     by_namespace = Counter(other.namespace for other in mover.others)
     counted = sum(min(count, settings.namespace_limit) for count in by_namespace.values())
