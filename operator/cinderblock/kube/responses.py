@@ -137,8 +137,8 @@ def raise_for_status(info: RequestInfo, response: Response) -> NoReturn:
     """Raise the error that a failed response means.
 
     401 and 403 are AccessDenied, 404 is NotFound, 409 is Conflict (AlreadyExists, if that is the reason), 410 (an
-    expired continuation), 429 and 5xx are KubeUnavailable, and every other code is InvalidInput. What a policy or a
-    webhook denies is AccessDenied, whatever the code.
+    expired continuation), 429 and 5xx are KubeUnavailable, and every other code is InvalidInput. The denial of a policy
+    or a webhook is AccessDenied, whatever its code.
     """
     status = response.status_object()
     message = _server_message(info, status)

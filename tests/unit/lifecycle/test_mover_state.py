@@ -34,13 +34,16 @@ def ended(phase: str, report: MoverReport | str, code: int = 1, reason: str = "E
     return a_pod(phase, containerStatuses=[{"name": "mover", "state": state}])
 
 
-def waiting(reason: str, message: str = "") -> Pod:
+def waiting(reason: str, message: str = "", scheduled: datetime | None = None) -> Pod:
     state = {"waiting": {"reason": reason, "message": message}}
-    return a_pod("Pending", containerStatuses=[{"name": "mover", "state": state}])
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": scheduled}
+    conditions = [condition] if scheduled else []
+    return a_pod("Pending", containerStatuses=[{"name": "mover", "state": state}], conditions=conditions)
 
 
-def unschedulable(message: str) -> Pod:
-    return a_pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+def unschedulable(message: str, reason: str = "Unschedulable") -> Pod:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    return a_pod("Pending", conditions=[condition])
 
 
 def failed(message: str = "BackoffLimitExceeded") -> Job:
@@ -68,11 +71,21 @@ WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     ),
     "an unschedulable pod": (
         judge(a_job(), unschedulable("0/3 nodes are available")),
-        Wait("MoverUnschedulable", "Cannot schedule the mover pod: 0/3 nodes are available", POD_BEGAN, START),
+        Wait("MoverUnschedulable", "Cannot schedule the mover pod: 0/3 nodes are available", None, START),
+    ),
+    "a pod that a queue holds back": (
+        judge(a_job(), unschedulable("blocked by scheduling gates", "SchedulingGated")),
+        Wait(
+            "MoverSuspended", "The mover pod has scheduling gates, and waits until a queue such as Kueue removes them"
+        ),
     ),
     "an image that cannot be pulled": (
         judge(a_job(), waiting("ImagePullBackOff", "no such image")),
         Wait("ImagePullFailed", "Cannot pull the mover image: no such image", POD_BEGAN, START),
+    ),
+    "an image that cannot be pulled on a node that was found late": (
+        judge(a_job(), waiting("ImagePullBackOff", "no such image", scheduled=NOW)),
+        Wait("ImagePullFailed", "Cannot pull the mover image: no such image", NOW, START),
     ),
     "a container that is being created": (
         judge(a_job(), waiting("ContainerCreating")),

@@ -76,7 +76,7 @@ def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail |
         return Succeeded(MoverReport(succeeded=True))
     if mover.job.metadata.is_being_deleted:
         return Fail(Reason.MOVER_DELETED, "The mover Job was deleted by somebody else before it had finished")
-    return suspension.check(mover.job) or _waiting(mover, policy)
+    return suspension.check(mover.job) or suspension.check_gates(mover) or _waiting(mover, policy)
 
 
 def is_recorded(status: ReportedStatus, job: Job) -> bool:
@@ -117,9 +117,9 @@ def reference(status: ReportedStatus, mover: ObservedMover) -> MoverReference | 
 
 
 def is_running(mover: ObservedMover) -> bool:
-    """Return whether there is a recorded Job that has not ended, and that no other controller suspends."""
+    """Return whether there is a recorded Job that has not ended, and that no other controller holds back."""
     job = mover.job
-    if job is None or not mover.is_recorded or suspension.is_held(job):
+    if job is None or not mover.is_recorded or suspension.is_held(job) or suspension.is_gated(mover):
         return False
     return not job.is_complete and job.failure is None
 
@@ -322,7 +322,11 @@ def _last_line(log: str) -> str:
 
 
 def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
-    """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is."""
+    """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is.
+
+    A pod without a node has it from the first report on, because a queue may have held it back since its creation. A
+    pod with a node has it from then on.
+    """
     limit = policy.deadlines.mover_start
     if not mover.pods:
         refused = refusals.refused_pod(mover.warning)
@@ -330,7 +334,7 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
             return Wait(refused.reason, refused.message, None, limit)
         return starting(policy, _warnings(mover))
     pod = mover.pods[-1]
-    since = pod.metadata.creation_timestamp
+    since = pod.scheduled_at or pod.metadata.creation_timestamp
     if pod.has_ended or pod.kept_alive_by is not None:
         message = f"Attempt {len(mover.pods)} of the mover failed, and another one follows: {_termination_message(pod)}"
         terminated = pod.terminated
@@ -338,7 +342,7 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
         return Wait(Reason.MOVER_RETRYING, message, finished_at or since, limit, 5.0)
     if pod.unschedulable:
         message = f"Cannot schedule the mover pod: {pod.unschedulable}{_claim_warning(mover)}"
-        return Wait(Reason.MOVER_UNSCHEDULABLE, message, since, limit)
+        return Wait(Reason.MOVER_UNSCHEDULABLE, message, limit=limit)
     for name, waiting in pod.waiting_containers:
         if waiting.reason in IMAGE_PULL_REASONS:
             image = "the mover image" if name == MOVER_CONTAINER else f"the image of injected container {name}"
