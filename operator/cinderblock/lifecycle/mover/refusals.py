@@ -31,6 +31,10 @@ PRIORITY_REMEDY: Final = (
     "Set spec.mover.priorityClassName of the BackupStore to a class that a quota of the namespace covers."
 )
 
+WEBHOOK_REMEDY: Final = (
+    "Repair the webhook, or exempt objects with the label app.kubernetes.io/managed-by: cinderblock from it."
+)
+
 _DENIED: Final = r"denied (?:the )?request"
 """Words of ValidatingAdmissionPolicies, and of webhooks."""
 
@@ -55,6 +59,7 @@ _RULES: Final = (
     # The name of a temporary claim contains a UID. A claim with another name is a restored one.
     (rf"persistentvolumeclaims \S+/(?!cinderblock-[0-9a-f-]{{36}}:).*{_DENIED}", _REFUSED, RESTORED_REMEDY),
     (_DENIED, _REFUSED, LABELS_REMEDY),
+    (r"failed calling webhook", _REFUSED, WEBHOOK_REMEDY),
     (r"rror creating: ", _REFUSED, "Change the cluster so that it accepts the mover's pods."),
 )
 """Patterns of the server's words, the reason that they stand for, and the remedy; the first match counts."""
