@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import labels
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 Object = dict[str, Any]
 LIMIT_RANGE = Kind("", "v1", "limitranges", "LimitRange")
+QUOTA = Kind("", "v1", "resourcequotas", "ResourceQuota")
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 POLICY = Kind(
     "admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
@@ -58,13 +60,15 @@ def limit(**fields: Any) -> Callable[[str], tuple[Kind, Object]]:
     )
 
 
-async def refuse(client: KubeClient, kind: Kind, body: Object) -> CinderblockError:
+async def refuse(client: KubeClient, kind: Kind, body: Object, *, dry_run: bool = False) -> CinderblockError:
     """Return the error of a creation. The API server learns of limits and policies only after a moment."""
     for number in range(100):
         try:
-            await client.create(kind, body | {"metadata": body["metadata"] | {"name": f"mover-{number}"}})
+            body["metadata"]["name"] = f"mover-{number}" if kind == kinds.POD else labels.child_name(f"{number:0>36}")
+            await client.create(kind, body, dry_run=dry_run)
         except CinderblockError as error:
-            if "is forbidden" in error.message or "is invalid" in error.message:
+            is_counted = "status unknown for quota" not in error.message
+            if ("is forbidden" in error.message and is_counted) or "is invalid" in error.message:
                 return error
         await asyncio.sleep(0.1)
     raise AssertionError("the API server refuses nothing")
@@ -94,14 +98,46 @@ async def test_refused_pod_has_the_reason_of_its_cause(
     assert "mover-" not in refused.message, "the name of the pod changes with every attempt"
 
 
-async def test_refused_claim_is_waited_for_with_a_remedy(client: KubeClient, namespace: str) -> None:
-    await client.create(*limit(type="PersistentVolumeClaim", max={"storage": "1Gi"})(namespace))
-    error = await refuse(client, kinds.PVC, a_claim(namespace))
+@pytest.mark.parametrize("dry_run", [False, True], ids=["creation", "trial"])
+@pytest.mark.parametrize(
+    ("fields", "words", "remedy"),
+    [
+        ({"max": {"storage": "1Gi"}}, "maximum storage usage per PersistentVolumeClaim is 1Gi", "Raise the limit"),
+        ({"min": {"storage": "9Gi"}}, "minimum storage usage per PersistentVolumeClaim is 9Gi", "Lower the minimum"),
+    ],
+    ids=["maximum", "minimum"],
+)
+async def test_refused_claim_is_waited_for_with_a_remedy(
+    client: KubeClient, namespace: str, fields: Object, words: str, remedy: str, *, dry_run: bool
+) -> None:
+    await client.create(*limit(type="PersistentVolumeClaim", **fields)(namespace))
+    error = await refuse(client, kinds.PVC, a_claim(namespace), dry_run=dry_run)
     verdict = verdicts.from_api_error(error, Deadlines())
     assert isinstance(verdict, Wait)
     assert verdict.reason == "LimitRangeViolated"
-    assert "maximum storage usage per PersistentVolumeClaim is 1Gi" in verdict.message
-    assert "Raise the limit" in verdict.message
+    assert words in verdict.message
+    assert remedy in verdict.message
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["creation", "trial"])
+async def test_quota_refuses_a_claim_with_advice_about_the_quota(
+    client: KubeClient, namespace: str, *, dry_run: bool
+) -> None:
+    hard = {"requests.storage": "1Gi"}
+    await client.create(QUOTA, {"metadata": {"name": "small", "namespace": namespace}, "spec": {"hard": hard}})
+    await client.merge_patch(
+        QUOTA, "small", namespace, {"status": {"hard": hard, "used": {"requests.storage": "0"}}}, subresource="status"
+    )
+    error = await refuse(client, kinds.PVC, a_claim(namespace), dry_run=dry_run)
+    verdict = verdicts.from_api_error(error, Deadlines())
+    assert isinstance(verdict, Wait)
+    assert (verdict.reason, "Raise the quota, or free some" in verdict.message) == ("QuotaExceeded", True)
+
+
+async def test_trial_creates_nothing(client: KubeClient, namespace: str) -> None:
+    created = await client.create(kinds.PVC, a_claim(namespace), dry_run=True)
+    assert created["metadata"]["name"] == "temporary"
+    assert await client.list(kinds.PVC, namespace) == []
 
 
 async def test_denial_of_a_policy_is_waited_for_with_a_remedy(client: KubeClient, namespace: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from cinderblock.errors import AccessDenied, CinderblockError, KubeUnavailable
-from cinderblock.kube.responses import RequestInfo
-from tests.support.simulation.simulation import Simulation
+from cinderblock.kube import kinds
+from cinderblock.kube.responses import RequestInfo, Response
+from cinderblock.kube.transport import Request
+from tests.support.simulation.simulation import POLICY, Simulation
 
 FAILING = 500, 'Internal error occurred: failed calling webhook "v.example.org": context deadline exceeded'
 DENIED = 400, 'admission webhook "v.example.org" denied the request: the label team is missing'
@@ -78,5 +83,65 @@ def test_complete_copy_of_a_restore_survives_a_refused_claim(stored: Simulation,
     stored.until("VolumeRestore", "back", refusal[1])
     assert stored.phase("VolumeRestore", "back") == "restoring"
     stored.rejections.clear()
+    stored.settle()
+    assert (stored.phase("VolumeRestore", "back"), stored.content("new")) == ("available", "first")
+
+
+def demand_label(simulation: Simulation, *, supports_trials: bool = True) -> None:
+    """Let a webhook refuse every claim without the label team."""
+    answer = simulation.api.round_trip
+
+    async def judge(request: Request) -> Response:
+        if request.method == "POST" and request.path.endswith("/persistentvolumeclaims"):
+            body: Any = request.body
+            if "dryRun" in request.query and not supports_trials:
+                return refusal(400, 'admission webhook "v.example.org" does not support dry run')
+            if "team" not in body["metadata"].get("labels", {}):
+                return refusal(*DENIED)
+        return await answer(request)
+
+    simulation.api.round_trip = judge  # type: ignore[method-assign]
+
+
+def refusal(code: int, message: str) -> Response:
+    return Response(code, json.dumps({"kind": "Status", "code": code, "message": message}).encode())
+
+
+def set_labels_of_store(simulation: Simulation) -> None:
+    store = simulation.get("BackupStore", "default")
+    simulation.objects.update(store, spec=store["spec"] | {"mover": {"labels": {"team": "shop"}}})
+
+
+def test_claim_that_a_policy_refuses_is_refused_before_the_copy(stored: Simulation) -> None:
+    """The labels of the store are for temporary objects, and not for the claim that the restore leaves."""
+    set_labels_of_store(stored)
+    demand_label(stored)
+    before = len(stored.faults.log)
+    stored.restore("back", "full", name="new")
+    stored.until("VolumeRestore", "back", "set spec.labels or spec.annotations of the VolumeRestore")
+    stored.until("VolumeRestore", "back", "(waited 900 s)")
+    assert stored.phase("VolumeRestore", "back") == "error_restoring"
+    assert not [call for call in stored.faults.log[before:] if call.kind in (kinds.JOB, kinds.PV)]
+
+
+def test_restored_claim_has_the_labels_of_the_chart() -> None:
+    settings = replace(POLICY.mover, labels=(("team", "platform"),), annotations=(("note", "x"),))
+    with Simulation(policy=replace(POLICY, mover=settings)) as simulation:
+        simulation.claim("data", "first")
+        demand_label(simulation)
+        simulation.backup("full", "data")
+        simulation.settle()
+        simulation.restore("back", "full", name="new")
+        simulation.restore("named", "full", name="other", labels={"team": "shop"})
+        simulation.settle()
+        claims = [simulation.get("PersistentVolumeClaim", name)["metadata"] for name in ("new", "other")]
+        assert [claim["labels"]["team"] for claim in claims] == ["platform", "shop"]
+        assert [claim["annotations"]["note"] for claim in claims] == ["x", "x"]
+
+
+def test_webhook_that_supports_no_trial_judges_at_the_end(stored: Simulation) -> None:
+    set_labels_of_store(stored)
+    demand_label(stored, supports_trials=False)
+    stored.restore("back", "full", name="new", labels={"team": "shop"})
     stored.settle()
     assert (stored.phase("VolumeRestore", "back"), stored.content("new")) == ("available", "first")

@@ -32,7 +32,8 @@ _FORBIDDEN_REASONS: Final = (
     ("because it is being terminated", Reason.NAMESPACE_TERMINATING),
     ("exceeded quota", Reason.QUOTA_EXCEEDED),
     ("failed quota", Reason.QUOTA_EXCEEDED),
-    ("insufficient quota to match these scopes", Reason.QUOTA_EXCEEDED),
+    ("insufficient quota to", Reason.QUOTA_EXCEEDED),
+    ("status unknown for quota", Reason.QUOTA_EXCEEDED),
     ("per PersistentVolumeClaim", Reason.LIMIT_RANGE_VIOLATED),
     ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
 )
@@ -44,6 +45,9 @@ _DENIALS: Final = (
 )
 """Words of a policy that denies a request. A ValidatingAdmissionPolicy answers with 422 by default, and a webhook with
 400, or with any code from 400 on that it chooses (apiserver, policy/validating and webhook/errors)."""
+
+NO_DRY_RUN: Final = "does not support dry run"
+"""A webhook with side effects fails every dry run with 400 (apiserver, webhook/errors: NewDryRunUnsupportedErr)."""
 
 _NO_SUCH_FIELD: Final = "field not declared in schema"
 """Server-side apply of a field that the schema lacks returns 500 (structured-merge-diff), every time."""

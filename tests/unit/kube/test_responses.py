@@ -65,6 +65,8 @@ def test_status_code_selects_the_error(response: Response, error: type[Cinderblo
         ('pods is forbidden: User "x" cannot list resource "pods"', "AccessDenied"),
         ('jobs.batch "m" is forbidden: exceeded quota: small, requested: count/jobs=1', "QuotaExceeded"),
         ("insufficient quota to match these scopes: [{PriorityClass In [high]}]", "QuotaExceeded"),
+        ("insufficient quota to consume: requests.storage", "QuotaExceeded"),
+        ("status unknown for quota: small, resources: requests.storage", "QuotaExceeded"),
         ('jobs.batch "m" is forbidden: failed quota: strict: must specify count', "QuotaExceeded"),
         ("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi", "LimitRangeViolated"),
         ('pods "m" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "PodSecurityViolation"),

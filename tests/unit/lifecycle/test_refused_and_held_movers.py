@@ -107,6 +107,7 @@ OWN = (
         (TEMPORARY, "minimum storage usage per PersistentVolumeClaim is 10Gi, but request is 5Gi", "Lower the minimum"),
         (TEMPORARY, "minimum storage usage per PersistentVolumeClaim is 10Gi, but request is 5Gi", "spec.size"),
         (TEMPORARY, "exceeded quota: small, requested: requests.storage=5Gi, used: requests.storage=0", "free some"),
+        (TEMPORARY, "insufficient quota to consume: requests.storage", "Create a quota"),
         (TEMPORARY, LABELS, "set spec.mover.labels"),
         (JOB, LABELS, "set spec.mover.labels"),
         (RESTORED, LABELS, "set spec.labels or spec.annotations of the VolumeRestore"),

@@ -32,6 +32,7 @@ from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
     AnyStatus,
+    CheckClaim,
     CreateChild,
     CreateClaim,
     Decision,
@@ -215,7 +216,7 @@ def _is_reportable(context: Context, target: Target, action: Action, error: Cind
     """
     if isinstance(action, DeleteStoredData):
         return True
-    if not isinstance(action, CreateChild | CreateClaim | StartMover) or _is_being_deleted(target):
+    if not isinstance(action, CheckClaim | CreateChild | CreateClaim | StartMover) or _is_being_deleted(target):
         return False
     if isinstance(error, KubeUnavailable):
         return context.failed_actions.add(key_of(target.body))
