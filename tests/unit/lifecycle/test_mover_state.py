@@ -335,3 +335,40 @@ def test_status_decides_which_job_is_the_mover(
 
 def test_copied_status_counts_no_mover() -> None:
     assert not mover_state.has_mover(accepted(id="of-another", mover={"uid": "j-1"}))
+
+
+RECORDED = {"mover": {"uid": "j-1", "storeName": "default"}}
+BEFORE, AFTER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "status", "created", "expected"),
+    [
+        (("Job", "cinderblock-b-1", "j-1"), RECORDED, NOW, True),
+        (("Job", "cinderblock-b-1", "j-2"), RECORDED, NOW, False),
+        (("Job", "cinderblock-b-2", "j-1"), RECORDED, NOW, False),
+        (("ReplicaSet", "cinderblock-b-1", "j-1"), RECORDED, NOW, False),
+        (("Job", "cinderblock-b-1", "j-1"), {}, NOW, False),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, BEFORE, True),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, AFTER, False),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error"}, AFTER, True),
+    ],
+    ids=[
+        "its own",
+        "another Job",
+        "of another backup",
+        "a ReplicaSet",
+        "no Job recorded",
+        "ending",
+        "later",
+        "unknown",
+    ],
+)
+def test_pod_is_a_mover_only_by_what_the_status_records(
+    owner: tuple[str, str, str], status: dict[str, Any], created: datetime, *, expected: bool
+) -> None:
+    kind, name, uid = owner
+    reference = {"apiVersion": "x/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+    metadata = {"name": "x", "creationTimestamp": created, "ownerReferences": [reference]}
+    backup = accepted("b-1", **status)
+    assert mover_state.is_pod_of(backup, Pod.model_validate({"metadata": metadata})) is expected

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
+from cinderblock.api.labels import child_name
 from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
 from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
@@ -85,9 +86,36 @@ def is_recorded(status: ReportedStatus, job: Job) -> bool:
     Nobody but the operator writes a status, while anybody in the namespace can create a Job with any name and owner.
     Release 0.1.0 recorded no UID: the reason of its status shows that it had created the Job.
     """
+    return _records(status, job.uid)
+
+
+def _records(status: ReportedStatus, uid: str) -> bool:
     if status.mover is not None:
-        return status.mover.uid == job.uid
+        return status.mover.uid == uid
     return bool(_reasons(status) & (MOVER_REASONS | {Reason.REBINDING}))
+
+
+def is_pod_of(operation: VolumeBackup | VolumeRestore, pod: Pod) -> bool:
+    """Return whether a pod is the mover of an operation, by the UID of its Job and the operation's own status.
+
+    Anybody can put the labels of a mover into the template of a controller. An operation that has ended, or is being
+    deleted, no longer records its mover, so its pods are those that existed before.
+    """
+    name = child_name(operation.uid)
+    jobs = [owner.uid for owner in pod.metadata.owner_references if (owner.kind, owner.name) == ("Job", name)]
+    if not jobs or operation.own_phase is None:
+        return False
+    if _records(operation.status, jobs[0]):
+        return True
+    ended, created = _ended_at(operation), pod.metadata.creation_timestamp
+    return ended is not None and created is not None and created <= ended
+
+
+def _ended_at(operation: VolumeBackup | VolumeRestore) -> datetime | None:
+    """Return when an operation ended or was deleted, or the end of time if its status does not say when it ended."""
+    if operation.metadata.is_being_deleted:
+        return operation.metadata.deletion_timestamp
+    return (operation.status.completed_at or datetime.max.replace(tzinfo=UTC)) if operation.has_ended else None
 
 
 def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
