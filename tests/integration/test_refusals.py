@@ -6,13 +6,17 @@ There is no Job controller, so the test adds the words that it puts before the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from cinderblock.api import labels
-from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -38,6 +42,63 @@ BINDING = Kind(
     "ValidatingAdmissionPolicyBinding",
     namespaced=False,
 )
+
+
+WEBHOOK = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
+)
+
+
+class Denying(BaseHTTPRequestHandler):
+    """A webhook that denies everything, and chooses no code."""
+
+    def do_POST(self) -> None:
+        """Answer an AdmissionReview."""
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        denial = {"uid": review["request"]["uid"], "allowed": False, "status": {"message": "the label team is missing"}}
+        body = json.dumps(review | {"request": None, "response": denial}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@asynccontextmanager
+async def denying_webhook(client: KubeClient, namespace: str, *, answers: bool = True) -> AsyncIterator[None]:
+    """Let a webhook judge the claims of a namespace until the block ends. Nothing listens if it does not answer."""
+    await client.merge_patch(kinds.NAMESPACE, namespace, None, {"metadata": {"labels": {unlike.LABEL: namespace}}})
+    claims = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["persistentvolumeclaims"],
+    }
+    with unlike.serve_webhook(Denying) as (url, authority):
+        hook = {
+            "name": "deny.example.org",
+            "clientConfig": {
+                "url": url if answers else "https://localhost:1/",
+                "caBundle": base64.b64encode(authority).decode(),
+            },
+            "rules": [claims],
+            "namespaceSelector": {"matchLabels": {unlike.LABEL: namespace}},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            "timeoutSeconds": 5,
+        }
+        await client.create(WEBHOOK, {"metadata": {"name": namespace}, "webhooks": [hook]})
+        try:
+            yield
+        finally:
+            await client.delete(WEBHOOK, namespace, None)
 
 
 def a_pod(namespace: str) -> Object:
@@ -68,7 +129,7 @@ async def refuse(client: KubeClient, kind: Kind, body: Object, *, dry_run: bool 
             await client.create(kind, body, dry_run=dry_run)
         except CinderblockError as error:
             is_counted = "status unknown for quota" not in error.message
-            if ("is forbidden" in error.message and is_counted) or "is invalid" in error.message:
+            if is_counted and any(words in error.message for words in ("is forbidden", "is invalid", "webhook")):
                 return error
         await asyncio.sleep(0.1)
     raise AssertionError("the API server refuses nothing")
@@ -155,3 +216,24 @@ async def test_denial_of_a_policy_is_waited_for_with_a_remedy(client: KubeClient
     assert isinstance(verdict, Wait)
     assert "the label team is missing" in verdict.message
     assert "spec.mover.labels" in verdict.message
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["creation", "trial"])
+async def test_denial_of_a_webhook_is_waited_for_with_a_remedy(
+    client: KubeClient, namespace: str, *, dry_run: bool
+) -> None:
+    async with denying_webhook(client, namespace):
+        error = await refuse(client, kinds.PVC, a_claim(namespace), dry_run=dry_run)
+    verdict = verdicts.from_api_error(error, Deadlines())
+    assert isinstance(verdict, Wait), "a webhook that chooses no code denies with 400, like an invalid request"
+    assert "the label team is missing" in verdict.message
+    assert "spec.mover.labels" in verdict.message
+
+
+async def test_webhook_that_does_not_answer_is_no_denial(client: KubeClient, namespace: str) -> None:
+    async with denying_webhook(client, namespace, answers=False):
+        error = await refuse(client, kinds.PVC, a_claim(namespace))
+    assert isinstance(error, KubeUnavailable)
+    verdict = verdicts.from_api_error(error, Deadlines())
+    assert isinstance(verdict, Wait)
+    assert "Repair the webhook" in verdict.message

@@ -121,6 +121,13 @@ class _Webhook(BaseHTTPRequestHandler):
 @contextmanager
 def webhook(namespace: str) -> Iterator[Object]:
     """Serve the webhook until the block ends. Yield its configuration, for one namespace."""
+    with serve_webhook(_Webhook) as (url, authority):
+        yield _configuration(namespace, url, authority)
+
+
+@contextmanager
+def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, bytes]]:
+    """Serve a webhook until the block ends. Yield its URL and the certificate of its authority."""
     authority = Authority("webhook")
     identity = authority.sign("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -128,12 +135,12 @@ def webhook(namespace: str) -> Iterator[Object]:
         both = Path(directory) / "both.pem"
         both.write_bytes(identity.certificate + identity.key)
         context.load_cert_chain(both)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Webhook) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield _configuration(namespace, f"https://localhost:{server.server_port}/", authority.certificate)
+            yield f"https://localhost:{server.server_port}/", authority.certificate
         finally:
             server.shutdown()
             thread.join()
