@@ -42,5 +42,5 @@ else
   fi
 fi
 
-UV_PYTHON_DOWNLOADS=never UV_NATIVE_TLS=true "$UV" sync --quiet --frozen --all-groups --python "$PYTHON"
+UV_PYTHON_DOWNLOADS=never UV_NATIVE_TLS=true "$UV" sync --quiet --frozen --compile-bytecode --all-groups --python "$PYTHON"
 touch .venv/.ready

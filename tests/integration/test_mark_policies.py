@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -26,6 +27,14 @@ from tests.support.cluster.rights import all_rights, connect_as
 pytestmark = pytest.mark.integration
 
 MARKS = yaml.safe_load((CHART / "admission" / "marks.yaml").read_text())["policies"]
+APPS = ("deployments", "replicasets", "statefulsets", "daemonsets")
+DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET = (
+    Kind("apps", "v1", plural, kind)
+    for plural, kind in zip(APPS, ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"), strict=True)
+)
+CRON_JOB = Kind("batch", "v1", "cronjobs", "CronJob")
+SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+REPLICATION_CONTROLLER = Kind("", "v1", "replicationcontrollers", "ReplicationController")
 MANAGED = {labels.MANAGED_BY_LABEL: labels.MANAGED_BY}
 
 
@@ -131,6 +140,144 @@ async def test_nobody_else_creates_or_marks_children(
         name = (await tenant.create(kind, make(namespace)))["metadata"]["name"]
         with pytest.raises(AccessDenied, match="Only Cinderblock may set, change or remove"):
             await tenant.merge_patch(kind, name, namespace, {"metadata": metadata})
+
+
+LABELS = {"app": "shop"}
+
+
+def a_template(**metadata: Any) -> dict[str, Any]:
+    """Return the template of a pod with a generic ephemeral volume."""
+    claim = {"spec": a_claim("")["spec"]}
+    return {
+        "metadata": metadata | {"labels": LABELS | metadata.get("labels", {})},
+        "spec": {
+            "containers": [{"name": "a", "image": "example.org/a"}],
+            "volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": claim}}],
+        },
+    }
+
+
+def a_controller(namespace: str, template: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"generateName": "shop-", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": LABELS}, "template": template} | spec,
+    }
+
+
+def a_cron_job(namespace: str, template: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    template["spec"]["restartPolicy"] = "Never"
+    job = {"metadata": metadata, "spec": {"template": template}}
+    return {
+        "metadata": {"generateName": "c", "namespace": namespace},
+        "spec": {"schedule": "0 0 * * *", "jobTemplate": job},
+    }
+
+
+def _claims(**metadata: Any) -> list[dict[str, Any]]:
+    return [{"metadata": {"name": "data"} | metadata, "spec": a_claim("")["spec"]}]
+
+
+def _with_ephemeral(template: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    template["spec"]["volumes"][0]["ephemeral"]["volumeClaimTemplate"]["metadata"] = metadata
+    return template
+
+
+def controllers_that_mark(namespace: str, metadata: dict[str, Any]) -> list[tuple[Kind, dict[str, Any]]]:
+    """Return objects from which Kubernetes' controllers would make pods, claims or Jobs with these marks."""
+    made = [(kind, a_controller(namespace, a_template(**metadata))) for kind in (DEPLOYMENT, REPLICA_SET, DAEMON_SET)]
+    stateful = a_controller(namespace, a_template(**metadata), serviceName="shop")
+    claims = a_controller(namespace, a_template(), serviceName="shop", volumeClaimTemplates=_claims(**metadata))
+    simple = a_controller(namespace, a_template(**metadata), selector=LABELS)
+    job = a_job(namespace)
+    job["spec"]["template"]["metadata"] = metadata
+    pod = _with_ephemeral(a_template(), **metadata)
+    pod["metadata"] = {"name": "marked", "namespace": namespace}
+    return [
+        *made,
+        (STATEFUL_SET, stateful),
+        (STATEFUL_SET, claims),
+        (REPLICATION_CONTROLLER, simple),
+        (kinds.JOB, job),
+        (CRON_JOB, a_cron_job(namespace, a_template(**metadata))),
+        (CRON_JOB, a_cron_job(namespace, a_template(), **metadata)),
+        (DEPLOYMENT, a_controller(namespace, _with_ephemeral(a_template(), **metadata))),
+        (kinds.POD, pod),
+    ]
+
+
+@pytest.fixture
+async def account(client: KubeClient, namespace: str) -> str:
+    """The namespace, with the ServiceAccount that pods need and no controller makes here."""
+    await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": namespace}})
+    return namespace
+
+
+async def test_templates_of_every_kind_have_no_marks(tenant: KubeClient, account: str) -> None:
+    for kind, body in controllers_that_mark(account, {"labels": MANAGED}):
+        with pytest.raises(AccessDenied, match=r"Only Cinderblock may set, change or remove app\.kubernetes\.io"):
+            await tenant.create(kind, body)
+
+
+@pytest.mark.parametrize("metadata", FORGED.values(), ids=FORGED)
+async def test_templates_have_none_of_the_marks(tenant: KubeClient, namespace: str, metadata: dict[str, Any]) -> None:
+    [mark] = [name for part in metadata.values() for name in part]
+    with pytest.raises(AccessDenied, match=f"Only Cinderblock may set, change or remove {re.escape(mark)}"):
+        await tenant.create(DEPLOYMENT, a_controller(namespace, a_template(**metadata)))
+
+
+async def test_templates_of_others_pass(tenant: KubeClient, account: str) -> None:
+    metadata = {
+        "labels": {labels.MANAGED_BY_LABEL: "Helm"},
+        "annotations": {labels.DISPLAY_NAME_ANNOTATION: "d"},
+    }
+    for kind, body in controllers_that_mark(account, metadata):
+        await tenant.create(kind, body)
+
+
+async def test_existing_templates_with_marks_are_still_written_by_their_users(
+    tenant: KubeClient, client: KubeClient, namespace: str
+) -> None:
+    marked = a_controller(namespace, a_template(labels=MANAGED, annotations={labels.OWNER_NAME_ANNOTATION: "full"}))
+    made = await client.create(DEPLOYMENT, marked)
+    name = made["metadata"]["name"]
+    made = await tenant.replace(DEPLOYMENT, made)
+    restarted: dict[str, Any] = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}
+    await tenant.merge_patch(DEPLOYMENT, name, namespace, {"spec": {"replicas": 2, "template": restarted}})
+    for added in ({"annotations": {labels.OWNER_NAME_ANNOTATION: "other"}}, {"labels": {STORE_LABEL: "s"}}):
+        with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+            await tenant.merge_patch(DEPLOYMENT, name, namespace, {"spec": {"template": {"metadata": added}}})
+    unmarked = {"metadata": {"annotations": {labels.OWNER_NAME_ANNOTATION: None}}}
+    await tenant.merge_patch(DEPLOYMENT, name, namespace, {"spec": {"template": unmarked}})
+    await tenant.delete(DEPLOYMENT, name, namespace)
+
+
+async def test_controllers_of_kubernetes_and_the_operator_write_marked_templates(
+    people: People, namespace: str
+) -> None:
+    async with (
+        aclosing(await people.connect("marks")) as operator,
+        aclosing(await people.connect(_controller(people))) as controller,
+    ):
+        job = a_job(namespace)
+        job["spec"]["template"]["metadata"] = {"labels": MANAGED}
+        await operator.create(kinds.JOB, job)
+        await controller.create(REPLICA_SET, a_controller(namespace, a_template(labels=MANAGED)))
+
+
+async def test_many_volumes_and_claims_stay_within_the_limit_of_the_server(tenant: KubeClient, namespace: str) -> None:
+    """The API server evaluates at most a million steps of an expression (CEL cost)."""
+    template = a_template()
+    [ephemeral] = template["spec"]["volumes"]
+    template["spec"]["volumes"] = [ephemeral | {"name": f"scratch-{number}"} for number in range(200)]
+    claims = [claim | {"metadata": {"name": f"c{number}"}} for number in range(200) for claim in _claims()]
+    body = a_controller(namespace, template, serviceName="shop", volumeClaimTemplates=claims)
+    made = await tenant.create(STATEFUL_SET, body)
+    await tenant.replace(STATEFUL_SET, made)
+
+
+async def test_refusal_names_the_value_that_exempts_a_tool(tenant: KubeClient, namespace: str) -> None:
+    with pytest.raises(AccessDenied, match=r"admissionPolicies\.exemptUsers.*docs/guide/security\.md"):
+        await tenant.create(kinds.PVC, a_claim(namespace, labels=MANAGED))
 
 
 async def test_volumes_are_not_marked_by_others(tenant: KubeClient) -> None:

@@ -16,22 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client import AuthenticationV1TokenRequest, BatchV1Api, CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import new_client_from_config
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
-from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL
+from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
+from cinderblock.cli.commands.release_finalizers import release_finalizers
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import children
-from cinderblock.lifecycle.mover.job import mover_job
+from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
+from tests.support.cluster import unlike
 from tests.support.cluster.admission import CONFIG_MAP, enforce, lift, wait_until_enforced
 from tests.support.cluster.chart import Objects, render
 from tests.support.cluster.mover_templates import TEMPLATES
@@ -43,8 +48,26 @@ IMAGE = "localhost/cinderblock:0.1.0"
 LEVELS = ("baseline", "restricted", "privileged")
 CONSENT = "consent"
 """The release whose root movers need the consent of the namespace."""
-RELEASES = {level: (f"fullnameOverride=policies-{level}", f"mover.podSecurity={level}") for level in LEVELS} | {
-    CONSENT: ("fullnameOverride=policies-consent", "mover.rootRequiresOptIn=true")
+ADDITIONS = "additions"
+"""The release of a cluster whose webhooks change the Jobs of movers."""
+UNINSTALL = "baseline-uninstall"
+"""The uninstall hook of the release "baseline"."""
+_ADDED = "admissionPolicies.moverAdditions"
+VALUES: dict[str, tuple[str, ...]] = {level: (f"mover.podSecurity={level}",) for level in LEVELS} | {
+    CONSENT: ("mover.rootRequiresOptIn=true",),
+    ADDITIONS: (
+        "admissionPolicies.moverImages={mirror.example.org:5000/cinderblock}",
+        f"{_ADDED}.env={{SSL_CERT_FILE}}",
+        f"{_ADDED}.volumes.authorities=/etc/ssl/certs",
+        f"{_ADDED}.initImages={{example.org/wait}}",
+        f"{_ADDED}.imagePullSecrets={{mirror}}",
+        f"{_ADDED}.fields={{ttlSecondsAfterFinished,dnsConfig}}",
+        "mover.allowSystemPriority=true",
+    ),
+}
+RELEASES = {
+    name: (f"fullnameOverride=policies-{name}", "mover.imagePullSecrets={registry}", *values)
+    for name, values in VALUES.items()
 }
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
@@ -69,9 +92,16 @@ class Releases:
 
 
 def _policies(namespace: str) -> Objects:
-    """Return the policies about the operators. Those about marks would keep each from acting for another."""
-    found = [item for values in RELEASES.values() for item in render(*values, namespace=namespace)]
-    return [item for item in found if "-operator-" in item["metadata"]["name"]]
+    """Return the policies about the operators. Those about marks would keep each from acting for another.
+
+    The values of the other releases concern only Jobs.
+    """
+    found: Objects = []
+    for release, values in RELEASES.items():
+        wanted = ("-operator-",) if release == "baseline" else ("-operator-jobs", "-operator-else")
+        objects = render(*values, namespace=namespace)
+        found += [item for item in objects if any(part in item["metadata"]["name"] for part in wanted)]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +114,7 @@ def releases(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             await client.create(kinds.NAMESPACE, {"metadata": {"name": made.namespace}})
             for release in RELEASES:
                 await all_rights(client, made.namespace, f"policies-{release}")
+            await all_rights(client, made.namespace, f"policies-{UNINSTALL}")
             await enforce(client, policies)
         for release in RELEASES:
             async with aclosing(await made.operator(release)) as operator:
@@ -117,7 +148,9 @@ async def restore(client: KubeClient, namespace: str) -> VolumeRestore:
     return VolumeRestore.model_validate(await client.create(kinds.VOLUME_RESTORE, body))
 
 
-def a_job(owner: VolumeBackup | VolumeRestore, **mover: Any) -> dict[str, Any]:
+def a_job(
+    owner: VolumeBackup | VolumeRestore, mode: VolumeMode = VolumeMode.FILESYSTEM, **mover: Any
+) -> dict[str, Any]:
     """Return the mover Job of an operation, as the operator makes it."""
     secret = {"name": "s3"}
     references = {"credentialsSecretRef": secret, "encryptionSecretRef": secret, "caSecretRef": secret}
@@ -127,15 +160,15 @@ def a_job(owner: VolumeBackup | VolumeRestore, **mover: Any) -> dict[str, Any]:
     description = BackupMetadata(
         backup_id=owner.uid,
         volume_id="v",
-        volume_mode=VolumeMode.FILESYSTEM,
+        volume_mode=mode,
         created_at=now,
         data_timestamp=now,
     )
     task = MoverTask(
         operation=MoverOperation.BACKUP,
         store=StoreLocation(container="volumebackups"),
-        volume_mode=VolumeMode.FILESYSTEM,
-        path="/volume",
+        volume_mode=mode,
+        path=mover_path(mode),
         backup=description,
         manifest="backups/v/b.manifest",
     )
@@ -157,6 +190,34 @@ async def test_mover_job_is_created_started_released_and_deleted(operator: KubeC
     await operator.delete(kinds.JOB, name, backup.namespace, uid=metadata["uid"])
 
 
+WHOLE_TEMPLATE: dict[str, Any] = {
+    "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}, "claims": []},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "backup", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "high",
+    "serviceAccountName": "movers",
+    "securityContext": {"runAsUser": 1000, "runAsNonRoot": True},
+    "podSecurityContext": {"fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch"},
+    "labels": {"team": "storage", "kueue.x-k8s.io/queue-name": "q"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+}
+"""Every field of spec.mover."""
+
+
+def test_whole_template_has_every_field() -> None:
+    assert set(WHOLE_TEMPLATE) == {field.alias or name for name, field in MoverTemplate.model_fields.items()}
+
+
+@pytest.mark.parametrize("mode", VolumeMode)
+@pytest.mark.parametrize("owner", ["backup", "restore"])
+async def test_whatever_a_store_may_set_passes(
+    operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore, owner: str, mode: VolumeMode
+) -> None:
+    """The policies list the fields of a mover's Job, so a new field of spec.mover must be added there."""
+    await operator.create(kinds.JOB, a_job(backup if owner == "backup" else restore, mode, **WHOLE_TEMPLATE))
+
+
 def _pod(job: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = job["spec"]["template"]["spec"]
     return spec
@@ -176,6 +237,28 @@ TOKEN = {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 FORGED_JOBS: dict[str, Change] = {
     "another image": lambda job: _mover(job).update(image="example.org/evil:1"),
     "a similar image": lambda job: _mover(job).update(image="localhost/cinderblock-evil:1"),
+    "an image below a port": lambda job: _mover(job).update(image="localhost/cinderblock:5000/evil"),
+    "an image below a port with a tag": lambda job: _mover(job).update(image="localhost/cinderblock:5000/evil:1"),
+    "an image below a digest": lambda job: _mover(job).update(image=f"localhost/cinderblock@sha256:{'a' * 64}/evil"),
+    "parallel pods": lambda job: job["spec"].update(parallelism=1000),
+    "many pods": lambda job: job["spec"].update(completions=1000),
+    "indexed pods": lambda job: job["spec"].update(completionMode="Indexed", completions=1),
+    "another controller": lambda job: job["spec"].update(managedBy="example.org/controller"),
+    "a time to live": lambda job: job["spec"].update(ttlSecondsAfterFinished=0),
+    "a deadline": lambda job: job["spec"].update(activeDeadlineSeconds=60),
+    "the pods of others": lambda job: job["spec"].update(
+        manualSelector=True, selector={"matchLabels": dict(job["spec"]["template"]["metadata"]["labels"])}
+    ),
+    "a finalizer of others": lambda job: job["metadata"]["finalizers"].append("example.org/held"),
+    "a priority of the system": lambda job: _pod(job).update(priorityClassName="system-node-critical"),
+    "a Secret for images": lambda job: _pod(job)["imagePullSecrets"].append({"name": "other"}),
+    "shared processes": lambda job: _pod(job).update(shareProcessNamespace=True),
+    "another runtime": lambda job: _pod(job).update(runtimeClassName="unconfined"),
+    "names of hosts": lambda job: _pod(job).update(hostAliases=[{"ip": "10.0.0.1", "hostnames": ["s3.example.com"]}]),
+    "other name servers": lambda job: _pod(job).update(dnsConfig={"nameservers": ["10.0.0.1"]}),
+    "the volume as another device": lambda job: _mover(job).update(
+        volumeDevices=[{"name": "volume", "devicePath": "/dev/sda"}], volumeMounts=[]
+    ),
     "another command": lambda job: _mover(job).update(command=["sh"]),
     "other arguments": lambda job: _mover(job).update(args=["gateway"]),
     "further arguments": lambda job: _mover(job).update(args=["mover", "x"]),
@@ -227,6 +310,91 @@ async def test_any_other_job_is_refused(operator: KubeClient, backup: VolumeBack
         await operator.create(kinds.JOB, job)
 
 
+# Kyverno and other webhooks change a mover's Job before the policies judge it.
+MUTATIONS: dict[str, tuple[Change, str]] = {
+    "a mirror": (
+        lambda job: _mover(job).update(image="mirror.example.org:5000/cinderblock:0.1.0"),
+        "admissionPolicies.moverImages",
+    ),
+    "the file of authorities": (
+        lambda job: _mover(job)["env"].append({"name": "SSL_CERT_FILE", "value": "/etc/ssl/certs/ca.crt"}),
+        "sets SSL_CERT_FILE. .*moverAdditions.env",
+    ),
+    "a volume of authorities": (
+        lambda job: _pod(job)["volumes"].append({"name": "authorities", "configMap": {"name": "ca"}}),
+        "sets authorities. .*moverAdditions.volumes",
+    ),
+    "a mount of a file": (
+        lambda job: (
+            _pod(job)["volumes"].append({"name": "authorities", "secret": {"secretName": "ca"}}),
+            _mover(job)["volumeMounts"].append(
+                {"name": "authorities", "mountPath": "/etc/ssl/certs", "subPath": "ca.crt"}
+            ),
+        ),
+        "sets /etc/ssl/certs. .*moverAdditions.volumes",
+    ),
+    "an init container": (
+        lambda job: _pod(job).update(initContainers=[{"name": "wait", "image": "example.org/wait:1"}]),
+        "sets wait. .*moverAdditions.initImages",
+    ),
+    "a Secret for the mirror": (
+        lambda job: _pod(job)["imagePullSecrets"].append({"name": "mirror"}),
+        "sets mirror. .*moverAdditions.imagePullSecrets",
+    ),
+    "a time to live": (
+        lambda job: job["spec"].update(ttlSecondsAfterFinished=900),
+        "sets spec.ttlSecondsAfterFinished. .*moverAdditions.fields",
+    ),
+    "name servers": (
+        lambda job: _pod(job).update(dnsConfig={"options": [{"name": "ndots", "value": "1"}]}),
+        "sets spec.template.spec.dnsConfig. .*moverAdditions.fields",
+    ),
+    "a priority of the system": (
+        lambda job: _pod(job).update(priorityClassName="system-cluster-critical"),
+        "mover.allowSystemPriority",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+async def test_changes_of_webhooks_pass_if_a_value_names_them(
+    releases: Releases, operator: KubeClient, backup: VolumeBackup, mutation: tuple[Change, str]
+) -> None:
+    change, refusal = mutation
+    job = a_job(backup)
+    change(job)
+    with pytest.raises(AccessDenied, match=refusal):
+        await operator.create(kinds.JOB, job)
+    async with aclosing(await releases.operator(ADDITIONS)) as allowed:
+        await allowed.create(kinds.JOB, job)
+
+
+FORGED_ADDITIONS: dict[str, Change] = {
+    "the host's files": lambda job: _pod(job)["volumes"].append({"name": "authorities", "hostPath": {"path": "/"}}),
+    "another path": lambda job: (
+        _pod(job)["volumes"].append({"name": "authorities", "secret": {"secretName": "ca"}}),
+        _mover(job)["volumeMounts"].append({"name": "authorities", "mountPath": "/opt/cinderblock"}),
+    ),
+    "a privileged init container": lambda job: _pod(job).update(
+        initContainers=[{"name": "wait", "image": "example.org/wait", "securityContext": {"privileged": True}}]
+    ),
+    "a port of the host": lambda job: _pod(job).update(
+        initContainers=[{"name": "wait", "image": "example.org/wait", "ports": [{"containerPort": 80, "hostPort": 80}]}]
+    ),
+}
+
+
+@pytest.mark.parametrize("change", FORGED_ADDITIONS.values(), ids=FORGED_ADDITIONS)
+async def test_permitted_additions_give_no_further_rights(
+    releases: Releases, backup: VolumeBackup, change: Change
+) -> None:
+    job = a_job(backup)
+    change(job)
+    async with aclosing(await releases.operator(ADDITIONS)) as operator:
+        with pytest.raises(AccessDenied, match="The operator must"):
+            await operator.create(kinds.JOB, job)
+
+
 async def test_job_in_any_namespace_needs_the_same_shape(operator: KubeClient, backup: VolumeBackup) -> None:
     job = a_job(backup)
     job["metadata"]["namespace"] = "kube-system"
@@ -274,12 +442,17 @@ async def _eventually(attempt: Callable[[], Any]) -> None:
 
 FORGED_UPDATES: dict[str, dict[str, Any]] = {
     "another owner": {"metadata": {"ownerReferences": []}},
-    "a label": {"metadata": {"labels": {"more": "x"}}},
+    "a label": {"metadata": {"labels": {"cinderblock.io/more": "x"}}},
     "an annotation": {"metadata": {"annotations": {"cinderblock.io/owner-name": "other"}}},
     "a finalizer": {"metadata": {"finalizers": [labels.JOB_FINALIZER, "example.org/held"]}},
     "parallelism": {"spec": {"parallelism": 5}},
     "the pod while it is suspended": {"spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}},
-    "the deadline": {"spec": {"backoffLimit": 6}},
+    "retries": {"spec": {"backoffLimit": 6}},
+    "a deadline": {"spec": {"activeDeadlineSeconds": 1}},
+    "a time to live": {"spec": {"ttlSecondsAfterFinished": 0}},
+    "a label of Kubernetes": {"metadata": {"labels": {"batch.kubernetes.io/more": "x"}}},
+    "an annotation of Kubernetes": {"metadata": {"annotations": {"batch.kubernetes.io/job-tracking": ""}}},
+    "a suspension": {"spec": {"suspend": True}, "metadata": {"annotations": {"cinderblock.io/started": "false"}}},
 }
 
 
@@ -301,10 +474,66 @@ async def test_jobs_of_others_are_neither_started_nor_deleted(
     job["spec"]["suspend"] = True
     job["metadata"] = {"name": "theirs", "namespace": backup.namespace}
     await client.create(kinds.JOB, job)
-    with pytest.raises(AccessDenied, match="The operator must"):
-        await operator.merge_patch(kinds.JOB, "theirs", backup.namespace, {"spec": {"suspend": False}})
+    attacks: list[dict[str, Any]] = [
+        {"spec": {"suspend": False}},
+        {"spec": {"activeDeadlineSeconds": 1}},
+        {"spec": {"ttlSecondsAfterFinished": 0}},
+        {"spec": {"backoffLimit": 0}},
+        {"metadata": {"annotations": {labels.STARTED_ANNOTATION: "true"}}},
+        {"metadata": {"labels": {"more": "x"}}},
+        {"metadata": {"finalizers": ["example.org/held"]}},
+    ]
+    for attack in attacks:
+        with pytest.raises(AccessDenied, match="The operator must change a Job of others only"):
+            await operator.merge_patch(kinds.JOB, "theirs", backup.namespace, attack)
     with pytest.raises(AccessDenied, match="The operator must"):
         await operator.delete(kinds.JOB, "theirs", backup.namespace)
+
+
+async def test_our_finalizer_is_removed_from_the_jobs_of_others(
+    operator: KubeClient, client: KubeClient, backup: VolumeBackup
+) -> None:
+    copied = a_job(backup)
+    copied["metadata"] = {"name": "copy", "namespace": backup.namespace, "finalizers": [labels.JOB_FINALIZER]}
+    await client.create(kinds.JOB, copied)
+    released: dict[str, Any] = {"metadata": {"finalizers": []}}
+    with pytest.raises(AccessDenied, match="The operator must change a Job"):
+        await operator.merge_patch(
+            kinds.JOB, "copy", backup.namespace, released | {"spec": {"activeDeadlineSeconds": 1}}
+        )
+    await operator.merge_patch(kinds.JOB, "copy", backup.namespace, released)
+
+
+# Webhooks that label everything do so during the operator's writes as well, and the policies judge the result.
+ADDED_BY_WEBHOOKS = {
+    "labels": {"team": "shop", "app.kubernetes.io/part-of": "shop", "example.org/cost": "1"},
+    "annotations": {"audit.example.org/last-writer": "cinderblock"},
+}
+
+
+async def test_labels_that_webhooks_add_to_writes_pass(
+    operator: KubeClient, client: KubeClient, backup: VolumeBackup, restore: VolumeRestore
+) -> None:
+    job, claim = a_job(backup), children.restored_claim(restore, "new", REQUEST, "pv-1")
+    volume = await a_volume(client, labels.child_name(restore.uid), restore.namespace)
+    await operator.create(kinds.JOB, job)
+    await operator.create(kinds.PVC, claim)
+    writes: list[tuple[Kind, str, str | None, dict[str, Any]]] = [
+        (kinds.VOLUME_BACKUP, backup.name, backup.namespace, {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}}),
+        (kinds.VOLUME_BACKUP, backup.name, backup.namespace, {"metadata": {"finalizers": []}}),
+        (kinds.JOB, job["metadata"]["name"], backup.namespace, {"metadata": {"finalizers": []}}),
+        (kinds.PVC, "new", restore.namespace, {"metadata": {"annotations": {"cinderblock.io/nudged": "true"}}}),
+        (kinds.PV, volume.name, None, _mark(volume, restore.uid)),
+    ]
+    for number, (kind, name, namespace, patch) in enumerate(writes):
+        mutated = copy.deepcopy(patch)
+        for part, added in ADDED_BY_WEBHOOKS.items():
+            mutated["metadata"][part] = mutated["metadata"].get(part, {}) | dict.fromkeys(added, str(number))
+        await operator.merge_patch(kind, name, namespace, mutated)
+        for part in ADDED_BY_WEBHOOKS:
+            of_kubernetes: dict[str, Any] = {"metadata": {part: {"volume.kubernetes.io/more": "x"}}}
+            with pytest.raises(AccessDenied, match="The operator must change"):
+                await operator.merge_patch(kind, name, namespace, of_kubernetes)
 
 
 async def test_children_are_created_and_deleted(
@@ -355,15 +584,96 @@ async def test_restored_claim_is_nudged_and_released(
     assert found is not None
     assert found["metadata"]["labels"] == {"app": "shop"}
     assert "ownerReferences" not in found["metadata"]
-    for patch in ({"metadata": {"labels": {"app": "x"}}}, {"metadata": {"annotations": {"cinderblock.io/x": "y"}}}):
+    for patch in ({"metadata": {"labels": {"app": None}}}, {"metadata": {"annotations": {"cinderblock.io/x": "y"}}}):
         with pytest.raises(AccessDenied, match="The operator must"):
             await operator.merge_patch(kinds.PVC, "new", restore.namespace, patch)
     with pytest.raises(AccessDenied, match="The operator must delete a claim only"):
         await operator.delete(kinds.PVC, "new", restore.namespace)
 
 
+def _mutate(kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Label everything, and let a Job find the certificate authorities of the cluster, as Kyverno does."""
+    changes: list[dict[str, Any]] = [
+        {"op": "add", "path": f"/metadata/{part}", "value": body["metadata"].get(part, {}) | added}
+        for part, added in ADDED_BY_WEBHOOKS.items()
+    ]
+    if kind == "Job" and "uid" not in body["metadata"]:
+        authorities = {"name": "SSL_CERT_FILE", "value": "/etc/ssl/certs/ca.crt"}
+        changes.append({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": authorities})
+    return changes
+
+
+WEBHOOK = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
+
+
+async def test_operator_works_beside_a_webhook_that_changes_everything(
+    releases: Releases, client: KubeClient, operator: KubeClient, restore: VolumeRestore
+) -> None:
+    rules = [
+        {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}
+        for group, resource in (("batch", "jobs"), ("", "persistentvolumeclaims"), ("cinderblock.io", "*"))
+    ]
+    name, namespace = restore.name, restore.namespace
+    selector = {"kubernetes.io/metadata.name": namespace}
+    job, claim = a_job(restore), children.restored_claim(restore, "new", REQUEST, "pv-1")
+    with unlike.mutating(_mutate) as served:
+        await client.create(WEBHOOK, unlike.webhook_configuration(namespace, served, rules, selector))
+        async with aclosing(await releases.operator(ADDITIONS)) as allowed:
+            await _eventually(lambda: _is_labelled(client, restore))
+            with pytest.raises(AccessDenied, match=r"sets SSL_CERT_FILE\. .*moverAdditions\.env"):
+                await operator.create(kinds.JOB, job)
+            made = await allowed.create(kinds.JOB, job)
+            started = {"metadata": {"annotations": {"cinderblock.io/started": "true"}}, "spec": {"suspend": False}}
+            await allowed.merge_patch(kinds.JOB, made["metadata"]["name"], namespace, started)
+            await allowed.merge_patch(kinds.JOB, made["metadata"]["name"], namespace, {"metadata": {"finalizers": []}})
+        for finalizers in ([labels.RESTORE_FINALIZER], []):
+            await operator.merge_patch(kinds.VOLUME_RESTORE, name, namespace, {"metadata": {"finalizers": finalizers}})
+        body = PersistentVolumeClaim.model_validate(await operator.create(kinds.PVC, claim))
+        await operator.merge_patch(kinds.PVC, "new", namespace, rebind.release(body, restore).patch)
+        await client.delete(WEBHOOK, namespace, None)
+    found = await client.get(kinds.PVC, "new", namespace) or {}
+    assert found["metadata"]["labels"] == ADDED_BY_WEBHOOKS["labels"]
+
+
+async def _is_labelled(client: KubeClient, restore: VolumeRestore) -> None:
+    """Raise AccessDenied while the API server does not know the webhook yet."""
+    changed = {"metadata": {"annotations": {"probe": uuid.uuid4().hex}}}
+    found = await client.merge_patch(kinds.VOLUME_RESTORE, restore.name, restore.namespace, changed)
+    if "team" not in found["metadata"].get("labels", {}):
+        raise AccessDenied("not yet")
+
+
+async def test_restored_claim_that_lost_its_owner_is_released_or_deleted(
+    operator: KubeClient, client: KubeClient, restore: VolumeRestore
+) -> None:
+    for name in ("kept", "unbound"):
+        await operator.create(kinds.PVC, children.restored_claim(restore, name, REQUEST, "pv-1"))
+        orphaned = {"metadata": {"ownerReferences": None}}
+        body = await client.merge_patch(kinds.PVC, name, restore.namespace, orphaned)
+    await operator.delete(kinds.PVC, "unbound", restore.namespace)
+    body = await client.get(kinds.PVC, "kept", restore.namespace) or {}
+    released = rebind.release(PersistentVolumeClaim.model_validate(body), restore).patch
+    await operator.merge_patch(kinds.PVC, "kept", restore.namespace, released)
+    with pytest.raises(AccessDenied, match="The operator must delete a claim only"):
+        await operator.delete(kinds.PVC, "kept", restore.namespace)
+
+
 CLONE = {"kind": "PersistentVolumeClaim", "name": "data"}
+SNAPSHOT_SOURCE = {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"}
 FORGED_CLAIMS: dict[str, Change] = {
+    "a volume of others": lambda claim: claim["spec"].update(volumeName="of-somebody"),
+    "a choice of volumes": lambda claim: claim["spec"].update(selector={"matchLabels": {"app": "payroll"}}),
+    "other attributes": lambda claim: claim["spec"].update(volumeAttributesClassName="gold"),
+    "a finalizer": lambda claim: claim["metadata"].update(finalizers=["example.org/held"]),
+    "a VolumeSnapshot of another group": lambda claim: claim["spec"].update(
+        dataSourceRef=SNAPSHOT_SOURCE | {"apiGroup": "example.org"}
+    ),
     "no owner": lambda claim: claim["metadata"].update(ownerReferences=[]),
     "another name": lambda claim: claim["metadata"].update(name="data"),
     "a clone": lambda claim: claim["spec"].update(dataSource=CLONE),
@@ -387,10 +697,18 @@ async def test_snapshots_of_others_stay(operator: KubeClient, client: KubeClient
     await client.create(kinds.VOLUME_SNAPSHOT, foreign)
     with pytest.raises(AccessDenied, match="The operator must"):
         await operator.delete(kinds.VOLUME_SNAPSHOT, "theirs", backup.namespace)
-    content = children.volume_snapshot(backup, "data", "snap")
+    content, held = children.volume_snapshot(backup, "data", "snap"), children.volume_snapshot(backup, "data", "snap")
     content["spec"]["source"] = {"volumeSnapshotContentName": "of-somebody"}
-    with pytest.raises(AccessDenied, match="The operator must"):
-        await operator.create(kinds.VOLUME_SNAPSHOT, content)
+    held["metadata"]["finalizers"] = ["example.org/held"]
+    for forged in (content, held):
+        with pytest.raises(AccessDenied, match="The operator must"):
+            await operator.create(kinds.VOLUME_SNAPSHOT, forged)
+    mine = children.volume_snapshot(backup, "data", "snap")
+    await operator.create(kinds.VOLUME_SNAPSHOT, mine)
+    with pytest.raises(AccessDenied, match="never writes objects of this type, or never in this way"):
+        await operator.merge_patch(
+            kinds.VOLUME_SNAPSHOT, mine["metadata"]["name"], backup.namespace, {"metadata": {"labels": {"a": "b"}}}
+        )
 
 
 async def a_volume(client: KubeClient, claim_name: str, namespace: str, policy: str = "Delete") -> PersistentVolume:
@@ -480,17 +798,45 @@ async def test_marked_volume_goes_to_no_other_namespace(
     volume = await _apply(operator, _mark(volume, restore.uid), volume)
     attacks = (
         _reserve("payroll"),
-        _reserve(restore.namespace) | {"metadata": {"labels": {"more": "x"}}},
+        _reserve(restore.namespace) | {"metadata": {"labels": {"topology.kubernetes.io/zone": "x"}}},
         {"spec": {"capacity": {"storage": "2Mi"}}},
         {"spec": {"accessModes": ["ReadWriteMany"]}},
         {"spec": {"mountOptions": ["suid"]}},
         {"metadata": {"labels": {RESTORE_LABEL: str(uuid.uuid4())}}},
         {"metadata": {"labels": {RESTORE_LABEL: None}}},
         {"spec": {"persistentVolumeReclaimPolicy": "Delete"}},
+        # The only Secret of a volume that the API server lets somebody add; the driver reads it in any namespace.
+        {"spec": {"csi": {"controllerExpandSecretRef": {"name": "admin", "namespace": "kube-system"}}}},
+        _reserve(restore.namespace) | {"metadata": {"annotations": {TEMPORARY_ANNOTATION: "true"}}},
+        {"metadata": {"annotations": {TEMPORARY_ANNOTATION: "true"}}},
+        {"metadata": {"annotations": {"volume.kubernetes.io/provisioner-deletion-secret-name": "s"}}},
+        {"metadata": {"labels": {RESTORE_LABEL: None}}, "spec": {"accessModes": ["ReadWriteMany"]}},
     )
     for attack in attacks:
         with pytest.raises(AccessDenied, match="The operator must"):
             await _apply(operator, attack, volume)
+
+
+async def test_each_step_writes_its_own_annotations_only(
+    operator: KubeClient, client: KubeClient, restore: VolumeRestore
+) -> None:
+    volume = await a_volume(client, labels.child_name(restore.uid), restore.namespace)
+    manual = await a_volume(client, labels.child_name(restore.uid), restore.namespace)
+    unprovisioned = {"metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": None}}}
+    body = await client.merge_patch(kinds.PV, manual.name, None, unprovisioned)
+    temporary = _mark(volume, restore.uid)
+    temporary["metadata"]["annotations"][TEMPORARY_ANNOTATION] = "true"
+    with pytest.raises(AccessDenied, match="The operator must"):
+        await _apply(operator, temporary, PersistentVolume.model_validate(body))
+    disposed: dict[str, Any] = {"spec": {"persistentVolumeReclaimPolicy": "Delete"}}
+    for forged in (disposed, _mark(volume, restore.uid)):
+        attack = copy.deepcopy(forged)
+        attack.setdefault("metadata", {}).setdefault("annotations", {})["cinderblock.io/more"] = "x"
+        with pytest.raises(AccessDenied, match="The operator must"):
+            await _apply(operator, attack, volume)
+    volume = await _apply(operator, temporary, volume)
+    volume = await _apply(operator, rebind.unmark(volume, None).patch, volume)
+    assert TEMPORARY_ANNOTATION not in volume.metadata.annotations
 
 
 async def test_finalizers_notes_and_statuses_of_operations_are_written(
@@ -507,9 +853,11 @@ async def test_finalizers_notes_and_statuses_of_operations_are_written(
 
 FORGED_OPERATIONS: dict[str, dict[str, Any]] = {
     "the spec": {"spec": {"name": "another title"}},
-    "a label": {"metadata": {"labels": {"more": "x"}}},
+    "a label": {"metadata": {"labels": {"cinderblock.io/more": "x"}}},
     "an annotation": {"metadata": {"annotations": {"cinderblock.io/let-go": "leave-data"}}},
+    "what kubectl applied": {"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"}}},
     "a finalizer of others": {"metadata": {"finalizers": ["example.org/held"]}},
+    "an unknown finalizer": {"metadata": {"finalizers": ["cinderblock.io/held"]}},
     "an owner": {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "a", "uid": "u"}]}},
 }
 
@@ -530,8 +878,11 @@ async def test_events_are_recorded_and_counted_in_its_own_name(operator: KubeCli
     [event] = await operator.list(kinds.EVENT, backup.namespace)
     assert event["series"]["count"] == 2
     forged = event_recorder._event(body, "Normal", "Scheduled", "forged", action="Bind", now=datetime.now(UTC))
-    with pytest.raises(AccessDenied, match="only in its own name"):
-        await operator.create(kinds.EVENT, forged | {"reportingController": "default-scheduler"})
+    held = copy.deepcopy(forged)
+    held["metadata"]["finalizers"] = ["example.org/held"]
+    for attack in (forged | {"reportingController": "default-scheduler"}, held):
+        with pytest.raises(AccessDenied, match="only in its own name"):
+            await operator.create(kinds.EVENT, attack)
 
 
 async def test_only_its_own_lease_is_written(operator: KubeClient, releases: Releases, namespace: str) -> None:
@@ -543,6 +894,9 @@ async def test_only_its_own_lease_is_written(operator: KubeClient, releases: Rel
     for name, place in (("policies-baseline", namespace), ("other", releases.namespace)):
         with pytest.raises(AccessDenied, match="only the Lease of its own"):
             await operator.create(kinds.LEASE, lease(name, place))
+    held = {"metadata": {"finalizers": ["example.org/held"]}}
+    with pytest.raises(AccessDenied, match="only the Lease of its own"):
+        await operator.merge_patch(kinds.LEASE, "policies-baseline", releases.namespace, held)
 
 
 async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBackup) -> None:
@@ -563,3 +917,42 @@ async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBacku
     for attack in attacks:
         with pytest.raises(AccessDenied, match="never writes objects of this type"):
             await attack()
+
+
+async def test_uninstall_hook_removes_our_finalizers_and_changes_nothing_else(
+    releases: Releases, operator: KubeClient, client: KubeClient, backup: VolumeBackup
+) -> None:
+    job = (await operator.create(kinds.JOB, a_job(backup)))["metadata"]["name"]
+    held: dict[str, Any] = {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}}
+    await operator.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, held)
+    async with aclosing(await releases.operator(UNINSTALL)) as hook:
+        hook.namespaces = (backup.namespace,)
+        for kind, name, attack in (
+            (kinds.JOB, job, {"spec": {"activeDeadlineSeconds": 1}}),
+            (kinds.VOLUME_BACKUP, backup.name, {"spec": {"name": "another title"}}),
+        ):
+            with pytest.raises(AccessDenied, match="The operator must change"):
+                await hook.merge_patch(kind, name, backup.namespace, attack)
+        await release_finalizers(hook)
+    for kind, name in ((kinds.JOB, job), (kinds.VOLUME_BACKUP, backup.name)):
+        found = await client.get(kind, name, backup.namespace) or {}
+        assert "finalizers" not in found["metadata"]
+
+
+async def test_tokens_and_whole_collections_are_refused_too(
+    releases: Releases, operator: KubeClient, client: KubeClient, backup: VolumeBackup
+) -> None:
+    theirs = a_job(backup)
+    theirs["metadata"] = {"name": "theirs", "namespace": backup.namespace}
+    await client.create(kinds.JOB, theirs)
+    with new_client_from_config(str(releases.directory / "policies-baseline.kubeconfig")) as connected:
+        attacks: list[Callable[[], Any]] = [
+            lambda: BatchV1Api(connected).delete_collection_namespaced_job(backup.namespace),
+            lambda: CoreV1Api(connected).create_namespaced_service_account_token(
+                "policies-privileged", releases.namespace, AuthenticationV1TokenRequest(spec={"audiences": []})
+            ),
+        ]
+        for attack in attacks:
+            with pytest.raises(ApiException, match=r"The operator (must|never)"):
+                await asyncio.to_thread(attack)
+    assert await client.get(kinds.JOB, "theirs", backup.namespace) is not None

@@ -13,6 +13,7 @@ from unittest.mock import ANY
 import pytest
 
 from cinderblock.format.manifest.comparison import Comparison
+from tests.support.simulation.moments import Moments, some_or_all_moments
 from tests.support.simulation.simulation import Simulation, api_outage, summary
 from tests.support.store.faults import Crash
 
@@ -247,12 +248,13 @@ def cancel(name: str, steps: int, at: int | None = None) -> tuple[Simulation, bo
     return simulation, has_ended
 
 
+@some_or_all_moments
 @pytest.mark.parametrize("name", CANCELLED)
-def test_cancelling_after_any_step_leaves_nothing(name: str) -> None:
+def test_cancelling_after_any_step_leaves_nothing(name: str, moments: Moments) -> None:
     kind = CANCELLED[name][2]
     ended, steps = False, 0
     while not ended:
-        for at in (None, 0, 1, 2, 3, 4, 5, 7):
+        for at in moments(steps, (0, 1, 2, 3, 4, 5, 7)):
             simulation, ended = cancel(name, steps, at)
             end = summary(simulation)
             story = f"step {steps}, write {at}: {end}\n{simulation.story()}"

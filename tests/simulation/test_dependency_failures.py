@@ -8,6 +8,7 @@ from cinderblock.api import labels
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.errors import CinderblockError, ContainerNotFound, NotFound, StoreUnreachable
 from tests.support.simulation.cluster import NAMESPACE
+from tests.support.simulation.moments import Moments, some_or_all_moments
 from tests.support.simulation.simulation import Simulation, summary
 from tests.support.store.faults import Crash
 
@@ -282,10 +283,11 @@ def _ending(stored: Simulation, steps: int, at: int | None) -> bool:
     return has_ended
 
 
-def test_namespace_deleted_during_a_restore_leaves_no_volume() -> None:
+@some_or_all_moments
+def test_namespace_deleted_during_a_restore_leaves_no_volume(moments: Moments) -> None:
     steps, has_ended = 0, False
     while not has_ended:
-        for at in (None, 0, 1, 2, 3, 5):
+        for at in moments(steps, (0, 1, 2, 3, 5)):
             with Simulation() as simulation:
                 simulation.claim("data", "first")
                 simulation.backup("full", "data")

@@ -151,6 +151,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             annotations=settings.mover_annotations,
             pod_security=settings.mover_pod_security,
             root_requires_opt_in=settings.root_movers_require_opt_in,
+            allow_system_priority=settings.allow_system_priority,
             allowed_endpoints=settings.allowed_endpoints,
         ),
         release=settings.release,

@@ -31,6 +31,7 @@ class OperatorSettings:
         proxies: the PROXY_VARIABLES that are set, with their values. Movers get them, too.
         mover_pod_security: what spec.mover of a BackupStore may ask for: baseline, restricted or privileged.
         root_movers_require_opt_in: whether movers run as root only in annotated namespaces.
+        allow_system_priority: whether movers may have a priority class of the system.
         allowed_endpoints: S3 endpoints that BackupStores may name; empty: all.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
@@ -55,6 +56,7 @@ class OperatorSettings:
     proxies: tuple[tuple[str, str], ...] = ()
     mover_pod_security: PodSecurityLevel = PodSecurityLevel.BASELINE
     root_movers_require_opt_in: bool = False
+    allow_system_priority: bool = False
     allowed_endpoints: tuple[str, ...] = ()
     max_movers: int = 16
     max_movers_per_namespace: int = 8
@@ -96,6 +98,7 @@ class OperatorSettings:
             ),
             root_movers_require_opt_in=_one_of(environment, "CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN", BOOLEANS)
             == "true",
+            allow_system_priority=_one_of(environment, "CINDERBLOCK_ALLOW_SYSTEM_PRIORITY", BOOLEANS) == "true",
             max_movers=max_movers,
             max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
             max_objects_per_namespace=_positive(environment, "CINDERBLOCK_MAX_OBJECTS_PER_NAMESPACE", 20_000),

@@ -54,6 +54,8 @@ class MoverSettings:
     """Limit on spec.mover of BackupStores."""
     root_requires_opt_in: bool = False
     """Whether movers run as root only in namespaces that an administrator has annotated."""
+    allow_system_priority: bool = False
+    """Whether movers may have a priority class of the system."""
     allowed_endpoints: tuple[str, ...] = ()
     """S3 endpoints that the administrator allows. Empty: all."""
 

@@ -12,7 +12,7 @@ import json
 import ssl
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,9 @@ RESOURCES = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory":
 """Resources of a mover that the LimitRange allows."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 INJECTED = "proxy"
+
+Patch = Callable[[str, Object], list[Object]]
+"""Returns the changes to an object of a kind, as a JSON patch."""
 
 
 def keeping_class(kube: KubeCluster, name: str) -> Object:
@@ -100,11 +103,13 @@ def _patch(kind: str, body: Object) -> list[Object]:
 
 
 class _Webhook(BaseHTTPRequestHandler):
+    patch: Patch
+
     def do_POST(self) -> None:
         """Answer an AdmissionReview."""
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         request = review["request"]
-        changes = json.dumps(_patch(request["kind"]["kind"], request["object"])).encode()
+        changes = json.dumps(type(self).patch(request["kind"]["kind"], request["object"])).encode()
         answer = {"uid": request["uid"], "allowed": True, "patchType": "JSONPatch"}
         answer["patch"] = base64.b64encode(changes).decode()
         body = json.dumps(review | {"request": None, "response": answer}).encode()
@@ -121,13 +126,24 @@ class _Webhook(BaseHTTPRequestHandler):
 @contextmanager
 def webhook(namespace: str) -> Iterator[Object]:
     """Serve the webhook until the block ends. Yield its configuration, for one namespace."""
-    with serve_webhook(_Webhook) as (url, authority):
-        yield _configuration(namespace, url, authority)
+    rules = [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+        {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]},
+    ]
+    with mutating(_patch) as client:
+        yield webhook_configuration(namespace, client, rules, {LABEL: namespace})
 
 
 @contextmanager
-def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, bytes]]:
-    """Serve a webhook until the block ends. Yield its URL and the certificate of its authority."""
+def mutating(patch: Patch) -> Iterator[Object]:
+    """Serve a webhook that changes objects, until the block ends. Yield how the API server reaches it."""
+    with serve_webhook(type("Webhook", (_Webhook,), {"patch": staticmethod(patch)})) as client:
+        yield client
+
+
+@contextmanager
+def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[Object]:
+    """Serve any webhook until the block ends. Yield how the API server reaches it."""
     authority = Authority("webhook")
     identity = authority.sign("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -140,22 +156,20 @@ def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[tuple[str, 
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield f"https://localhost:{server.server_port}/", authority.certificate
+            bundle = base64.b64encode(authority.certificate).decode()
+            yield {"url": f"https://localhost:{server.server_port}/", "caBundle": bundle}
         finally:
             server.shutdown()
             thread.join()
 
 
-def _configuration(namespace: str, url: str, authority: bytes) -> Object:
-    rules = [
-        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
-        {"apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"]},
-    ]
+def webhook_configuration(name: str, client: Object, rules: list[Object], namespaces: dict[str, str]) -> Object:
+    """Return the configuration of a webhook for the namespaces with these labels."""
     hook = {
         "name": "unlike.e2e.cinderblock.io",
-        "clientConfig": {"url": url, "caBundle": base64.b64encode(authority).decode()},
+        "clientConfig": client,
         "rules": rules,
-        "namespaceSelector": {"matchLabels": {LABEL: namespace}},
+        "namespaceSelector": {"matchLabels": namespaces},
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
         "timeoutSeconds": 5,
@@ -163,6 +177,6 @@ def _configuration(namespace: str, url: str, authority: bytes) -> Object:
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": namespace},
+        "metadata": {"name": name},
         "webhooks": [hook],
     }

@@ -7,7 +7,6 @@ kinds. `cluster` contains the controllers.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ class ObjectsInMemory:
         if key in self._objects:
             return None
         self._uids += 1
-        own = copy.deepcopy(body) | {"kind": kind}
+        own = _copy(body) | {"kind": kind}
         if kind in OWN:
             own.pop("status", None)
         own["metadata"] |= {
@@ -99,12 +98,12 @@ class ObjectsInMemory:
 
     def update(self, item: Object, **parts: Any) -> None:
         """Replace top-level parts of an object (spec, status, metadata); None removes. Equal parts change nothing."""
-        before = copy.deepcopy(item)
+        before = _copy(item)
         for part, value in parts.items():
             if value is None:
                 item.pop(part, None)
             else:
-                item[part] = copy.deepcopy(value)
+                item[part] = _copy(value)
         if item == before:
             return
         if item.get("spec") != before.get("spec"):
@@ -140,7 +139,7 @@ class ObjectsInMemory:
     def _changed(self, how: str, item: Object) -> None:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
-        self.on_change(Change(how, copy.deepcopy(item)))
+        self.on_change(Change(how, _copy(item)))
 
 
 class SimulatedApi(Transport):
@@ -234,6 +233,13 @@ class SimulatedApi(Transport):
             merged = _merged(found, body)
             self.objects.update(found, **{part: value for part, value in merged.items() if part != "kind"})
         return _answer(200, found)
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy of a value of JSON. Simulations copy so much that ``copy.deepcopy`` took a sixth of their time."""
+    if isinstance(value, dict):
+        return {name: _copy(part) for name, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
 
 
 def _body(request: Request) -> Object:

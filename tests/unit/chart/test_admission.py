@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 
-from tests.support.cluster.chart import Objects, of_kind, render
+from tests.support.cluster.chart import CHART, Objects, of_kind, render
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +33,7 @@ def test_every_policy_has_a_binding_that_denies() -> None:
     objects = render()
     bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
     names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
-    assert len(names) == 10
+    assert len(names) == 11
     assert {binding["spec"]["policyName"] for binding in bindings} == names
     assert all(binding["spec"]["validationActions"] == ["Deny"] for binding in bindings)
 
@@ -93,16 +95,54 @@ def test_operator_and_its_uninstall_hook_are_named_by_namespace_and_release() ->
 
 @pytest.mark.parametrize("level", ["baseline", "restricted", "privileged"])
 def test_operator_and_policy_have_the_same_level(level: str) -> None:
-    objects = render(f"mover.podSecurity={level}", "mover.rootRequiresOptIn=true")
+    objects = render(f"mover.podSecurity={level}", "mover.rootRequiresOptIn=true", "mover.allowSystemPriority=true")
     [operator] = [d for d in of_kind(objects, "Deployment") if d["metadata"]["name"] == "cinderblock"]
     environment = {v["name"]: v["value"] for v in operator["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert environment["CINDERBLOCK_MOVER_POD_SECURITY"] == level
     assert environment["CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN"] == "true"
+    assert environment["CINDERBLOCK_ALLOW_SYSTEM_PRIORITY"] == "true"
     [jobs] = [p for p in of_kind(objects, "ValidatingAdmissionPolicy") if p["metadata"]["name"].endswith("-jobs")]
     messages = " ".join(rule["message"] for rule in jobs["spec"]["validations"])
     assert ("Pod Security baseline" in messages) == (level != "privileged")
     assert ("Pod Security restricted" in messages) == (level == "restricted")
     assert "as root only" in messages
+    assert "allowSystemPriority" not in messages
+
+
+def test_images_of_movers_are_whole_names() -> None:
+    for settings, accepted, refused in (
+        (("image.repository=cinderblock",), "cinderblock:1", "cinderblock:5000/evil/x"),
+        (
+            ("admissionPolicies.moverImages={mirror:5000/a.b}",),
+            f"mirror:5000/a.b:1@sha256:{'a' * 64}",
+            "mirror:5000/acb:1",
+        ),
+    ):
+        [jobs] = [policy for policy in _policies(*settings) if policy["metadata"]["name"].endswith("-jobs")]
+        [pattern] = {
+            found
+            for rule in jobs["spec"]["validations"]
+            for found in re.findall(r"c\.image\.matches\(r'([^']+\$)'", rule["expression"])
+        }
+        assert re.search(pattern, accepted)
+        assert not re.search(pattern, refused)
+
+
+def test_refusals_name_the_value_and_what_was_found() -> None:
+    [jobs] = [policy for policy in _policies() if policy["metadata"]["name"].endswith("-jobs")]
+    named = {
+        found
+        for rule in jobs["spec"]["validations"]
+        for found in re.findall(r"admissionPolicies\.[A-Za-z.]+[A-Za-z]", rule.get("messageExpression", ""))
+    }
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    additions = schema["properties"]["admissionPolicies"]["properties"]["moverAdditions"]["properties"]
+    assert named == {f"admissionPolicies.moverAdditions.{name}" for name in additions}
+
+
+def test_upgrade_that_keeps_only_old_values_renders() -> None:
+    """`helm upgrade --reuse-values` gives no value that the former release did not have."""
+    assert _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null") == _policies()
 
 
 def test_who_may_create_what() -> None:

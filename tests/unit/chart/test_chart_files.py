@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,31 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     set_by_helm = {"global"}
     assert set(_closed_paths(schema)) - set_by_helm == set(_value_paths(values, schema))
+
+
+def test_every_value_is_documented_with_its_default() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = dict(_leaves(values, schema, schema["$defs"]))
+    page = (ROOT / "docs" / "reference" / "chart.md").read_text()
+    rows = re.findall(r"^\| `([A-Za-z.]+)` \| `(.+?)` \| .{10,} \|$", page, re.MULTILINE)
+    assert sorted(path for path, _ in rows) == sorted(defaults)
+    for path, default in rows:
+        assert yaml.safe_load(default) == defaults[path], path
+
+
+def _leaves(
+    values: dict[str, Any], schema: dict[str, Any], shared: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield the values that are set as a whole, with their defaults. Those of Kubernetes' own types are among them."""
+    for name, value in values.items():
+        part = schema["properties"][name]
+        reference = part.get("$ref", "").rpartition("/")[2]
+        resolved = shared[reference] if reference else part
+        if isinstance(value, dict) and "properties" in resolved and reference != "resources":
+            yield from _leaves(value, resolved, shared, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def test_schema_leaves_no_object_open_except_those_of_kubernetes() -> None:

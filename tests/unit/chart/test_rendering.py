@@ -137,6 +137,35 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
     assert container["ports"][0]["containerPort"] == 8080
 
 
+def test_every_further_value_is_used() -> None:
+    objects = render(
+        *EVERYTHING, "logLevel=debug", "podLabels.team=storage", "podAnnotations.note=x", "gateway.service.port=9999",
+        "embeddedStore.resources.limits.memory=1Gi", "rbac.aggregateToUserRoles=false",
+        "metrics.service.enabled=false", "metrics.serviceMonitor.enabled=false",
+        "metrics.rules.maxBackupAgeHours=50", "metrics.rules.maxPendingMinutes=77",
+        "metrics.rules.runbookUrl=https://example.org/runbook",
+    )  # fmt: skip
+    template = _deployment(objects, "cinderblock")["spec"]["template"]
+    environment = {entry["name"]: entry["value"] for entry in template["spec"]["containers"][0]["env"]}
+    assert environment["CINDERBLOCK_LOG_LEVEL"] == "debug"
+    assert template["metadata"]["labels"]["team"] == "storage"
+    assert template["metadata"]["annotations"]["note"] == "x"
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == "8081"
+    services = {item["metadata"]["name"]: item["spec"]["ports"][0]["port"] for item in of_kind(objects, "Service")}
+    assert services["cinderblock-gateway"] == 9999
+    assert "cinderblock-metrics" not in services
+    [ingress] = of_kind(objects, "Ingress")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] == {"number": 9999}
+    [server] = _deployment(objects, "cinderblock-store")["spec"]["template"]["spec"]["containers"]
+    assert server["resources"]["limits"]["memory"] == "1Gi"
+    assert not [item for item in of_kind(objects, "ClusterRole") if "aggregate-to-" in str(item["metadata"]["labels"])]
+    [rules] = of_kind(objects, "PrometheusRule")
+    alerts = {rule["alert"]: rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
+    assert str(50 * 3600) in alerts["CinderblockVolumeBackupStale"]["expr"]
+    assert str(77 * 60) in alerts["CinderblockOperationOverdue"]["expr"]
+    assert "https://example.org/runbook" in str(alerts["CinderblockOperationOverdue"]["annotations"])
+
+
 def test_allowed_endpoints_include_the_embedded_store() -> None:
     allowed = "stores.allowedEndpoints={s3.example.com,http://10.0.0.0/8}"
     for settings, count in ((), 2), (EMBEDDED, 3):
@@ -209,7 +238,10 @@ def test_all_pods_have_the_same_scheduling_settings() -> None:
     [
         "nonsense=1", "image.name=x", "mover.maximum=1", "workers=0", "workers=many", "image.pullPolicy=Sometimes",
         "embeddedStore.enabled=true", "embeddedStore.namespaces={Demo}", "uninstall.releaseFinalizers=sometimes",
-        "resources.request.cpu=1",
+        "resources.request.cpu=1", "admissionPolicies.validationActions={Deny,Warn}",
+        "admissionPolicies.validationActions={Deny,Audit,Warn}", "admissionPolicies.validationActions={}",
+        "admissionPolicies.moverAdditions.env={LD_PRELOAD}", "admissionPolicies.moverAdditions.volumes.ca=/usr/lib",
+        "admissionPolicies.moverAdditions.fields={hostNetwork}",
     ],
 )  # fmt: skip
 def test_wrong_value_is_refused(setting: str) -> None:
@@ -284,8 +316,12 @@ def test_setup_job_may_do_something_in_every_namespace_and_nowhere_else() -> Non
     assert bound == {NAMESPACE, "demo", "shop"}
 
 
-def test_notes_name_the_next_command() -> None:
-    assert "kubectl apply -f examples/01-backupstore.yaml" in _notes()
+def test_notes_name_the_next_command_and_the_share_of_a_namespace() -> None:
+    notes = _notes("mover.max=6")
+    assert "kubectl apply -f examples/01-backupstore.yaml" in notes
+    assert "At most 3 of 6 movers run in one namespace" in notes
+    assert "mover.maxPerNamespace=6" in notes
+    assert "movers run in one namespace" not in _notes("mover.maxPerNamespace=6")
 
 
 def test_notes_warn_of_losing_the_cluster_and_the_key() -> None:

@@ -33,6 +33,9 @@ def test_limits_on_movers_are_read() -> None:
     given = {"CINDERBLOCK_MOVER_POD_SECURITY": "restricted", "CINDERBLOCK_ROOT_MOVERS_REQUIRE_OPT_IN": "true"}
     settings = OperatorSettings.from_environment(IMAGE | given)
     assert (settings.mover_pod_security, settings.root_movers_require_opt_in) == ("restricted", True)
+    assert not settings.allow_system_priority
+    allowed = OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_ALLOW_SYSTEM_PRIORITY": "true"})
+    assert allowed.allow_system_priority
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MOVER_POD_SECURITY"):
         OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_POD_SECURITY": "none"})
 

@@ -65,6 +65,17 @@ def test_root_needs_consent_only_if_the_operator_asks_for_it() -> None:
     assert refusal(RESTRICTED, opt_in=True) == ""
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["system-node-critical", "system-cluster-critical"])
+def test_priority_of_the_system_needs_a_value(name: str, level: str) -> None:
+    store = StoreLookup(a_store(mover=RESTRICTED | {"priorityClassName": name}))
+    message = refusal(RESTRICTED | {"priorityClassName": name}, level)
+    assert f"spec.mover.priorityClassName is {name}" in message
+    assert "mover.allowSystemPriority" in message
+    assert mover_refusal(store, replace(settings(level), allow_system_priority=True)) is None
+    assert refusal(RESTRICTED | {"priorityClassName": "backup-system"}, level) == ""
+
+
 @pytest.mark.parametrize(
     ("mover", "root"),
     [

@@ -1,4 +1,4 @@
-"""Limit spec.mover of BackupStores to a level of the Pod Security Standards, and root movers to those with consent.
+"""Limit spec.mover of BackupStores to a level of the Pod Security Standards, to root with consent, and in priority.
 
 Kubernetes judges the pods of movers by the level of their namespace, which may have none. So the administrator sets a
 level for all movers (chart value ``mover.podSecurity``), and the operator reports the first field that exceeds it. The
@@ -30,6 +30,8 @@ IMAGE_USER = 65532
 """User of the image, which a security context without ``runAsUser`` gives to the mover."""
 APPARMOR_ANNOTATION = "container.apparmor.security.beta.kubernetes.io/"
 """Prefix of the annotations by which the API server sets AppArmor profiles of pods."""
+SYSTEM_PRIORITY = "system-"
+"""Prefix of the PriorityClasses that Kubernetes reserves (pkg/apis/scheduling: SystemPriorityClassPrefix)."""
 
 
 def runs_as_root(template: MoverTemplate) -> bool:
@@ -54,6 +56,10 @@ def mover_refusal(lookup: StoreLookup, settings: MoverSettings) -> Fail | None:
     if excess is not None:
         cause = f"{excess}, and the operator allows movers only the Pod Security level {level}"
         return _refusal(store, f"{cause}. Change spec.mover, or ask an administrator to raise mover.podSecurity.")
+    priority = store.spec.mover.priority_class_name or ""
+    if priority.startswith(SYSTEM_PRIORITY) and not settings.allow_system_priority:
+        cause = f"spec.mover.priorityClassName is {priority}, which evicts other pods"
+        return _refusal(store, f"{cause}. Change it, or ask an administrator to set mover.allowSystemPriority.")
     if settings.root_requires_opt_in and not lookup.allows_root and runs_as_root(store.spec.mover):
         remedy = "Set spec.mover.securityContext with runAsNonRoot and runAsUser, or ask an administrator to annotate"
         consent = f'the namespace with {labels.ROOT_MOVERS_ANNOTATION}: "true"'
