@@ -550,6 +550,13 @@ async def test_children_are_created_and_deleted(
         await operator.delete(kind, body["metadata"]["name"], backup.namespace)
 
 
+async def test_restored_claim_is_tried_before_the_copy(operator: KubeClient, restore: VolumeRestore) -> None:
+    extras = children.Extras({"team": "platform"}, {"note": "x"})
+    tried = children.restored_claim(restore, "new", REQUEST, f"pvc-{restore.uid}", extras)
+    await operator.create(kinds.PVC, tried, dry_run=True)
+    assert await operator.get(kinds.PVC, "new", restore.namespace) is None
+
+
 async def test_orphaned_children_are_deleted(
     operator: KubeClient, client: KubeClient, backup: VolumeBackup, restore: VolumeRestore
 ) -> None:

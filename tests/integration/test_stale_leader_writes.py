@@ -58,10 +58,11 @@ WRITES = {
     "exposed-claim": Write(BACKUP, "POST", "/persistentvolumeclaims"),
     "mover": Write(BACKUP, "POST", "/jobs"),
     "snapshots-removal": Write(BACKUP, "DELETE", "/volumesnapshots/[^/]+"),
-    "hidden-claim": Write(RESTORE, "POST", "/persistentvolumeclaims"),
+    # The first creation of a claim is a dry run.
+    "hidden-claim": Write(RESTORE, "POST", "/persistentvolumeclaims", 2),
     "suspended-mover": Write(RESTORE, "POST", "/jobs"),
     "movers-start": Write(RESTORE, "PATCH", "/jobs/[^/]+"),
-    "restored-claim": Write(RESTORE, "POST", "/persistentvolumeclaims", 2),
+    "restored-claim": Write(RESTORE, "POST", "/persistentvolumeclaims", 3),
     "claims-release": Write(RESTORE, "PATCH", "/persistentvolumeclaims/restored"),
     "restores-status": Write(RESTORE, "PATCH", "/volumerestores/asked/status", 2),
 }

@@ -111,3 +111,39 @@ def test_held_mover_can_be_cancelled(simulation: Simulation) -> None:
     simulation.settle()
     assert (simulation.phase("VolumeRestore", "next"), simulation.content("data")) == ("gone", "second")
     assert not simulation.objects.all("Job")
+
+
+def wait_beyond_the_deadline(simulation: Simulation) -> None:
+    """Let more than the 15 minutes pass that a mover has to start."""
+    end = simulation.now.timestamp() + 1000
+    while simulation.now.timestamp() < end:
+        simulation.step()
+
+
+@pytest.mark.parametrize("next_wait", ["", "no node"])
+def test_gated_pod_waits_for_its_queue_and_then_has_the_full_time(next_wait: str) -> None:
+    """Kueue holds pods back with scheduling gates where it does not integrate with Jobs."""
+    with Simulation() as simulation:
+        simulation.claim("data", "first")
+        simulation.cluster.gates = True
+        simulation.backup("full", "data")
+        simulation.until("VolumeBackup", "full", "MoverSuspended: The mover pod has scheduling gates")
+        wait_beyond_the_deadline(simulation)
+        assert simulation.reason("VolumeBackup", "full") == "MoverSuspended", "no deadline of ours ends the wait"
+        simulation.cluster.gates, simulation.cluster.no_node = False, next_wait
+        if next_wait:
+            simulation.until("VolumeBackup", "full", "MoverUnschedulable")
+            simulation.cluster.no_node = ""
+        simulation.settle()
+        assert simulation.phase("VolumeBackup", "full") == "available"
+
+
+def test_gated_pods_take_no_slots() -> None:
+    names = [f"held-{number}" for number in range(4)]
+    with Simulation() as simulation:
+        simulation.cluster.gates = True
+        for name in names:
+            simulation.claim(f"of-{name}", name)
+            simulation.backup(name, f"of-{name}")
+        for name in names:
+            simulation.until("VolumeBackup", name, "MoverSuspended")

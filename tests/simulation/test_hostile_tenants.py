@@ -29,6 +29,7 @@ def seconds_until_available(attack: Attack | None) -> float:
         disturb = attack(simulation) if attack is not None else lambda: None
         for _ in range(100 if attack is not None else 0):
             # The attacker has prepared everything before the others begin.
+            disturb()
             step(simulation)
         began = simulation.now
         for name in BACKUPS:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.lifecycle.children import child_metadata
 from tests.support.simulation.simulation import Simulation, summary
 
 
@@ -149,3 +151,27 @@ def test_pod_with_the_source_volume_does_not_disturb_a_restore(restoring: Simula
     restoring.pod("web", "data")
     restoring.settle()
     assert restoring.phase("VolumeRestore", "new") == "available"
+
+
+def disguise(simulation: Simulation, pod: str, backup: str) -> None:
+    """Give a user's pod the labels and annotations of a backup's mover, as the template of a Deployment can."""
+    owner = VolumeBackup.model_validate(simulation.get("VolumeBackup", backup))
+    body = simulation.get("Pod", pod)
+    marks = {key: child_metadata(owner)[key] for key in ("labels", "annotations")}
+    simulation.objects.update(body, metadata=body["metadata"] | marks)
+
+
+def test_pod_with_the_labels_of_a_mover_fails_a_copy(plain: Simulation) -> None:
+    plain.pod("web", "data")
+    disguise(plain, "web", "full")
+    plain.settle()
+    assert outcome(plain) == ("error", "VolumeInUse")
+
+
+def test_pod_with_the_labels_of_a_mover_uses_the_volume(backed_up: Simulation) -> None:
+    backed_up.pod("web", "data")
+    disguise(backed_up, "web", "full")
+    backed_up.restore("back", "full", volumeId="data")
+    backed_up.settle()
+    assert backed_up.phase("VolumeRestore", "back") == "error_restoring"
+    assert "Used by pod web" in backed_up.get("VolumeRestore", "back")["status"]["failReason"]

@@ -244,6 +244,7 @@ class PodCondition(Model):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: datetime | None = None
 
 
 class PodStatus(Model):
@@ -296,8 +297,25 @@ class Pod(Object):
         return tuple((c.name, c.state.waiting) for c in containers if c.state.waiting)
 
     @property
+    def is_gated(self) -> bool:
+        """Return whether a queue such as Kueue keeps the pod from being scheduled (core/v1 schedulingGates)."""
+        condition = self._scheduled
+        return condition is not None and condition.status == "False" and condition.reason == "SchedulingGated"
+
+    @property
     def unschedulable(self) -> str | None:
         """Message of the scheduler if it found no node for the pod, else None."""
-        return next(
-            (c.message for c in self.status.conditions if c.type == "PodScheduled" and c.status == "False"), None
+        condition = self._scheduled
+        return (
+            condition.message if condition is not None and condition.status == "False" and not self.is_gated else None
         )
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """When the pod got its node; None if it has none, or if that is unknown."""
+        condition = self._scheduled
+        return condition.last_transition_time if condition is not None and condition.status == "True" else None
+
+    @property
+    def _scheduled(self) -> PodCondition | None:
+        return next((condition for condition in self.status.conditions if condition.type == "PodScheduled"), None)

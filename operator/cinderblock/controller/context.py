@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.controller.cluster_identity import ClusterIdentity
 from cinderblock.controller.reconcile.admission import MoverAdmission
+from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
@@ -44,6 +45,7 @@ class Context:
         clock: the current time.
         metrics: measurements of this process.
         admission: which movers may start.
+        failed_actions: failures of the API server that repeat.
         singleflight: shares concurrent reads.
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
@@ -56,6 +58,7 @@ class Context:
     clock: Callable[[], datetime] = wall_clock
     metrics: OperatorMetrics = field(default_factory=OperatorMetrics)
     admission: MoverAdmission = field(default_factory=MoverAdmission)
+    failed_actions: FailedActions = field(default_factory=FailedActions)
     singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)

@@ -249,8 +249,10 @@ class KubeClient:
         """Raise AccessDenied unless objects of a type may be listed now; read at most one of them."""
         await self._send(RequestInfo("list", kind, namespace), "GET", {"limit": "1"})
 
-    async def create(self, kind: Kind, body: JsonObject) -> JsonObject:
+    async def create(self, kind: Kind, body: JsonObject, *, dry_run: bool = False) -> JsonObject:
         """Create an object in the namespace that its body names. The server rejects fields that it does not know.
+
+        With ``dry_run``, the server only answers as it would, and stores nothing.
 
         Raises:
             AlreadyExists: an object of that name exists; its owner references tell whose it is.
@@ -261,7 +263,7 @@ class KubeClient:
         if kind.namespaced and not namespace:
             raise InvalidInput(f"Cannot create an object of {kind.resource} without a namespace")
         info = RequestInfo("create", kind, namespace, metadata.get("name"))
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         response = await self._send(info, "POST", query, _with_type(kind, body), path=kind.path(namespace))
         return _without_managed_fields(response.json())
 

@@ -7,6 +7,7 @@ and objects never appears in an error.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -31,13 +32,22 @@ _FORBIDDEN_REASONS: Final = (
     ("because it is being terminated", Reason.NAMESPACE_TERMINATING),
     ("exceeded quota", Reason.QUOTA_EXCEEDED),
     ("failed quota", Reason.QUOTA_EXCEEDED),
+    ("insufficient quota to", Reason.QUOTA_EXCEEDED),
+    ("status unknown for quota", Reason.QUOTA_EXCEEDED),
     ("per PersistentVolumeClaim", Reason.LIMIT_RANGE_VIOLATED),
     ("violates PodSecurity", Reason.POD_SECURITY_VIOLATION),
 )
 """Admission rejects with 403 as RBAC does, and only the message tells which (apiserver/pkg/admission)."""
 
-_POLICY_DENIAL: Final = "denied request: "
-"""A ValidatingAdmissionPolicy answers with 422 by default, like an invalid object (apiserver, policy/validating)."""
+_DENIALS: Final = (
+    re.compile(r"ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: "),
+    re.compile(r'admission webhook "[^"]*" denied the request'),
+)
+"""Words of a policy that denies a request. A ValidatingAdmissionPolicy answers with 422 by default, and a webhook with
+400, or with any code from 400 on that it chooses (apiserver, policy/validating and webhook/errors)."""
+
+NO_DRY_RUN: Final = "does not support dry run"
+"""A webhook with side effects fails every dry run with 400 (apiserver, webhook/errors: NewDryRunUnsupportedErr)."""
 
 _NO_SUCH_FIELD: Final = "field not declared in schema"
 """Server-side apply of a field that the schema lacks returns 500 (structured-merge-diff), every time."""
@@ -131,15 +141,16 @@ def raise_for_status(info: RequestInfo, response: Response) -> NoReturn:
     """Raise the error that a failed response means.
 
     401 and 403 are AccessDenied, 404 is NotFound, 409 is Conflict (AlreadyExists, if that is the reason), 410 (an
-    expired continuation), 429 and 5xx are KubeUnavailable, and every other code is InvalidInput.
+    expired continuation), 429 and 5xx are KubeUnavailable, and every other code is InvalidInput. The denial of a policy
+    or a webhook is AccessDenied, whatever its code.
     """
     status = response.status_object()
     message = _server_message(info, status)
     code = response.status
     if code == 500 and _NO_SUCH_FIELD in message:
         code = 422
-    if code == 422 and _POLICY_DENIAL in message:
-        # A policy may change, unlike an invalid value.
+    if any(pattern.search(message) for pattern in _DENIALS):
+        # A policy may change, unlike an invalid value, and the objects of the operator may be exempted from it.
         code = 403
     if code == 422 and "metadata.uid" in _rejected_fields(status):
         code = 409

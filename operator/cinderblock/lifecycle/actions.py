@@ -67,6 +67,13 @@ class PatchVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckClaim:
+    """Ask the API server whether it would accept the claim of a `CreateClaim`, before anything is copied for it."""
+
+    body: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CreateClaim:
     """Create the PersistentVolumeClaim that a restore requests; it is a child of the restore until it is released."""
 
@@ -116,6 +123,7 @@ Action = (
     | StartMover
     | DeleteChild
     | PatchVolume
+    | CheckClaim
     | CreateClaim
     | PatchClaim
     | DeleteStoredData

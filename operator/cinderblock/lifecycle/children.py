@@ -210,17 +210,19 @@ def claim(
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
-def restored_claim(owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str) -> dict[str, Any]:
+def restored_claim(
+    owner: VolumeRestore, name: str, request: ClaimRequest, volume_name: str, extras: Extras = NO_EXTRAS
+) -> dict[str, Any]:
     """Return the claim that a restore requests, bound to the filled volume.
 
     It is a child of the restore until it is bound and released (`rebind`). So a claim that a former leader creates late
-    is removed with its owner, or by it.
+    is removed with its owner, or by it. Its labels and annotations go before ``extras``.
     """
     metadata = child_metadata(owner)
     metadata["name"] = name
-    metadata["labels"] = owner.spec.labels | metadata["labels"]
+    metadata["labels"] = {**extras.labels, **owner.spec.labels, **metadata["labels"]}
     own = metadata["annotations"] | {labels.VOLUME_ID_ANNOTATION: owner.uid}
-    metadata["annotations"] = owner.spec.annotations | own
+    metadata["annotations"] = {**extras.annotations, **owner.spec.annotations, **own}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -61,7 +61,7 @@ class Deadlines:
             not answer after 6 minutes (attach-detach controller, maxWaitForUnmountDuration).
         store: until an endpoint answers.
         snapshot: until a VolumeSnapshot is ready (Velero: 10 minutes; full copies on some drivers take longer).
-        mover_start: until the mover's pod runs: a node, its volumes, its image.
+        mover_start: until the mover's pod has a node, and then until it runs with its volumes and its image.
         stall: without progress until a running mover counts as stalled.
         stalled: until a stalled mover fails: waiting longer does not help a volume that hangs.
         rebind: until a restored volume is bound to the requested claim.

@@ -137,6 +137,13 @@ def webhook(namespace: str) -> Iterator[Object]:
 @contextmanager
 def mutating(patch: Patch) -> Iterator[Object]:
     """Serve a webhook that changes objects, until the block ends. Yield how the API server reaches it."""
+    with serve_webhook(type("Webhook", (_Webhook,), {"patch": staticmethod(patch)})) as client:
+        yield client
+
+
+@contextmanager
+def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[Object]:
+    """Serve any webhook until the block ends. Yield how the API server reaches it."""
     authority = Authority("webhook")
     identity = authority.sign("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -144,7 +151,6 @@ def mutating(patch: Patch) -> Iterator[Object]:
         both = Path(directory) / "both.pem"
         both.write_bytes(identity.certificate + identity.key)
         context.load_cert_chain(both)
-    handler = type("Webhook", (_Webhook,), {"patch": staticmethod(patch)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -197,6 +197,10 @@ class SimulatedApi(Transport):
                 return _refusal(*self.rejections[kind.kind])
             if kind.kind in self.quota:
                 return _refusal(403, "Forbidden", "exceeded quota: small, used: count=1, limited: count=1")
+            if "dryRun" in request.query:
+                metadata = _body(request)["metadata"]
+                is_taken = self.objects.get(kind.kind, metadata["name"], namespace) is not None
+                return _refusal(409, "AlreadyExists") if is_taken else _answer(201, _body(request))
             made = self.objects.create(kind.kind, _body(request))
             return _answer(201, made) if made else _refusal(409, "AlreadyExists")
         items = [item for item in self.objects.all(kind.kind, namespace or None) if _selected(item, request.query)]

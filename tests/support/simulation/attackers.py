@@ -113,6 +113,46 @@ def movers_that_never_end(simulation: Simulation) -> Disturb:
     return _nothing
 
 
+def movers_held_back_and_released(simulation: Simulation) -> Disturb:
+    """Real backups whose Jobs are suspended as soon as they run, and all resumed once there are more than any limit."""
+    _namespace(simulation)
+    for number in range(MANY):
+        _backup(simulation, f"held-{number}")
+    held: set[str] = set()
+
+    def hold_or_release() -> None:
+        started = _started_jobs(simulation)
+        if len(held) < MANY // 2:
+            for job in started:
+                held.add(job["metadata"]["uid"])
+                simulation.objects.update(job, spec=job["spec"] | {"suspend": True})
+            return
+        for job in started:
+            simulation.objects.update(job, spec=job["spec"] | {"suspend": False})
+
+    return hold_or_release
+
+
+def movers_held_back(simulation: Simulation) -> Disturb:
+    """Real backups whose Jobs are suspended as soon as they run."""
+    _namespace(simulation)
+    for number in range(MANY):
+        _backup(simulation, f"idle-{number}")
+
+    def hold() -> None:
+        for job in _started_jobs(simulation):
+            simulation.objects.update(job, spec=job["spec"] | {"suspend": True})
+
+    return hold
+
+
+def _started_jobs(simulation: Simulation) -> list[Object]:
+    """Return the attacker's Jobs that the operator has started, and that have neither ended nor been deleted."""
+    jobs = simulation.objects.all("Job", EVIL)
+    living = [job for job in jobs if not job.get("status") and "deletionTimestamp" not in job["metadata"]]
+    return [job for job in living if labels.STARTED_ANNOTATION in job["metadata"].get("annotations", {})]
+
+
 def changes_of_children(simulation: Simulation) -> Disturb:
     """Claims that name backups, both of the own and of another namespace, changed all the time."""
     _namespace(simulation)
@@ -175,6 +215,8 @@ ATTACKS: Final[tuple[Callable[[Simulation], Disturb], ...]] = (
     jobs_that_name_a_store_of_others,
     jobs_before_the_operator_makes_them,
     movers_that_never_end,
+    movers_held_back,
+    movers_held_back_and_released,
     changes_of_children,
     children_of_a_backup_of_others,
     very_large_objects,

@@ -75,6 +75,7 @@ class Cluster:
         held: the content of each manifest, by its salt.
         needs: the ids of the backups whose packs each backup needs, by id.
         no_node: the scheduler's message about every mover pod; empty: there is a node.
+        gates: whether a queue holds every mover pod back.
         no_volume: the provisioner's message about every new volume; empty: it creates the volume.
         mover_writes: number of objects and volumes that the movers have begun to write.
         mover_dies: number of the write at which a mover dies, and whether it happens; None: no mover dies.
@@ -89,6 +90,7 @@ class Cluster:
     held: dict[str, str] = field(default_factory=dict)
     needs: dict[str, set[str]] = field(default_factory=dict)
     no_node: str = ""
+    gates: bool = False
     no_volume: str = ""
     mover_writes: int = 0
     mover_dies: tuple[int, bool] | None = None
@@ -276,15 +278,17 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
-            if pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
+            if pod["status"]["phase"] == "Pending" and self.gates:
+                yield from self._unschedulable(pod, "blocked by scheduling gates", "SchedulingGated")
+            elif pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
                 yield from self._unschedulable(pod, self.no_node or UNBOUND)
             elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
                 yield from self._ends(pod)
 
-    def _unschedulable(self, pod: Object, message: str) -> Iterator[Move]:
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    def _unschedulable(self, pod: Object, message: str, reason: str = "Unschedulable") -> Iterator[Move]:
+        condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
         status = {"phase": "Pending", "conditions": [condition]}
         if pod["status"] != status:
             yield Move(f"no node for {_name(pod)}", partial(self.objects.update, pod, status=status))

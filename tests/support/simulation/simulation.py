@@ -32,6 +32,7 @@ from cinderblock.controller.metrics.collector import read
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.reconciler import Reconciler
 from cinderblock.controller.reconcile.resync import list_pending
+from cinderblock.controller.reconcile.running_movers import load_movers
 from cinderblock.controller.request import ObjectKey, volume_key
 from cinderblock.controller.requeue import Result
 from cinderblock.controller.stores.circuit_breaker import CALL_SECONDS
@@ -46,7 +47,7 @@ from cinderblock.format.range_reader import Buffer
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import RequestInfo
-from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, RunningMover
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
@@ -619,6 +620,13 @@ class Simulation:
         for item in self.objects.all("PersistentVolume"):
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
                 self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
+
+    def movers_of_a_new_leader(self) -> list[RunningMover]:
+        """Return the movers that a process counts when it begins to lead."""
+        admission = self._context.admission
+        admission.reset()
+        self._loop.run_until_complete(load_movers(self._context))
+        return [mover for mover, _ in admission._running.values()]
 
     def pending(self) -> set[ObjectKey]:
         """Return the objects that the resync of a real operator would reconcile."""

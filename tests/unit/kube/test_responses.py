@@ -64,6 +64,9 @@ def test_status_code_selects_the_error(response: Response, error: type[Cinderblo
     [
         ('pods is forbidden: User "x" cannot list resource "pods"', "AccessDenied"),
         ('jobs.batch "m" is forbidden: exceeded quota: small, requested: count/jobs=1', "QuotaExceeded"),
+        ("insufficient quota to match these scopes: [{PriorityClass In [high]}]", "QuotaExceeded"),
+        ("insufficient quota to consume: requests.storage", "QuotaExceeded"),
+        ("status unknown for quota: small, resources: requests.storage", "QuotaExceeded"),
         ('jobs.batch "m" is forbidden: failed quota: strict: must specify count', "QuotaExceeded"),
         ("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi", "LimitRangeViolated"),
         ('pods "m" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot', "PodSecurityViolation"),
@@ -77,11 +80,25 @@ def test_reason_names_what_forbids_a_request(message: str, reason: str) -> None:
     assert caught.value.message.endswith(message)
 
 
-def test_denial_of_a_policy_is_not_an_invalid_value() -> None:
-    denial = "jobs.batch \"m\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no label"
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 422, 500])
+@pytest.mark.parametrize(
+    "denial",
+    [
+        "jobs.batch \"m\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no label",
+        'admission webhook "labels.example.org" denied the request: no label',
+    ],
+)
+def test_denial_of_a_policy_is_not_an_invalid_value(denial: str, code: int) -> None:
+    """A webhook chooses the code, and one that chooses none denies with 400."""
     with pytest.raises(AccessDenied) as caught:
-        raise_for_status(PATCH, failure(422, denial))
+        raise_for_status(PATCH, failure(code, denial))
     assert "no label" in caught.value.message
+
+
+def test_failing_webhook_denies_nothing() -> None:
+    failing = 'Internal error occurred: failed calling webhook "labels.example.org": context deadline exceeded'
+    with pytest.raises(KubeUnavailable):
+        raise_for_status(PATCH, failure(500, failing))
 
 
 def test_unknown_credentials_have_their_own_reason() -> None:

@@ -526,6 +526,18 @@ def test_children_have_the_extras_and_our_keys_win(kind: str) -> None:
     assert metadata["annotations"][api_labels.OWNER_NAME_ANNOTATION] in ("backup-b-1", "restore-r-1")
 
 
+def test_restored_claim_gets_extras_that_its_restore_does_not_set() -> None:
+    request = children.ClaimRequest(1 << 30, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
+    restore = a_restore(spec={"name": "new", "labels": {"team": "web"}, "annotations": {"note": "x"}})
+    extras = children.Extras(
+        {"team": "all", "cost": "7"}, {"note": "y", "a": "b", api_labels.VOLUME_ID_ANNOTATION: "z"}
+    )
+    metadata = children.restored_claim(restore, "new", request, "pv-1", extras)["metadata"]
+    assert metadata["labels"] == {"team": "web", "cost": "7"} | children.child_labels(restore)
+    assert (metadata["annotations"]["note"], metadata["annotations"]["a"]) == ("x", "b")
+    assert metadata["annotations"][api_labels.VOLUME_ID_ANNOTATION] == restore.uid
+
+
 def test_restored_claim_has_only_what_its_restore_requests() -> None:
     request = children.ClaimRequest(1 << 30, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
     restore = a_restore(spec={"name": "new", "labels": {"app": "web"}, "annotations": {"note": "x"}})

@@ -34,13 +34,16 @@ def ended(phase: str, report: MoverReport | str, code: int = 1, reason: str = "E
     return a_pod(phase, containerStatuses=[{"name": "mover", "state": state}])
 
 
-def waiting(reason: str, message: str = "") -> Pod:
+def waiting(reason: str, message: str = "", scheduled: datetime | None = None) -> Pod:
     state = {"waiting": {"reason": reason, "message": message}}
-    return a_pod("Pending", containerStatuses=[{"name": "mover", "state": state}])
+    condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": scheduled}
+    conditions = [condition] if scheduled else []
+    return a_pod("Pending", containerStatuses=[{"name": "mover", "state": state}], conditions=conditions)
 
 
-def unschedulable(message: str) -> Pod:
-    return a_pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+def unschedulable(message: str, reason: str = "Unschedulable") -> Pod:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    return a_pod("Pending", conditions=[condition])
 
 
 def failed(message: str = "BackoffLimitExceeded") -> Job:
@@ -68,11 +71,21 @@ WAITS: dict[str, tuple[mover_state.Succeeded | Fail | Wait, Wait]] = {
     ),
     "an unschedulable pod": (
         judge(a_job(), unschedulable("0/3 nodes are available")),
-        Wait("MoverUnschedulable", "Cannot schedule the mover pod: 0/3 nodes are available", POD_BEGAN, START),
+        Wait("MoverUnschedulable", "Cannot schedule the mover pod: 0/3 nodes are available", None, START),
+    ),
+    "a pod that a queue holds back": (
+        judge(a_job(), unschedulable("blocked by scheduling gates", "SchedulingGated")),
+        Wait(
+            "MoverSuspended", "The mover pod has scheduling gates, and waits until a queue such as Kueue removes them"
+        ),
     ),
     "an image that cannot be pulled": (
         judge(a_job(), waiting("ImagePullBackOff", "no such image")),
         Wait("ImagePullFailed", "Cannot pull the mover image: no such image", POD_BEGAN, START),
+    ),
+    "an image that cannot be pulled on a node that was found late": (
+        judge(a_job(), waiting("ImagePullBackOff", "no such image", scheduled=NOW)),
+        Wait("ImagePullFailed", "Cannot pull the mover image: no such image", NOW, START),
     ),
     "a container that is being created": (
         judge(a_job(), waiting("ContainerCreating")),
@@ -322,3 +335,40 @@ def test_status_decides_which_job_is_the_mover(
 
 def test_copied_status_counts_no_mover() -> None:
     assert not mover_state.has_mover(accepted(id="of-another", mover={"uid": "j-1"}))
+
+
+RECORDED = {"mover": {"uid": "j-1", "storeName": "default"}}
+BEFORE, AFTER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("owner", "status", "created", "expected"),
+    [
+        (("Job", "cinderblock-b-1", "j-1"), RECORDED, NOW, True),
+        (("Job", "cinderblock-b-1", "j-2"), RECORDED, NOW, False),
+        (("Job", "cinderblock-b-2", "j-1"), RECORDED, NOW, False),
+        (("ReplicaSet", "cinderblock-b-1", "j-1"), RECORDED, NOW, False),
+        (("Job", "cinderblock-b-1", "j-1"), {}, NOW, False),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, BEFORE, True),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, AFTER, False),
+        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error"}, AFTER, True),
+    ],
+    ids=[
+        "its own",
+        "another Job",
+        "of another backup",
+        "a ReplicaSet",
+        "no Job recorded",
+        "ending",
+        "later",
+        "unknown",
+    ],
+)
+def test_pod_is_a_mover_only_by_what_the_status_records(
+    owner: tuple[str, str, str], status: dict[str, Any], created: datetime, *, expected: bool
+) -> None:
+    kind, name, uid = owner
+    reference = {"apiVersion": "x/v1", "kind": kind, "name": name, "uid": uid, "controller": True}
+    metadata = {"name": "x", "creationTimestamp": created, "ownerReferences": [reference]}
+    backup = accepted("b-1", **status)
+    assert mover_state.is_pod_of(backup, Pod.model_validate({"metadata": metadata})) is expected

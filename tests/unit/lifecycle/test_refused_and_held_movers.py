@@ -26,6 +26,16 @@ POD = 'Error creating: pods "cinderblock-b-1-x7k2p" is forbidden: '
 REFUSALS = {
     POD + "exceeded quota: small, requested: requests.memory=128Mi, used: requests.memory=1Gi, limited:"
     " requests.memory=1Gi": ("QuotaExceeded", "requested: requests.memory=128Mi", "Raise the quota"),
+    POD + "exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3": (
+        "QuotaExceeded",
+        "requested: pods=1",
+        "Raise the quota, or free some of it",
+    ),
+    POD + "insufficient quota to match these scopes: [{PriorityClass In [high]}]": (
+        "QuotaExceeded",
+        "[{PriorityClass In [high]}]",
+        "spec.mover.priorityClassName",
+    ),
     POD + "failed quota: strict: must specify limits.cpu for: mover": (
         "QuotaExceeded",
         "must specify limits.cpu for: mover",
@@ -81,12 +91,42 @@ def test_refused_pod_is_reported_with_words_and_remedy(warning: str) -> None:
     assert "x7k2p" not in verdict.message, "the name of a pod changes with every attempt"
 
 
-def test_refused_claim_is_reported_with_a_remedy() -> None:
-    cause = "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi"
-    verdict = verdicts.from_api_error(AccessDenied(f"Cannot create: {cause}"), POLICY.deadlines)
+TEMPORARY = "Cannot create persistentvolumeclaims shop/cinderblock-00000000-0000-0000-0000-000000000001: the API server"
+RESTORED = "Cannot create persistentvolumeclaims shop/new: the API server"
+JOB = "Cannot create jobs.batch shop/cinderblock-00000000-0000-0000-0000-000000000001: the API server"
+LABELS = 'refused it: admission webhook "v.example.org" denied the request: the label team is missing'
+OWN = (
+    "refused it: ValidatingAdmissionPolicy 'backups-operator-jobs' with binding 'backups-operator-jobs' denied request"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cause", "remedy"),
+    [
+        (TEMPORARY, "maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 5Gi", "Raise the limit"),
+        (TEMPORARY, "minimum storage usage per PersistentVolumeClaim is 10Gi, but request is 5Gi", "Lower the minimum"),
+        (TEMPORARY, "minimum storage usage per PersistentVolumeClaim is 10Gi, but request is 5Gi", "spec.size"),
+        (TEMPORARY, "exceeded quota: small, requested: requests.storage=5Gi, used: requests.storage=0", "free some"),
+        (TEMPORARY, "insufficient quota to consume: requests.storage", "Create a quota"),
+        (TEMPORARY, LABELS, "set spec.mover.labels"),
+        (JOB, LABELS, "set spec.mover.labels"),
+        (RESTORED, LABELS, "set spec.labels or spec.annotations of the VolumeRestore"),
+        (JOB, f"{OWN}: The operator must run one container, with the mover's image", "admissionPolicies of the chart"),
+        (JOB, f"{OWN}: The operator must run one container, with the mover's image", "A webhook of the cluster"),
+    ],
+)
+def test_refused_child_is_reported_with_a_remedy(asked: str, cause: str, remedy: str) -> None:
+    verdict = verdicts.from_api_error(AccessDenied(f"{asked}: {cause}"), POLICY.deadlines)
     assert isinstance(verdict, Wait)
     assert cause in verdict.message
-    assert "Raise the limit" in verdict.message
+    assert remedy in verdict.message
+
+
+def test_policy_of_another_chart_is_not_taken_for_our_own() -> None:
+    denial = "ValidatingAdmissionPolicy 'team-operator-jobs' with binding 'x' denied request: the label team is missing"
+    verdict = verdicts.from_api_error(AccessDenied(f"{JOB}: {denial}"), POLICY.deadlines)
+    assert isinstance(verdict, Wait)
+    assert "admissionPolicies" not in verdict.message
 
 
 def a_pod(code: int, finished: datetime, *others: dict[str, Any], report: MoverReport | None = None) -> Pod:

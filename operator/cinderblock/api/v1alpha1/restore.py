@@ -65,9 +65,11 @@ class VolumeRestoreSpec(Model):
     """Size of a new volume as a quantity, for example 10Gi. It must be at least the size of the backup, which is the
     default."""
     labels: Labels = {}
-    """Labels of the new PersistentVolumeClaim. Defaults to no labels."""
+    """Labels of the new PersistentVolumeClaim, besides those that the operator sets on all claims (mover.labels of the
+    chart). Defaults to no labels."""
     annotations: Annotations = {}
-    """Annotations of the new PersistentVolumeClaim. Defaults to no annotations."""
+    """Annotations of the new PersistentVolumeClaim, besides those that the operator sets on all claims
+    (mover.annotations of the chart). Defaults to no annotations."""
     fidelity: Fidelity = Fidelity.STRICT
     """Policy for owners, modes, links and times that the target cannot preserve, as with NFS with root_squash, EFS
     access points and SMB. Strict makes the restore fail. BestEffort continues, and counts the losses in status.losses.

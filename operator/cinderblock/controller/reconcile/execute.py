@@ -14,13 +14,23 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
-from cinderblock.errors import AlreadyExists, BackupNeeded, Conflict, NotFound, ReferencesUnknown, TransientError
+from cinderblock.errors import (
+    AlreadyExists,
+    BackupNeeded,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    ReferencesUnknown,
+    TransientError,
+)
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.kube.responses import NO_DRY_RUN
 from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
+    CheckClaim,
     CreateChild,
     CreateClaim,
     DeleteChild,
@@ -90,8 +100,8 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
         case PatchVolume(name, patch) | PatchClaim(name, patch):
             patched = kinds.PV if isinstance(action, PatchVolume) else kinds.PVC
             await context.kube.merge_patch(patched, name, target.object.namespace, patch)
-        case CreateClaim(body):
-            await _create_claim(context, body)
+        case CheckClaim(body) | CreateClaim(body):
+            await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData():
             await _delete_stored_data(context, target, action)
         case RecordEvent(kind, reason, note):
@@ -167,6 +177,18 @@ async def release_job(context: Context, job: Object) -> None:
         await context.kube.merge_patch(kinds.JOB, job.name, job.namespace, {"metadata": metadata})
     except NotFound:
         return
+
+
+async def _check_claim(context: Context, body: dict[str, Any]) -> None:
+    """Raise what the creation of a claim would raise. A webhook that cannot take part in a trial judges later."""
+    try:
+        await context.kube.create(kinds.PVC, body, dry_run=True)
+    except AlreadyExists:
+        return
+    except InvalidInput as error:
+        if NO_DRY_RUN not in error.message:
+            raise
+        log.info("The trial creation of the PersistentVolumeClaim was left out: %s", error.message)
 
 
 async def _create_claim(context: Context, body: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -25,6 +27,9 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
+
+MOVERS_OF_A_VOLUME: Final = 8
+"""Pods of one volume that look like movers and are verified. A volume has one mover at a time, besides ending ones."""
 
 
 async def find_claim(context: Context, namespace: str, reference: str) -> PersistentVolumeClaim | None:
@@ -61,23 +66,28 @@ async def list_pods_using(context: Context, claim: PersistentVolumeClaim) -> lis
     return select_pods(claim, await list_running_pods(context, claim.namespace))
 
 
-def pods_using(pods: list[Pod]) -> tuple[str, ...]:
-    """Return the names of the pods that are not movers."""
-    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod)))
+async def pods_using(context: Context, pods: list[Pod], own: VolumeBackup | VolumeRestore) -> tuple[str, ...]:
+    """Return the names of the pods that are not movers. ``own`` is the operation that is reconciled.
+
+    Those of VolumeRestores that no longer exist are left to `pods_restoring`.
+    """
+    movers = await _movers_among(context, pods, own)
+    return tuple(sorted(pod.name for pod in pods if pod.uid not in movers))
 
 
 def pods_restoring(pods: list[Pod], owner_uid: str) -> tuple[str, ...]:
-    """Return the names of the pods that are movers of other VolumeRestores than the owner."""
-    movers = [pod for pod in pods if _is_mover(pod)]
-    others = [pod for pod in movers if pod.metadata.labels.get(api_labels.OWNER_UID_LABEL) != owner_uid]
-    kind = VolumeRestore.model_fields["kind"].default
-    return tuple(sorted(pod.name for pod in others if pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == kind))
+    """Return the names of the pods that are movers of other VolumeRestores than the owner.
+
+    The labels suffice, because such a pod may be all that is left of a VolumeRestore that was removed by force.
+    """
+    movers = [pod for pod in pods if _is_like_a_mover(pod) and _restores(pod)]
+    return tuple(sorted(pod.name for pod in movers if pod.metadata.labels.get(api_labels.OWNER_UID_LABEL) != owner_uid))
 
 
 async def list_pods_during_copy(
-    context: Context, claim: PersistentVolumeClaim, mover: ObservedMover
+    context: Context, claim: PersistentVolumeClaim, mover: ObservedMover, own: VolumeBackup | VolumeRestore
 ) -> tuple[str, ...]:
-    """Return the names of the pods other than movers that used a claim between the start and the end of its mover."""
+    """Return the names of the other pods that used a claim between the start and the end of its mover."""
     began = mover.job.metadata.creation_timestamp if mover.job is not None else None
     if began is None:
         return ()
@@ -85,10 +95,44 @@ async def list_pods_during_copy(
     end = termination.finished_at if termination is not None else None
     bodies = await context.bodies(kinds.POD, claim.namespace)
     pods = parse_all(Pod, [body for body in bodies if queries.names_claim(body, claim.name)])
-    return tuple(sorted(pod.name for pod in pods if not _is_mover(pod) and pod.ran_between(began, end)))
+    running = [pod for pod in pods if pod.ran_between(began, end)]
+    return tuple(sorted({*await pods_using(context, running, own), *pods_restoring(running, own.uid)}))
 
 
-def _is_mover(pod: Pod) -> bool:
+async def _movers_among(context: Context, pods: list[Pod], own: VolumeBackup | VolumeRestore) -> frozenset[str]:
+    """Return the UIDs of the pods that the statuses of their operations show to be movers, and of lost restores."""
+    candidates = [pod for pod in pods if _is_like_a_mover(pod)][:MOVERS_OF_A_VOLUME]
+    operations = await asyncio.gather(*(_operation_of(context, pod, own) for pod in candidates))
+    return frozenset(
+        pod.uid
+        for pod, operation in zip(candidates, operations, strict=True)
+        if (mover_state.is_pod_of(operation, pod) if operation is not None else _restores(pod))
+    )
+
+
+async def _operation_of(
+    context: Context, pod: Pod, own: VolumeBackup | VolumeRestore
+) -> VolumeBackup | VolumeRestore | None:
+    """Return the operation that a pod names as the one that it works for, if it exists."""
+    metadata = pod.metadata
+    uid, name = (
+        metadata.labels.get(api_labels.OWNER_UID_LABEL),
+        metadata.annotations.get(api_labels.OWNER_NAME_ANNOTATION),
+    )
+    if uid == own.uid:
+        return own
+    model: type[VolumeBackup | VolumeRestore] = VolumeRestore if _restores(pod) else VolumeBackup
+    kind = kinds.VOLUME_RESTORE if _restores(pod) else kinds.VOLUME_BACKUP
+    body = await context.kube.get(kind, name, metadata.namespace) if name else None
+    found = parse_all(model, [body] if body is not None else [])
+    return next((operation for operation in found if operation.uid == uid), None)
+
+
+def _restores(pod: Pod) -> bool:
+    return pod.metadata.labels.get(api_labels.OWNER_KIND_LABEL) == kinds.VOLUME_RESTORE.kind
+
+
+def _is_like_a_mover(pod: Pod) -> bool:
     return pod.metadata.labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
 
 

@@ -177,9 +177,8 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
     pods_of_namespace = await list_running_pods(context, claim.namespace)
     pods = select_pods(claim, pods_of_namespace)
-    observed = replace(
-        observed, volume=volume, pods_using=pods_using(pods), pods_restoring=pods_restoring(pods, backup.uid)
-    )
+    users = await pods_using(context, pods, backup)
+    observed = replace(observed, volume=volume, pods_using=users, pods_restoring=pods_restoring(pods, backup.uid))
     sets = tuple(queries.stateful_sets_of(claim.name, pods_of_namespace))
     observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
     return await _with_attachments(context, await _with_snapshots(context, observed), pods)
@@ -203,7 +202,9 @@ async def _with_pods_during_copy(context: Context, observed: ObservedBackup) -> 
     )
     if observed.claim is None or observed.claim.is_read_only or from_snapshot:
         return observed
-    return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover))
+    return replace(
+        observed, pods_during_copy=await list_pods_during_copy(context, observed.claim, observed.mover, observed.backup)
+    )
 
 
 async def _with_snapshots(context: Context, observed: ObservedBackup) -> ObservedBackup:

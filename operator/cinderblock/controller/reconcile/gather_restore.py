@@ -126,7 +126,10 @@ async def _for_restore(context: Context, observed: ObservedRestore) -> ObservedR
     observed = replace(observed, mover=await observe_mover(context, observed.restore, claim))
     if observed.target is None or not restore_checks.is_in_place(observed.restore):
         return observed
-    return replace(observed, pods_during_copy=await list_pods_during_copy(context, observed.target, observed.mover))
+    return replace(
+        observed,
+        pods_during_copy=await list_pods_during_copy(context, observed.target, observed.mover, observed.restore),
+    )
 
 
 async def _with_target_users(
@@ -136,7 +139,8 @@ async def _with_target_users(
     pods = await list_pods_using(context, target)
     nodes = await list_attached_nodes(context, target.spec.volume_name, pods) if target.is_bound else ()
     restoring = pods_restoring(pods, observed.restore.uid)
-    return replace(observed, pods_using=pods_using(pods), pods_restoring=restoring, attached_to=nodes)
+    users = await pods_using(context, pods, observed.restore)
+    return replace(observed, pods_using=users, pods_restoring=restoring, attached_to=nodes)
 
 
 async def _with_store(context: Context, observed: ObservedRestore, backup: VolumeBackup) -> ObservedRestore:

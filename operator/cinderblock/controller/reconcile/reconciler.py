@@ -24,7 +24,7 @@ from cinderblock.controller.reconcile.orphans import release_orphaned_job, relea
 from cinderblock.controller.request import OWN_KINDS, ObjectKey, key_of
 from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.stores.secrets import SecretReader
-from cinderblock.errors import CinderblockError, Conflict, NotFound, PermanentError
+from cinderblock.errors import CinderblockError, Conflict, KubeUnavailable, NotFound, PermanentError
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import events
@@ -32,11 +32,13 @@ from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
     AnyStatus,
+    CheckClaim,
     CreateChild,
     CreateClaim,
     Decision,
     DeleteStoredData,
     RemoveFinalizer,
+    StartMover,
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore
@@ -117,6 +119,7 @@ class Reconciler:
     def _forget(self, key: ObjectKey) -> None:
         self._requeue_policy.forget(key)
         self._context.admission.forget(key)
+        self._context.failed_actions.forget(key)
         if key.kind == kinds.BACKUP_STORE.kind:
             self._context.stores.forget(key.namespace, key.name)
 
@@ -190,7 +193,7 @@ async def _execute(
         try:
             job_uid = await execute(context, target, (action,))
         except CinderblockError as error:
-            if not _is_reportable(target, action, error):
+            if not _is_reportable(context, target, action, error):
                 raise
             instead = on_action_error(error)
             await execute(context, target, instead.actions)
@@ -198,6 +201,7 @@ async def _execute(
         if job_uid is not None and target.store is not None:
             context.admission.confirm(key_of(target.body))
             decision = with_mover(decision, job_uid, target.store)
+    context.failed_actions.forget(key_of(target.body))
     return decision
 
 
@@ -205,12 +209,18 @@ def _is_being_deleted(target: Target) -> bool:
     return target.object.metadata.is_being_deleted
 
 
-def _is_reportable(target: Target, action: Action, error: CinderblockError) -> bool:
-    """Return whether a status reports the error: of a child while the operation continues, or of deleting the data."""
+def _is_reportable(context: Context, target: Target, action: Action, error: CinderblockError) -> bool:
+    """Return whether a status reports the error: of a child while the operation continues, or of deleting the data.
+
+    A failure that may pass, such as that of a webhook, is reported only when it repeats.
+    """
     if isinstance(action, DeleteStoredData):
         return True
-    is_final = isinstance(error, PermanentError) and not isinstance(error, Conflict)
-    return isinstance(action, CreateChild | CreateClaim) and is_final and not _is_being_deleted(target)
+    if not isinstance(action, CheckClaim | CreateChild | CreateClaim | StartMover) or _is_being_deleted(target):
+        return False
+    if isinstance(error, KubeUnavailable):
+        return context.failed_actions.add(key_of(target.body))
+    return isinstance(error, PermanentError) and not isinstance(error, Conflict)
 
 
 async def _record(context: Context, target: Target, decision: Decision, previous: AnyStatus) -> float | None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from typing import Final
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
 from cinderblock.kube import kinds
+from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import RunningMover
 
 BACKUP_PHASES = (BackupPhase.CREATING, BackupPhase.DELETING, BackupPhase.ERROR_DELETING)
 """Phases of a backup that may have a mover."""
+MOVERS_PER_NAMESPACE: Final = 256
+"""Movers of one namespace that are counted at the beginning, or as many as the namespace may have, if that is more.
+
+They take 0.1 MB. The others are counted when their operations are reconciled, as every operation in progress is."""
 
 
 async def load_movers(context: Context) -> None:
@@ -25,13 +32,33 @@ async def load_movers(context: Context) -> None:
 async def _load(context: Context) -> None:
     if context.admission.is_loaded:
         return
-    selections = await asyncio.gather(
-        *(context.kube.list(kinds.VOLUME_BACKUP, fields=f"status.phase={phase}") for phase in BACKUP_PHASES),
+    lists = await asyncio.gather(
+        *(_read(context, VolumeBackup, kinds.VOLUME_BACKUP, phase) for phase in BACKUP_PHASES),
+        _read(context, VolumeRestore, kinds.VOLUME_RESTORE, RestorePhase.RESTORING),
     )
-    backups = parse_all(VolumeBackup, [body for found in selections for body in found])
-    bodies = await context.kube.list(kinds.VOLUME_RESTORE, fields=f"status.phase={RestorePhase.RESTORING}")
-    operations: list[VolumeBackup | VolumeRestore] = [*backups, *parse_all(VolumeRestore, bodies)]
-    context.admission.load(found for operation in operations if (found := _running(operation)) is not None)
+    context.admission.load(mover for movers in lists for mover in movers)
+
+
+async def _read(
+    context: Context, model: type[VolumeBackup | VolumeRestore], kind: Kind, phase: BackupPhase | RestorePhase
+) -> list[tuple[ObjectKey, RunningMover]]:
+    """Return the movers of the operations in a phase, at most MOVERS_PER_NAMESPACE of each namespace.
+
+    Anybody can create operations without number, so no more than a page of them is in memory.
+    """
+    at_most = max(MOVERS_PER_NAMESPACE, context.policy.mover.namespace_limit)
+    movers: list[tuple[ObjectKey, RunningMover]] = []
+    counts: Counter[str] = Counter()
+    async for page in context.kube.pages(kind, fields=f"status.phase={phase}"):
+        if page is None:
+            movers, counts = [], Counter()
+            continue
+        for operation in parse_all(model, page):
+            found = _running(operation)
+            if found is not None and counts[operation.namespace] < at_most:
+                counts[operation.namespace] += 1
+                movers.append(found)
+    return movers
 
 
 def _running(operation: VolumeBackup | VolumeRestore) -> tuple[ObjectKey, RunningMover] | None:

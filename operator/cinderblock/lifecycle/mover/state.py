@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
+from cinderblock.api.labels import child_name
 from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
 from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
@@ -75,7 +77,7 @@ def evaluate(mover: ObservedMover, policy: OperatorPolicy) -> Succeeded | Fail |
         return Succeeded(MoverReport(succeeded=True))
     if mover.job.metadata.is_being_deleted:
         return Fail(Reason.MOVER_DELETED, "The mover Job was deleted by somebody else before it had finished")
-    return suspension.check(mover.job) or _waiting(mover, policy)
+    return suspension.check(mover.job) or suspension.check_gates(mover) or _waiting(mover, policy)
 
 
 def is_recorded(status: ReportedStatus, job: Job) -> bool:
@@ -84,9 +86,36 @@ def is_recorded(status: ReportedStatus, job: Job) -> bool:
     Nobody but the operator writes a status, while anybody in the namespace can create a Job with any name and owner.
     Release 0.1.0 recorded no UID: the reason of its status shows that it had created the Job.
     """
+    return _records(status, job.uid)
+
+
+def _records(status: ReportedStatus, uid: str) -> bool:
     if status.mover is not None:
-        return status.mover.uid == job.uid
+        return status.mover.uid == uid
     return bool(_reasons(status) & (MOVER_REASONS | {Reason.REBINDING}))
+
+
+def is_pod_of(operation: VolumeBackup | VolumeRestore, pod: Pod) -> bool:
+    """Return whether a pod is the mover of an operation, by the UID of its Job and the operation's own status.
+
+    Anybody can put the labels of a mover into the template of a controller. An operation that has ended, or is being
+    deleted, no longer records its mover, so its pods are those that existed before.
+    """
+    name = child_name(operation.uid)
+    jobs = [owner.uid for owner in pod.metadata.owner_references if (owner.kind, owner.name) == ("Job", name)]
+    if not jobs or operation.own_phase is None:
+        return False
+    if _records(operation.status, jobs[0]):
+        return True
+    ended, created = _ended_at(operation), pod.metadata.creation_timestamp
+    return ended is not None and created is not None and created <= ended
+
+
+def _ended_at(operation: VolumeBackup | VolumeRestore) -> datetime | None:
+    """Return when an operation ended or was deleted, or the end of time if its status does not say when it ended."""
+    if operation.metadata.is_being_deleted:
+        return operation.metadata.deletion_timestamp
+    return (operation.status.completed_at or datetime.max.replace(tzinfo=UTC)) if operation.has_ended else None
 
 
 def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
@@ -116,9 +145,9 @@ def reference(status: ReportedStatus, mover: ObservedMover) -> MoverReference | 
 
 
 def is_running(mover: ObservedMover) -> bool:
-    """Return whether there is a recorded Job that has not ended, and that no other controller suspends."""
+    """Return whether there is a recorded Job that has not ended, and that no other controller holds back."""
     job = mover.job
-    if job is None or not mover.is_recorded or suspension.is_held(job):
+    if job is None or not mover.is_recorded or suspension.is_held(job) or suspension.is_gated(mover):
         return False
     return not job.is_complete and job.failure is None
 
@@ -252,8 +281,14 @@ def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupSto
 
 
 def has_room(mover: ObservedMover, settings: MoverSettings) -> bool:
-    """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier."""
-    return len(mover.others) + mover.waiting_before < settings.limit
+    """Return whether the cluster's limit allows another mover, counting operations that get a slot earlier.
+
+    Each namespace counts for at most its own limit. It can run more movers than that: a queue or a user can hold many
+    Jobs back, and then let all of them go at once.
+    """
+    by_namespace = Counter(other.namespace for other in mover.others)
+    counted = sum(min(count, settings.namespace_limit) for count in by_namespace.values())
+    return counted + mover.waiting_before < settings.limit
 
 
 def has_room_in_namespace(mover: ObservedMover, namespace: str, settings: MoverSettings) -> bool:
@@ -315,7 +350,11 @@ def _last_line(log: str) -> str:
 
 
 def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
-    """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is."""
+    """Return the wait for a Job in progress. Each of its pods has the full time to start, however old the Job is.
+
+    A pod without a node has it from the first report on, because a queue may have held it back since its creation. A
+    pod with a node has it from then on.
+    """
     limit = policy.deadlines.mover_start
     if not mover.pods:
         refused = refusals.refused_pod(mover.warning)
@@ -323,7 +362,7 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
             return Wait(refused.reason, refused.message, None, limit)
         return starting(policy, _warnings(mover))
     pod = mover.pods[-1]
-    since = pod.metadata.creation_timestamp
+    since = pod.scheduled_at or pod.metadata.creation_timestamp
     if pod.has_ended or pod.kept_alive_by is not None:
         message = f"Attempt {len(mover.pods)} of the mover failed, and another one follows: {_termination_message(pod)}"
         terminated = pod.terminated
@@ -331,7 +370,7 @@ def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:
         return Wait(Reason.MOVER_RETRYING, message, finished_at or since, limit, 5.0)
     if pod.unschedulable:
         message = f"Cannot schedule the mover pod: {pod.unschedulable}{_claim_warning(mover)}"
-        return Wait(Reason.MOVER_UNSCHEDULABLE, message, since, limit)
+        return Wait(Reason.MOVER_UNSCHEDULABLE, message, limit=limit)
     for name, waiting in pod.waiting_containers:
         if waiting.reason in IMAGE_PULL_REASONS:
             image = "the mover image" if name == MOVER_CONTAINER else f"the image of injected container {name}"

@@ -3,6 +3,8 @@
 Kueue suspends a Job until a queue admits it, and suspends it again if anybody else starts it. With a LocalQueue named
 ``default``, it adopts every Job of the namespace. So the operator starts a Job at most once, and never a Job with the
 label of a queue.
+
+A queue can also hold the pod of a Job back, with scheduling gates. The operator waits for it in the same way.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ def is_held(job: Job) -> bool:
     return job.spec.suspend and is_foreign
 
 
+def is_gated(mover: ObservedMover) -> bool:
+    """Return whether a queue holds back the newest pod of the mover, and not its Job."""
+    return bool(mover.pods) and mover.pods[-1].is_gated
+
+
 def check(job: Job) -> Fail | Wait | None:
     """Wait for a controller that suspends the Job, without a limit. Fail if the Job is to run elsewhere."""
     if job.spec.managed_by not in ("", JOB_CONTROLLER):
@@ -46,3 +53,11 @@ def check(job: Job) -> Fail | Wait | None:
         return Wait(Reason.MOVER_SUSPENDED, f"The mover Job waits until LocalQueue {queue} admits it")
     cause = "Another controller suspends the mover Job, and the operator does not start it again"
     return Wait(Reason.MOVER_SUSPENDED, f"{cause}. Find out which one, or exempt the Jobs of Cinderblock from it")
+
+
+def check_gates(mover: ObservedMover) -> Wait | None:
+    """Wait for a queue that holds the mover's pod back, without a limit."""
+    if not is_gated(mover):
+        return None
+    message = "The mover pod has scheduling gates, and waits until a queue such as Kueue removes them"
+    return Wait(Reason.MOVER_SUSPENDED, message)

@@ -108,9 +108,10 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     temporary = replace(request, access_modes=children.writable(request.access_modes))
     extras = children.extras_of(observed.store.store, observed.policy.mover)
     created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
+    claims = (rebind.check_claim(observed), created)
     if request.storage_class not in late:
-        return operation.stay(accepted, (created,))
-    return Decision(started.status, (created, *started.actions), started.requeue_after)
+        return operation.stay(accepted, claims)
+    return Decision(started.status, (*claims, *started.actions), started.requeue_after)
 
 
 def _foreign_child(observed: ObservedRestore) -> Fail | None:

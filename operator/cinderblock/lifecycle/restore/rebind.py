@@ -17,7 +17,7 @@ Watches report every step except the first: those of claims by their labels, tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from cinderblock.api import labels
@@ -28,6 +28,7 @@ from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import (
     MIN_REQUEUE_SECONDS,
     Action,
+    CheckClaim,
     CreateClaim,
     DeleteChild,
     PatchClaim,
@@ -247,11 +248,23 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
         # The staging claim was writable, and the driver learns from the volume how it may be mounted.
         readable: dict[str, Any] = {"spec": {"accessModes": list(request.access_modes)}}
         return Step(reserving, (_patch(volume, readable),))
-    request = children.ClaimRequest(
-        request.size, volume.spec.storage_class_name, request.volume_mode, request.access_modes
-    )
-    body = children.restored_claim(observed.restore, name, request, volume.name)
+    body = _requested_claim(observed, replace(request, storage_class=volume.spec.storage_class_name), volume.name)
     return Step(_rebinding(observed, f"creating PersistentVolumeClaim {name}"), (CreateClaim(body),))
+
+
+def check_claim(observed: ObservedRestore) -> CheckClaim:
+    """Return the action that tries to create the requested claim before anything is copied.
+
+    The name of the volume is not known yet. The API server looks up no volume when a claim is created.
+    """
+    request = checks.claim_request(observed)
+    return CheckClaim(_requested_claim(observed, request, f"pvc-{observed.restore.uid}"))
+
+
+def _requested_claim(observed: ObservedRestore, request: children.ClaimRequest, volume: str) -> dict[str, Any]:
+    """Return the requested claim, with the labels and annotations that the chart wants on every claim."""
+    extras = children.extras_of(None, observed.policy.mover)
+    return children.restored_claim(observed.restore, checks.target_name(observed), request, volume, extras)
 
 
 def _reference(namespace: str, name: str) -> dict[str, str | None]:
