@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, Final, Protocol
 
 from cinderblock.controller.request import OWN_KINDS
-from cinderblock.kube.reduction import reduce_metadata
+from cinderblock.kube.reduction import reduce_metadata, reduce_object
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class EventBridge:
 
 
 def _reduced(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of an object, and the rest of one of our kinds."""
-    kept = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}
-    is_ours = body.get("kind") in OWN_KINDS
-    return kept | {part: body[part] for part in ("spec", "status") if is_ours and part in body}
+    """Return the metadata of an object, and of one of our kinds also what is kept in lists."""
+    kind = OWN_KINDS.get(str(body.get("kind")))
+    if kind is not None:
+        return reduce_object(kind, dict(body))
+    return {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}

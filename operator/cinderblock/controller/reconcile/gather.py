@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -25,6 +26,9 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
+
+DEFAULT_STORES: Final = 20
+"""Default BackupStores of one namespace that are read. More than one is an error, whose message names them."""
 
 
 async def find_claim(context: Context, namespace: str, reference: str) -> PersistentVolumeClaim | None:
@@ -169,7 +173,23 @@ async def choose_store(context: Context, namespace: str, name: str | None) -> St
         store = await context.get(BackupStore, kinds.BACKUP_STORE, name, namespace)
         missing = "" if store else f"BackupStore {name} could not be found in namespace {namespace}."
         return StoreLookup(store, missing)
-    return default_store(await context.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
+    defaults = await context.singleflight.do((choose_store, namespace), lambda: _default_stores(context, namespace))
+    lookup = default_store(defaults, namespace)
+    if lookup.store is None:
+        return lookup
+    # A list has no spec.
+    store = await context.get(BackupStore, kinds.BACKUP_STORE, lookup.store.name, namespace)
+    return default_store([store] if store is not None else [], namespace)
+
+
+async def _default_stores(context: Context, namespace: str) -> list[BackupStore]:
+    """Return the default BackupStores of a namespace, without most of their specs; of very many, the first ones."""
+    found: list[BackupStore] = []
+    async for page in context.kube.pages(kinds.BACKUP_STORE, namespace):
+        stores = parse_all(BackupStore, page) if page is not None else []
+        defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+        found = [*found, *defaults][:DEFAULT_STORES] if page is not None else []
+    return found
 
 
 async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
