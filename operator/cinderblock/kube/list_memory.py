@@ -25,7 +25,7 @@ SLOTS_OF_A_CALLER: Final = 2
 WAITING_WITHOUT_SLOT: Final = 4
 """Requests that wait for the lock for large lists without a slot. Each holds a small list."""
 WAIT_WITH_SLOT_SECONDS: Final = 5.0
-"""For how long any other request waits for that lock, before it is told to try again. A large list takes seconds."""
+"""For how long any other request waits for that lock, before it fails. A large list takes a few seconds."""
 SMALL_BYTES: Final = 8 << 20
 """Limit of each of them without the lock: a page of 500 backups."""
 LARGE_BYTES: Final = 96 << 20

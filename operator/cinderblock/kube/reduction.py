@@ -57,8 +57,8 @@ _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
 """Fields of our kinds that users fill, and that the operator reads from the object itself."""
 _STORE_SPEC: Final = ("credentialsSecretRef",)
-"""What makes the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may have
-1.5 MiB. Whoever uses a store reads it by its name."""
+"""Fields that make the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may
+have 1.5 MiB. A caller that uses a store reads it by its name."""
 _POD_SPEC: Final = ("nodeName", "volumes")
 _POD_STATUS: Final = (
     *("phase", "reason", "message", "conditions"),

@@ -1,6 +1,6 @@
 """kopf's thread: however it ends, a caller that waits for its end is not left waiting.
 
-Of the listed namespaces, those that the operator may not read are not waited for.
+The manager does not wait for listed namespaces that the operator may not read.
 """
 
 from __future__ import annotations

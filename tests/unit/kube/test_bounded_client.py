@@ -105,7 +105,7 @@ async def test_expired_list_is_unavailable_instead_of_one_huge_page() -> None:
 
 
 async def held_now(account: ListAccount, amount: int) -> bool:
-    """Hold, and return whether that was possible at once. It goes on otherwise."""
+    """Hold, and return whether that was possible at once. Otherwise it continues."""
     task = asyncio.create_task(account.hold(amount))
     TASKS.add(task)
     await asyncio.wait({task}, timeout=0.02)

@@ -25,11 +25,7 @@ def open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSes
         headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
         proxy=config.proxy,
         trace_configs=[liveness.trace()],
-        middlewares=[
-            SmallPages(),
-            reduce_watches,
-            *([_expect_server_name(config.server_name)] if config.server_name else []),
-        ],
+        middlewares=[SmallPages(), reduce_watches, *expected_name],
     )
     return kopf.AiohttpSession(
         server=config.server,

@@ -410,7 +410,7 @@ async def _with_dependents(context: Context, observed: ObservedBackup) -> Observ
         return replace(observed, references_error=error)
     unknown = dependents.unknown(found.unknown[0].message) if found.unknown else None
     known = {sibling.uid: sibling for sibling in observed.siblings}
-    # Of very many siblings, only some were read.
+    # Only some of very many siblings were read.
     if found.by and not any(sibling.backup_id in found.by for sibling in observed.siblings):
         listed = await list_by_id(context, observed.backup.namespace, found.by)
         known |= {sibling.uid: sibling for sibling in listed if sibling.uid != observed.backup.uid}

@@ -31,7 +31,7 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
 
 
 async def _too_many_stores(context: Context, store: BackupStore) -> PermanentError | None:
-    """Return why a new store is not looked at: its namespace has more BackupStores than the operator works on."""
+    """Return why a new store is not checked: its namespace has more BackupStores than the operator works on."""
     limit = context.policy.object_limit
     if any(
         condition.type == ConditionType.READY and condition.status == "True" for condition in store.status.conditions

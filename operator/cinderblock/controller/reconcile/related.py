@@ -48,7 +48,7 @@ T = TypeVar("T", VolumeBackup, VolumeRestore)
 
 @dataclass(frozen=True, slots=True)
 class RelatedToBackup:
-    """What matters to a VolumeBackup in its namespace.
+    """The operations of a namespace that matter to a VolumeBackup.
 
     Attributes:
         backups: other VolumeBackups.
@@ -65,7 +65,7 @@ class RelatedToBackup:
 
 @dataclass(frozen=True, slots=True)
 class RelatedToRestore:
-    """What matters to a VolumeRestore in its namespace.
+    """The operations of a namespace that matter to a VolumeRestore.
 
     Attributes:
         backup: the VolumeBackup to restore.

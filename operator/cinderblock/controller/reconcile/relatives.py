@@ -1,7 +1,7 @@
 """Which operations of a namespace matter to a decision, chosen one by one, so that the others need not be in memory.
 
-A namespace may have any number of operations on one volume. Of operations that have the same effect on a decision, a
-few are enough, and the decisions themselves tell which have an effect.
+A namespace may have any number of operations on one volume. A few of those with the same effect on a decision are
+enough. The functions of the decision tell which have an effect.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class StorePool:
         self._on_request = on_request
         self._allowed_endpoints = allowed_endpoints
         self._calls: dict[tuple[str, str], _StoreCalls] = {}
-        # An endpoint lives as long as the breaker of a store that uses it. What one namespace's stores do there says
-        # nothing against those of others: they may name a bucket whose host does not exist.
+        # An endpoint lives as long as the breaker of a store that uses it. Each namespace has its own, because
+        # its stores may name a bucket whose host does not exist.
         self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
         self._examples: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
         # The slots of a namespace live as long as the breaker of one of its stores.
