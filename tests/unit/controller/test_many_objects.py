@@ -79,9 +79,7 @@ async def test_several_default_stores_are_named(objects: ObjectsInMemory, contex
     assert "several default BackupStores (one, two)" in lookup.missing
 
 
-async def test_resync_keeps_only_the_keys_of_stores_and_no_more_than_the_limit(
-    objects: ObjectsInMemory, context: Context
-) -> None:
+async def test_resync_keeps_the_keys_of_stores_up_to_the_limit(objects: ObjectsInMemory, context: Context) -> None:
     for number in range(3 * LIMIT):
         a_store(objects, f"store-{number:02}")
     pending = await list_pending(context)

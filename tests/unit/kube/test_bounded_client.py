@@ -135,7 +135,7 @@ async def test_requests_share_slots_and_one_large_list_at_a_time() -> None:
     assert (memory.slots._value, memory.waiting) == (2, 0)
 
 
-async def test_large_lists_of_one_caller_do_not_hold_up_small_lists_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_lists_of_one_caller_hold_up_no_small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_memory, "WAIT_WITH_SLOT_SECONDS", 0.05)
     memory = ListMemory(small=10, large=100)
     has_ended = asyncio.Event()
