@@ -32,7 +32,7 @@ from tests.support.simulation.controllers import a_claim, controllers, furnish, 
 
 pytestmark = pytest.mark.integration
 
-RELEASE, WATCHED, OTHER = "backup-system", ("demo", "shop"), "elsewhere"
+RELEASE, WATCHED, OTHER, GONE = "backup-system", ("demo", "shop"), "elsewhere", "gone"
 VALUES = ("watchNamespaces={demo,shop}", "image.repository=example/cinderblock")
 FOREIGN_LEASE = {"metadata": {"name": "other", "namespace": RELEASE}}
 NAMESPACED = ("jobs", "pods", "persistentvolumeclaims", "volumesnapshots", "backupstores", "volumebackups")
@@ -43,6 +43,7 @@ class Scene:
     """The servers and the operator of this file."""
 
     server: ApiServer
+    store: s3.S3Server
     process: OperatorProcess
 
     @property
@@ -85,10 +86,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         api = stack.enter_context(faulty_api(server.url, ssl.create_default_context(cafile=str(server.authority))))
         token = create_token(server.kubeconfig, RELEASE, "cinderblock")
         kubeconfig = kubeconfigs.write(directory / "kubeconfig", api.url, server.authority, token)
-        settings = {"CINDERBLOCK_LEASE_NAMESPACE": RELEASE, "CINDERBLOCK_WATCH_NAMESPACES": ",".join(WATCHED)}
+        settings = {"CINDERBLOCK_LEASE_NAMESPACE": RELEASE, "CINDERBLOCK_WATCH_NAMESPACES": ",".join((*WATCHED, GONE))}
         process = stack.enter_context(operator(api, directory, "operator", kubeconfig, **settings))
         wait_for("readiness", process.is_ready)
-        yield Scene(server, process)
+        yield Scene(server, store, process)
 
 
 async def _prepare(server: ApiServer, store: s3.S3Server, directory: Path) -> None:
@@ -124,7 +125,7 @@ def test_whole_life_passes_the_rights_and_the_policies(scene: Scene) -> None:
             wait_for(f"end of {name}", lambda n=namespace, name=name: scene.get(kinds.VOLUME_BACKUP, n, name) is None)
         wait_for("end of the movers", lambda n=namespace: not scene.call(lambda c: c.list(kinds.JOB, n)))
     refused = [line["message"] for line in scene.process.lines() if "refused it" in line["message"]]
-    assert refused == []
+    assert [message for message in refused if f"Namespace {GONE} is skipped" not in message] == []
 
 
 def _is_handed_over(scene: Scene, volume: str) -> bool:
@@ -141,3 +142,23 @@ def test_nothing_is_done_and_nothing_is_read_in_other_namespaces(scene: Scene) -
     paths = {request.path.partition("?")[0] for request in scene.api.seen}
     assert not [path for path in paths if f"/namespaces/{OTHER}/" in path]
     assert not [path for path in paths if path.rpartition("/")[2] in NAMESPACED and "/namespaces/" not in path]
+
+
+def test_namespace_that_does_not_exist_is_skipped_until_it_does(scene: Scene) -> None:
+    """All other tests of this file run next to a listed namespace that is gone."""
+    wait_for("the report", lambda: scene.process.says(f"Namespace {GONE} is skipped"))
+    assert scene.process.is_ready()
+    assert not scene.process.logged("Restarting kopf")
+
+    async def create(client: KubeClient) -> None:
+        await furnish_namespace(client, GONE, scene.store, "watched")
+        await client.create(kinds.PVC, a_claim(GONE, "data"))
+        bindings = [
+            item for item in render(f"watchNamespaces={{{GONE}}}", *VALUES[1:]) if item["kind"] == "RoleBinding"
+        ]
+        await grant(client, [item for item in bindings if item["metadata"]["namespace"] == GONE])
+
+    scene.call(create)
+    scene.create(kinds.VOLUME_BACKUP, GONE, "full", volumeId="data")
+    scene.wait_for_phase(kinds.VOLUME_BACKUP, GONE, "full", "available")
+    assert scene.process.is_ready()

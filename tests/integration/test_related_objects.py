@@ -21,6 +21,15 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 pytestmark = pytest.mark.integration
 
 CLAIM = {"metadata": {"name": "data", "uid": "c-1"}, "spec": {}, "status": {}}
+WORKING = [
+    {
+        "type": "Reconciling",
+        "status": "True",
+        "reason": "MoverRunning",
+        "message": "",
+        "lastTransitionTime": "2026-05-04T12:00:00Z",
+    }
+]
 
 
 @pytest.fixture(params=[100, 1], ids=["few", "many"])
@@ -44,17 +53,19 @@ async def test_backup_finds_operations_on_its_volume_dependents_and_restores(
 ) -> None:
     own = await make(client, VOLUME_BACKUP, namespace, "own", {"volumeId": "data"}, phase="creating", volumeId="c-1")
     uid = own["metadata"]["uid"]
-    await make(client, VOLUME_BACKUP, namespace, "by-name", {"volumeId": "data"})
-    await make(client, VOLUME_BACKUP, namespace, "by-uid", {"volumeId": "c-1"})
+    busy: dict[str, Any] = {"phase": "creating", "conditions": WORKING}
+    await make(client, VOLUME_BACKUP, namespace, "by-name", {"volumeId": "data"}, **busy)
+    await make(client, VOLUME_BACKUP, namespace, "by-uid", {"volumeId": "c-1"}, **busy)
     await make(client, VOLUME_BACKUP, namespace, "dependent", {"volumeId": "x"}, phase="available", parentId=uid)
     await make(client, VOLUME_RESTORE, namespace, "reads", {"backupId": "own"}, phase="restoring", backupId=uid)
-    await make(client, VOLUME_RESTORE, namespace, "writes", {"backupId": "x", "volumeId": "data"}, phase="restoring")
-    backups, restores, count = await related.related_to_backup(
+    spec, busy = {"backupId": "x", "volumeId": "data"}, {"phase": "restoring", "conditions": WORKING}
+    await make(client, VOLUME_RESTORE, namespace, "writes", spec, **busy)
+    found = await related.related_to_backup(
         context, VolumeBackup.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
-    assert count > len(backups)
-    assert {backup.name for backup in backups} >= {"by-name", "by-uid", "dependent"}
-    assert {restore.name for restore in restores} >= {"reads", "writes"}
+    assert found.count > len(found.backups)
+    assert {backup.name for backup in found.backups} >= {"by-name", "by-uid", "dependent"}
+    assert {restore.name for restore in found.restores} >= {"reads", "writes"}
 
 
 @pytest.mark.parametrize("by", ["name", "uid"])
@@ -62,18 +73,19 @@ async def test_restore_finds_its_backup_and_writers_to_its_target(
     context: Context, client: KubeClient, namespace: str, by: str
 ) -> None:
     backup = await make(client, VOLUME_BACKUP, namespace, "full", {"volumeId": "other"}, phase="available")
-    await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating")
+    await make(client, VOLUME_BACKUP, namespace, "busy", {"volumeId": "data"}, phase="creating", conditions=WORKING)
     spec = {"backupId": backup["metadata"][by], "volumeId": "data"}
     own = await make(client, VOLUME_RESTORE, namespace, "own", spec)
-    await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "name": "new"}, phase="restoring")
-    found, backups, restores, count = await related.related_to_restore(
+    running: dict[str, Any] = {"phase": "restoring", "conditions": WORKING}
+    await make(client, VOLUME_RESTORE, namespace, "running", {"backupId": "full", "volumeId": "data"}, **running)
+    found = await related.related_to_restore(
         context, VolumeRestore.model_validate(own), PersistentVolumeClaim.model_validate(CLAIM)
     )
-    assert count > len(restores)
-    assert found is not None
-    assert found.name == "full"
-    assert "busy" in {other.name for other in backups}
-    assert "running" in {other.name for other in restores}
+    assert found.count > len(found.restores)
+    assert found.backup is not None
+    assert found.backup.name == "full"
+    assert "busy" in {other.name for other in found.backups}
+    assert "running" in {other.name for other in found.restores}
 
 
 async def test_store_finds_its_users(context: Context, client: KubeClient, namespace: str) -> None:

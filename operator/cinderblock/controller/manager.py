@@ -61,7 +61,7 @@ async def run(settings: OperatorSettings) -> None:
     timings = LeaseTimings(lease_duration=settings.lease_seconds)
     response_counts: ResponseCounts = Counter()
     kube = await connect(response_counts=response_counts, reduce=reduce_object)
-    kube.namespaces = settings.watch_namespaces
+    kube.namespaces, kube.skips_unreadable = settings.watch_namespaces, True
     # Renewals have a connection of their own, so that they never wait for other requests.
     lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
     namespace = settings.lease_namespace or (await kube.config()).namespace

@@ -20,6 +20,9 @@ STORES_AT_FULL_RATE: Final = 60
 
 If there are more, each one waits longer in proportion. A check takes about 25 ms of processor time (`make scale`,
 processor at rest)."""
+STORES_OF_A_NAMESPACE: Final = 20
+"""BackupStores for which one namespace counts at most: its own wait longer in proportion, and others hardly do. However
+many it has, they take a third of the checks of STORES_AT_FULL_RATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class RequeuePolicy:
 
     def __init__(self) -> None:
         self._unchanged: dict[ObjectKey, tuple[str, int]] = {}
-        self._stores: set[ObjectKey] = set()
+        self._stores = _StoreCounts()
 
     def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> Result:
         """Decide when to reconcile an object again. One that changed and continues at once gets Priority.STARTED.
@@ -52,7 +55,7 @@ class RequeuePolicy:
         """
         if requeue_after is not None and key.kind == BACKUP_STORE.kind:
             self._stores.add(key)
-            return Result(requeue_after * max(1.0, len(self._stores) / STORES_AT_FULL_RATE))
+            return Result(requeue_after * self._stores.delay_factor(key.namespace))
         if requeue_after is None or requeue_after >= IDLE_REQUEUE_SECONDS:
             self._unchanged.pop(key, None)
             return Result(requeue_after)
@@ -66,9 +69,39 @@ class RequeuePolicy:
 
     def register(self, keys: Iterable[ObjectKey]) -> None:
         """Count the BackupStores among these objects before their first reconciliation."""
-        self._stores.update(key for key in keys if key.kind == BACKUP_STORE.kind)
+        for key in keys:
+            if key.kind == BACKUP_STORE.kind:
+                self._stores.add(key)
 
     def forget(self, key: ObjectKey) -> None:
         """Forget an object that no longer exists."""
         self._unchanged.pop(key, None)
         self._stores.discard(key)
+
+
+class _StoreCounts:
+    """The BackupStores of each namespace."""
+
+    def __init__(self) -> None:
+        self._by_namespace: dict[str, set[str]] = {}
+        self._counted = 0
+        """The stores of all namespaces, of each at most STORES_OF_A_NAMESPACE."""
+
+    def add(self, key: ObjectKey) -> None:
+        names = self._by_namespace.setdefault(key.namespace, set())
+        self._counted -= min(len(names), STORES_OF_A_NAMESPACE)
+        names.add(key.name)
+        self._counted += min(len(names), STORES_OF_A_NAMESPACE)
+
+    def discard(self, key: ObjectKey) -> None:
+        names = self._by_namespace.get(key.namespace, set())
+        self._counted -= min(len(names), STORES_OF_A_NAMESPACE)
+        names.discard(key.name)
+        self._counted += min(len(names), STORES_OF_A_NAMESPACE)
+        if not names:
+            self._by_namespace.pop(key.namespace, None)
+
+    def delay_factor(self, namespace: str) -> float:
+        """Return how many times longer the stores of a namespace wait for their next check."""
+        own = len(self._by_namespace.get(namespace, ())) / STORES_OF_A_NAMESPACE
+        return max(1.0, own) * max(1.0, self._counted / STORES_AT_FULL_RATE)

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
+from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.kinds import POD, Kind
 from cinderblock.kube.page_limits import PageLimits
 from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import CALL_SECONDS, Request, RoundTripper, Transport
+from cinderblock.reasons import Reason
+
+log = logging.getLogger(__name__)
 
 FIELD_MANAGER: Final = "cinderblock"
 """The owner of the fields that we write (server-side apply)."""
@@ -80,6 +84,10 @@ class _Page:
     is_expired: bool = False
 
 
+class _ListExpired(Exception):
+    """The server no longer knows the version of a list that was read in part."""
+
+
 class Observer(Protocol):
     """Sees every request; for tests that count them, or crash before or after one."""
 
@@ -101,6 +109,9 @@ class KubeClient:
         write_guard: called right before each write. If it raises, nothing is sent and the caller gets the error.
         response_counts: the responses, counted; clients may share it.
         namespaces: what "all namespaces" means in ``list`` and ``pages``; empty: really all.
+        skips_unreadable: whether such lists leave out those of ``namespaces`` that may not be read, unless that is all
+            of them. An object that is missing in such a list may still exist.
+        unreadable: the namespaces that were left out of the last list.
 
     Args:
         transport: exchanges requests for responses.
@@ -119,6 +130,8 @@ class KubeClient:
         self.observer = observer
         self.write_guard: Callable[[], None] = _allow
         self.namespaces: tuple[str, ...] = ()
+        self.skips_unreadable = False
+        self.unreadable: set[str] = set()
         self._clock = clock
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
@@ -165,24 +178,67 @@ class KubeClient:
     async def pages(
         self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[JsonObjects | None]:
-        """Yield the objects of a type page by page; see ``list``. None: the list begins again."""
-        if namespace is None and kind.namespaced and self.namespaces:
-            for name in self.namespaces:
-                yield await self.list(kind, name, labels=labels, fields=fields)
-            return
+        """Yield the objects of a type page by page; see ``list``. None: the list begins again, in all namespaces."""
+        is_limited = namespace is None and kind.namespaced and self.namespaces
+        names: Sequence[str | None] = self.namespaces if is_limited else (namespace,)
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in selectors.items() if value}
+        for restarts in range(RESTARTS + 1):
+            try:
+                # A list that has expired once (after 5 minutes) is read in one page.
+                async for page in self._pages_of_all(kind, names, query, limit=0 if restarts else PAGE_LIMIT):
+                    yield page
+            except _ListExpired:
+                yield None
+            else:
+                return
+        raise KubeUnavailable(f"Cannot list {kind.resource}: the list expired while it was read")
+
+    async def _pages_of_all(
+        self, kind: Kind, namespaces: Sequence[str | None], query: Mapping[str, str], limit: int
+    ) -> AsyncIterator[JsonObjects]:
+        """Yield the pages of one namespace after the other. Raises _ListExpired."""
+        refused: dict[str, AccessDenied] = {}
+        for namespace in namespaces:
+            try:
+                async for page in self._pages_of(kind, namespace, query, limit):
+                    yield page
+            except AccessDenied as error:
+                if not self.skips_unreadable or namespace is None or error.reason == Reason.UNAUTHORIZED:
+                    raise
+                refused[namespace] = error
+        if refused and len(refused) == len(namespaces):
+            raise next(iter(refused.values()))
+        if len(namespaces) > 1:
+            self._report_unreadable(refused)
+
+    def _report_unreadable(self, refused: Mapping[str, AccessDenied]) -> None:
+        """Log which namespaces can no longer be read, and which can again."""
+        for namespace in refused.keys() - self.unreadable:
+            log.error(
+                "Namespace %s is skipped, because the operator may not read it. Either it does not exist, or the"
+                " RoleBinding of the operator there is gone. Create it again with helm upgrade, or remove the namespace"
+                " from watchNamespaces. %s",
+                namespace,
+                refused[namespace].message,
+            )
+        for namespace in self.unreadable - refused.keys():
+            log.info("Namespace %s can be read again", namespace)
+        self.unreadable = set(refused)
+
+    async def _pages_of(
+        self, kind: Kind, namespace: str | None, query: Mapping[str, str], limit: int
+    ) -> AsyncIterator[JsonObjects]:
+        """Yield the pages of one list of the server. A limit of 0 is none. Raises _ListExpired."""
         # The result of a selector is small, whatever the other objects are: the server searches in steps of the limit.
         limits = PageLimits() if query else self._limits
-        limit, token, restarts = limits.first(kind, namespace, PAGE_LIMIT), "", 0
+        limit, token = limit and limits.first(kind, namespace, limit), ""
         while True:
-            page = await self._page(kind, namespace, query | {"limit": str(limit)}, token)
+            page = await self._page(kind, namespace, {**query, "limit": str(limit)}, token)
             if page is None:
                 limit = limits.shrink(kind, namespace, limit or PAGE_LIMIT)
-            elif page.is_expired and token and restarts < RESTARTS:
-                # The server has compacted the version of this list (after 5 minutes): read all again, in one page.
-                limit, token, restarts = 0, "", restarts + 1
-                yield None
+            elif page.is_expired and token:
+                raise _ListExpired
             elif page.is_expired:
                 raise KubeUnavailable(f"Cannot list {kind.resource}: the list expired while it was read")
             else:

@@ -88,11 +88,14 @@ async def find_by_reference(client: KubeClient, kind: Kind, namespace: str, refe
 
     A reference that looks like a UID costs a list as well, since the API server cannot select by UID.
     """
-    if not _looks_like_uid(reference):
+    if not looks_like_uid(reference):
         return await client.get(kind, reference, namespace)
-    items = await client.list(kind, namespace)
-    by_uid = (item["metadata"]["name"] for item in items if item["metadata"].get("uid") == reference)
-    name = next(by_uid, None)
+    name: str | None = None
+    async for page in client.pages(kind, namespace):
+        by_uid = (item["metadata"]["name"] for item in page or () if item["metadata"].get("uid") == reference)
+        name = next(by_uid, None)
+        if name is not None:
+            break
     # A list may hold reduced objects.
     found = await client.get(kind, name or reference, namespace)
     return found if found is None or name is None or found["metadata"]["uid"] == reference else None
@@ -106,7 +109,7 @@ def _claim_of(pod: JsonObject, volume: JsonObject) -> str | None:
     return str(claim["claimName"]) if claim else None
 
 
-def _looks_like_uid(text: str) -> bool:
+def looks_like_uid(text: str) -> bool:
     """Return whether ``text`` has the form of a UUID, which a name may have too."""
     parts = text.split("-")
     return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(c in "0123456789abcdef" for c in "".join(parts))

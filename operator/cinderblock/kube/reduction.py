@@ -15,7 +15,7 @@ from cinderblock.api.kubernetes import (
     DEFAULT_STORAGE_CLASS_ANNOTATION,
     PROVISIONED_BY_ANNOTATION,
 )
-from cinderblock.kube.kinds import EVENT, JOB, POD, PVC, Kind
+from cinderblock.kube.kinds import BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
 
 JsonObject = dict[str, Any]
 
@@ -56,6 +56,9 @@ _KEPT_FINALIZERS: Final = frozenset(
 _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
 """Fields of our kinds that users fill, and that the operator reads from the object itself."""
+_STORE_SPEC: Final = ("credentialsSecretRef",)
+"""Fields that make the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may
+have 1.5 MiB. A caller that uses a store reads it by its name."""
 _POD_SPEC: Final = ("nodeName", "volumes")
 _POD_STATUS: Final = (
     *("phase", "reason", "message", "conditions"),
@@ -90,6 +93,8 @@ def reduce_metadata(body: Mapping[str, Any]) -> JsonObject:
 
 
 def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
+    if kind == BACKUP_STORE and part == "spec":
+        return {key: fields[key] for key in _STORE_SPEC if key in fields}
     if kind.group == labels.GROUP:
         return {key: value for key, value in fields.items() if key not in _PASSED_ON}
     if kind == POD:
@@ -98,8 +103,9 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
         return kept | ({"volumes": claim_volumes(kept["volumes"] or ())} if "volumes" in kept else {})
     if kind == JOB and part == "spec":
         return {"suspend": fields.get("suspend", False)}
-    if kind == PVC and part == "spec":
-        return {key: value for key, value in fields.items() if key not in ("selector", "dataSource", "dataSourceRef")}
+    if kind == PVC:
+        # Lists of claims are read for names, marks and UIDs. There may be very many.
+        return {}
     return fields
 
 

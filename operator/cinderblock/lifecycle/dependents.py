@@ -41,6 +41,7 @@ def orphaned_incrementals(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     if volume is None:
         return ()
     present = {observed.backup.backup_id, *(sibling.backup_id for sibling in observed.siblings)}
+    present |= observed.present_parents
     return tuple(
         sibling
         for sibling in observed.siblings

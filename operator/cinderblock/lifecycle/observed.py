@@ -169,8 +169,9 @@ class ObservedBackup:
 
     Attributes:
         backup: the VolumeBackup itself.
-        siblings: the other VolumeBackups of its namespace.
-        restores: the VolumeRestores of its namespace.
+        siblings: the other VolumeBackups of its namespace that matter to it.
+        present_parents: ids of parents of backups that exist, although they may not be among ``siblings``.
+        restores: the VolumeRestores of its namespace that matter to it.
         object_count: number of VolumeBackups of its namespace; 0: not counted.
         store: its store.
         claim: the volume to back up, by UID or name.
@@ -205,6 +206,7 @@ class ObservedBackup:
     backup: VolumeBackup
     policy: OperatorPolicy
     siblings: tuple[VolumeBackup, ...] = ()
+    present_parents: frozenset[str] = frozenset()
     restores: tuple[VolumeRestore, ...] = ()
     object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
@@ -243,8 +245,8 @@ class ObservedRestore:
     Attributes:
         restore: the VolumeRestore itself.
         backup: the VolumeBackup that spec.backupId names.
-        backups: all VolumeBackups of the namespace.
-        restores: the other VolumeRestores of the namespace.
+        backups: the VolumeBackups of the namespace that matter to it.
+        restores: the other VolumeRestores of the namespace that matter to it.
         object_count: number of VolumeRestores of the namespace; 0: not counted.
         store: the store of the backup.
         manifest, manifest_error: the manifest of the backup, or why it could not be read.

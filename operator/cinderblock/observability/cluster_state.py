@@ -40,7 +40,7 @@ class ClaimRef:
     name: str
 
 
-@dataclass
+@dataclass(slots=True)
 class VolumeMetrics:
     """Times of a volume's backups, in seconds since 1970.
 
@@ -60,7 +60,7 @@ class VolumeMetrics:
     last_failure: float | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class StoreMetrics:
     """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it."""
 
@@ -94,16 +94,21 @@ class ClusterState:
 
 
 class ClusterStateBuilder:
-    """Builds a ClusterState from one object at a time, so that callers need not hold all of them."""
+    """Builds a ClusterState from one object at a time, so that callers need not hold all of them.
 
-    def __init__(self, claims: Iterable[ClaimRef], stores: Iterable[BackupStore]) -> None:
+    Add stores first, then backups and restores, then claims. A cluster may have any number of claims, of which only
+    those that VolumeBackups name are kept.
+    """
+
+    def __init__(self) -> None:
         self._state = ClusterState(objects=_zeros())
-        self._by_uid: dict[str, VolumeMetrics] = {}
-        self._by_name: dict[tuple[str, str], VolumeMetrics] = {}
-        for claim in claims:
-            metrics = VolumeMetrics(claim.namespace, claim.name)
-            self._by_uid[claim.uid] = self._by_name[claim.namespace, claim.name] = metrics
-        self._stores = {(store.namespace, store.name): _store_metrics(store) for store in stores}
+        self._references: dict[tuple[str, str], VolumeMetrics] = {}
+        """By namespace, and UID or name of the claim."""
+        self._stores: dict[tuple[str, str], StoreMetrics] = {}
+
+    def add_store(self, store: BackupStore) -> None:
+        """Add a BackupStore."""
+        self._stores[store.namespace, store.name] = _store_metrics(store)
 
     def add_backup(self, backup: VolumeBackup) -> None:
         """Count a VolumeBackup."""
@@ -119,9 +124,10 @@ class ClusterStateBuilder:
         store = self._stores.get((backup.namespace, status.store_name or "")) if phase else None
         if store is not None:
             store.stored_bytes += status.stored_bytes or 0
-        volume = self._volume_of(backup)
-        if volume is not None:
-            _add_to_volume(volume, backup, phase)
+        reference = (status.volume_id if phase else None) or backup.spec.volume_id
+        if reference:
+            key = backup.namespace, reference
+            _add_to_volume(self._references.setdefault(key, VolumeMetrics(*key)), backup, phase)
 
     def add_restore(self, restore: VolumeRestore) -> None:
         """Count a VolumeRestore."""
@@ -135,21 +141,19 @@ class ClusterStateBuilder:
         elif phase is RestorePhase.ERROR_RESTORING:
             self._add_failure(OperationKind.RESTORE, status.updated_at)
 
+    def add_claim(self, claim: ClaimRef) -> None:
+        """Report the backups of an existing claim. A recreated claim of the same name is another volume."""
+        keys = ((claim.namespace, claim.uid), (claim.namespace, claim.name))
+        found = [self._references[key] for key in keys if key in self._references]
+        if found:
+            self._state.volumes.append(_merged(claim, found))
+
     def result(self, running_movers: int) -> ClusterState:
         """Return the state of all objects that were added."""
-        backed_up = [volume for volume in self._by_uid.values() if volume.first_request is not None]
-        self._state.volumes = sorted(backed_up, key=lambda volume: (volume.namespace, volume.name))
+        self._state.volumes.sort(key=lambda volume: (volume.namespace, volume.name))
         self._state.stores = [self._stores[key] for key in sorted(self._stores)]
         self._state.running_movers = running_movers
         return self._state
-
-    def _volume_of(self, backup: VolumeBackup) -> VolumeMetrics | None:
-        """Return the volume of a backup if it still exists. A recreated claim of the same name is another volume."""
-        uid = backup.status.volume_id if backup.own_phase else None
-        if uid:
-            return self._by_uid.get(uid)
-        reference = backup.spec.volume_id or ""
-        return self._by_uid.get(reference) or self._by_name.get((backup.namespace, reference))
 
     def _add_pending(self, operation: OperationKind, since: datetime | None) -> None:
         if since is not None:
@@ -169,10 +173,12 @@ class ClusterStateBuilder:
             newest[operation] = max(when.timestamp(), newest.get(operation, 0.0))
 
 
-def claim_refs(bodies: Iterable[Mapping[str, Mapping[str, str]]]) -> list[ClaimRef]:
-    """Return the claims in a list of the API server, without the temporary ones of operations."""
-    metadata = [body["metadata"] for body in bodies]
-    return [ClaimRef(m["uid"], m["namespace"], m["name"]) for m in metadata if labels.OWNER_UID_LABEL not in _labels(m)]
+def claim_ref(body: Mapping[str, Mapping[str, str]]) -> ClaimRef | None:
+    """Return a claim as the API server lists it; None if it is a temporary one of an operation."""
+    metadata = body["metadata"]
+    if labels.OWNER_UID_LABEL in _labels(metadata):
+        return None
+    return ClaimRef(metadata["uid"], metadata["namespace"], metadata["name"])
 
 
 def _labels(metadata: Mapping[str, object]) -> Mapping[str, str]:
@@ -204,6 +210,22 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
             volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
         volume.last_failure = max(status.updated_at.timestamp(), volume.last_failure or 0.0)
+
+
+def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
+    """Return the times of a claim, whose backups may name it by UID or by name."""
+
+    def newest(instants: Iterable[float | None]) -> float | None:
+        return max((instant for instant in instants if instant is not None), default=None)
+
+    return VolumeMetrics(
+        claim.namespace,
+        claim.name,
+        min((part.first_request for part in found if part.first_request is not None), default=None),
+        newest(part.last_success for part in found),
+        newest(part.last_incomplete for part in found),
+        newest(part.last_failure for part in found),
+    )
 
 
 def _reason(conditions: list[Condition]) -> str:

@@ -27,6 +27,7 @@ class MetricsSnapshot:
         watch_silence: seconds since the last event of the most idle watch; None if unknown.
         queue: number of keys by state: due, delayed, running.
         requests: requests to the API server by verb, resource and code; code 0 means no response.
+        unreadable_namespaces: namespaces of the operator's list that it may not read.
         mover_limit: maximum number of concurrent movers.
         state: the last reading of the cluster; None if this process does not read it, or has not yet.
         state_age: seconds since that reading.
@@ -38,6 +39,7 @@ class MetricsSnapshot:
     watch_silence: float | None = None
     queue: Mapping[str, int] = field(default_factory=dict)
     requests: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
+    unreadable_namespaces: int = 0
     mover_limit: int = 0
     state: ClusterState | None = None
     state_age: float = 0.0
@@ -105,6 +107,8 @@ def _process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     if snapshot.watch_silence is not None:
         silence = "Time since the last event of the most idle watch."
         yield GaugeMetricFamily("cinderblock_watch_silence_seconds", silence, value=snapshot.watch_silence)
+    unreadable = "Namespaces of watchNamespaces that the operator may not read, and skips."
+    yield GaugeMetricFamily("cinderblock_unreadable_namespaces", unreadable, value=snapshot.unreadable_namespaces)
     queue = GaugeMetricFamily(
         "cinderblock_queue_keys",
         "Objects in the work queue: due, delayed, or running.",

@@ -207,6 +207,8 @@ class SimulatedApi(Transport):
         first, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 0)) or len(items)
         more = str(first + limit) if first + limit < len(items) else ""
         metadata: Object = {"continue": more}
+        if more and not request.query.keys() & {"fieldSelector", "labelSelector"}:
+            metadata["remainingItemCount"] = len(items) - first - limit
         is_first = limit < PAGE_LIMIT and "fieldSelector" not in request.query
         if self.more_objects and kind.kind in OWN and is_first:
             metadata = {"continue": "never", "remainingItemCount": self.more_objects}

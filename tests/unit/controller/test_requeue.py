@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.requeue import (
     FAST_REQUEUES,
     IDLE_REQUEUE_SECONDS,
     STORES_AT_FULL_RATE,
+    STORES_OF_A_NAMESPACE,
     RequeuePolicy,
     Result,
 )
@@ -44,6 +47,27 @@ def test_many_stores_share_the_rate_of_a_few() -> None:
     for key in STORES[STORES_AT_FULL_RATE:]:
         policy.forget(key)
     assert policy.next(STORES[0], "7", 60.0) == Result(60.0)
+
+
+def test_very_many_stores_of_one_namespace_hardly_delay_those_of_others() -> None:
+    policy = RequeuePolicy()
+    flood = [ObjectKey("BackupStore", "flood", f"store-{number}") for number in range(6000)]
+    policy.register([*flood, *STORES[:STORES_AT_FULL_RATE]])
+    delayed = policy.next(STORES[0], "7", 60.0).requeue_after
+    assert delayed is not None
+    assert 60.0 < delayed <= 80.0
+    checks = sum(1 / (policy.next(key, "7", 60.0).requeue_after or 1) for key in [*flood, *STORES[:60]])
+    assert checks == pytest.approx(STORES_AT_FULL_RATE / 60.0)
+    for key in flood:
+        policy.forget(key)
+    assert policy.next(STORES[0], "7", 60.0) == Result(60.0)
+
+
+def test_namespace_with_a_usual_number_of_stores_is_not_delayed() -> None:
+    policy = RequeuePolicy()
+    stores = [ObjectKey("BackupStore", "shop", f"store-{number}") for number in range(STORES_OF_A_NAMESPACE)]
+    policy.register(stores)
+    assert {policy.next(key, "7", 60.0) for key in stores} == {Result(60.0)}
 
 
 def test_many_stores_do_not_delay_other_objects() -> None:

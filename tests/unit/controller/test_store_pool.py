@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing_extensions import override
 
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.stores import circuit_breaker
 from cinderblock.controller.stores import pool as stores_pool
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import Secret, SecretReader
@@ -211,7 +214,7 @@ async def test_nothing_is_kept_of_stores_that_no_longer_exist(pool: StorePool) -
         store = a_store(f"store-{number}", endpointUrl=f"http://127.0.0.{number}:9")
         await pool.call(store, lambda: None)
         await pool.call(store.model_copy(update={"spec": a_store().spec}), lambda: None)
-    assert (len(pool._calls), set(pool._endpoints)) == (3, {"http://127.0.0.1:9"})
+    assert (len(pool._calls), set(pool._endpoints)) == (3, {("shop", "http://127.0.0.1:9")})
     for number in range(3):
         pool.forget("shop", f"store-{number}")
     assert (len(pool._calls), len(pool._endpoints)) == (0, 0)
@@ -220,6 +223,84 @@ async def test_nothing_is_kept_of_stores_that_no_longer_exist(pool: StorePool) -
 async def test_stores_at_one_address_share_its_endpoint(pool: StorePool) -> None:
     await pool.call(a_store("first"), lambda: None)
     assert pool._breaker(a_store("second"))._endpoint.is_proven
+
+
+def in_namespace(namespace: str, name: str = "default", **spec: Any) -> BackupStore:
+    store = a_store(name, **spec)
+    metadata = store.metadata.model_copy(update={"namespace": namespace, "uid": f"uid-of-{name}-in-{namespace}"})
+    return store.model_copy(update={"metadata": metadata})
+
+
+def unreachable() -> None:
+    raise StoreUnreachable("the host of the bucket does not exist")
+
+
+async def test_namespace_cannot_make_the_endpoint_of_another_unproven(pool: StorePool) -> None:
+    await pool.call(in_namespace("shop"), lambda: None)
+    for spec in ({}, {"addressing": "virtual", "container": "no-such-bucket"}):
+        with pytest.raises(StoreUnreachable):
+            await pool.call(in_namespace("hostile", f"store-{len(spec)}", **spec), unreachable)
+    assert pool._breaker(in_namespace("shop"))._endpoint.is_proven
+    assert not pool._breaker(in_namespace("hostile", "store-0"))._endpoint.is_proven
+
+
+async def test_new_namespace_trusts_an_endpoint_that_answers_others(pool: StorePool) -> None:
+    with pytest.raises(StoreUnreachable):
+        await pool.call(in_namespace("hostile"), unreachable)
+    await pool.call(in_namespace("shop"), lambda: None)
+    assert pool._breaker(in_namespace("demo"))._endpoint.is_proven
+
+
+async def test_namespace_holds_a_quarter_of_the_calls_to_unproven_endpoints(
+    pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    answer = threading.Event()
+    stores = [in_namespace("hostile", f"s-{number}", endpointUrl=f"http://127.0.0.1:{number}") for number in range(6)]
+    asked = [asyncio.create_task(pool.call(store, lambda: answer.wait(30))) for store in stores]
+    try:
+        _, left = await asyncio.wait(asked, timeout=0.3)
+        assert len(left) == circuit_breaker.UNPROVEN_CONCURRENT_CALLS // 4
+        assert await pool.call(in_namespace("shop"), lambda: 1) == 1
+    finally:
+        answer.set()
+    await asyncio.wait(asked)
+    assert await asyncio.gather(*(pool.call(store, lambda: 2) for store in stores[:2])) == [2, 2]
+
+
+async def test_namespace_with_many_stores_closes_only_its_own(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 4)
+    secret(objects, "s3", **CREDENTIALS)
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in CREDENTIALS.items()}
+    objects.create("Secret", {"metadata": {"name": "s3", "namespace": "flood"}, "data": data})
+    first = await pool.open(a_store(), "volumebackups", SecretReader())
+    for number in range(8):
+        await pool.open(in_namespace("flood", f"store-{number}"), "volumebackups", SecretReader())
+    assert await pool.open(a_store(), "volumebackups", SecretReader()) is first
+
+
+async def test_certificates_stay_while_a_closed_store_is_still_used(
+    objects: ObjectsInMemory, pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_pool, "MAX_OPEN_STORES", 1)
+    secret(objects, "s3", **CREDENTIALS)
+    secret(objects, "ca", **{"ca.crt": Authority("tests").certificate.decode()})
+    used = await pool.open(a_store(caSecretRef={"name": "ca"}), "volumebackups", SecretReader())
+    await pool.open(a_store("other"), "volumebackups", SecretReader())
+    assert len(files_of(pool)) == 1
+    del used
+    assert files_of(pool) == []
+
+
+async def test_very_many_certificates_are_refused(objects: ObjectsInMemory, pool: StorePool) -> None:
+    secret(objects, "s3", **CREDENTIALS)
+    secret(objects, "ca", **{"ca.crt": "x" * (stores_pool.CA_BYTES + 1)})
+    with pytest.raises(InvalidInput, match="has more than 256 KiB"):
+        await pool.open(a_store(caSecretRef={"name": "ca"}), "volumebackups", SecretReader())
+    assert files_of(pool) == []
 
 
 class CheckedStore(MemoryStore):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cinderblock.errors import InvalidInput, KubeUnavailable, ResponseTooLarge
+from cinderblock.kube import list_memory
 from cinderblock.kube.bounded_client import RESPONSE_BYTES, BoundedKubeClient
 from cinderblock.kube.client import PAGE_LIMIT
 from cinderblock.kube.kinds import POD, PVC, STORAGE_CLASS, Kind
@@ -103,23 +104,59 @@ async def test_expired_list_is_unavailable_instead_of_one_huge_page() -> None:
             await client.list(PVC, "shop")
 
 
+async def held_now(account: ListAccount, amount: int) -> bool:
+    """Hold, and return whether that was possible at once. Otherwise it continues."""
+    task = asyncio.create_task(account.hold(amount))
+    TASKS.add(task)
+    await asyncio.wait({task}, timeout=0.02)
+    return task.done() and task.exception() is None
+
+
+TASKS: set[asyncio.Task[None]] = set()
+
+
 async def test_requests_share_slots_and_one_large_list_at_a_time() -> None:
     memory = ListMemory(slots=2, small=10, large=100)
-    first, second, third = (ListAccount(memory) for _ in range(3))
-    await first.hold(50)
-    await second.hold(5)
-    waiting_for_slot = asyncio.create_task(third.hold(0))
-    waiting_for_lock = asyncio.create_task(second.hold(50))
-    await asyncio.sleep(0)
-    assert not waiting_for_slot.done()
-    assert not waiting_for_lock.done()
+    first, second, third, fourth = (ListAccount(memory, str(number)) for number in range(4))
+    assert await held_now(first, 5)
+    assert await held_now(second, 5)
+    assert not await held_now(third, 0)
+    assert await held_now(first, 50), "the large list gives its slot back"
+    assert not await held_now(second, 50), "it waits, and gives its slot back as well"
+    assert await held_now(fourth, 5)
     first.close()
-    await asyncio.gather(waiting_for_slot, waiting_for_lock)
-    second.close()
-    third.close()
-    third.close()
+    await asyncio.sleep(0)
+    for account in (second, third, fourth):
+        account.close()
+        account.close()
+    await asyncio.wait(TASKS)
     async with memory.account() as account:
         await account.hold(100)
+    assert (memory.slots._value, memory.waiting) == (2, 0)
+
+
+async def test_large_lists_of_one_caller_hold_up_no_small_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_memory, "WAIT_WITH_SLOT_SECONDS", 0.05)
+    memory = ListMemory(small=10, large=100)
+    has_ended = asyncio.Event()
+
+    async def read_large_list() -> None:
+        async with memory.account("flood") as account:
+            await account.hold(50)
+            await has_ended.wait()
+
+    flood = [asyncio.create_task(read_large_list()) for _ in range(8)]
+    await asyncio.sleep(0.02)
+    for _ in range(5):
+        async with memory.account("other") as account, asyncio.timeout(0.02):
+            await account.hold(5)
+    await asyncio.sleep(0.3)
+    refused = [task for task in flood if task.done() and task.exception() is not None]
+    assert len(refused) == 6, "one is read, one waits, and the others are told to try again"
+    assert "Try again" in str(refused[0].exception())
+    has_ended.set()
+    await asyncio.wait(flood)
+    assert (memory.slots._value, memory.waiting) == (list_memory.SLOTS, 0)
 
 
 async def test_list_that_outlives_its_request_keeps_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube.client import LISTS_AT_ONCE, PAGE_BYTES, PAGE_LIMIT, KubeClient
 from cinderblock.kube.kinds import JOB, POD, PV, VOLUME_BACKUP, VOLUME_SNAPSHOT
 from cinderblock.kube.page_limits import PAGE_SHRINK
@@ -296,3 +296,45 @@ async def test_lists_of_one_namespace_hold_up_no_other() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_pages_of_a_list_of_namespaces_stay_pages(connected: Connect) -> None:
+    client, server = await connected([page(["a"], "more"), page(["b"]), page(["c"])])
+    client.namespaces = ("one", "two")
+    pages = [[item["metadata"]["name"] for item in found or ()] async for found in client.pages(JOB)]
+    assert pages == [["a"], ["b"], ["c"]]
+    assert [asked.path.split("/")[5] for asked in server.asked] == ["one", "one", "two"]
+
+
+async def test_expired_list_of_namespaces_begins_again_in_all(connected: Connect) -> None:
+    script = [page(["a"]), page(["b"], "old"), reply(410), page(["a"]), page(["b"], "new"), page(["c"])]
+    client, _ = await connected(script)
+    client.namespaces = ("one", "two")
+    assert [item["metadata"]["name"] for item in await client.list(JOB)] == ["a", "b", "c"]
+
+
+async def test_namespace_that_may_not_be_read_is_skipped_and_named(
+    connected: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, _ = await connected([page(["a"]), reply(403), page(["c"]), page(["a"]), page(["b"]), page(["c"])])
+    client.namespaces, client.skips_unreadable = ("one", "two", "three"), True
+    assert [item["metadata"]["name"] for item in await client.list(JOB)] == ["a", "c"]
+    assert client.unreadable == {"two"}
+    assert "Namespace two is skipped" in caplog.text
+    assert [item["metadata"]["name"] for item in await client.list(JOB)] == ["a", "b", "c"]
+    assert not client.unreadable
+
+
+@pytest.mark.parametrize("statuses", [(403, 403), (200, 401, 401)])
+async def test_operator_without_rights_skips_nothing(connected: Connect, statuses: tuple[int, ...]) -> None:
+    client, _ = await connected([page(["a"]) if status == 200 else reply(status) for status in statuses])
+    client.namespaces, client.skips_unreadable = ("one", "two"), True
+    with pytest.raises(AccessDenied):
+        await client.list(JOB)
+
+
+async def test_namespace_that_may_not_be_read_is_an_error_of_a_command(connected: Connect) -> None:
+    client, _ = await connected([page(["a"]), reply(403)])
+    client.namespaces = ("one", "two")
+    with pytest.raises(AccessDenied):
+        await client.list(JOB)

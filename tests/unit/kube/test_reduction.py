@@ -33,6 +33,7 @@ TEMPLATE = {"spec": {"containers": [{"env": [{"name": "A", "value": "x" * 100_00
     [
         (kinds.VOLUME_BACKUP, {"spec": {"volumeId": "data", "description": "x" * 255, "metadata": JUNK}}),
         (kinds.VOLUME_RESTORE, {"spec": {"backupId": "full", "labels": JUNK, "annotations": JUNK}}),
+        (kinds.BACKUP_STORE, {"spec": {"credentialsSecretRef": {"name": "s3"}, "mover": {"affinity": JUNK}}}),
         (kinds.JOB, {"spec": {"suspend": True, "template": TEMPLATE}}),
         (kinds.POD, {"spec": TEMPLATE["spec"] | {"volumes": [{"name": "v", "configMap": JUNK}]}}),
         (kinds.PVC, {"spec": {"volumeName": "pv", "selector": {"matchLabels": JUNK}}}),

@@ -7,9 +7,10 @@ from typing import Any
 
 import aiohttp
 
+from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube.client import PAGE_BYTES
 from cinderblock.kube.page_limits import PAGE_SHRINK
-from cinderblock.kube.reduction import reduce_metadata
+from cinderblock.kube.reduction import reduce_metadata, reduce_object
 
 
 class SmallPages:
@@ -55,6 +56,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
 
 def _reduced(body: bytes) -> bytes:
     page: dict[str, Any] = json.loads(body)
-    for item in page.get("items") or ():
+    items = page.get("items") or ()
+    for item in items:
         item["metadata"] = reduce_metadata(item)
+    kind = OWN_KINDS.get(str(page.get("kind", "")).removesuffix("List"))
+    if kind is not None:
+        page["items"] = [reduce_object(kind, item) for item in items]
     return json.dumps(page).encode()

@@ -8,6 +8,7 @@ import aiohttp
 import kopf
 
 from cinderblock.controller.handlers.kopf_pages import SmallPages
+from cinderblock.controller.handlers.watch_filter import reduce_watches
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import ssl_context
@@ -18,12 +19,13 @@ LOGIN_MINUTES = 10
 
 def open_session(config: RestConfig, liveness: WatchLiveness) -> kopf.AiohttpSession:
     """Return a connection for kopf whose watches ``liveness`` observes."""
+    expected_name = [_expect_server_name(config.server_name)] if config.server_name else []
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context(config)),
         headers={"Authorization": f"Bearer {config.token}"} if config.token else None,
         proxy=config.proxy,
         trace_configs=[liveness.trace()],
-        middlewares=[SmallPages(), *([_expect_server_name(config.server_name)] if config.server_name else [])],
+        middlewares=[SmallPages(), reduce_watches, *expected_name],
     )
     return kopf.AiohttpSession(
         server=config.server,

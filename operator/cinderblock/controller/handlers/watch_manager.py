@@ -17,9 +17,10 @@ from cinderblock.controller.handlers.event_handler import CHILD_KINDS
 from cinderblock.controller.handlers.kopf_thread import FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, KopfThread
 from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchLiveness, watch_name
 from cinderblock.controller.request import OWN_KINDS
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import PV, Kind
+from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,16 @@ OPENING_SECONDS = 60.0
 """For how long a watch may stay closed after a start before kopf is restarted; doubled after each restart."""
 MAX_OPENING_SECONDS = 600.0
 """Most seconds before such a restart."""
+
+EXCUSED_SECONDS = 120.0
+"""For how long a closed watch is not missed after the server has refused it. kopf repeats its request within 30 s, and
+the server is asked again every MAY_LIST_SECONDS."""
+OPENS_SECONDS = 5.0
+"""Seconds in which a watch usually opens. Until then, nobody asks whether it is refused."""
+QUIET_SECONDS = 90.0
+"""Seconds after which a silent watch is suspected to be refused. The server sends a bookmark every minute."""
+MAY_LIST_SECONDS = 30.0
+"""Seconds between two questions whether a closed or silent watch is permitted."""
 
 WATCHED_KINDS = (*OWN_KINDS.values(), *CHILD_KINDS, PV)
 
@@ -46,7 +57,8 @@ class WatchManager:
 
     Attributes:
         starts: how often kopf was started.
-        synced: whether all kinds that the cluster serves are watched, so that every object was reported once.
+        synced: whether all kinds that the cluster serves are watched, so that every object was reported once. With a
+            list of namespaces, those that the operator may not read are left out, unless that is all of them.
     """
 
     def __init__(self, kube: KubeClient, sink: EventSink, reachable_since: Callable[[], float | None]) -> None:
@@ -58,6 +70,10 @@ class WatchManager:
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
         self._opening_seconds = OPENING_SECONDS
+        self._asked_at: dict[str, float] = {}
+        """When the server was last asked whether a watch is permitted, by its name."""
+        self._refused_at: dict[str, float] = {}
+        """When the server last refused that."""
 
     async def run(self) -> None:
         """Watch forever."""
@@ -106,22 +122,53 @@ class WatchManager:
         return thread.end_reason
 
     async def _update_served(self) -> None:
-        """Find out which kinds the cluster serves. The API server is only asked while a watch is missing."""
-        closed = [kind for kind in WATCHED_KINDS if not all(map(self._liveness.is_open, self._watches(kind)))]
+        """Find out which watches must be open. The API server is only asked while one is missing or silent."""
+        is_open = {kind: all(map(self._liveness.is_open, self._watches(kind))) for kind in WATCHED_KINDS}
         try:
-            served = [kind for kind in closed if await self._kube.serves(kind)]
+            watched = [kind for kind in WATCHED_KINDS if is_open[kind] or await self._kube.serves(kind)]
+            required = [name for kind in watched for name in await self._required_watches(kind)]
         except CinderblockError:
             return
-        watched = (kind for kind in WATCHED_KINDS if kind in served or kind not in closed)
-        self._served = tuple(name for kind in watched for name in self._watches(kind))
-        self.synced = not served
+        self._served = tuple(required)
+        self.synced = all(map(self._liveness.is_open, required))
         if self.synced:
             self._opening_seconds = OPENING_SECONDS
 
-    def _watches(self, kind: Kind) -> tuple[str, ...]:
-        """Return the names of the watches of a kind."""
+    async def _required_watches(self, kind: Kind) -> list[str]:
+        """Return the watches of a kind without those that the server refuses, or has refused until a moment ago.
+
+        A tenant may delete a namespace, or the RoleBinding there. That must not hold up all others. But if every watch
+        of a kind is refused, the operator lacks its rights, and all are required.
+        """
+        now, watches = time.monotonic(), self._watches(kind)
+        for name, namespace in watches.items():
+            # A watch opens within seconds of the start.
+            asked_at = self._asked_at.setdefault(name, now + OPENS_SECONDS - MAY_LIST_SECONDS)
+            if namespace is not None and now - asked_at >= MAY_LIST_SECONDS and self._is_silent(name):
+                self._asked_at[name] = now
+                if await self._is_refused(kind, namespace):
+                    self._refused_at[name] = now
+        refused = {name for name in watches if now - self._refused_at.get(name, float("-inf")) < EXCUSED_SECONDS}
+        return [name for name in watches if name not in refused or len(refused) == len(watches)]
+
+    def _is_silent(self, watch: str) -> bool:
+        """Return whether a watch is not open, or the server may have refused to open it again."""
+        if not self._liveness.is_open(watch):
+            return True
+        since = self._reachable_since()
+        return since is not None and self._liveness.longest_idle((watch,), since) > QUIET_SECONDS
+
+    async def _is_refused(self, kind: Kind, namespace: str) -> bool:
+        try:
+            await self._kube.check_may_list(kind, namespace)
+        except AccessDenied as error:
+            return error.reason != Reason.UNAUTHORIZED
+        return False
+
+    def _watches(self, kind: Kind) -> dict[str, str | None]:
+        """Return the names of the watches of a kind, each with its namespace; None: all namespaces."""
         namespaces = self._kube.namespaces if kind.namespaced else ()
-        return tuple(watch_name(kind.plural, namespace) for namespace in namespaces or (None,))
+        return {watch_name(kind.plural, namespace): namespace for namespace in namespaces or (None,)}
 
     def _restart_reason(self, running_seconds: float) -> str:
         """Return why kopf must be restarted; empty if it need not."""

@@ -16,10 +16,10 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient
+from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_refs
+from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_ref
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +83,33 @@ async def read(kube: KubeClient) -> ClusterState:
 
     Movers are counted by the statuses of their operations: anybody can create a Job that looks like one.
     """
-    stores = [store async for store in _each(BackupStore, kube, kinds.BACKUP_STORE)]
-    builder = ClusterStateBuilder(claim_refs(await kube.list(kinds.PVC)), stores)
-    movers = 0
+    builder, movers = ClusterStateBuilder(), 0
+    async for store in _each(BackupStore, kube, kinds.BACKUP_STORE):
+        builder.add_store(store)
     async for backup in _each(VolumeBackup, kube, kinds.VOLUME_BACKUP):
         builder.add_backup(backup)
         movers += mover_state.has_mover(backup)
     async for restore in _each(VolumeRestore, kube, kinds.VOLUME_RESTORE):
         builder.add_restore(restore)
         movers += mover_state.has_mover(restore)
+    async for body in _bodies(kube, kinds.PVC):
+        claim = claim_ref(body)
+        if claim is not None:
+            builder.add_claim(claim)
     return builder.result(movers)
 
 
 async def _each(model: type[T], kube: KubeClient, kind: Kind) -> AsyncIterator[T]:
-    """Yield objects as models, with pauses. One that does not parse is not counted; its reconciliation reports it."""
+    """Yield objects as models. One that does not parse is not counted; its reconciliation reports it."""
+    async for body in _bodies(kube, kind):
+        try:
+            yield model.model_validate(body)
+        except ValidationError:
+            continue
+
+
+async def _bodies(kube: KubeClient, kind: Kind) -> AsyncIterator[JsonObject]:
+    """Yield objects, with pauses."""
     number = 0
     async for page in kube.pages(kind):
         if page is None:
@@ -105,7 +118,4 @@ async def _each(model: type[T], kube: KubeClient, kind: Kind) -> AsyncIterator[T
             number += 1
             if number % OBJECTS_PER_TURN == 0:
                 await asyncio.sleep(0)
-            try:
-                yield model.model_validate(body)
-            except ValidationError:
-                continue
+            yield body

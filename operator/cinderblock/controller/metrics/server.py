@@ -50,6 +50,7 @@ class SnapshotReader:
             # A standby only collects the keys that events report. No work waits for them.
             queue=self.queue.counts() if self.is_leading() else dict.fromkeys(self.queue.counts(), 0),
             requests=dict(self.kube.response_counts),
+            unreadable_namespaces=len(self.kube.unreadable),
             mover_limit=self.mover_limit,
             state=state,
             state_age=age,

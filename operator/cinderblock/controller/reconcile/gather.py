@@ -30,6 +30,8 @@ from cinderblock.lifecycle.store.decide import default_store
 
 MOVERS_OF_A_VOLUME: Final = 8
 """Pods of one volume that look like movers and are verified. A volume has one mover at a time, besides ending ones."""
+DEFAULT_STORES: Final = 20
+"""Default BackupStores of one namespace that are read. More than one is an error, whose message names them."""
 
 
 async def find_claim(context: Context, namespace: str, reference: str) -> PersistentVolumeClaim | None:
@@ -213,7 +215,23 @@ async def choose_store(context: Context, namespace: str, name: str | None) -> St
         store = await context.get(BackupStore, kinds.BACKUP_STORE, name, namespace)
         missing = "" if store else f"BackupStore {name} could not be found in namespace {namespace}."
         return StoreLookup(store, missing)
-    return default_store(await context.list(BackupStore, kinds.BACKUP_STORE, namespace), namespace)
+    defaults = await context.singleflight.do((choose_store, namespace), lambda: _default_stores(context, namespace))
+    lookup = default_store(defaults, namespace)
+    if lookup.store is None:
+        return lookup
+    # A list has no spec.
+    store = await context.get(BackupStore, kinds.BACKUP_STORE, lookup.store.name, namespace)
+    return default_store([store] if store is not None else [], namespace)
+
+
+async def _default_stores(context: Context, namespace: str) -> list[BackupStore]:
+    """Return the default BackupStores of a namespace, without most of their specs; of very many, the first ones."""
+    found: list[BackupStore] = []
+    async for page in context.kube.pages(kinds.BACKUP_STORE, namespace):
+        stores = parse_all(BackupStore, page) if page is not None else []
+        defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+        found = [*found, *defaults][:DEFAULT_STORES] if page is not None else []
+    return found
 
 
 async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:

@@ -19,7 +19,6 @@ from cinderblock.api.kubernetes import (
 from cinderblock.api.meta import Object
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
-from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import (
@@ -38,7 +37,7 @@ from cinderblock.controller.reconcile.gather import (
     read_manifest,
     select_pods,
 )
-from cinderblock.controller.reconcile.related import related_to_backup
+from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.kube import kinds, queries
@@ -104,8 +103,18 @@ async def _read_own_manifest(
 
 
 async def _with_related(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    siblings, restores, count = await related_to_backup(context, observed.backup, observed.claim)
-    return replace(observed, siblings=siblings, restores=restores, object_count=count)
+    backup, before = observed.backup, None
+    if backup.spec.incremental and backup.spec.snapshot_id and backup.status.parent_id is None:
+        given = await _given_snapshot(context, backup.namespace, backup.spec.snapshot_id)
+        before = given.status.creation_time if given is not None else None
+    related = await related_to_backup(context, backup, observed.claim, before)
+    return replace(
+        observed,
+        siblings=related.backups,
+        restores=related.restores,
+        object_count=related.count,
+        present_parents=related.present_parents,
+    )
 
 
 async def _find_claim(context: Context, backup: VolumeBackup) -> PersistentVolumeClaim | None:
@@ -119,14 +128,10 @@ async def _find_claim(context: Context, backup: VolumeBackup) -> PersistentVolum
 
 
 async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    """Add the manifest to import, and all other operations: any of them may have its id."""
+    """Add the manifest to import, and the other operations that have its id or depend on it."""
     backup = observed.backup
-    siblings, restores = await asyncio.gather(
-        context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace),
-        context.list(VolumeRestore, kinds.VOLUME_RESTORE, backup.namespace),
-    )
-    others = tuple(sibling for sibling in siblings if sibling.uid != backup.uid)
-    observed = replace(observed, siblings=others, restores=tuple(restores))
+    related = await related_to_import(context, backup)
+    observed = replace(observed, siblings=related.backups, restores=related.restores)
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     if lookup.store is None:
         return replace(observed, store=lookup)
@@ -405,7 +410,12 @@ async def _with_dependents(context: Context, observed: ObservedBackup) -> Observ
     except CinderblockError as error:
         return replace(observed, references_error=error)
     unknown = dependents.unknown(found.unknown[0].message) if found.unknown else None
-    return replace(observed, needed_by=found.by, references_error=unknown)
+    known = {sibling.uid: sibling for sibling in observed.siblings}
+    # Only some of very many siblings were read.
+    if found.by and not any(sibling.backup_id in found.by for sibling in observed.siblings):
+        listed = await list_by_id(context, observed.backup.namespace, found.by)
+        known |= {sibling.uid: sibling for sibling in listed if sibling.uid != observed.backup.uid}
+    return replace(observed, siblings=tuple(known.values()), needed_by=found.by, references_error=unknown)
 
 
 async def _is_ending(context: Context, namespace: str) -> bool:

@@ -48,7 +48,7 @@ async def release_volume(context: Context, body: dict[str, Any]) -> float | None
     uid = volume.metadata.labels.get(RESTORE_LABEL)
     if uid is None or volume.metadata.is_being_deleted or not _is_watched(context, volume):
         return None
-    if any(restore["metadata"]["uid"] == uid for restore in await context.kube.list(kinds.VOLUME_RESTORE)):
+    if await _exists(context, volume, uid):
         return None
     claim = await _claim_of(context, volume)
     if claim is not None and claim.metadata.is_owned_by(uid):
@@ -64,6 +64,20 @@ def _is_watched(context: Context, volume: PersistentVolume) -> bool:
     """Return whether the operator works in the namespace of a volume. Elsewhere, another operator may mark volumes."""
     reference, watched = volume.spec.claim_ref, context.kube.namespaces
     return not watched or (reference is not None and reference.namespace in watched)
+
+
+async def _exists(context: Context, volume: PersistentVolume, uid: str) -> bool:
+    """Return whether the VolumeRestore with this UID exists.
+
+    With a list of namespaces, a list of all leaves out those that may not be read. So only the namespace of the claim
+    is read then, which is also that of the VolumeRestore, and it is an error if that is not possible.
+    """
+    reference = volume.spec.claim_ref
+    namespace = reference.namespace if context.kube.namespaces and reference is not None else None
+    async for page in context.kube.pages(kinds.VOLUME_RESTORE, namespace):
+        if any(restore["metadata"]["uid"] == uid for restore in page or ()):
+            return True
+    return False
 
 
 async def _claim_of(context: Context, volume: PersistentVolume) -> PersistentVolumeClaim | None:

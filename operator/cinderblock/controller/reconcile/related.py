@@ -2,13 +2,17 @@
 
 A list of ten thousand backups takes more than a second to read, and every step of every backup needs its relatives. So
 where there are many, the API server selects the operations on the same volume, the dependents of the same backup, and
-its restores. Selectors cannot find an object that has lost its status and names nothing: its own reconciliation does.
+its restores. Even these may be very many: they are read page by page, and `relatives` keeps the few that matter.
+Selectors cannot find an object that has lost its status and names nothing: its own reconciliation does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from cinderblock.api import labels
@@ -17,93 +21,199 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.reconcile.relatives import (
+    KEPT_OF_A_GROUP,
+    ObstaclesOfRestore,
+    RestoresOfBackup,
+    SiblingsOfBackup,
+)
 from cinderblock.kube import kinds
+from cinderblock.kube.client import JsonObject, JsonObjects
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.kube.queries import looks_like_uid
+from cinderblock.lifecycle.conditions import waiting_since
+from cinderblock.lifecycle.restore.checks import is_in_place
+from cinderblock.reasons import Reason
 
 LIST_ALL_LIMIT: Final = 100
 """Most objects of a namespace that are listed without selectors, which takes 12 ms of processor time. Up to eight
 selections take 10 ms."""
+OBJECTS_PER_TURN: Final = 100
+"""Objects parsed before other tasks of the event loop run: about 10 ms."""
+
+_KINDS: Final[dict[type, Kind]] = {VolumeBackup: kinds.VOLUME_BACKUP, VolumeRestore: kinds.VOLUME_RESTORE}
 
 T = TypeVar("T", VolumeBackup, VolumeRestore)
 
 
+@dataclass(frozen=True, slots=True)
+class RelatedToBackup:
+    """The operations of a namespace that matter to a VolumeBackup.
+
+    Attributes:
+        backups: other VolumeBackups.
+        restores: VolumeRestores.
+        count: number of all VolumeBackups of the namespace.
+        present_parents: ids of parents of other backups that exist, although they may not be among ``backups``.
+    """
+
+    backups: tuple[VolumeBackup, ...]
+    restores: tuple[VolumeRestore, ...]
+    count: int
+    present_parents: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RelatedToRestore:
+    """The operations of a namespace that matter to a VolumeRestore.
+
+    Attributes:
+        backup: the VolumeBackup to restore.
+        backups: VolumeBackups.
+        restores: other VolumeRestores.
+        count: number of all VolumeRestores of the namespace.
+    """
+
+    backup: VolumeBackup | None
+    backups: tuple[VolumeBackup, ...]
+    restores: tuple[VolumeRestore, ...]
+    count: int
+
+
 async def related_to_backup(
-    context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None
-) -> tuple[tuple[VolumeBackup, ...], tuple[VolumeRestore, ...], int]:
+    context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None, before: datetime | None = None
+) -> RelatedToBackup:
     """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``.
 
-    The number is that of all VolumeBackups of the namespace.
+    With ``before``, its parent must be older than that. If the namespace has too many VolumeBackups for this one to
+    begin, only their number is returned.
     """
-    recorded = backup.status.volume_id if backup.own_phase else None
-    volumes = {claim.uid, claim.name} if claim else set()
-    volume_ids = {claim.uid} if claim else {recorded} if recorded else set()
-    (backups, count), (restores, _) = await asyncio.gather(
-        _list_or_select(
-            context,
-            VolumeBackup,
-            kinds.VOLUME_BACKUP,
-            backup.namespace,
-            [
-                f"status.parentId={backup.backup_id}",
-                *_each("spec.volumeId", volumes),
-                *_each("status.volumeId", volume_ids),
-            ],
-        ),
-        _list_or_select(
-            context,
-            VolumeRestore,
-            kinds.VOLUME_RESTORE,
-            backup.namespace,
-            [f"status.backupId={backup.backup_id}", *_each("spec.volumeId", volumes)],
-        ),
+    (backups, is_all, count), (restores, are_all, _) = await asyncio.gather(
+        _list_first(context, VolumeBackup, backup.namespace),
+        _list_first(context, VolumeRestore, backup.namespace),
     )
-    parent = backup.status.parent_id if backup.own_phase else None
-    if parent is not None and all(other.backup_id != parent for other in backups):
-        backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, backup.namespace)
-    return tuple(other for other in backups if other.uid != backup.uid), tuple(restores), count
+    if count > context.policy.object_limit and _has_not_begun(backup):
+        return RelatedToBackup((), (), count)
+    volumes = _each("spec.volumeId", {claim.uid, claim.name} if claim else set())
+    present_parents: frozenset[str] = frozenset()
+    if not is_all:
+        backups, present_parents = await _select_siblings(context, backup, claim, before, volumes)
+    if not are_all:
+        chosen = RestoresOfBackup(backup, claim)
+        selectors = [f"status.backupId={backup.backup_id}", *volumes]
+        await _observe(context, VolumeRestore, backup.namespace, selectors, chosen.observe)
+        restores = chosen.kept()
+    others = tuple(other for other in backups if other.uid != backup.uid)
+    return RelatedToBackup(others, restores, count, present_parents)
+
+
+async def _select_siblings(
+    context: Context,
+    backup: VolumeBackup,
+    claim: PersistentVolumeClaim | None,
+    before: datetime | None,
+    volumes: list[str],
+) -> tuple[tuple[VolumeBackup, ...], frozenset[str]]:
+    """Return the other VolumeBackups that matter, and the ids of the parents that exist."""
+    namespace = backup.namespace
+    chosen = SiblingsOfBackup(backup, context.policy, claim, before)
+    recorded = backup.status.volume_id if backup.own_phase else None
+    volume_ids = {claim.uid} if claim else {recorded} if recorded else set()
+    parents = {backup.status.parent_id} if backup.own_phase and backup.status.parent_id else set()
+    selectors = [
+        f"status.parentId={backup.backup_id}",
+        *volumes,
+        *_each("status.volumeId", volume_ids),
+        *_each("status.id", parents),
+    ]
+    await _observe(context, VolumeBackup, namespace, selectors, chosen.observe)
+    for parent in parents:
+        if all(other.backup_id != parent for other in chosen.kept()):
+            # Its status may be lost.
+            found = await _search(context, namespace, partial(_has_id, parent))
+            for other in found:
+                chosen.observe(other)
+    bodies = await asyncio.gather(
+        *(context.kube.get(kinds.VOLUME_BACKUP, name, namespace) for name in chosen.orphans())
+    )
+    orphans = parse_all(VolumeBackup, [body for body in bodies if body is not None])
+    return (*chosen.kept(), *orphans), chosen.present_parents()
+
+
+async def list_by_id(context: Context, namespace: str, ids: Sequence[str]) -> list[VolumeBackup]:
+    """Return the VolumeBackups with these ids, of very many only the first."""
+    found: list[VolumeBackup] = []
+    selectors = [f"status.id={backup_id}" for backup_id in ids[:KEPT_OF_A_GROUP]]
+    await _observe(context, VolumeBackup, namespace, selectors, found.append)
+    return found
 
 
 async def related_to_restore(
     context: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
-) -> tuple[VolumeBackup | None, tuple[VolumeBackup, ...], tuple[VolumeRestore, ...], int]:
+) -> RelatedToRestore:
     """Return the backup to restore, and the VolumeBackups and other VolumeRestores that matter to ``target``.
 
-    The number is that of all VolumeRestores of the namespace.
+    If the namespace has too many VolumeRestores for this one to begin, only their number is returned.
     """
-    volumes = {target.uid, target.name} if target and restore_checks.is_in_place(restore) else set()
-    backup_id = _backup_reference(restore)
-    (backups, _), (restores, count) = await asyncio.gather(
-        _list_or_select(
-            context,
-            VolumeBackup,
-            kinds.VOLUME_BACKUP,
-            restore.namespace,
-            [f"status.id={backup_id}", f"metadata.name={backup_id}", *_each("spec.volumeId", volumes)],
-        ),
-        _list_or_select(
-            context,
-            VolumeRestore,
-            kinds.VOLUME_RESTORE,
-            restore.namespace,
-            ["status.phase=restoring", *_each("spec.volumeId", volumes)],
-        ),
+    (backups, is_all, _), (restores, are_all, count) = await asyncio.gather(
+        _list_first(context, VolumeBackup, restore.namespace),
+        _list_first(context, VolumeRestore, restore.namespace),
     )
-    found = _find(backups, backup_id)
-    if found is None:
-        backups = await context.list(VolumeBackup, kinds.VOLUME_BACKUP, restore.namespace)
-        found = _find(backups, backup_id)
-    return found, tuple(backups), tuple(other for other in restores if other.uid != restore.uid), count
+    if count > context.policy.object_limit and _has_not_begun(restore):
+        return RelatedToRestore(None, (), (), count)
+    volumes = _each("spec.volumeId", {target.uid, target.name} if target and is_in_place(restore) else set())
+    found = _find(backups, _backup_reference(restore))
+    if found is None and not is_all:
+        found = await _find_backup(context, restore.namespace, _backup_reference(restore))
+    chosen = ObstaclesOfRestore(restore, context.policy, found, target)
+    if not is_all:
+        await _observe(context, VolumeBackup, restore.namespace, volumes, chosen.observe_backup)
+        backups = chosen.backups()
+    if not are_all:
+        selectors = ["status.phase=restoring", *volumes]
+        await _observe(context, VolumeRestore, restore.namespace, selectors, chosen.observe_restore)
+        restores = chosen.restores()
+    others = tuple(other for other in restores if other.uid != restore.uid)
+    return RelatedToRestore(found, backups, others, count)
+
+
+async def _find_backup(context: Context, namespace: str, reference: str) -> VolumeBackup | None:
+    """Return the backup with this id, UID or name. Only a UID may need a search: the API server cannot select by it."""
+    selected: list[VolumeBackup] = []
+    selectors = [f"status.id={reference}", f"metadata.name={reference}"]
+    await _observe(context, VolumeBackup, namespace, selectors, selected.append)
+    found = _find(selected, reference)
+    if looks_like_uid(reference) and (found is None or found.name == reference):
+        selected += await _search(context, namespace, lambda body: body["metadata"]["uid"] == reference)
+    return _find(selected, reference)
+
+
+async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedToBackup:
+    """Return the operations that matter to an import: all that have its id, or depend on it."""
+    backup_id, namespace = backup.backup_id, backup.namespace
+    others = await _search(
+        context,
+        namespace,
+        lambda body: _has_id(backup_id, body) or (body.get("status") or {}).get("parentId") == backup_id,
+    )
+    chosen = RestoresOfBackup(backup, None)
+    selectors = [f"status.backupId={backup_id}"]
+    await _observe(context, VolumeRestore, namespace, selectors, chosen.observe)
+    return RelatedToBackup(tuple(other for other in others if other.uid != backup.uid), chosen.kept(), 0)
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
     """Return the names of VolumeBackups that need a store; only the first ones if there are very many."""
     fields = f"status.storeName={store.name}"
     bodies, more = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
-    users = _users(parse_all(VolumeBackup, bodies), store)
+    users = _users(bodies, store)
     if users or not more:
         return users
-    return _users(parse_all(VolumeBackup, await context.kube.list(kinds.VOLUME_BACKUP, store.namespace)), store)
+    async for page in context.kube.pages(kinds.VOLUME_BACKUP, store.namespace, fields=fields):
+        users = _users(page or [], store)
+        if users:
+            break
+    return users[:LIST_ALL_LIMIT]
 
 
 async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
@@ -117,8 +227,8 @@ async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str
     return tuple(backup.name for backup in backups if backup.is_complete), not more
 
 
-def _users(backups: Sequence[VolumeBackup], store: BackupStore) -> tuple[str, ...]:
-    return tuple(backup.name for backup in backups if _needs(backup, store))
+def _users(bodies: JsonObjects, store: BackupStore) -> tuple[str, ...]:
+    return tuple(backup.name for backup in parse_all(VolumeBackup, bodies) if _needs(backup, store))
 
 
 def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
@@ -127,31 +237,73 @@ def _needs(backup: VolumeBackup, store: BackupStore) -> bool:
     return is_recorded and labels.BACKUP_FINALIZER in backup.metadata.finalizers
 
 
+def _has_not_begun(operation: VolumeBackup | VolumeRestore) -> bool:
+    """Return whether an operation is new, or waits because its namespace has too many objects."""
+    if operation.metadata.is_being_deleted or operation.has_ended:
+        return False
+    is_forgotten = operation.own_phase is None and labels.BACKUP_FINALIZER in operation.metadata.finalizers
+    waits = waiting_since(operation.status.conditions, Reason.TOO_MANY_OBJECTS) is not None
+    return waits or (operation.own_phase is None and not is_forgotten)
+
+
 def _backup_reference(restore: VolumeRestore) -> str:
     """Return the backup id recorded when the restore was accepted, else the requested reference."""
     recorded = restore.status.backup_id if restore.own_phase else None
     return recorded or restore.spec.backup_id
 
 
-def _find(backups: list[VolumeBackup], reference: str) -> VolumeBackup | None:
+def _find(backups: Sequence[VolumeBackup], reference: str) -> VolumeBackup | None:
     """Return the backup with this id or UID, else the one with this name."""
     by_id = (b for b in backups if b.uid == reference or (b.has_own_status and b.status.id == reference))
     by_name = (b for b in backups if b.name == reference)
     return next(by_id, None) or next(by_name, None)
 
 
+def _has_id(backup_id: str, body: JsonObject) -> bool:
+    """Return whether this is the UID of a VolumeBackup, or the id that it is or was imported with."""
+    source, status = (body.get("spec") or {}).get("import") or {}, body.get("status") or {}
+    return backup_id in (body["metadata"]["uid"], source.get("id"), status.get("id"))
+
+
 def _each(field: str, values: set[str]) -> list[str]:
     return [f"{field}={value}" for value in sorted(values)]
 
 
-async def _list_or_select(
-    context: Context, model: type[T], kind: Kind, namespace: str, selectors: list[str]
-) -> tuple[list[T], int]:
-    """Return all objects of the namespace if they are few, else those that a selector matches; and how many exist."""
-    bodies, more = await context.kube.list_first(kind, namespace, LIST_ALL_LIMIT)
-    count = len(bodies) + more
-    if more:
-        selected = await asyncio.gather(*(context.kube.list(kind, namespace, fields=fields) for fields in selectors))
-        by_uid = {body["metadata"]["uid"]: body for found in selected for body in found}
-        bodies = sorted(by_uid.values(), key=lambda body: str(body["metadata"]["name"]))
-    return parse_all(model, bodies), count
+async def _list_first(context: Context, model: type[T], namespace: str) -> tuple[tuple[T, ...], bool, int]:
+    """Return the first objects of a namespace, whether these are all, and how many there are."""
+    bodies, more = await context.kube.list_first(_KINDS[model], namespace, LIST_ALL_LIMIT)
+    return tuple(parse_all(model, bodies)), not more, len(bodies) + more
+
+
+async def _search(context: Context, namespace: str, matches: Callable[[JsonObject], bool]) -> list[VolumeBackup]:
+    """Return the first VolumeBackups of a namespace that match, read page by page."""
+    found: dict[str, JsonObject] = {}
+    async for page in context.kube.pages(kinds.VOLUME_BACKUP, namespace):
+        found |= {body["metadata"]["uid"]: body for body in page or () if matches(body)}
+        if len(found) >= KEPT_OF_A_GROUP:
+            break
+    return parse_all(VolumeBackup, list(found.values()))
+
+
+async def _observe(
+    context: Context, model: type[T], namespace: str, selectors: list[str], observe: Callable[[T], object]
+) -> None:
+    """Pass each object that a selector matches on, once, and keep none."""
+    seen: set[str] = set()
+
+    async def read(fields: str) -> None:
+        async for operation in _each_parsed(context, model, namespace, fields):
+            if operation.uid not in seen:
+                seen.add(operation.uid)
+                observe(operation)
+
+    await asyncio.gather(*map(read, selectors))
+
+
+async def _each_parsed(context: Context, model: type[T], namespace: str, fields: str) -> AsyncIterator[T]:
+    async for page in context.kube.pages(_KINDS[model], namespace, fields=fields):
+        bodies = page or []
+        for start in range(0, len(bodies), OBJECTS_PER_TURN):
+            for operation in parse_all(model, bodies[start : start + OBJECTS_PER_TURN]):
+                yield operation
+            await asyncio.sleep(0)

@@ -51,7 +51,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
 
     Raises what the API server raises.
     """
-    stores = await context.kube.list(kinds.BACKUP_STORE)
+    stores = await _store_keys(context.kube, context.policy.object_limit)
     records = [
         *await _records(context.kube, kinds.VOLUME_BACKUP, context.policy.object_limit),
         *await _records(context.kube, kinds.VOLUME_RESTORE, context.policy.object_limit),
@@ -62,11 +62,11 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     kept = [
         (record.key, record.is_in_progress) async for record in _with_pauses(records) if not steady.is_steady(record)
     ]
-    marked_volumes = await context.kube.list(kinds.PV, labels=RESTORE_LABEL)
+    marked_volumes = [name async for name in _marked_volumes(context.kube)]
     return [
-        *((key_of(body), is_in_progress(body)) for body in stores),
+        *stores,
         *kept,
-        *((volume_key(item["metadata"]["name"]), False) for item in marked_volumes),
+        *((volume_key(name), False) for name in marked_volumes),
     ]
 
 
@@ -97,6 +97,22 @@ class Record:
             return model.model_validate_json(zlib.decompress(self.content)) if self.content is not None else None
         except ValidationError:
             return None
+
+
+async def _store_keys(kube: KubeClient, object_limit: int) -> list[tuple[ObjectKey, bool]]:
+    """Return all BackupStores, of each namespace no more than its limit, each with whether it has changed."""
+    found: list[tuple[ObjectKey, bool]] = []
+    counts: Counter[str] = Counter()
+    async for page in kube.pages(kinds.BACKUP_STORE):
+        if page is None:
+            found.clear()
+            counts.clear()
+        for body in page or ():
+            key = key_of(body)
+            counts[key.namespace] += 1
+            if counts[key.namespace] <= object_limit:
+                found.append((key, is_in_progress(body)))
+    return found
 
 
 async def _records(kube: KubeClient, kind: Kind, object_limit: int) -> list[Record]:
@@ -206,6 +222,13 @@ async def _list_owners(kube: KubeClient) -> frozenset[str]:
             async for page in kube.pages(kind, labels=labels.OWNER_UID_LABEL):
                 owners |= {child["metadata"]["labels"].get(labels.OWNER_UID_LABEL, "") for child in page or ()}
     return frozenset(owners)
+
+
+async def _marked_volumes(kube: KubeClient) -> AsyncIterator[str]:
+    """Yield the names of the volumes with the mark of a restore. After an expired list, some come twice."""
+    async for page in kube.pages(kinds.PV, labels=RESTORE_LABEL):
+        for volume in page or ():
+            yield volume["metadata"]["name"]
 
 
 async def _is_served(kube: KubeClient, kind: Kind) -> bool:

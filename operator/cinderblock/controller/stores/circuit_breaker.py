@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
+
+from typing_extensions import override
 
 from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
 from cinderblock.store.deadline import limit_seconds
@@ -22,6 +24,8 @@ NAMESPACE_CALLS: Final = 6
 UNPROVEN_CONCURRENT_CALLS: Final = 8
 """Concurrent calls to all unproven endpoints together: half of the workers. A thousand stores may share an endpoint
 that is down."""
+NAMESPACE_UNPROVEN_CALLS: Final = 2
+"""Those of one namespace: a quarter, so that a few namespaces cannot keep the endpoints of others unproven."""
 SLOT_WAIT_SECONDS: Final = 1.0
 """For how long a call waits for an earlier one to the same store. Hundreds of usual calls end in that time."""
 OPEN_SECONDS: Final = 5.0
@@ -51,7 +55,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, weakref_slot=True)
 class Endpoint:
-    """An address that any number of stores may share.
+    """An address, as the stores of one namespace see it.
 
     An unproven endpoint only limits concurrency. It fails no call: a store may be unreachable because of its own
     settings, such as a wrong CA.
@@ -71,14 +75,41 @@ class Endpoint:
         self.is_proven = is_answered and _now() >= self.probation_ends
 
 
+class ShareOfSlots(asyncio.Semaphore):
+    """Slots of which each is also one of the slots that all namespaces share.
+
+    Args:
+        shared: the slots of all.
+        most: number of slots that this share may hold.
+    """
+
+    def __init__(self, shared: asyncio.Semaphore, most: int = NAMESPACE_UNPROVEN_CALLS) -> None:
+        super().__init__(most)
+        self._shared = shared
+
+    @override
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        try:
+            return await self._shared.acquire()
+        except BaseException:
+            super().release()
+            raise
+
+    @override
+    def release(self) -> None:
+        self._shared.release()
+        super().release()
+
+
 class StoreBreaker:
     """Runs calls to one store in threads, and fails them at once while the store is unreachable.
 
     While it is unreachable, one call at a time finds out whether that has changed. For one event loop.
 
     Args:
-        endpoint: shared by all stores at the same address.
-        unproven: UNPROVEN_CONCURRENT_CALLS slots that all stores share.
+        endpoint: shared by all stores of the namespace at the same address.
+        unproven: the namespace's share of the UNPROVEN_CONCURRENT_CALLS slots that all stores share.
         namespace: NAMESPACE_CALLS slots that all stores of a namespace share; None: slots of its own.
         name: of the store, and its address, for messages.
     """

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import tempfile
-from collections import OrderedDict
+import threading
+import weakref
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import Addressing, BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
     NAMESPACE_CALLS,
     UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
+    ShareOfSlots,
     StoreBreaker,
 )
 from cinderblock.controller.stores.secrets import Secret, SecretReader
-from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
+from cinderblock.errors import CinderblockError, InvalidInput, NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.kube.client import KubeClient
@@ -39,7 +43,12 @@ from cinderblock.store.retrying import OPERATOR_RETRIES
 T = TypeVar("T")
 
 MAX_OPEN_STORES: Final = 64
-"""Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB."""
+"""Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB. A namespace with
+many stores takes the place of its own ones first."""
+
+CA_BYTES: Final = 256 << 10
+"""Most bytes of the CA certificates of a store: the public authorities have 220 KiB. All open stores together stay far
+below the 64 MiB of the operator's /tmp."""
 
 RULES_CACHE_SECONDS: Final = 3600.0
 """For how long the rules of a container count: people change them rarely. They cost three requests."""
@@ -59,13 +68,6 @@ class _StoreCalls(NamedTuple):
     breaker: StoreBreaker
 
 
-class _OpenStore(NamedTuple):
-    """An open container, and the file with the CA certificates that it trusts."""
-
-    store: ObjectStore
-    ca_file: str | None
-
-
 class StorePool:
     """Opens the containers of BackupStores, keeps them open, and limits the calls to them.
 
@@ -82,15 +84,21 @@ class StorePool:
         self._on_request = on_request
         self._allowed_endpoints = allowed_endpoints
         self._calls: dict[tuple[str, str], _StoreCalls] = {}
-        # An endpoint lives as long as the breaker of a store that uses it.
-        self._endpoints: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
+        # An endpoint lives as long as the breaker of a store that uses it. Each namespace has its own, because
+        # its stores may name a bucket whose host does not exist.
+        self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
+        self._examples: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
         # The slots of a namespace live as long as the breaker of one of its stores.
         self._namespaces: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
+        self._unproven_shares: WeakValueDictionary[str, ShareOfSlots] = WeakValueDictionary()
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._rules: WeakKeyDictionary[ObjectStore, tuple[float, ContainerRules | None]] = WeakKeyDictionary()
-        self._open: OrderedDict[tuple[str, ...], _OpenStore] = OrderedDict()
+        self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
+        """The namespace comes first in each key."""
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
+        self._certificate_users: Counter[str] = Counter()
+        self._certificate_lock = threading.Lock()
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
         """Return a container of a store, ready for use from threads.
@@ -101,7 +109,8 @@ class StorePool:
         credentials = await secrets.read(self._kube, store, spec.credentials_secret_ref.name)
         ca = await secrets.read(self._kube, store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
         versions = (credentials.version, ca.version if ca else "")
-        key = (store.uid, spec.model_dump_json(), container, *versions)
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        key = (store.namespace, store.uid, digest, container, *versions)
         if key not in self._open:
             ca_file = self._write_certificates(store, ca) if ca else None
             address = location(store, container, self._allowed_endpoints)
@@ -114,33 +123,52 @@ class StorePool:
                     policy=OPERATOR_RETRIES,
                 )
             except CinderblockError:
-                self._remove_certificates(ca_file)
+                self._release_certificates(ca_file)
                 raise
             counted = InstrumentedStore(opened, self._on_request) if self._on_request else opened
-            self._open[key] = _OpenStore(counted, ca_file)
+            # Each new connection reads the file, so it stays until nobody uses the store any more.
+            weakref.finalize(counted, self._release_certificates, ca_file).atexit = False
+            self._open[key] = counted
+        found = self._open[key]
         self._open.move_to_end(key)
+        self._close_excess()
+        return found
+
+    def _close_excess(self) -> None:
+        """Close the store that was used least recently, of the namespace that has most."""
         while len(self._open) > MAX_OPEN_STORES:
+            counts = Counter(namespace for namespace, *_ in self._open)
+            most = max(counts.values())
             # Closing is left to the garbage collector: a thread may still use the store.
-            self._remove_certificates(self._open.popitem(last=False)[1].ca_file)
-        return self._open[key].store
+            del self._open[next(key for key in self._open if counts[key[0]] == most)]
 
     async def call(self, store: BackupStore, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Run a function that uses an open store, in a thread; see `StoreBreaker`. Raises what the function raises."""
         return await self._breaker(store).call(call, seconds)
 
     def _breaker(self, store: BackupStore) -> StoreBreaker:
-        address = store.spec.endpoint_url or store.spec.region
-        name = store.namespace, store.name
+        address, name = _address(store), (store.namespace, store.name)
         calls = self._calls.get(name)
         if calls is None or (calls.uid, calls.address) != (store.uid, address):
-            endpoint = self._endpoints.get(address) or Endpoint()
-            self._endpoints[address] = endpoint
+            endpoint = self._endpoint(store.namespace, address)
             slots = self._namespaces.get(store.namespace) or asyncio.Semaphore(NAMESPACE_CALLS)
             self._namespaces[store.namespace] = slots
             label = f"BackupStore {store.name} at {store.spec.endpoint_url or 'AWS'}"
-            breaker = StoreBreaker(endpoint, self._unproven, slots, label)
+            unproven = self._unproven_shares.get(store.namespace) or ShareOfSlots(self._unproven)
+            self._unproven_shares[store.namespace] = unproven
+            breaker = StoreBreaker(endpoint, unproven, slots, label)
             self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
         return calls.breaker
+
+    def _endpoint(self, namespace: str, address: str) -> Endpoint:
+        """Return an address as a namespace sees it. It begins as proven if it answers another namespace."""
+        example = self._examples.get(address)
+        known_good = example is not None and example.is_proven
+        endpoint = self._endpoints.get((namespace, address)) or Endpoint(is_proven=known_good)
+        self._endpoints[namespace, address] = endpoint
+        if not known_good:
+            self._examples[address] = endpoint
+        return endpoint
 
     def forget(self, namespace: str, name: str) -> None:
         """Forget the calls to a BackupStore that no longer exists."""
@@ -195,15 +223,22 @@ class StorePool:
         return ring.active if is_named or ring.has_read_only_keys else None
 
     def _write_certificates(self, store: BackupStore, secret: Secret) -> str:
-        """Write the CA certificates to a file, as boto3 needs them, and return its path."""
+        """Write the CA certificates to a file, as boto3 needs them, and return its path, to be released once."""
         if "ca.crt" not in secret.data:
             raise NotFound(
                 f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
                 reason=Reason.SECRET_INCOMPLETE,
             )
+        if len(secret.data["ca.crt"]) > CA_BYTES:
+            raise InvalidInput(
+                f"The key ca.crt in the CA Secret of BackupStore {store.name} has more than {CA_BYTES >> 10} KiB: put"
+                " only the certificates of the authorities there that sign the endpoint's certificate"
+            )
         # Made on first use: a process that is killed leaves the directory behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
+        with self._certificate_lock:
+            self._certificate_users[path] += 1
         # Another store may be about to read the same file: replace it in one step.
         descriptor, temporary = tempfile.mkstemp(dir=self._certificates.name)
         with os.fdopen(descriptor, "wb") as file:
@@ -211,18 +246,29 @@ class StorePool:
         os.replace(temporary, path)
         return path
 
-    def _remove_certificates(self, ca_file: str | None) -> None:
-        """Remove a file that no open store needs. A call that is still running then fails, and is repeated."""
-        if ca_file is not None and all(opened.ca_file != ca_file for opened in self._open.values()):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(ca_file)
+    def _release_certificates(self, ca_file: str | None) -> None:
+        """Remove a file that no store needs any more. Any thread may be the last that uses one."""
+        if ca_file is None:
+            return
+        with self._certificate_lock:
+            self._certificate_users[ca_file] -= 1
+            if self._certificate_users[ca_file] <= 0:
+                del self._certificate_users[ca_file]
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(ca_file)
 
     def close(self) -> None:
         """Close all stores."""
         for opened in self._open.values():
-            opened.store.close()
+            opened.close()
         if self._certificates is not None:
             self._certificates.cleanup()
+
+
+def _address(store: BackupStore) -> str:
+    """Return what identifies the host of a store. With virtual addressing, the bucket is a part of it."""
+    bucket = store.spec.container if store.spec.addressing is Addressing.VIRTUAL else ""
+    return f"{bucket} {store.spec.endpoint_url or store.spec.region}".strip()
 
 
 def _read_rules(opened: ObjectStore) -> ContainerRules | None:

@@ -21,7 +21,7 @@ from cinderblock.gateway.keystone.models import AuthRequest
 from cinderblock.gateway.keystone.tokens import DOMAIN, catalog, open_session, roles_in
 from cinderblock.gateway.rest import body as rest_body
 from cinderblock.gateway.rest import faults
-from cinderblock.gateway.rest.endpoint import json_response, not_routed, root_url
+from cinderblock.gateway.rest.endpoint import caller_of, json_response, not_routed, root_url
 from cinderblock.gateway.rest.middleware import OPERATION_KEY
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.client import KubeClient
@@ -187,7 +187,7 @@ class _Endpoint:
             return not_routed()
         request.scope[OPERATION_KEY] = f"{request.method} identity"
         try:
-            async with self._list_memory.account() as account:
+            async with self._list_memory.account(caller_of(request)) as account:
                 return await handler(KeystoneApi(self._authenticator, self._settings, account), request)
         except CinderblockError as error:
             return _error_response(faults.code_of(error), error.message)

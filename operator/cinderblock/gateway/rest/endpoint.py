@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
 from cinderblock.gateway.auth import Authenticator
+from cinderblock.gateway.client_address import UNKNOWN, group_of
 from cinderblock.gateway.rest import body as rest_body
 from cinderblock.gateway.rest import faults, microversions
 from cinderblock.gateway.rest.links import Links
@@ -67,7 +68,7 @@ class Endpoint:
         request.scope[OPERATION_KEY] = f"{operation.method} {operation.path}"
         headers: dict[str, str] = {}
         try:
-            async with self._list_memory.account() as account:
+            async with self._list_memory.account(caller_of(request)) as account:
                 response = await self._run(request, operation, headers, account)
         except CinderblockError as error:
             return fault_response(error, operation.policy, headers)
@@ -118,6 +119,11 @@ class Endpoint:
         if not _PROJECT.fullmatch(project):
             raise InvalidInput("Malformed request url")
         return project
+
+
+def caller_of(request: Request) -> str:
+    """Return whose share of the memory for lists a request uses. `RequestLimits` has found out the client's address."""
+    return group_of(request.client.host if request.client else UNKNOWN)
 
 
 def fault_response(error: CinderblockError, policy: str, headers: Mapping[str, str]) -> Response:

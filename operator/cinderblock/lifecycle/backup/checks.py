@@ -211,10 +211,10 @@ def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
         and sibling.status.data_timestamp is not None
         and (before is None or sibling.status.data_timestamp < before)
     ]
-    return max(candidates, key=_data_age_key, default=None)
+    return max(candidates, key=data_age_key, default=None)
 
 
-def _data_age_key(backup: VolumeBackup) -> tuple[float, str]:
+def data_age_key(backup: VolumeBackup) -> tuple[float, str]:
     """Return a key that sorts backups by their dataTimestamp, and equal ones by UID."""
     instant = backup.status.data_timestamp
     return (instant.timestamp() if instant else 0.0, backup.uid)

@@ -67,10 +67,10 @@ def newest_failed_restore(observed: ObservedBackup) -> VolumeRestore | None:
 def _restores_of(observed: ObservedBackup) -> list[VolumeRestore]:
     """Return the restores of this backup, oldest first."""
     own = [r for r in observed.restores if r.has_own_status and r.status.backup_id == observed.backup.backup_id]
-    return sorted(own, key=_age_key)
+    return sorted(own, key=restore_age_key)
 
 
-def _age_key(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
+def restore_age_key(restore: VolumeRestore) -> tuple[datetime | None, bool, str]:
     """Return a key that sorts restores by age.
 
     Creation times have a resolution of one second. Among restores created in the same second, prefer one that has not

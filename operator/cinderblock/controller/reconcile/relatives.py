@@ -1,0 +1,186 @@
+"""Which operations of a namespace matter to a decision, chosen one by one, so that the others need not be in memory.
+
+A namespace may have any number of operations on one volume. A few of those with the same effect on a decision are
+enough. The functions of the decision tell which have an effect.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.lifecycle import dependents, volume_lock
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup import derived
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
+from cinderblock.lifecycle.restore import checks as restore_checks
+
+KEPT_OF_A_GROUP: Final = 20
+"""Operations that are kept of those with the same effect. Messages name at most ten."""
+
+T = TypeVar("T", VolumeBackup, VolumeRestore)
+
+
+class _Kept(Generic[T]):
+    """The operations that are kept, at most KEPT_OF_A_GROUP of each group."""
+
+    def __init__(self) -> None:
+        self.by_uid: dict[str, T] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, group: str, operation: T) -> None:
+        if self._counts[group] < KEPT_OF_A_GROUP:
+            self._counts[group] += 1
+            self.by_uid[operation.uid] = operation
+
+    def sorted(self, *more: T) -> tuple[T, ...]:
+        """Return the operations and some more, each once, by name as the API server lists them."""
+        found = self.by_uid | {operation.uid: operation for operation in more}
+        return tuple(sorted(found.values(), key=lambda operation: operation.name))
+
+
+class SiblingsOfBackup:
+    """The other VolumeBackups that matter to one.
+
+    Args:
+        backup: the VolumeBackup.
+        policy: the operator's settings.
+        claim: its volume.
+        before: the time of the snapshot that it names, which its parent must be older than; None: there is none.
+    """
+
+    def __init__(
+        self, backup: VolumeBackup, policy: OperatorPolicy, claim: PersistentVolumeClaim | None, before: datetime | None
+    ) -> None:
+        self._alone = ObservedBackup(backup, policy, claim=claim)
+        self._volume_id = claim.uid if claim else backup.status.volume_id
+        self._before = before
+        self._kept: _Kept[VolumeBackup] = _Kept()
+        self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
+        self._ids: set[str] = set()
+        self._children: dict[str, str] = {}
+
+    def observe(self, other: VolumeBackup) -> None:
+        """Take note of a VolumeBackup, and keep it if it matters."""
+        backup, claim = self._alone.backup, self._alone.claim
+        if other.uid == backup.uid:
+            return
+        self._ids.add(other.backup_id)
+        if other.backup_id == backup_checks.recorded_parent_id(self._alone):
+            self._kept.add("recorded parent", other)
+        if claim is not None and not backup.has_ended and volume_lock.wait_for_volume(backup, claim, (other,), ()):
+            self._kept.add("in the way", other)
+        if other.is_alias and other.status.manifest_key == backup.status.manifest_key:
+            self._kept.add("alias", other)
+        parent = dependents.needed_parent_id(other)
+        if parent == backup.backup_id:
+            self._kept.add("dependent", other)
+        elif parent is not None and other.status.volume_id == self._volume_id:
+            self._observe_child(parent, other)
+        if backup.spec.incremental and not backup.has_ended:
+            self._observe_candidate(other)
+
+    def _observe_child(self, parent: str, child: VolumeBackup) -> None:
+        """Remember one child of a parent. An unfinished one counts as a dependent without its manifest."""
+        if parent not in self._children or child.own_phase is BackupPhase.CREATING:
+            self._children[parent] = child.name
+
+    def _observe_candidate(self, other: VolumeBackup) -> None:
+        """Keep the latest possible parent in each store and container."""
+        place, instant = (other.status.store_name, other.status.container), other.status.data_timestamp
+        is_candidate = other.is_complete and not other.is_alias and not other.metadata.is_being_deleted
+        if not is_candidate or instant is None or other.status.volume_id != self._volume_id:
+            return
+        if self._before is not None and instant >= self._before:
+            return
+        best = self._parents.get(place)
+        if best is None or backup_checks.data_age_key(other) > backup_checks.data_age_key(best):
+            self._parents[place] = other
+
+    def orphans(self) -> list[str]:
+        """Return the names of backups of the volume whose parent is gone, one for each parent; see `dependents`."""
+        mine = self._alone.backup.backup_id
+        found = [name for parent, name in self._children.items() if parent not in self._ids and parent != mine]
+        return sorted(found)[:KEPT_OF_A_GROUP]
+
+    def present_parents(self) -> frozenset[str]:
+        """Return the ids of the parents that exist, whether they are kept or not."""
+        return frozenset(self._ids & self._children.keys())
+
+    def kept(self) -> tuple[VolumeBackup, ...]:
+        """Return the VolumeBackups that matter, except `orphans`."""
+        return self._kept.sorted(*self._parents.values())
+
+
+class RestoresOfBackup:
+    """The VolumeRestores that matter to a VolumeBackup: its own, and those on its volume."""
+
+    def __init__(self, backup: VolumeBackup, claim: PersistentVolumeClaim | None) -> None:
+        self._backup = backup
+        self._claim = claim
+        self._kept: _Kept[VolumeRestore] = _Kept()
+        self._newest: VolumeRestore | None = None
+
+    def observe(self, restore: VolumeRestore) -> None:
+        """Take note of a VolumeRestore, and keep it if it matters."""
+        backup, claim = self._backup, self._claim
+        if claim is not None and not backup.has_ended and volume_lock.wait_for_volume(backup, claim, (), (restore,)):
+            self._kept.add("in the way", restore)
+        if not restore.has_own_status or restore.status.backup_id != backup.backup_id:
+            return
+        if restore.status.phase is RestorePhase.RESTORING:
+            self._kept.add("running", restore)
+        if self._newest is None or derived.restore_age_key(restore) > derived.restore_age_key(self._newest):
+            self._newest = restore
+
+    def kept(self) -> tuple[VolumeRestore, ...]:
+        """Return the VolumeRestores that matter."""
+        return self._kept.sorted(*((self._newest,) if self._newest else ()))
+
+
+class ObstaclesOfRestore:
+    """The VolumeBackups and other VolumeRestores that a VolumeRestore has to wait for.
+
+    Args:
+        restore: the VolumeRestore.
+        policy: the operator's settings.
+        backup: what it restores.
+        target: the existing claim that it overwrites; None: it makes a new one.
+    """
+
+    def __init__(
+        self,
+        restore: VolumeRestore,
+        policy: OperatorPolicy,
+        backup: VolumeBackup | None,
+        target: PersistentVolumeClaim | None,
+    ) -> None:
+        self._alone = ObservedRestore(restore, policy, backup=backup, target=target)
+        self._backups: _Kept[VolumeBackup] = _Kept()
+        self._restores: _Kept[VolumeRestore] = _Kept()
+
+    def observe_backup(self, other: VolumeBackup) -> None:
+        """Take note of a VolumeBackup."""
+        if restore_checks.target_is_not_busy(replace(self._alone, backups=(other,))):
+            self._backups.add("in the way", other)
+
+    def observe_restore(self, other: VolumeRestore) -> None:
+        """Take note of a VolumeRestore."""
+        alone = replace(self._alone, restores=(other,))
+        if other.uid == self._alone.restore.uid:
+            return
+        if restore_checks.target_is_not_busy(alone) or restore_checks.name_is_not_being_made(alone):
+            self._restores.add("in the way", other)
+
+    def backups(self) -> tuple[VolumeBackup, ...]:
+        """Return the VolumeBackups in the way, and the one to restore."""
+        return self._backups.sorted(*((self._alone.backup,) if self._alone.backup else ()))
+
+    def restores(self) -> tuple[VolumeRestore, ...]:
+        """Return the VolumeRestores in the way."""
+        return self._restores.sorted()
