@@ -14,7 +14,7 @@ from tests.support.gateway.gateways import Gateway
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = int(os.environ.get("CINDERBLOCK_FUZZ_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("CINDERBLOCK_FUZZ_EXAMPLES", "1"))
 """Requests for each operation and phase. `make fuzz-gateway` sends more."""
 
 

@@ -39,7 +39,7 @@ NEW_BYTES = 40 * MIB
 """New data in each backup: three packs. At RATE, uploading it takes longer than most movers live."""
 KILLS = 5
 """Movers killed for one operation, unless one succeeds before its moment comes."""
-KILLING_SECONDS = 40
+KILLING_SECONDS = 20
 """For how long the movers of a test are killed: on a busy machine they are slow."""
 MIN_KILLS = 2
 """Least movers killed at work in a test, so that it proves something. With more time, 16 and 17 were killed."""

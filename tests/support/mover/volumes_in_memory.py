@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +20,7 @@ from cinderblock.volume.tree.reader import ParentRows
 from cinderblock.volume.tree.rows import TYPES, Columns, Rows
 
 Segments = list[tuple[int, bytes]]
-"""Data by offset, with holes between."""
+"""Data sorted by offset, with holes between."""
 
 
 @dataclass
@@ -78,15 +81,22 @@ class MemoryContent:
         if self._file.on_read is not None:
             self._file.on_read()
             self._segments = list(self._file.segments)
-        end = max((start + len(data) for start, data in self._segments), default=0)
+        end = self._segments[-1][0] + len(self._segments[-1][1]) if self._segments else 0
         count = max(0, min(len(buffer), max(end, self.size) - offset))
         buffer[:count] = bytes(count)
-        for start, data in self._segments:
+        for start, data in self._segments_from(offset):
+            if start >= offset + count:
+                break
             first, last = max(offset, start), min(offset + count, start + len(data))
             if first < last:
                 buffer[first - offset : last - offset] = data[first - start : last - start]
         self._source.bytes_read += count
         return count
+
+    def _segments_from(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        """Return the segments from the one that may contain an offset. A file can have thousands of them."""
+        first = bisect_right(self._segments, offset, key=itemgetter(0)) - 1
+        return islice(self._segments, max(0, first), None)
 
     def _become_shorter(self) -> None:
         file = self._file

@@ -77,7 +77,7 @@ def test_locked_backup_has_an_exit_code_and_stays(cli: Cli, tree: Path, monkeypa
     [ObjectLocked("locked"), AccessDenied("no"), PermanentError("refused"), StoreUnreachable("away")],
     ids=["locked", "denied", "refused", "silent"],
 )
-def test_backup_that_is_deleted_in_part_can_be_deleted_with_the_command_that_is_shown(
+def test_printed_command_deletes_the_rest_of_a_backup(
     cli: Cli, tree: Path, opened: Opened, error: CinderblockError
 ) -> None:
     backup_id = backed_up(cli, tree)

@@ -119,7 +119,7 @@ def test_refused_range_is_an_end_if_the_object_is_so_short(start: int, size: int
             assert "another range" in raised(read(start, 5), refusal).message
 
 
-def test_refused_range_without_a_size_is_an_end_only_behind_the_first_byte() -> None:
+def test_refused_range_without_a_size_ends_only_after_the_start() -> None:
     refusal = s3_error("416 Range Not Satisfiable", "InvalidRange")
     assert called(read(5, 5), refusal) == b""
     for start in (0, -5):

@@ -64,7 +64,7 @@ def test_request_without_an_answer_has_a_cause_a_remedy_and_an_address(error: Ex
     assert re.match(r"Cannot .+\. (Check|Provide|Try|Set) .+\.$", message), message
 
 
-def test_request_whose_time_is_up_has_a_cause_a_remedy_and_an_address() -> None:
+def test_expired_request_names_cause_remedy_and_address() -> None:
     with pytest.raises(CinderblockError) as caught, translate(ADDRESS, Deadline(0)):
         pass
     assert re.match(r"Cannot use container .+s3.example: .+ after 0 s\. Check .+\.$", caught.value.message)
