@@ -6,13 +6,12 @@ There is no Job controller, so the test adds the words that it puts before the s
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.api import labels
 from cinderblock.errors import CinderblockError, InvalidInput, KubeUnavailable
@@ -52,22 +51,14 @@ WEBHOOK = Kind(
 )
 
 
-class Denying(BaseHTTPRequestHandler):
+class Denying(unlike.Webhook):
     """A webhook that denies everything, and chooses no code."""
 
-    def do_POST(self) -> None:
-        """Answer an AdmissionReview."""
-        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        denial = {"uid": review["request"]["uid"], "allowed": False, "status": {"message": "the label team is missing"}}
-        body = json.dumps(review | {"request": None, "response": denial}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    @override
+    def judge(self, kind: str, body: Object) -> Object:
+        """Deny an object."""
+        del kind, body
+        return {"allowed": False, "status": {"message": "the label team is missing"}}
 
 
 @asynccontextmanager

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from tests.support.cluster.certificates import Authority
 from tests.support.cluster.cluster import KubeCluster, Object
 
@@ -102,25 +104,38 @@ def _patch(kind: str, body: Object) -> list[Object]:
     return []
 
 
-class _Webhook(BaseHTTPRequestHandler):
-    patch: Patch
+class Webhook(BaseHTTPRequestHandler):
+    """A webhook that judges each object. A subclass says how."""
+
+    def judge(self, kind: str, body: Object) -> Object:
+        """Return the response to an object of a kind, without the UID."""
+        raise NotImplementedError
 
     def do_POST(self) -> None:
         """Answer an AdmissionReview."""
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         request = review["request"]
-        changes = json.dumps(type(self).patch(request["kind"]["kind"], request["object"])).encode()
-        answer = {"uid": request["uid"], "allowed": True, "patchType": "JSONPatch"}
-        answer["patch"] = base64.b64encode(changes).decode()
-        body = json.dumps(review | {"request": None, "response": answer}).encode()
+        response = {"uid": request["uid"]} | self.judge(request["kind"]["kind"], request["object"])
+        body = json.dumps(review | {"request": None, "response": response}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    @override
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
+
+
+class _Mutating(Webhook):
+    patch: Patch
+
+    @override
+    def judge(self, kind: str, body: Object) -> Object:
+        """Return the changes to an object."""
+        changes = json.dumps(type(self).patch(kind, body)).encode()
+        return {"allowed": True, "patchType": "JSONPatch", "patch": base64.b64encode(changes).decode()}
 
 
 @contextmanager
@@ -137,12 +152,12 @@ def webhook(namespace: str) -> Iterator[Object]:
 @contextmanager
 def mutating(patch: Patch) -> Iterator[Object]:
     """Serve a webhook that changes objects, until the block ends. Yield how the API server reaches it."""
-    with serve_webhook(type("Webhook", (_Webhook,), {"patch": staticmethod(patch)})) as client:
+    with serve_webhook(type("Mutating", (_Mutating,), {"patch": staticmethod(patch)})) as client:
         yield client
 
 
 @contextmanager
-def serve_webhook(handler: type[BaseHTTPRequestHandler]) -> Iterator[Object]:
+def serve_webhook(handler: type[Webhook]) -> Iterator[Object]:
     """Serve any webhook until the block ends. Yield how the API server reaches it."""
     authority = Authority("webhook")
     identity = authority.sign("localhost")
