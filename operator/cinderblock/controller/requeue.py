@@ -76,7 +76,8 @@ class RequeuePolicy:
     def forget(self, key: ObjectKey) -> None:
         """Forget an object that no longer exists."""
         self._unchanged.pop(key, None)
-        self._stores.discard(key)
+        if key.kind == BACKUP_STORE.kind:
+            self._stores.discard(key)
 
 
 class _StoreCounts:

@@ -35,7 +35,8 @@ class OperatorSettings:
         allowed_endpoints: S3 endpoints that BackupStores may name; empty: all.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
-        max_objects_per_namespace: VolumeBackups, and also VolumeRestores, of one namespace that are worked on.
+        max_objects_per_namespace: VolumeBackups of one namespace that are worked on; the same number of VolumeRestores,
+            and of BackupStores.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
         health_port: port of /healthz and /readyz.

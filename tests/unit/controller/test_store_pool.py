@@ -292,6 +292,7 @@ async def test_certificates_stay_while_a_closed_store_is_still_used(
     await pool.open(a_store("other"), "volumebackups", SecretReader())
     assert len(files_of(pool)) == 1
     del used
+    await pool.open(a_store("third"), "volumebackups", SecretReader())
     assert files_of(pool) == []
 
 

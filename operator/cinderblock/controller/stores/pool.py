@@ -7,9 +7,8 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import threading
 import weakref
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -98,7 +97,8 @@ class StorePool:
         """The namespace comes first in each key."""
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
         self._certificate_users: Counter[str] = Counter()
-        self._certificate_lock = threading.Lock()
+        self._released: deque[str] = deque()
+        """Certificate files that a store used until it was closed. The garbage collector adds them, in any thread."""
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
         """Return a container of a store, ready for use from threads.
@@ -123,15 +123,19 @@ class StorePool:
                     policy=OPERATOR_RETRIES,
                 )
             except CinderblockError:
-                self._release_certificates(ca_file)
+                self._released.extend([ca_file] if ca_file else [])
+                self._remove_released()
                 raise
             counted = InstrumentedStore(opened, self._on_request) if self._on_request else opened
-            # Each new connection reads the file, so it stays until nobody uses the store any more.
-            weakref.finalize(counted, self._release_certificates, ca_file).atexit = False
+            if ca_file:
+                # Each new connection reads the file, so it stays until nobody uses the store any more. The collector
+                # may run in a thread that holds any lock, so a finalizer must not wait for one.
+                weakref.finalize(counted, self._released.append, ca_file).atexit = False
             self._open[key] = counted
         found = self._open[key]
         self._open.move_to_end(key)
         self._close_excess()
+        self._remove_released()
         return found
 
     def _close_excess(self) -> None:
@@ -237,8 +241,7 @@ class StorePool:
         # Made on first use: a process that is killed leaves the directory behind.
         self._certificates = self._certificates or tempfile.TemporaryDirectory(prefix="cinderblock-ca-")
         path = os.path.join(self._certificates.name, f"{secret.version.replace('/', '-')}.pem")
-        with self._certificate_lock:
-            self._certificate_users[path] += 1
+        self._certificate_users[path] += 1
         # Another store may be about to read the same file: replace it in one step.
         descriptor, temporary = tempfile.mkstemp(dir=self._certificates.name)
         with os.fdopen(descriptor, "wb") as file:
@@ -246,16 +249,15 @@ class StorePool:
         os.replace(temporary, path)
         return path
 
-    def _release_certificates(self, ca_file: str | None) -> None:
-        """Remove a file that no store needs any more. Any thread may be the last that uses one."""
-        if ca_file is None:
-            return
-        with self._certificate_lock:
-            self._certificate_users[ca_file] -= 1
-            if self._certificate_users[ca_file] <= 0:
-                del self._certificate_users[ca_file]
+    def _remove_released(self) -> None:
+        """Remove the certificate files that no store needs any more."""
+        while self._released:
+            path = self._released.popleft()
+            self._certificate_users[path] -= 1
+            if self._certificate_users[path] <= 0:
+                del self._certificate_users[path]
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(ca_file)
+                    os.unlink(path)
 
     def close(self) -> None:
         """Close all stores."""
