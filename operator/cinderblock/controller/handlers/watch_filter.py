@@ -14,7 +14,7 @@ import aiohttp
 from pydantic_core import from_json, to_json
 
 from cinderblock.controller.request import OWN_KINDS
-from cinderblock.kube.kinds import JOB, POD, PV, PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT, Kind
+from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, PV, PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT, Kind
 from cinderblock.kube.reduction import reduce_metadata, reduce_object
 
 JsonObject = dict[str, Any]
@@ -84,7 +84,10 @@ class ReducedWatch:
         return None if self._is_repeated(event) else to_json(event | {"object": reduce_event_object(event["object"])})
 
     def _is_repeated(self, event: JsonObject) -> bool:
-        """Return whether an object is as it was in the last event. A VolumeBackup without a phase never is."""
+        """Return whether an object is as it was in the last event.
+
+        A VolumeBackup without a phase never is. Nor is a BackupStore: whoever annotates it wants another check.
+        """
         body = event["object"]
         kind, uid = _KINDS.get(str(body.get("kind"))), body["metadata"]["uid"]
         if kind is None or event["type"] == "DELETED":
@@ -94,7 +97,7 @@ class ReducedWatch:
         previous, self._seen[uid] = self._seen.get(uid), digest
         # `Acknowledger` needs the current version of a new backup.
         is_new = kind == VOLUME_BACKUP and not (body.get("status") or {}).get("phase")
-        return previous == digest and not is_new
+        return previous == digest and not is_new and kind != BACKUP_STORE
 
 
 def _digest(kind: Kind, body: JsonObject) -> int:
