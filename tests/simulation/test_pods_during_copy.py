@@ -11,8 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from cinderblock.api.kubernetes import Pod
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.controller.reconcile.gather import pods_using
 from cinderblock.lifecycle.children import child_metadata
+from tests.support.simulation.api import stamp
 from tests.support.simulation.simulation import Simulation, summary
 
 
@@ -71,6 +74,50 @@ def test_ended_pod_fails_the_copy(plain: Simulation) -> None:
     plain.end_pod("web")
     plain.settle()
     assert outcome(plain) == ("error", "VolumeInUse")
+
+
+def add_evicted_pods(simulation: Simulation, count: int) -> None:
+    """Add earlier pods of the running mover, which the cluster evicted: a Job repeats such pods without a limit."""
+    (running,) = simulation.objects.all("Pod")
+    ended = {"exitCode": 137, "startedAt": stamp(simulation.now), "finishedAt": stamp(simulation.now)}
+    status = {"phase": "Failed", "containerStatuses": [{"name": "mover", "state": {"terminated": ended}}]}
+    for number in range(count):
+        metadata = running["metadata"] | {"name": f"{running['metadata']['name']}-{number}"}
+        pod = simulation.make("Pod", {"metadata": metadata, "spec": running["spec"], "status": status})
+        created = {"creationTimestamp": running["metadata"]["creationTimestamp"]}
+        simulation.objects.update(running, metadata=running["metadata"] | {"creationTimestamp": stamp(simulation.now)})
+        simulation.objects.update(pod, metadata=pod["metadata"] | created)
+
+
+def test_evicted_pods_of_a_mover_do_not_disturb_its_own_copy(plain: Simulation) -> None:
+    add_evicted_pods(plain, 12)
+    finish(plain)
+    plain.settle()
+    assert outcome(plain) == ("available", "Available")
+
+
+def test_pods_of_another_operation_count_once(plain: Simulation) -> None:
+    add_evicted_pods(plain, 12)
+    other = VolumeBackup.model_validate(plain.backup("other", "data"))
+    pods = [Pod.model_validate(pod) for pod in plain.objects.all("Pod")]
+    assert plain._loop.run_until_complete(pods_using(plain._context, pods, other)) == ()
+
+
+@pytest.mark.parametrize(("pods", "result"), [((), "Available"), (("web",), "VolumeInUse")])
+def test_copy_that_release_0_1_0_began_is_judged_as_others(
+    plain: Simulation, pods: tuple[str, ...], result: str
+) -> None:
+    """Release 0.1.0 recorded no UID of a mover, and this reason does not show that it had created the Job."""
+    for pod in pods:
+        plain.pod(pod, "data")
+    finish(plain)
+    backup = plain.get("VolumeBackup", "full")
+    status = {key: value for key, value in backup["status"].items() if key != "mover"}
+    waiting = [condition | {"reason": "KubeUnavailable"} for condition in status["conditions"]]
+    plain.objects.update(backup, status=status | {"conditions": waiting})
+    plain.restart()
+    plain.settle()
+    assert outcome(plain)[1] == result
 
 
 def test_pods_before_and_after_the_copy_are_ignored() -> None:

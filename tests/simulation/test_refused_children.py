@@ -13,6 +13,7 @@ from cinderblock.errors import AccessDenied, CinderblockError, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.responses import RequestInfo, Response
 from cinderblock.kube.transport import Request
+from tests.support.simulation.cluster import LATE
 from tests.support.simulation.simulation import POLICY, Simulation
 
 FAILING = 500, 'Internal error occurred: failed calling webhook "v.example.org": context deadline exceeded'
@@ -74,6 +75,20 @@ def test_short_failure_is_not_reported(simulation: Simulation) -> None:
     assert "KubeUnavailable" not in simulation.reasons
 
 
+def test_only_failures_in_a_row_are_reported(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    snapshot = "create", kinds.VOLUME_SNAPSHOT.resource
+    for refusal in (FAILING, FAILING, FAILING, DENIED, FAILING):
+        simulation.rejections["VolumeSnapshot"] = refusal
+        attempts = simulation.faults.requests.copy()
+        while simulation.faults.requests[snapshot] == attempts[snapshot]:
+            simulation.step()
+    simulation.rejections.clear()
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    assert "KubeUnavailable" not in simulation.reasons
+
+
 @pytest.mark.parametrize("refusal", [FAILING, DENIED])
 def test_complete_copy_of_a_restore_survives_a_refused_claim(stored: Simulation, refusal: tuple[int, str]) -> None:
     """The claim with the requested name comes last, when every byte has been copied."""
@@ -122,6 +137,37 @@ def test_claim_that_a_policy_refuses_is_refused_before_the_copy(stored: Simulati
     stored.until("VolumeRestore", "back", "(waited 900 s)")
     assert stored.phase("VolumeRestore", "back") == "error_restoring"
     assert not [call for call in stored.faults.log[before:] if call.kind in (kinds.JOB, kinds.PV)]
+
+
+def restores_that_are_held_up(simulation: Simulation) -> None:
+    """Begin as many restores as there are slots. Their volumes are bound late, so claim and Job come together."""
+    for number in range(POLICY.mover.limit):
+        simulation.restore(f"back-{number}", "full", name=f"new-{number}", storageClassName=LATE)
+
+
+def test_refused_restores_hold_no_mover_slots(stored: Simulation) -> None:
+    set_labels_of_store(stored)
+    demand_label(stored)
+    restores_that_are_held_up(stored)
+    for number in range(POLICY.mover.limit):
+        stored.until("VolumeRestore", f"back-{number}", "the label team is missing")
+    stored.backup("next", "data")
+    began = stored.now
+    stored.until("VolumeBackup", "next", "Available")
+    assert stored.now - began < timedelta(minutes=1)
+    assert "Queued" not in stored.reasons
+
+
+def test_jobs_that_a_failing_webhook_holds_up_hold_no_mover_slots(stored: Simulation) -> None:
+    """The API server has answered that it stored no Job."""
+    stored.rejections["Job"] = FAILING
+    restores_that_are_held_up(stored)
+    for number in range(POLICY.mover.limit):
+        stored.until("VolumeRestore", f"back-{number}", "failed calling webhook")
+    assert stored.counted_movers() == []
+    stored.rejections["Job"] = (503, "the answer was lost")
+    stored.until("VolumeRestore", "back-0", "the answer was lost")
+    assert [mover.namespace for mover in stored.counted_movers()] != [], "the Job may exist"
 
 
 def test_restored_claim_has_the_labels_of_the_chart() -> None:

@@ -90,6 +90,12 @@ def waiting_since(before: list[Condition], reason: str) -> datetime | None:
     )
 
 
+def ended_at(before: list[Condition]) -> datetime | None:
+    """Return since when an operation has been stalled, or else ready; None if it is neither."""
+    ends = {c.type: c.last_transition_time for c in before if c.status == "True"}
+    return ends.get(ConditionType.STALLED) or ends.get(ConditionType.READY)
+
+
 def _lasting(before: list[Condition]) -> list[Condition]:
     return [condition for condition in before if condition.type in LASTING]
 

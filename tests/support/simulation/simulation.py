@@ -623,10 +623,13 @@ class Simulation:
 
     def movers_of_a_new_leader(self) -> list[RunningMover]:
         """Return the movers that a process counts when it begins to lead."""
-        admission = self._context.admission
-        admission.reset()
+        self._context.admission.reset()
         self._loop.run_until_complete(load_movers(self._context))
-        return [mover for mover, _ in admission._running.values()]
+        return self.counted_movers()
+
+    def counted_movers(self) -> list[RunningMover]:
+        """Return the movers that use up the limits."""
+        return [mover for mover, _ in self._context.admission._running.values()]
 
     def pending(self) -> set[ObjectKey]:
         """Return the objects that the resync of a real operator would reconcile."""

@@ -154,6 +154,32 @@ def test_mover_that_was_never_created_is_forgotten(admission: MoverAdmission, cl
     assert starts(decide(admission, operation(3)))
 
 
+WAIT = Decision(None, requeue_after=5.0)
+"""The decision that replaces one whose actions failed."""
+
+
+def test_mover_that_was_refused_frees_its_slot(admission: MoverAdmission) -> None:
+    load(admission, "x")
+    assert starts(decide(admission, operation(1)))
+    admission.record(operation(1), ObservedMover(), a_store(), WAIT, POLICY.mover)
+    assert starts(decide(admission, operation(2)))
+
+
+def test_mover_that_failed_for_now_leaves_its_slot_to_no_younger_operation(
+    admission: MoverAdmission, clock: Clock
+) -> None:
+    load(admission, "x")
+    assert starts(decide(admission, operation(2)))
+    admission.record(operation(2), ObservedMover(), a_store(), WAIT, POLICY.mover, stays_queued=True)
+    assert reason(decide(admission, operation(3))) == "Queued"
+    assert starts(decide(admission, operation(1))), "an older one may have it"
+    admission.record(operation(1), ObservedMover(), a_store(), WAIT, POLICY.mover)
+    assert starts(decide(admission, operation(2)))
+    admission.record(operation(2), ObservedMover(), a_store(), WAIT, POLICY.mover, stays_queued=True)
+    clock.now += 11
+    assert starts(decide(admission, operation(3))), "it did not return"
+
+
 def test_confirmed_mover_counts_as_long_as_it_runs(admission: MoverAdmission, clock: Clock) -> None:
     for number in (1, 2):
         assert starts(decide(admission, operation(number)))

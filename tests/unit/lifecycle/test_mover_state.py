@@ -339,6 +339,14 @@ def test_copied_status_counts_no_mover() -> None:
 
 RECORDED = {"mover": {"uid": "j-1", "storeName": "default"}}
 BEFORE, AFTER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
+IMPORTED = {"volumeId": None, "import": {"id": "b-0"}}
+OWN_JOB = ("Job", "cinderblock-b-1", "j-1")
+
+
+def shown(kind: str) -> dict[str, Any]:
+    """Return a status with one condition that has been true since NOW, and without completedAt."""
+    condition = {"type": kind, "status": "True", "reason": "X", "message": "x", "lastTransitionTime": NOW}
+    return {"conditions": [condition]}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +359,14 @@ BEFORE, AFTER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
         (("Job", "cinderblock-b-1", "j-1"), {}, NOW, False),
         (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, BEFORE, True),
         (("Job", "cinderblock-b-1", "j-1"), {"phase": "error", "completedAt": NOW}, AFTER, False),
-        (("Job", "cinderblock-b-1", "j-1"), {"phase": "error"}, AFTER, True),
+        (OWN_JOB, {"phase": "error", "updatedAt": AFTER} | shown("Stalled"), BEFORE, True),
+        (OWN_JOB, {"phase": "error", "updatedAt": AFTER} | shown("Stalled"), AFTER, False),
+        (OWN_JOB, {"phase": "available", "updatedAt": AFTER} | shown("Ready"), BEFORE, True),
+        (OWN_JOB, {"phase": "available", "updatedAt": AFTER} | shown("Ready"), AFTER, False),
+        (OWN_JOB, {"phase": "error"}, BEFORE, False),
+        (OWN_JOB, {"phase": "deleting", "deleting": True, "asked": AFTER}, NOW, True),
+        (OWN_JOB, {"phase": "deleting", "deleting": True, "asked": AFTER, "completedAt": BEFORE}, NOW, False),
+        (OWN_JOB, {"importedBy": "b-1", "phase": "error", "spec": IMPORTED, "completedAt": NOW}, BEFORE, False),
     ],
     ids=[
         "its own",
@@ -361,7 +376,14 @@ BEFORE, AFTER = NOW - timedelta(hours=1), NOW + timedelta(hours=1)
         "no Job recorded",
         "ending",
         "later",
-        "unknown",
+        "failed before its time was recorded",
+        "made after a failure",
+        "complete before its time was recorded",
+        "made for a complete backup",
+        "no time recorded",
+        "deleted during the copy",
+        "made before the deletion of a complete backup",
+        "imported",
     ],
 )
 def test_pod_is_a_mover_only_by_what_the_status_records(

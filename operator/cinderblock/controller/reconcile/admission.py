@@ -20,7 +20,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.request import ObjectKey
-from cinderblock.lifecycle.actions import CreateChild, Decision
+from cinderblock.lifecycle.actions import Action, CreateChild, Decision
 from cinderblock.lifecycle.mover import fair_order
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.fair_order import Age
@@ -147,12 +147,27 @@ class MoverAdmission:
         store: BackupStore | None,
         decision: Decision,
         settings: MoverSettings,
+        *,
+        stays_queued: bool = False,
     ) -> None:
-        """Take note of a decision, right after it was made."""
+        """Take note of a decision, right after it was made.
+
+        Call it again if no Job was created although the decision was to create one: a slot without a mover would stay
+        taken, and the next attempt would take it again.
+
+        Args:
+            operation: the operation.
+            mover: its mover, as `observe` returned it.
+            store: its BackupStore.
+            decision: what to do.
+            settings: the limits.
+            stays_queued: whether no younger operation may take the slot until this one returns, because a failure held
+                it up that may pass within seconds.
+        """
         self._dequeue(operation)
         key = ObjectKey(operation.kind, operation.namespace, operation.name)
         name = store.name if store is not None else ""
-        starts = any(isinstance(action, CreateChild) and action.kind == "Job" for action in decision.actions)
+        starts = any(creates_mover(action) for action in decision.actions)
         is_adopted = not mover.is_recorded and decision.status is not None and mover_state.recorded_uid(decision.status)
         if starts or is_adopted or mover_state.is_running(mover):
             until = self.clock() + EXPECTATION_SECONDS if starts else float("inf")
@@ -163,11 +178,12 @@ class MoverAdmission:
         self._running.pop(key, None)
         if not self.is_loaded:
             self._ended.add(operation.uid)
-        if _is_queued(decision):
+        if stays_queued or _is_queued(decision):
             until = self.clock() + RETURN_FACTOR * (decision.requeue_after or 0.0)
-            for_store_only = mover_state.has_room(mover, settings) and mover_state.has_room_in_namespace(
+            has_room = mover_state.has_room(mover, settings) and mover_state.has_room_in_namespace(
                 mover, operation.namespace, settings
             )
+            for_store_only = has_room and not stays_queued
             entry = _Queued(age_key(operation), name, for_store_only, until)
             self._queues.setdefault(operation.namespace, _Queue()).set(operation.uid, entry)
 
@@ -199,6 +215,11 @@ class MoverAdmission:
                 queue.remove(uid)
             if not queue.entries:
                 del self._queues[namespace]
+
+
+def creates_mover(action: Action) -> bool:
+    """Return whether an action creates the Job of a mover."""
+    return isinstance(action, CreateChild) and action.kind == "Job"
 
 
 def _is_queued(decision: Decision) -> bool:

@@ -25,5 +25,5 @@ class FailedActions:
         return self._counts[key] >= REPORTED_FROM
 
     def forget(self, key: ObjectKey) -> None:
-        """Forget the failures of an object whose actions succeeded, or that no longer exists."""
+        """Forget the failures of an object whose actions got an answer, or that no longer exists."""
         self._counts.pop(key, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -23,13 +23,15 @@ from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
+from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store.decide import default_store
 
-MOVERS_OF_A_VOLUME: Final = 8
-"""Pods of one volume that look like movers and are verified. A volume has one mover at a time, besides ending ones."""
+OTHER_OPERATIONS_OF_A_VOLUME: Final = 8
+"""Other operations that pods of one volume name as theirs and that are read. A volume has one mover at a time, besides
+ending ones. The pods of one operation may be many: an evicted pod does not count as a failure of its Job."""
 DEFAULT_STORES: Final = 20
 """Default BackupStores of one namespace that are read. More than one is an error, whose message names them."""
 
@@ -89,45 +91,63 @@ def pods_restoring(pods: list[Pod], owner_uid: str) -> tuple[str, ...]:
 async def list_pods_during_copy(
     context: Context, claim: PersistentVolumeClaim, mover: ObservedMover, own: VolumeBackup | VolumeRestore
 ) -> tuple[str, ...]:
-    """Return the names of the other pods that used a claim between the start and the end of its mover."""
-    began = mover.job.metadata.creation_timestamp if mover.job is not None else None
-    if began is None:
+    """Return the names of the other pods that used a claim between the start and the end of its mover.
+
+    The pods of the mover itself are left out even if the status records no mover: it was lost, or is of release 0.1.0.
+    """
+    job, began = mover.job, mover.job.metadata.creation_timestamp if mover.job is not None else None
+    if job is None or began is None:
         return ()
     termination = mover.pods[-1].terminated if mover.pods else None
     end = termination.finished_at if termination is not None else None
     bodies = await context.bodies(kinds.POD, claim.namespace)
     pods = parse_all(Pod, [body for body in bodies if queries.names_claim(body, claim.name)])
     running = [pod for pod in pods if pod.ran_between(began, end)]
+    if own.own_phase is None or own.status.mover is None:
+        running = [pod for pod in running if not pod.metadata.is_owned_by(job.uid)]
     return tuple(sorted({*await pods_using(context, running, own), *pods_restoring(running, own.uid)}))
+
+
+@dataclass(frozen=True, slots=True)
+class _NamedOwner:
+    """The operation that the labels and annotations of a pod name."""
+
+    kind: Kind
+    uid: str
+    name: str
 
 
 async def _movers_among(context: Context, pods: list[Pod], own: VolumeBackup | VolumeRestore) -> frozenset[str]:
     """Return the UIDs of the pods that the statuses of their operations show to be movers, and of lost restores."""
-    candidates = [pod for pod in pods if _is_like_a_mover(pod)][:MOVERS_OF_A_VOLUME]
-    operations = await asyncio.gather(*(_operation_of(context, pod, own) for pod in candidates))
+    by_owner: dict[_NamedOwner, list[Pod]] = {}
+    for pod in filter(_is_like_a_mover, pods):
+        by_owner.setdefault(_owner_of(pod), []).append(pod)
+    others = [owner for owner in by_owner if owner.uid != own.uid][:OTHER_OPERATIONS_OF_A_VOLUME]
+    read = await asyncio.gather(*(_operation_of(context, owner, own.namespace) for owner in others))
+    operations = dict(zip(others, read, strict=True)) | {owner: own for owner in by_owner if owner.uid == own.uid}
     return frozenset(
         pod.uid
-        for pod, operation in zip(candidates, operations, strict=True)
+        for owner, operation in operations.items()
+        for pod in by_owner[owner]
         if (mover_state.is_pod_of(operation, pod) if operation is not None else _restores(pod))
     )
 
 
-async def _operation_of(
-    context: Context, pod: Pod, own: VolumeBackup | VolumeRestore
-) -> VolumeBackup | VolumeRestore | None:
-    """Return the operation that a pod names as the one that it works for, if it exists."""
+def _owner_of(pod: Pod) -> _NamedOwner:
     metadata = pod.metadata
-    uid, name = (
-        metadata.labels.get(api_labels.OWNER_UID_LABEL),
-        metadata.annotations.get(api_labels.OWNER_NAME_ANNOTATION),
+    return _NamedOwner(
+        kinds.VOLUME_RESTORE if _restores(pod) else kinds.VOLUME_BACKUP,
+        metadata.labels.get(api_labels.OWNER_UID_LABEL, ""),
+        metadata.annotations.get(api_labels.OWNER_NAME_ANNOTATION, ""),
     )
-    if uid == own.uid:
-        return own
-    model: type[VolumeBackup | VolumeRestore] = VolumeRestore if _restores(pod) else VolumeBackup
-    kind = kinds.VOLUME_RESTORE if _restores(pod) else kinds.VOLUME_BACKUP
-    body = await context.kube.get(kind, name, metadata.namespace) if name else None
+
+
+async def _operation_of(context: Context, owner: _NamedOwner, namespace: str) -> VolumeBackup | VolumeRestore | None:
+    """Return the operation that a pod names as the one that it works for, if it exists."""
+    model: type[VolumeBackup | VolumeRestore] = VolumeRestore if owner.kind is kinds.VOLUME_RESTORE else VolumeBackup
+    body = await context.kube.get(owner.kind, owner.name, namespace) if owner.name else None
     found = parse_all(model, [body] if body is not None else [])
-    return next((operation for operation in found if operation.uid == uid), None)
+    return next((operation for operation in found if operation.uid == owner.uid), None)
 
 
 def _restores(pod: Pod) -> bool:

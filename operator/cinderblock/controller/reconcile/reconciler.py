@@ -19,16 +19,25 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
+from cinderblock.controller.reconcile.admission import creates_mover
 from cinderblock.controller.reconcile.execute import Target, execute
 from cinderblock.controller.reconcile.orphans import release_orphaned_job, release_volume
 from cinderblock.controller.request import OWN_KINDS, ObjectKey, key_of
 from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.stores.secrets import SecretReader
-from cinderblock.errors import CinderblockError, Conflict, KubeUnavailable, NotFound, PermanentError
+from cinderblock.errors import (
+    CinderblockError,
+    Conflict,
+    KubeUnavailable,
+    NotFound,
+    PermanentError,
+    TransientError,
+)
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import events
 from cinderblock.lifecycle.actions import (
+    MIN_REQUEUE_SECONDS,
     Action,
     AddFinalizer,
     AnyStatus,
@@ -41,6 +50,7 @@ from cinderblock.lifecycle.actions import (
     StartMover,
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore
 from cinderblock.lifecycle.operation import with_mover
 from cinderblock.lifecycle.restore import decide as restore_decide
@@ -51,6 +61,9 @@ log = logging.getLogger(__name__)
 
 CONFLICT_RETRY_SECONDS = 0.5
 """Seconds until an object is reconciled again that changed during its reconciliation."""
+
+RETRY: Final = Decision(None, requeue_after=MIN_REQUEUE_SECONDS)
+"""Decision after a failure that no status reports: the queue repeats the first ones within 4 s."""
 
 RECONCILED_KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (kinds.JOB, kinds.PV)}
 
@@ -160,8 +173,9 @@ async def _reconcile_operation(
     now = context.clock()
     target = Target(RECONCILED_KINDS[operation.kind], operation, body, store)
     decision = steps.decide(observed, now)
-    context.admission.record(operation, observed.mover, store, decision, settings)
-    decision = await _execute(context, target, decision, partial(steps.on_action_error, observed, now))
+    record_mover = partial(context.admission.record, operation, observed.mover, store, settings=settings)
+    record_mover(decision)
+    decision = await _execute(context, target, decision, partial(steps.on_action_error, observed, now), record_mover)
     return await _record(context, target, decision, operation.status)
 
 
@@ -175,7 +189,11 @@ async def _reconcile_store(context: Context, body: dict[str, Any]) -> float | No
 
 
 async def _execute(
-    context: Context, target: Target, decision: Decision, on_action_error: Callable[[CinderblockError], Decision]
+    context: Context,
+    target: Target,
+    decision: Decision,
+    on_action_error: Callable[[CinderblockError], Decision],
+    record_mover: Callable[..., None],
 ) -> Decision:
     """Execute the actions of a decision.
 
@@ -184,18 +202,22 @@ async def _execute(
         target: the object.
         decision: what to do.
         on_action_error: decides what to do instead, if an action fails and a status must say so.
+        record_mover: takes note of a decision that replaces the given one: see `MoverAdmission.record`.
 
     Returns the decision to record: the given one, or the one that a failed action led to. Raises errors of actions
     that no status reports. The status is written later, outside of this function: a failed write says nothing about
     the actions, which are done by then.
     """
-    for action in decision.actions:
+    for number, action in enumerate(decision.actions):
         try:
             job_uid = await execute(context, target, (action,))
         except CinderblockError as error:
-            if not _is_reportable(context, target, action, error):
+            is_reported = _is_reportable(context, target, action, error)
+            instead = on_action_error(error) if is_reported else RETRY
+            if _lacks_its_mover(decision.actions[number:], error):
+                record_mover(instead, stays_queued=isinstance(error, TransientError))
+            if not is_reported:
                 raise
-            instead = on_action_error(error)
             await execute(context, target, instead.actions)
             return instead
         if job_uid is not None and target.store is not None:
@@ -203,6 +225,15 @@ async def _execute(
             decision = with_mover(decision, job_uid, target.store)
     context.failed_actions.forget(key_of(target.body))
     return decision
+
+
+def _lacks_its_mover(remaining: tuple[Action, ...], error: CinderblockError) -> bool:
+    """Return whether a decided mover does not exist, because the first of the remaining actions failed.
+
+    A creation that the API server has not answered may still succeed.
+    """
+    may_exist = isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message)
+    return any(map(creates_mover, remaining)) and not (may_exist and creates_mover(remaining[0]))
 
 
 def _is_being_deleted(target: Target) -> bool:
@@ -220,6 +251,7 @@ def _is_reportable(context: Context, target: Target, action: Action, error: Cind
         return False
     if isinstance(error, KubeUnavailable):
         return context.failed_actions.add(key_of(target.body))
+    context.failed_actions.forget(key_of(target.body))
     return isinstance(error, PermanentError) and not isinstance(error, Conflict)
 
 

@@ -38,6 +38,9 @@ WEBHOOK_REMEDY: Final = (
 _DENIED: Final = r"denied (?:the )?request"
 """Words of ValidatingAdmissionPolicies, and of webhooks."""
 
+_WEBHOOK_FAILED: Final = "failed calling webhook"
+"""Words about a webhook that does not answer (apiserver/pkg/admission/plugin/webhook/errors)."""
+
 _RULES: Final = (
     # Policies of charts/cinderblock/admission/operator-writes.yaml: one for each type of object.
     (rf"ValidatingAdmissionPolicy '[^']*-operator-[^']*' .*{_DENIED}: The operator ", _REFUSED, OWN_POLICY_REMEDY),
@@ -61,7 +64,7 @@ _RULES: Final = (
     # The name of a temporary claim contains a UID. A claim with another name is a restored one.
     (rf"persistentvolumeclaims \S+/(?!cinderblock-[0-9a-f-]{{36}}:).*{_DENIED}", _REFUSED, RESTORED_REMEDY),
     (_DENIED, _REFUSED, LABELS_REMEDY),
-    (r"failed calling webhook", _REFUSED, WEBHOOK_REMEDY),
+    (_WEBHOOK_FAILED, _REFUSED, WEBHOOK_REMEDY),
     (r"rror creating: ", _REFUSED, "Change the cluster so that it accepts the mover's pods."),
 )
 """Patterns of the server's words, the reason that they stand for, and the remedy; the first match counts."""
@@ -90,3 +93,8 @@ def refused_pod(warning: str) -> Refusal | None:
 def remedy_for(message: str) -> str:
     """Return what to do about a child object that the API server refuses with this message; empty: nothing is known."""
     return next((remedy for pattern, _, remedy in _RULES if re.search(pattern, message, re.DOTALL)), "")
+
+
+def is_refused_by_webhook(message: str) -> bool:
+    """Return whether an object was not created because a webhook did not answer: admission comes before storage."""
+    return _WEBHOOK_FAILED in message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -112,10 +112,18 @@ def is_pod_of(operation: VolumeBackup | VolumeRestore, pod: Pod) -> bool:
 
 
 def _ended_at(operation: VolumeBackup | VolumeRestore) -> datetime | None:
-    """Return when an operation ended or was deleted, or the end of time if its status does not say when it ended."""
-    if operation.metadata.is_being_deleted:
-        return operation.metadata.deletion_timestamp
-    return (operation.status.completed_at or datetime.max.replace(tzinfo=UTC)) if operation.has_ended else None
+    """Return when an operation ended or was deleted, whichever came first; None if it has a mover or never had one.
+
+    updatedAt does not tell, because it changes when a user renames a backup that has ended.
+    """
+    if isinstance(operation, VolumeBackup) and operation.spec.import_:
+        return None
+    ends = (
+        operation.metadata.deletion_timestamp,
+        operation.status.completed_at,
+        conditions.ended_at(operation.status.conditions) if operation.has_ended else None,
+    )
+    return min(filter(None, ends), default=None)
 
 
 def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
