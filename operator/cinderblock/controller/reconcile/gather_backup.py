@@ -107,7 +107,8 @@ async def _with_related(context: Context, observed: ObservedBackup) -> ObservedB
     if backup.spec.incremental and backup.spec.snapshot_id and backup.status.parent_id is None:
         given = await _given_snapshot(context, backup.namespace, backup.spec.snapshot_id)
         before = given.status.creation_time if given is not None else None
-    related = await related_to_backup(context, backup, observed.claim, before)
+    has_children = observed.snapshot is not None or observed.snapshot_claim is not None
+    related = await related_to_backup(context, backup, observed.claim, before, has_children=has_children)
     return replace(
         observed,
         siblings=related.backups,
@@ -413,8 +414,8 @@ async def _with_dependents(context: Context, observed: ObservedBackup) -> Observ
     known = {sibling.uid: sibling for sibling in observed.siblings}
     # Only some of very many siblings were read.
     if found.by and not any(sibling.backup_id in found.by for sibling in observed.siblings):
-        listed = await list_by_id(context, observed.backup.namespace, found.by)
-        known |= {sibling.uid: sibling for sibling in listed if sibling.uid != observed.backup.uid}
+        listed = await list_by_id(context, observed.backup, found.by)
+        known |= {sibling.uid: sibling for sibling in listed}
     return replace(observed, siblings=tuple(known.values()), needed_by=found.by, references_error=unknown)
 
 
