@@ -88,6 +88,18 @@ async def test_restore_finds_its_backup_and_writers_to_its_target(
     assert "running" in {other.name for other in found.restores}
 
 
+async def test_restore_finds_those_that_make_the_same_claim(
+    context: Context, client: KubeClient, namespace: str
+) -> None:
+    spec = {"backupId": "full", "name": "new"}
+    await client.create(VOLUME_RESTORE, {"metadata": {"name": "a-new", "namespace": namespace}, "spec": spec})
+    await make(client, VOLUME_RESTORE, namespace, "b-running", spec, phase="restoring", conditions=WORKING)
+    own = await client.create(VOLUME_RESTORE, {"metadata": {"name": "own", "namespace": namespace}, "spec": spec})
+    late = own | {"metadata": own["metadata"] | {"creationTimestamp": "2999-01-01T00:00:00Z"}}
+    found = await related.related_to_restore(context, VolumeRestore.model_validate(late), None)
+    assert {"a-new", "b-running"} <= {other.name for other in found.restores}
+
+
 async def test_store_finds_its_users(context: Context, client: KubeClient, namespace: str) -> None:
     metadata = {"name": "default", "namespace": namespace, "uid": "s-1"}
     store = BackupStore.model_validate({"metadata": metadata, "spec": {"credentialsSecretRef": {"name": "s3"}}})

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from cinderblock.controller.reconcile import related
+from cinderblock.kube import queries
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import Kind
 from tests.support.simulation.api import Object, stamp
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation, summary
@@ -109,6 +113,33 @@ def test_snapshot_older_than_every_backup_has_no_parent(simulation: Simulation) 
     assert status(simulation, "child")["failReason"] == (
         "Invalid backup: No backups available to do an incremental backup."
     )
+
+
+def test_snapshot_taken_during_a_reconciliation_does_not_hide_the_parent(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot was read twice: without its time, only the newest parent is kept; with it, that one is too young."""
+    simulation.backup("at-eight", "data")
+    parent = status(simulation, "at-eight")["id"]
+    simulation.advance(600)
+    snapshot(simulation)
+    taken = simulation.get("VolumeSnapshot", "mine")["status"]
+    simulation.advance(600)
+    simulation.backup("at-twenty-past", "data")
+    simulation.settle()
+    simulation.objects.update(simulation.get("VolumeSnapshot", "mine"), status={"readyToUse": False})
+    find = queries.find_by_reference
+
+    async def find_and_take(client: KubeClient, kind: Kind, namespace: str, reference: str) -> Object | None:
+        found = await find(client, kind, namespace, reference)
+        if reference == "mine":
+            simulation.objects.update(simulation.get("VolumeSnapshot", "mine"), status=taken)
+        return found
+
+    monkeypatch.setattr(queries, "find_by_reference", find_and_take)
+    monkeypatch.setattr(related, "LIST_ALL_LIMIT", 1)
+    simulation.backup("child", "data", snapshotId="mine", incremental=True)
+    assert status(simulation, "child").get("parentId") == parent
 
 
 def test_snapshot_of_another_volume_fails(simulation: Simulation) -> None:

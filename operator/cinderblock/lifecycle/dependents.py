@@ -40,8 +40,9 @@ def orphaned_incrementals(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     volume = observed.backup.status.volume_id if observed.backup.own_phase is not None else None
     if volume is None:
         return ()
-    present = {observed.backup.backup_id, *(sibling.backup_id for sibling in observed.siblings)}
-    present |= observed.present_parents
+    # A failed import may have the id of a parent that is gone.
+    existing = {sibling.backup_id for sibling in observed.siblings if sibling.own_phase is not BackupPhase.ERROR}
+    present = {observed.backup.backup_id, *existing} | observed.present_parents
     return tuple(
         sibling
         for sibling in observed.siblings

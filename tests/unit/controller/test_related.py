@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from typing_extensions import override
 
+from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -15,11 +17,15 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile import related
 from cinderblock.controller.reconcile.relatives import KEPT_OF_A_GROUP
 from cinderblock.controller.stores.pool import StorePool
+from cinderblock.kube import client
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
-from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.lifecycle import dependents
+from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup import delete, import_checks
+from cinderblock.lifecycle.observed import MoverSettings, ObservedBackup, OperatorPolicy
 from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
 
 MANY = 200
@@ -182,3 +188,213 @@ async def test_nothing_is_read_for_an_operation_that_may_not_begin(
     found = await related.related_to_backup(context, backup(objects, "me", **status), CLAIM)
     assert (found.backups, found.count) == ((), 2 * MANY + 2)
     assert api.requests == 2
+
+
+def restore_of(objects: ObjectsInMemory, reference: str, **status: Any) -> VolumeRestore:
+    """Create a VolumeRestore of a backup into a new volume."""
+    return VolumeRestore.model_validate(make(objects, "VolumeRestore", "back", {"backupId": reference}, **status))
+
+
+def taken(objects: ObjectsInMemory, name: str, backup_id: str) -> VolumeBackup:
+    """Create an import that failed, because another VolumeBackup has its id."""
+    made = make(objects, "VolumeBackup", name, {"import": {"id": backup_id}})
+    objects.update(made, status={"phase": "error", "id": backup_id, "importedBy": made["metadata"]["uid"]})
+    return VolumeBackup.model_validate(objects.get("VolumeBackup", name, "shop"))
+
+
+@pytest.fixture(params=["first page", "all"])
+def first_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first page hold one object, or all of them."""
+    if request.param == "first page":
+        monkeypatch.setattr(related, "LIST_ALL_LIMIT", 1)
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a page hold as many objects as are kept of a group."""
+    monkeypatch.setattr(related, "LIST_ALL_LIMIT", 1)
+    monkeypatch.setattr(client, "PAGE_LIMIT", KEPT_OF_A_GROUP)
+
+
+def over_limit(context: Context) -> Context:
+    """Return the context of an operator that works on no more than one object of a namespace."""
+    return replace(context, policy=replace(context.policy, object_limit=1))
+
+
+@pytest.mark.usefixtures("first_page")
+async def test_id_of_a_backup_wins_over_the_name_of_an_earlier_one(objects: ObjectsInMemory, context: Context) -> None:
+    wanted = backup(objects, "zz-wanted", phase="available")
+    backup(objects, wanted.uid, phase="available")
+    found = (await related.related_to_restore(context, restore_of(objects, wanted.uid), None)).backup
+    assert found is not None
+    assert found.uid == wanted.uid
+
+
+@pytest.mark.usefixtures("first_page")
+async def test_backup_wins_over_a_failed_import_of_its_id(objects: ObjectsInMemory, context: Context) -> None:
+    wanted = backup(objects, "zz-wanted", phase="available")
+    taken(objects, "a-taken", wanted.uid)
+    taken(objects, wanted.uid, wanted.uid)
+    for phase in ({}, {"phase": "restoring", "backupId": wanted.uid}):
+        restore = restore_of(objects, wanted.uid, **phase)
+        found = (await related.related_to_restore(context, restore, None)).backup
+        assert found is not None
+        assert found.uid == wanted.uid
+        objects.delete(objects.get("VolumeRestore", "back", "shop"))
+
+
+@pytest.mark.usefixtures("first_page")
+@pytest.mark.parametrize("named", ["0-name", UID])
+async def test_accepted_restore_never_takes_a_backup_by_name(
+    objects: ObjectsInMemory, context: Context, named: str
+) -> None:
+    for name in ("0-name", UID):
+        backup(objects, name, phase="available")
+    restore = restore_of(objects, named, phase="restoring", backupId=UID)
+    assert (await related.related_to_restore(context, restore, None)).backup is None
+
+
+@pytest.mark.usefixtures("first_page")
+async def test_accepted_restore_keeps_a_backup_that_has_lost_its_status(
+    objects: ObjectsInMemory, context: Context
+) -> None:
+    backup(objects, "a-other", phase="available")
+    own, imported = backup(objects, "lost"), make(objects, "VolumeBackup", "lost-import", {"import": {"id": UID}})
+    for backup_id, name in ((own.uid, "lost"), (UID, imported["metadata"]["name"])):
+        restore = restore_of(objects, "gone", phase="restoring", backupId=backup_id)
+        found = (await related.related_to_restore(context, restore, None)).backup
+        assert found is not None
+        assert found.name == name
+        objects.delete(objects.get("VolumeRestore", "back", "shop"))
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_import_finds_the_owner_of_its_id_behind_many_children_and_failed_imports(
+    objects: ObjectsInMemory, context: Context
+) -> None:
+    me = VolumeBackup.model_validate(make(objects, "VolumeBackup", "me", {"import": {"id": UID}}))
+    for number in range(KEPT_OF_A_GROUP):
+        backup(objects, f"a-child-{number:02}", phase="error", parentId=UID)
+        backup(objects, f"b-child-{number:02}", phase="available", parentId=UID)
+    source = {"id": UID, "manifest": "x"}
+    owner = make(objects, "VolumeBackup", "zz-owner", {"import": source})
+    objects.update(owner, status={"phase": "available", "id": UID, "importedBy": owner["metadata"]["uid"]})
+    found = (await related.related_to_import(context, me)).backups
+    assert import_checks.id_is_free(ObservedBackup(me, context.policy, siblings=found)) is not None
+    assert len([other for other in found if other.name.startswith("b-child")]) == KEPT_OF_A_GROUP
+    assert not [other for other in found if other.name.startswith("a-child")]
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_recorded_parent_is_found_behind_many_failed_imports_of_its_id(
+    objects: ObjectsInMemory, context: Context, is_lost: bool
+) -> None:
+    parent = backup(objects, "zz-parent", **({} if is_lost else {"phase": "available", "volumeId": "c-1"}))
+    for number in range(KEPT_OF_A_GROUP + 1):
+        taken(objects, f"a-taken-{number:02}", parent.uid)
+    me = backup(objects, "me", phase="creating", volumeId="c-1", parentId=parent.uid, manifestKey="x")
+    found = await related.related_to_backup(context, me, None)
+    chosen = backup_checks.recorded_parent(ObservedBackup(me, context.policy, siblings=found.backups))
+    assert chosen is not None
+    assert chosen.uid == parent.uid
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_unfinished_orphan_is_found_behind_many_complete_ones(objects: ObjectsInMemory, context: Context) -> None:
+    """Before a backup is complete, no manifest shows that it needs another backup, so only its status protects that."""
+    me = backup(objects, "me", phase="deleting", volumeId="c-1")
+    for number in range(KEPT_OF_A_GROUP + 1):
+        backup(objects, f"a-{number:02}", phase="available", volumeId="c-1", parentId=f"gone-{number}")
+    backup(objects, "zz-unfinished", phase="creating", volumeId="c-1", parentId="gone")
+    found = await related.related_to_backup(context, me, None)
+    observed = ObservedBackup(me, context.policy, siblings=found.backups, present_parents=found.present_parents)
+    assert [other.name for other in dependents.dependents_of(observed)] == ["zz-unfinished"]
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_failed_import_does_not_stand_for_a_parent_that_is_gone(
+    objects: ObjectsInMemory, context: Context
+) -> None:
+    me = backup(objects, "me", phase="available", volumeId="c-1")
+    backup(objects, "orphan", phase="creating", volumeId="c-1", parentId=UID)
+    failed = taken(objects, "a-taken", UID)
+    found = await related.related_to_backup(context, me, None)
+    siblings = (*found.backups, failed)
+    observed = ObservedBackup(me, context.policy, siblings=siblings, present_parents=found.present_parents)
+    assert [other.name for other in dependents.orphaned_incrementals(observed)] == ["orphan"]
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_alias_is_found_behind_many_without_a_status_of_their_own(
+    objects: ObjectsInMemory, context: Context
+) -> None:
+    key = f"backups/c-1/{UID}.manifest"
+    me = backup(objects, "me", phase="deleting", volumeId="c-1", manifestKey=key)
+    spec = {"import": {"id": "alias", "manifest": key}}
+    for number in range(KEPT_OF_A_GROUP + 1):
+        make(objects, "VolumeBackup", f"a-{number:02}", spec, volumeId="c-1", manifestKey=key, importedBy="another")
+    alias = make(objects, "VolumeBackup", "zz-alias", spec)
+    own = {"phase": "available", "importedBy": alias["metadata"]["uid"], "volumeId": "c-1", "manifestKey": key}
+    objects.update(alias, status=own)
+    found = await related.related_to_backup(context, me, None)
+    aliases = delete.aliases(ObservedBackup(me, context.policy, siblings=found.backups))
+    assert [other.name for other in aliases] == ["zz-alias"]
+
+
+async def test_dependent_is_found_behind_many_ids_without_a_backup(objects: ObjectsInMemory, context: Context) -> None:
+    me = backup(objects, "me", phase="deleting", volumeId="c-1", volumeName="data")
+    needed_by = [f"gone-{number}" for number in range(2 * KEPT_OF_A_GROUP)]
+    child = backup(objects, "child", phase="available", volumeId="c-1")
+    lost = backup(objects, "lost")
+    for uid in (child.uid, lost.uid):
+        assert [other.uid for other in await related.list_by_id(context, me, [*needed_by, uid, me.uid])] == [uid]
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("mark", ["finalizer", "annotation", "Job"])
+async def test_restore_that_has_begun_gets_its_backup_in_a_full_namespace(
+    objects: ObjectsInMemory, context: Context, mark: str
+) -> None:
+    wanted = backup(objects, "wanted", phase="available")
+    for number in range(2):
+        make(objects, "VolumeRestore", f"other-{number}", {"backupId": "x"})
+    status = {"phase": "restoring", "conditions": waiting("TooManyObjects")} if mark == "Job" else {}
+    made = restore_of(objects, wanted.uid, **status)
+    if mark == "Job":
+        objects.create("Job", {"metadata": {"name": labels.child_name(made.uid), "namespace": "shop"}})
+    marks = {
+        "finalizer": {"finalizers": [labels.RESTORE_FINALIZER]},
+        "annotation": {"annotations": {labels.ENDED_ANNOTATION: f"{made.uid}/available"}},
+    }
+    restore = made.model_copy(update={"metadata": made.metadata.model_copy(update=marks.get(mark, {}))})
+    found = await related.related_to_restore(over_limit(context), restore, None)
+    assert found.backup is not None
+    assert found.backup.name == "wanted"
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_backup_with_a_snapshot_gets_its_parent_in_a_full_namespace(
+    objects: ObjectsInMemory, context: Context
+) -> None:
+    """The operator may have died before it recorded the snapshot in the status."""
+    parent = backup(objects, "parent", phase="available", volumeId="c-1")
+    status = {"phase": "creating", "parentId": parent.uid, "conditions": waiting("TooManyObjects")}
+    me = backup(objects, "me", **status)
+    waits = await related.related_to_backup(over_limit(context), me, CLAIM)
+    begun = await related.related_to_backup(over_limit(context), me, CLAIM, has_children=True)
+    assert (waits.backups, [other.name for other in begun.backups]) == ((), ["parent"])
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("phase", [{}, {"phase": "restoring"}])
+async def test_older_restore_that_makes_the_same_claim_is_found_among_many(
+    objects: ObjectsInMemory, context: Context, phase: dict[str, Any]
+) -> None:
+    make(objects, "VolumeRestore", "zz-older", {"backupId": "x", "name": "new"}, **phase)
+    for number in range(KEPT_OF_A_GROUP + 1):
+        make(objects, "VolumeRestore", f"a-{number:02}", {"backupId": "x", "name": f"other-{number}"}, **phase)
+    spec = {"backupId": "x", "name": "new"}
+    me = VolumeRestore.model_validate(make(objects, "VolumeRestore", "me", spec))
+    found = await related.related_to_restore(context, me, None)
+    assert [other.name for other in found.restores] == ["zz-older"]

@@ -72,8 +72,10 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
         return await _with_own_manifest(context, observed) if is_unpinned(backup) else observed
     if backup.spec.import_:
         return await _for_import(context, observed)
-    claim = await _find_claim(context, backup)
-    return await _for_creation(context, await _with_related(context, replace(observed, claim=claim)))
+    observed = replace(observed, claim=await _find_claim(context, backup))
+    if _must_choose_parent(backup):
+        observed = replace(observed, given_snapshot=await _given_snapshot(context, backup))
+    return await _for_creation(context, await _with_related(context, observed))
 
 
 async def _with_own_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
@@ -103,11 +105,10 @@ async def _read_own_manifest(
 
 
 async def _with_related(context: Context, observed: ObservedBackup) -> ObservedBackup:
-    backup, before = observed.backup, None
-    if backup.spec.incremental and backup.spec.snapshot_id and backup.status.parent_id is None:
-        given = await _given_snapshot(context, backup.namespace, backup.spec.snapshot_id)
-        before = given.status.creation_time if given is not None else None
-    related = await related_to_backup(context, backup, observed.claim, before)
+    backup, given = observed.backup, observed.given_snapshot
+    before = given.status.creation_time if given is not None else None
+    has_children = observed.snapshot is not None or observed.snapshot_claim is not None
+    related = await related_to_backup(context, backup, observed.claim, before, has_children=has_children)
     return replace(
         observed,
         siblings=related.backups,
@@ -216,8 +217,9 @@ async def _with_snapshots(context: Context, observed: ObservedBackup) -> Observe
     if not await context.kube.serves(kinds.VOLUME_SNAPSHOT):
         return observed
     backup, volume = observed.backup, observed.volume
-    asked = backup.spec.snapshot_id
-    given = await _given_snapshot(context, backup.namespace, asked) if asked else None
+    # The siblings were chosen with the time of the snapshot as it was read before, which may have changed since.
+    is_read = _must_choose_parent(backup)
+    given = observed.given_snapshot if is_read else await _given_snapshot(context, backup)
     classes = parse_all(VolumeSnapshotClass, await context.bodies(kinds.VOLUME_SNAPSHOT_CLASS))
     driver = volume.driver if volume else ""
     chosen, missing = snapshot_checks.choose_snapshot_class(observed.store.store, classes, driver)
@@ -250,8 +252,17 @@ async def _with_active_key(context: Context, observed: ObservedBackup) -> Observ
     return replace(observed, store=replace(observed.store, active_key=active))
 
 
-async def _given_snapshot(context: Context, namespace: str, asked: str) -> VolumeSnapshot | None:
-    body = await queries.find_by_reference(context.kube, kinds.VOLUME_SNAPSHOT, namespace, asked)
+def _must_choose_parent(backup: VolumeBackup) -> bool:
+    """Return whether the parent of an incremental backup depends on the time of the snapshot that it names."""
+    is_chosen = backup.own_phase is not None and backup.status.parent_id is not None
+    return backup.spec.incremental and backup.spec.snapshot_id is not None and not is_chosen
+
+
+async def _given_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapshot | None:
+    asked = backup.spec.snapshot_id
+    if asked is None or not await context.kube.serves(kinds.VOLUME_SNAPSHOT):
+        return None
+    body = await queries.find_by_reference(context.kube, kinds.VOLUME_SNAPSHOT, backup.namespace, asked)
     return VolumeSnapshot.model_validate(body) if body is not None else None
 
 
@@ -413,8 +424,8 @@ async def _with_dependents(context: Context, observed: ObservedBackup) -> Observ
     known = {sibling.uid: sibling for sibling in observed.siblings}
     # Only some of very many siblings were read.
     if found.by and not any(sibling.backup_id in found.by for sibling in observed.siblings):
-        listed = await list_by_id(context, observed.backup.namespace, found.by)
-        known |= {sibling.uid: sibling for sibling in listed if sibling.uid != observed.backup.uid}
+        listed = await list_by_id(context, observed.backup, found.by)
+        known |= {sibling.uid: sibling for sibling in listed}
     return replace(observed, siblings=tuple(known.values()), needed_by=found.by, references_error=unknown)
 
 

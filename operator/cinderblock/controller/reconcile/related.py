@@ -9,7 +9,7 @@ Selectors cannot find an object that has lost its status and names nothing: its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,9 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.relatives import (
     KEPT_OF_A_GROUP,
+    BackupOfRestore,
     ObstaclesOfRestore,
+    RelativesOfImport,
     RestoresOfBackup,
     SiblingsOfBackup,
 )
@@ -32,7 +34,7 @@ from cinderblock.kube.client import JsonObject, JsonObjects
 from cinderblock.kube.kinds import Kind
 from cinderblock.kube.queries import looks_like_uid
 from cinderblock.lifecycle.conditions import waiting_since
-from cinderblock.lifecycle.restore.checks import is_in_place
+from cinderblock.lifecycle.restore.checks import ended_before, is_in_place
 from cinderblock.reasons import Reason
 
 LIST_ALL_LIMIT: Final = 100
@@ -81,18 +83,29 @@ class RelatedToRestore:
 
 
 async def related_to_backup(
-    context: Context, backup: VolumeBackup, claim: PersistentVolumeClaim | None, before: datetime | None = None
+    context: Context,
+    backup: VolumeBackup,
+    claim: PersistentVolumeClaim | None,
+    before: datetime | None = None,
+    *,
+    has_children: bool = False,
 ) -> RelatedToBackup:
     """Return the other VolumeBackups and the VolumeRestores that matter to a backup of ``claim``.
 
-    With ``before``, its parent must be older than that. If the namespace has too many VolumeBackups for this one to
-    begin, only their number is returned.
+    If the namespace has too many VolumeBackups for this one to begin, only their number is returned.
+
+    Args:
+        context: what to read with.
+        backup: the VolumeBackup.
+        claim: its volume.
+        before: the time of the snapshot that it names, which its parent must be older than; None: there is none.
+        has_children: whether it has a snapshot or a claim, so that it has begun although its status may not say so.
     """
     (backups, is_all, count), (restores, are_all, _) = await asyncio.gather(
         _list_first(context, VolumeBackup, backup.namespace),
         _list_first(context, VolumeRestore, backup.namespace),
     )
-    if count > context.policy.object_limit and _has_not_begun(backup):
+    if count > context.policy.object_limit and not has_children and _has_not_begun(backup):
         return RelatedToBackup((), (), count)
     volumes = _each("spec.volumeId", {claim.uid, claim.name} if claim else set())
     present_parents: frozenset[str] = frozenset()
@@ -128,11 +141,9 @@ async def _select_siblings(
     ]
     await _observe(context, VolumeBackup, namespace, selectors, chosen.observe)
     for parent in parents:
-        if all(other.backup_id != parent for other in chosen.kept()):
+        if not chosen.has_seen_parent:
             # Its status may be lost.
-            found = await _search(context, namespace, partial(_has_id, parent))
-            for other in found:
-                chosen.observe(other)
+            await _search(context, namespace, partial(_has_id, parent), chosen.observe)
     bodies = await asyncio.gather(
         *(context.kube.get(kinds.VOLUME_BACKUP, name, namespace) for name in chosen.orphans())
     )
@@ -140,11 +151,21 @@ async def _select_siblings(
     return (*chosen.kept(), *orphans), chosen.present_parents()
 
 
-async def list_by_id(context: Context, namespace: str, ids: Sequence[str]) -> list[VolumeBackup]:
-    """Return the VolumeBackups with these ids, of very many only the first."""
-    found: list[VolumeBackup] = []
-    selectors = [f"status.id={backup_id}" for backup_id in ids[:KEPT_OF_A_GROUP]]
-    await _observe(context, VolumeBackup, namespace, selectors, found.append)
+async def list_by_id(context: Context, backup: VolumeBackup, ids: Collection[str]) -> list[VolumeBackup]:
+    """Return the other VolumeBackups of the volume of a backup with one of these ids, of very many only the first.
+
+    There may be very many ids, and any of them may be the only one that a VolumeBackup has.
+    """
+    wanted, found = frozenset(ids), list[VolumeBackup]()
+
+    def observe(other: VolumeBackup) -> None:
+        if other.uid != backup.uid and other.backup_id in wanted and len(found) < KEPT_OF_A_GROUP:
+            found.append(other)
+
+    volume_id, volume_name = backup.status.volume_id, backup.status.volume_name
+    references = {reference for reference in (volume_id, volume_name) if reference}
+    selectors = [*_each("spec.volumeId", references), *_each("status.volumeId", {volume_id} if volume_id else set())]
+    await _observe(context, VolumeBackup, backup.namespace, selectors, observe)
     return found
 
 
@@ -159,47 +180,64 @@ async def related_to_restore(
         _list_first(context, VolumeBackup, restore.namespace),
         _list_first(context, VolumeRestore, restore.namespace),
     )
-    if count > context.policy.object_limit and _has_not_begun(restore):
+    if count > context.policy.object_limit and _has_not_begun(restore) and not await _has_mover(context, restore):
         return RelatedToRestore(None, (), (), count)
     volumes = _each("spec.volumeId", {target.uid, target.name} if target and is_in_place(restore) else set())
-    found = _find(backups, _backup_reference(restore))
-    if found is None and not is_all:
-        found = await _find_backup(context, restore.namespace, _backup_reference(restore))
+    found = await _find_backup(context, restore, backups, is_all=is_all)
     chosen = ObstaclesOfRestore(restore, context.policy, found, target)
     if not is_all:
         await _observe(context, VolumeBackup, restore.namespace, volumes, chosen.observe_backup)
         backups = chosen.backups()
     if not are_all:
-        selectors = ["status.phase=restoring", *volumes]
+        # One without a phase is new or has lost its status, and may be creating the same claim.
+        phases = ["status.phase=restoring"] if is_in_place(restore) else ["status.phase=restoring", "status.phase="]
+        selectors = [*phases, *volumes]
         await _observe(context, VolumeRestore, restore.namespace, selectors, chosen.observe_restore)
         restores = chosen.restores()
     others = tuple(other for other in restores if other.uid != restore.uid)
     return RelatedToRestore(found, backups, others, count)
 
 
-async def _find_backup(context: Context, namespace: str, reference: str) -> VolumeBackup | None:
-    """Return the backup with this id, UID or name. Only a UID may need a search: the API server cannot select by it."""
-    selected: list[VolumeBackup] = []
-    selectors = [f"status.id={reference}", f"metadata.name={reference}"]
-    await _observe(context, VolumeBackup, namespace, selectors, selected.append)
-    found = _find(selected, reference)
-    if looks_like_uid(reference) and (found is None or found.name == reference):
-        selected += await _search(context, namespace, lambda body: body["metadata"]["uid"] == reference)
-    return _find(selected, reference)
+async def _find_backup(
+    context: Context, restore: VolumeRestore, first: Collection[VolumeBackup], *, is_all: bool
+) -> VolumeBackup | None:
+    """Return the backup to restore.
+
+    Args:
+        context: what to read with.
+        restore: the VolumeRestore.
+        first: the first VolumeBackups of the namespace.
+        is_all: whether these are all. Otherwise a better match than the best of them may follow.
+    """
+    chosen, namespace = BackupOfRestore(restore), restore.namespace
+    for backup in first:
+        chosen.observe(backup)
+    if is_all or chosen.is_certain:
+        return chosen.found
+    selectors = [f"status.id={chosen.reference}"]
+    if not chosen.is_recorded:
+        selectors.append(f"metadata.name={chosen.reference}")
+    await _observe(context, VolumeBackup, namespace, selectors, chosen.observe)
+    if not chosen.is_certain and (chosen.is_recorded or looks_like_uid(chosen.reference)):
+        # The API server cannot select by UID, and a status may be lost.
+        await _search(context, namespace, partial(_has_id, chosen.reference), chosen.observe)
+    return chosen.found
 
 
 async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedToBackup:
-    """Return the operations that matter to an import: all that have its id, or depend on it."""
+    """Return the operations that matter to an import: those that have its id, or depend on it."""
     backup_id, namespace = backup.backup_id, backup.namespace
-    others = await _search(
+    relatives = RelativesOfImport(backup, context.policy)
+    await _search(
         context,
         namespace,
         lambda body: _has_id(backup_id, body) or (body.get("status") or {}).get("parentId") == backup_id,
+        relatives.observe,
     )
     chosen = RestoresOfBackup(backup, None)
     selectors = [f"status.backupId={backup_id}"]
     await _observe(context, VolumeRestore, namespace, selectors, chosen.observe)
-    return RelatedToBackup(tuple(other for other in others if other.uid != backup.uid), chosen.kept(), 0)
+    return RelatedToBackup(relatives.kept(), chosen.kept(), 0)
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:
@@ -241,22 +279,20 @@ def _has_not_begun(operation: VolumeBackup | VolumeRestore) -> bool:
     """Return whether an operation is new, or waits because its namespace has too many objects."""
     if operation.metadata.is_being_deleted or operation.has_ended:
         return False
-    is_forgotten = operation.own_phase is None and labels.BACKUP_FINALIZER in operation.metadata.finalizers
     waits = waiting_since(operation.status.conditions, Reason.TOO_MANY_OBJECTS) is not None
-    return waits or (operation.own_phase is None and not is_forgotten)
+    return waits or (operation.own_phase is None and not _is_forgotten(operation))
 
 
-def _backup_reference(restore: VolumeRestore) -> str:
-    """Return the backup id recorded when the restore was accepted, else the requested reference."""
-    recorded = restore.status.backup_id if restore.own_phase else None
-    return recorded or restore.spec.backup_id
+def _is_forgotten(operation: VolumeBackup | VolumeRestore) -> bool:
+    """Return whether the metadata shows that the operator has worked on an operation without a status."""
+    if isinstance(operation, VolumeBackup):
+        return labels.BACKUP_FINALIZER in operation.metadata.finalizers
+    return labels.RESTORE_FINALIZER in operation.metadata.finalizers or ended_before(operation) is not None
 
 
-def _find(backups: Sequence[VolumeBackup], reference: str) -> VolumeBackup | None:
-    """Return the backup with this id or UID, else the one with this name."""
-    by_id = (b for b in backups if b.uid == reference or (b.has_own_status and b.status.id == reference))
-    by_name = (b for b in backups if b.name == reference)
-    return next(by_id, None) or next(by_name, None)
+async def _has_mover(context: Context, restore: VolumeRestore) -> bool:
+    """Return whether a mover Job of a restore exists. The operator may have died before it recorded that Job."""
+    return await context.kube.get(kinds.JOB, labels.child_name(restore.uid), restore.namespace) is not None
 
 
 def _has_id(backup_id: str, body: JsonObject) -> bool:
@@ -275,14 +311,18 @@ async def _list_first(context: Context, model: type[T], namespace: str) -> tuple
     return tuple(parse_all(model, bodies)), not more, len(bodies) + more
 
 
-async def _search(context: Context, namespace: str, matches: Callable[[JsonObject], bool]) -> list[VolumeBackup]:
-    """Return the first VolumeBackups of a namespace that match, read page by page."""
-    found: dict[str, JsonObject] = {}
+async def _search(
+    context: Context, namespace: str, matches: Callable[[JsonObject], bool], observe: Callable[[VolumeBackup], object]
+) -> None:
+    """Pass each VolumeBackup of a namespace that matches on, once, and keep none. All pages are read."""
+    seen: set[str] = set()
     async for page in context.kube.pages(kinds.VOLUME_BACKUP, namespace):
-        found |= {body["metadata"]["uid"]: body for body in page or () if matches(body)}
-        if len(found) >= KEPT_OF_A_GROUP:
-            break
-    return parse_all(VolumeBackup, list(found.values()))
+        found = [body for body in page or () if matches(body) and body["metadata"]["uid"] not in seen]
+        seen |= {body["metadata"]["uid"] for body in found}
+        for start in range(0, len(found), OBJECTS_PER_TURN):
+            for backup in parse_all(VolumeBackup, found[start : start + OBJECTS_PER_TURN]):
+                observe(backup)
+            await asyncio.sleep(0)
 
 
 async def _observe(

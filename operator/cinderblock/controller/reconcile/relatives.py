@@ -16,12 +16,15 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import dependents, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.backup import derived
+from cinderblock.lifecycle.backup import delete, derived, import_checks
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.restore import checks as restore_checks
 
 KEPT_OF_A_GROUP: Final = 20
 """Operations that are kept of those with the same effect. Messages name at most ten."""
+
+_RANKS: Final = ("id", "uid", "unfinished id", "failed id", "name")
+"""How a VolumeBackup matches the reference of a VolumeRestore, the best first."""
 
 T = TypeVar("T", VolumeBackup, VolumeRestore)
 
@@ -63,19 +66,23 @@ class SiblingsOfBackup:
         self._kept: _Kept[VolumeBackup] = _Kept()
         self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
         self._ids: set[str] = set()
-        self._children: dict[str, str] = {}
+        self._children: dict[str, tuple[bool, str]] = {}
+        self._parent: VolumeBackup | None = None
+        self.has_seen_parent = False
+        """Whether the recorded parent is among the observed ones. A failed import of its id is not the parent."""
 
     def observe(self, other: VolumeBackup) -> None:
         """Take note of a VolumeBackup, and keep it if it matters."""
         backup, claim = self._alone.backup, self._alone.claim
         if other.uid == backup.uid:
             return
-        self._ids.add(other.backup_id)
+        if other.own_phase is not BackupPhase.ERROR:
+            self._ids.add(other.backup_id)
         if other.backup_id == backup_checks.recorded_parent_id(self._alone):
-            self._kept.add("recorded parent", other)
+            self._observe_parent(other)
         if claim is not None and not backup.has_ended and volume_lock.wait_for_volume(backup, claim, (other,), ()):
             self._kept.add("in the way", other)
-        if other.is_alias and other.status.manifest_key == backup.status.manifest_key:
+        if delete.aliases(replace(self._alone, siblings=(other,))):
             self._kept.add("alias", other)
         parent = dependents.needed_parent_id(other)
         if parent == backup.backup_id:
@@ -85,10 +92,17 @@ class SiblingsOfBackup:
         if backup.spec.incremental and not backup.has_ended:
             self._observe_candidate(other)
 
+    def _observe_parent(self, other: VolumeBackup) -> None:
+        """Keep the best of the VolumeBackups with the id of the recorded parent."""
+        self.has_seen_parent |= other.own_phase is not BackupPhase.ERROR
+        known = (self._parent,) if self._parent else ()
+        self._parent = backup_checks.recorded_parent(replace(self._alone, siblings=(*known, other)))
+
     def _observe_child(self, parent: str, child: VolumeBackup) -> None:
         """Remember one child of a parent. An unfinished one counts as a dependent without its manifest."""
-        if parent not in self._children or child.own_phase is BackupPhase.CREATING:
-            self._children[parent] = child.name
+        is_unfinished = child.own_phase is BackupPhase.CREATING
+        if parent not in self._children or is_unfinished:
+            self._children[parent] = (not is_unfinished, child.name)
 
     def _observe_candidate(self, other: VolumeBackup) -> None:
         """Keep the latest possible parent in each store and container."""
@@ -103,10 +117,13 @@ class SiblingsOfBackup:
             self._parents[place] = other
 
     def orphans(self) -> list[str]:
-        """Return the names of backups of the volume whose parent is gone, one for each parent; see `dependents`."""
+        """Return the names of backups of the volume whose parent is gone, one for each parent; see `dependents`.
+
+        Unfinished ones come first, because only their statuses show that others must stay.
+        """
         mine = self._alone.backup.backup_id
-        found = [name for parent, name in self._children.items() if parent not in self._ids and parent != mine]
-        return sorted(found)[:KEPT_OF_A_GROUP]
+        found = [child for parent, child in self._children.items() if parent not in self._ids and parent != mine]
+        return [name for _, name in sorted(found)[:KEPT_OF_A_GROUP]]
 
     def present_parents(self) -> frozenset[str]:
         """Return the ids of the parents that exist, whether they are kept or not."""
@@ -114,7 +131,65 @@ class SiblingsOfBackup:
 
     def kept(self) -> tuple[VolumeBackup, ...]:
         """Return the VolumeBackups that matter, except `orphans`."""
-        return self._kept.sorted(*self._parents.values())
+        return self._kept.sorted(*self._parents.values(), *((self._parent,) if self._parent else ()))
+
+
+class RelativesOfImport:
+    """The other VolumeBackups that matter to an import: those that forbid it to take its id, and its dependents."""
+
+    def __init__(self, backup: VolumeBackup, policy: OperatorPolicy) -> None:
+        self._alone = ObservedBackup(backup, policy)
+        self._kept: _Kept[VolumeBackup] = _Kept()
+
+    def observe(self, other: VolumeBackup) -> None:
+        """Take note of a VolumeBackup, and keep it if it matters."""
+        backup = self._alone.backup
+        if other.uid == backup.uid:
+            return
+        if import_checks.id_is_free(replace(self._alone, siblings=(other,))):
+            self._kept.add("has the id", other)
+        if dependents.needed_parent_id(other) == backup.backup_id:
+            self._kept.add("dependent", other)
+
+    def kept(self) -> tuple[VolumeBackup, ...]:
+        """Return the VolumeBackups that matter."""
+        return self._kept.sorted()
+
+
+class BackupOfRestore:
+    """The VolumeBackup that a VolumeRestore restores: the one with the requested id or UID, else the one so named.
+
+    An accepted restore has recorded the id, which no longer stands for a name.
+    """
+
+    def __init__(self, restore: VolumeRestore) -> None:
+        recorded = restore.status.backup_id if restore.own_phase else None
+        self.is_recorded = recorded is not None
+        self.reference = recorded or restore.spec.backup_id
+        self.found: VolumeBackup | None = None
+        self._rank = len(_RANKS)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other VolumeBackup can match better."""
+        return self._rank <= _RANKS.index("uid")
+
+    def observe(self, backup: VolumeBackup) -> None:
+        """Take note of a VolumeBackup, and keep it if it matches better than all before."""
+        match = self._match(backup)
+        if match is not None and _RANKS.index(match) < self._rank:
+            self.found, self._rank = backup, _RANKS.index(match)
+
+    def _match(self, backup: VolumeBackup) -> str | None:
+        """Return how a VolumeBackup matches. An import that failed because its id was taken has that id, too."""
+        has_id = backup.backup_id == self.reference
+        if has_id and backup.is_complete:
+            return "id"
+        if backup.uid == self.reference and (has_id or not self.is_recorded):
+            return "uid"
+        if has_id:
+            return "failed id" if backup.own_phase is BackupPhase.ERROR else "unfinished id"
+        return "name" if backup.name == self.reference and not self.is_recorded else None
 
 
 class RestoresOfBackup:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from cinderblock.api import labels
 from cinderblock.api.labels import RESTORE_LABEL
-from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey, is_in_progress, key_of, volume_key
@@ -155,7 +155,8 @@ class SteadyStateFilter:
         """Take note of the objects that an object refers to. One dependent of a backup is enough."""
         parsed = record.parse()
         if isinstance(parsed, VolumeBackup):
-            self._ids.add((parsed.namespace, parsed.backup_id))
+            if parsed.own_phase is not BackupPhase.ERROR:
+                self._ids.add((parsed.namespace, parsed.backup_id))
             needed = dependents.needed_parent_id(parsed)
             if needed:
                 self._dependents[parsed.namespace, needed] = record

@@ -16,7 +16,7 @@ from cinderblock.lifecycle.backup import snapshot_checks
 from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
-from cinderblock.lifecycle.volume_lock import still_attached, still_written, wait_for_volume
+from cinderblock.lifecycle.volume_lock import age_key, still_attached, still_written, wait_for_volume
 from cinderblock.reasons import Reason
 
 Check = Callable[[ObservedBackup], Verdict]
@@ -227,14 +227,17 @@ def recorded_parent_id(observed: ObservedBackup) -> str | None:
 
 def recorded_parent(observed: ObservedBackup) -> VolumeBackup | None:
     """Return the recorded parent; None if it does not exist or is being deleted."""
-    return next(
-        (
-            sibling
-            for sibling in observed.siblings
-            if sibling.backup_id == recorded_parent_id(observed) and not sibling.metadata.is_being_deleted
-        ),
-        None,
-    )
+    found = [
+        sibling
+        for sibling in observed.siblings
+        if sibling.backup_id == recorded_parent_id(observed) and not sibling.metadata.is_being_deleted
+    ]
+    return min(found, key=id_precedence, default=None)
+
+
+def id_precedence(backup: VolumeBackup) -> tuple[bool, bool, tuple[object, str]]:
+    """Return a sort key for backups with the same id. Complete ones come first, then the ones not imported."""
+    return (not backup.is_complete, backup.spec.import_ is not None, age_key(backup))
 
 
 BEFORE_COPY: tuple[Check, ...] = (

@@ -12,7 +12,7 @@ from cinderblock.errors import NotFound
 from cinderblock.gateway.resources.parse import parse_all
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import VOLUME_BACKUP
-from cinderblock.lifecycle.volume_lock import age_key
+from cinderblock.lifecycle.backup.checks import id_precedence
 
 SELECTABLE: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 """Valid ids. Other text must not get into a field selector."""
@@ -29,7 +29,7 @@ async def find(kube: KubeClient, project: str, identifier: str) -> VolumeBackup:
             found = await select(kube, project, {"status.id": selected})
             matches = [backup for backup in found if backup.backup_id == identifier]
             if matches:
-                return min(matches, key=_precedence)
+                return min(matches, key=id_precedence)
     raise NotFound(f"Backup {identifier} could not be found.")
 
 
@@ -60,8 +60,3 @@ async def select_pages(
 
 def _selector(fields: Mapping[str, str]) -> str:
     return ",".join(f"{path}={value}" for path, value in fields.items())
-
-
-def _precedence(backup: VolumeBackup) -> tuple[bool, bool, tuple[object, str]]:
-    """Return a sort key for backups with the same id. Complete ones come first, then the ones not imported."""
-    return (not backup.is_complete, backup.spec.import_ is not None, age_key(backup))
