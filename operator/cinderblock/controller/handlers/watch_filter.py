@@ -86,7 +86,7 @@ class ReducedWatch:
     def _is_repeated(self, event: JsonObject) -> bool:
         """Return whether an object is as it was in the last event.
 
-        A VolumeBackup without a phase never is. Nor is a BackupStore: whoever annotates it wants another check.
+        A VolumeBackup without a phase never is. Nor is a BackupStore: somebody who annotates one wants another check.
         """
         body = event["object"]
         kind, uid = _KINDS.get(str(body.get("kind"))), body["metadata"]["uid"]
