@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import KeyUnavailable, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.lifecycle.backup.pins import retry_seconds
+from cinderblock.lifecycle.observed import ObservedBackup
 from tests.support.mover.backups import key_ring
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation
@@ -95,10 +100,26 @@ def test_silent_store_delays_the_pinning(simulation: Simulation) -> None:
     assert (pinned["status"], pinned["reason"]) == ("False", "StoreUnreachable")
     assert ObjectKey("VolumeBackup", NAMESPACE, "full") in simulation.pending()
     simulation.store.error = None
-    simulation.resync()
     simulation.settle()
     assert status(simulation)["pins"] == pins
     assert condition(simulation, "Pinned") is None
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(0.5, 60), (3, 180), (30, 1800)])
+def test_pinning_is_tried_more_rarely_the_longer_it_fails(simulation: Simulation, minutes: float, seconds: int) -> None:
+    forget_pins(simulation)
+    simulation.store.error = StoreUnreachable("no answer")
+    simulation.restart()
+    for _ in range(40):
+        simulation.step()
+    failing = condition(simulation, "Pinned")
+    assert failing is not None
+    since = datetime.fromisoformat(failing["lastTransitionTime"])
+    backup = VolumeBackup.model_validate(simulation.get("VolumeBackup", "full"))
+    observed = ObservedBackup(backup, simulation.policy, manifest_error=StoreUnreachable("no answer"))
+    assert retry_seconds(observed, since + timedelta(minutes=minutes)) == seconds
+    refused = replace(observed, manifest_error=KeyUnavailable("no key"))
+    assert retry_seconds(refused, since) is None
 
 
 def test_missing_key_delays_the_pinning(simulation: Simulation) -> None:

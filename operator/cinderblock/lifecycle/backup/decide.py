@@ -357,7 +357,8 @@ def _complete(observed: ObservedBackup, now: datetime) -> Decision:
         )
     actions = (*_missing_finalizer(observed), *actions, *pins.events(observed))
     is_unanswered = observed.references_error is not None and observed.needed_by is None
-    return Decision(status, actions, requeue_after=0.0 if is_new else RECHECK_SECONDS if is_unanswered else None)
+    retry = RECHECK_SECONDS if is_unanswered else pins.retry_seconds(observed, now)
+    return Decision(status, actions, requeue_after=0.0 if is_new else retry)
 
 
 def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
@@ -13,6 +14,9 @@ from cinderblock.lifecycle.backup import checks
 from cinderblock.lifecycle.backup.derived import with_manifest
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.reasons import Reason
+
+FIRST_RETRY_SECONDS: Final = 60.0
+"""Seconds until a pin is tried again for the first time."""
 
 
 def recorded(observed: ObservedBackup, status: VolumeBackupStatus) -> VolumeBackupStatus:
@@ -54,6 +58,19 @@ def conditions_of(observed: ObservedBackup, now: datetime, message: str) -> list
         reason=error.reason,
         message=_unpinned_message(error),
     )
+
+
+def retry_seconds(observed: ObservedBackup, now: datetime) -> float | None:
+    """Return the seconds until a pin that a failing store prevented is tried again; None: at the resync.
+
+    The wait is as long as the failure so far. An upgrade often restarts the store, too, which takes seconds; and
+    thousands of old backups must not keep the operator busy while a store is away.
+    """
+    error = _error_of(observed)
+    if error is None or error.permanent or _is_wrong(error):
+        return None
+    began = (c.last_transition_time for c in observed.backup.status.conditions if c.type == ConditionType.PINNED)
+    return max(FIRST_RETRY_SECONDS, (now - next(began, now)).total_seconds())
 
 
 def events(observed: ObservedBackup) -> tuple[RecordEvent, ...]:
