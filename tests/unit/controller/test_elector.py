@@ -24,7 +24,10 @@ TIMINGS = LeaseTimings()
 
 
 class Connection(SimulatedApi):
-    """A candidate's connection to the API server. It can be cut before or after the server handles a request."""
+    """A candidate's connection to the API server. It can be cut before or after the server handles a request.
+
+    A cut that is "slow" delays all responses: the server has handled the requests.
+    """
 
     def __init__(self, objects: ObjectsInMemory) -> None:
         super().__init__(objects, lambda how, item: None)
@@ -37,6 +40,8 @@ class Connection(SimulatedApi):
         response = await super().round_trip(request)
         if self.cut == "after":
             raise KubeUnavailable("cut")
+        if self.cut == "slow":
+            await asyncio.sleep(TIMINGS.lease_duration)
         return response
 
 
@@ -113,6 +118,21 @@ async def test_released_lease_is_acquired_at_the_next_attempt(make: Make) -> Non
             await first.acting.wait()
             await stack.enter_async_context(running(second))
             await asyncio.sleep(30.3)
+        stopped = virtual_clock()
+        await second.acting.wait()
+        assert virtual_clock() - stopped <= TIMINGS.retry_period
+
+
+@in_virtual_time
+async def test_lease_is_released_although_its_renewal_was_under_way(make: Make) -> None:
+    first, second = make("first"), make("second")
+    async with AsyncExitStack() as stack:
+        async with running(first):
+            await first.acting.wait()
+            await stack.enter_async_context(running(second))
+            first.connection.cut = "slow"
+            await asyncio.sleep(TIMINGS.renew_period + 0.1)
+            first.connection.cut = ""
         stopped = virtual_clock()
         await second.acting.wait()
         assert virtual_clock() - stopped <= TIMINGS.retry_period

@@ -184,8 +184,18 @@ class LeaderElector:
             return
         try:
             async with asyncio.timeout(self._timings.request_timeout):
-                await self._kube.replace(LEASE, released(held))
+                await self._write_released(held)
         except (CinderblockError, TimeoutError):
             log.warning("Could not release the Lease: it expires by itself", extra={"identity": self.identity})
         else:
             log.info("Lease released", extra={"identity": self.identity})
+
+    async def _write_released(self, held: JsonObject) -> None:
+        try:
+            await self._kube.replace(LEASE, released(held))
+        except Conflict:
+            # A renewal that was cancelled with the process may have been written.
+            lease = await self._kube.get(LEASE, self._name, self._namespace)
+            if lease is None or holder_of(lease) != self.identity:
+                raise
+            await self._kube.replace(LEASE, released(lease))
