@@ -269,9 +269,7 @@ async def test_accepted_restore_keeps_a_backup_that_has_lost_its_status(
 
 
 @pytest.mark.usefixtures("small_pages")
-async def test_import_finds_the_owner_of_its_id_behind_many_children_and_failed_imports(
-    objects: ObjectsInMemory, context: Context
-) -> None:
+async def test_import_finds_the_owner_of_its_id_among_many_others(objects: ObjectsInMemory, context: Context) -> None:
     me = VolumeBackup.model_validate(make(objects, "VolumeBackup", "me", {"import": {"id": UID}}))
     for number in range(KEPT_OF_A_GROUP):
         backup(objects, f"a-child-{number:02}", phase="error", parentId=UID)
