@@ -194,8 +194,7 @@ def _zeros() -> Counter[tuple[str, str]]:
 
 
 def _store_metrics(store: BackupStore) -> StoreMetrics:
-    is_ready = any(c.type == ConditionType.READY and c.status == "True" for c in store.status.conditions)
-    return StoreMetrics(store.namespace, store.name, is_ready)
+    return StoreMetrics(store.namespace, store.name, store.is_ready)
 
 
 def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cinderblock.api.conditions import Conditions
+from cinderblock.api.conditions import Conditions, ConditionType
 from cinderblock.api.duration import Duration, to_timedelta
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
 from cinderblock.api.meta import CORE_TYPE, LabelKey, Labels, LabelValue, Model, MoverAnnotations, Object
@@ -271,6 +271,11 @@ class BackupStore(Object):
     kind: Literal["BackupStore"] = "BackupStore"
     spec: BackupStoreSpec
     status: BackupStoreStatus = BackupStoreStatus()
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether its last check succeeded."""
+        return any(c.type == ConditionType.READY and c.status == "True" for c in self.status.conditions)
 
     @property
     def is_default(self) -> bool:

@@ -56,10 +56,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
 
 def _reduced(body: bytes) -> bytes:
     page: dict[str, Any] = json.loads(body)
-    items = page.get("items") or ()
-    for item in items:
-        item["metadata"] = reduce_metadata(item)
     kind = OWN_KINDS.get(str(page.get("kind", "")).removesuffix("List"))
-    if kind is not None:
-        page["items"] = [reduce_object(kind, item) for item in items]
+    page["items"] = [
+        reduce_object(kind, item) if kind is not None else item | {"metadata": reduce_metadata(item)}
+        for item in page.get("items") or ()
+    ]
     return json.dumps(page).encode()

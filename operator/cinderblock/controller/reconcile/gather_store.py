@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import probe_store
@@ -33,9 +32,7 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
 async def _too_many_stores(context: Context, store: BackupStore) -> PermanentError | None:
     """Return why a new store is not checked: its namespace has more BackupStores than the operator works on."""
     limit = context.policy.object_limit
-    if any(
-        condition.type == ConditionType.READY and condition.status == "True" for condition in store.status.conditions
-    ):
+    if store.is_ready:
         return None
     bodies, more = await context.kube.list_first(kinds.BACKUP_STORE, store.namespace, 1)
     if len(bodies) + more <= limit:

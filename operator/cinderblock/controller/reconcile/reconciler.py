@@ -212,7 +212,7 @@ async def _execute(
         try:
             job_uid = await execute(context, target, (action,))
         except CinderblockError as error:
-            is_reported = _is_reportable(context, target, action, error)
+            is_reported = _observe_failure(context, target, action, error)
             instead = on_action_error(error) if is_reported else RETRY
             if _lacks_its_mover(decision.actions[number:], error):
                 record_mover(instead, stays_queued=isinstance(error, TransientError))
@@ -240,8 +240,10 @@ def _is_being_deleted(target: Target) -> bool:
     return target.object.metadata.is_being_deleted
 
 
-def _is_reportable(context: Context, target: Target, action: Action, error: CinderblockError) -> bool:
-    """Return whether a status reports the error: of a child while the operation continues, or of deleting the data.
+def _observe_failure(context: Context, target: Target, action: Action, error: CinderblockError) -> bool:
+    """Take note of a failed action, and return whether a status reports the error.
+
+    It does for a child while the operation continues, and for deleting the data.
 
     A failure that may pass, such as that of a webhook, is reported only when it repeats.
     """

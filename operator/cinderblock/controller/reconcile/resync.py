@@ -11,10 +11,10 @@ import asyncio
 import json
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -45,16 +45,19 @@ JsonObject = dict[str, Any]
 NamespacedId = tuple[str, str]
 """A namespace, and the id of a backup in it."""
 
+T = TypeVar("T")
+
 
 async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     """Return the objects to reconcile, each with whether an operation on it is in progress.
 
     Raises what the API server raises.
     """
-    stores = await _store_keys(context.kube, context.policy.object_limit)
+    limit = context.policy.object_limit
+    stores = await _list_limited(context.kube, kinds.BACKUP_STORE, limit, _store_key)
     records = [
-        *await _records(context.kube, kinds.VOLUME_BACKUP, context.policy.object_limit),
-        *await _records(context.kube, kinds.VOLUME_RESTORE, context.policy.object_limit),
+        *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
+        *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
     ]
     steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
     async for record in _with_pauses(records):
@@ -99,37 +102,26 @@ class Record:
             return None
 
 
-async def _store_keys(kube: KubeClient, object_limit: int) -> list[tuple[ObjectKey, bool]]:
-    """Return all BackupStores, of each namespace no more than its limit, each with whether it has changed."""
-    found: list[tuple[ObjectKey, bool]] = []
-    counts: Counter[str] = Counter()
-    async for page in kube.pages(kinds.BACKUP_STORE):
-        if page is None:
-            found.clear()
-            counts.clear()
-        for body in page or ():
-            key = key_of(body)
-            counts[key.namespace] += 1
-            if counts[key.namespace] <= object_limit:
-                found.append((key, is_in_progress(body)))
-    return found
-
-
-async def _records(kube: KubeClient, kind: Kind, object_limit: int) -> list[Record]:
-    """Return the records of all objects of a kind, and of each namespace no more than its limit."""
-    records: list[Record] = []
+async def _list_limited(kube: KubeClient, kind: Kind, object_limit: int, keep: Callable[[JsonObject], T]) -> list[T]:
+    """Return what ``keep`` makes of all objects of a kind, and of each namespace no more than its limit."""
+    found: list[T] = []
     counts: Counter[str] = Counter()
     async for page in kube.pages(kind):
         if page is None:
-            records.clear()
+            found.clear()
             counts.clear()
             continue
         for body in page:
             namespace = body["metadata"]["namespace"]
             counts[namespace] += 1
             if counts[namespace] <= object_limit:
-                records.append(Record.of(body))
-    return records
+                found.append(keep(body))
+    return found
+
+
+def _store_key(body: JsonObject) -> tuple[ObjectKey, bool]:
+    """Return the key of a BackupStore, and whether it has changed."""
+    return key_of(body), is_in_progress(body)
 
 
 class SteadyStateFilter:

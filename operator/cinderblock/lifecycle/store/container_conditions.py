@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,34 @@ _REMOVERS: Final = {
     "GOVERNANCE": "only credentials with s3:BypassGovernanceRetention can remove its versions",
 }
 """The accounts that can remove a locked version, by the mode of its lock (S3 User Guide, "Retention modes")."""
+
+_HARMS: Final[tuple[tuple[str, ConditionStatus, Reason, str, Callable[[LifecycleRule], str]], ...]] = (
+    (
+        "removes",
+        "True",
+        Reason.BACKUPS_EXPIRE,
+        "Newer incremental backups still need old objects and are destroyed with them. Exclude {roots} from such rules",
+        lambda rule: rule.expires,
+    ),
+    (
+        "moves",
+        "True",
+        Reason.BACKUPS_ARCHIVED,
+        "Objects there cannot be read at once, so restores fail. Exclude {roots} from such rules",
+        lambda rule: rule.archives,
+    ),
+    (
+        "moves",
+        "Unknown",
+        Reason.STORAGE_CLASS_UNKNOWN,
+        (
+            "Cinderblock does not know this storage class. If objects there cannot be read at once, restores fail:"
+            " exclude {roots} from such rules then"
+        ),
+        lambda rule: rule.moves,
+    ),
+)
+"""Effects of lifecycle rules on backups, the worst first: verb, status and reason of the condition, advice, effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +153,11 @@ def _harmful_lifecycle(lifecycle: tuple[LifecycleRule, ...] | UnknownRule, roots
     if isinstance(lifecycle, UnknownRule):
         return _unknown(kind, "Cannot tell whether a lifecycle rule removes or archives objects of backups", lifecycle)
     ours = [rule for rule in lifecycle if any(rule.touches(root) for root in roots)]
-    excluded = f"Exclude {' and '.join(roots)} from such rules"
-    expiring = [(rule, rule.expires) for rule in ours if rule.expires]
-    if expiring:
-        message = (
-            f"{_listed('removes', expiring)}. Newer incremental backups still need old objects and are destroyed"
-            f" with them. {excluded}"
-        )
-        return RuleCondition(kind, "True", Reason.BACKUPS_EXPIRE, message)
-    archiving = [(rule, rule.archives) for rule in ours if rule.archives]
-    if archiving:
-        message = f"{_listed('moves', archiving)}. Objects there cannot be read at once, so restores fail. {excluded}"
-        return RuleCondition(kind, "True", Reason.BACKUPS_ARCHIVED, message)
-    moving = [(rule, rule.moves) for rule in ours if rule.moves]
-    if moving:
-        message = (
-            f"{_listed('moves', moving)}. Cinderblock does not know this storage class. If objects there cannot be read"
-            f" at once, restores fail: {excluded[0].lower()}{excluded[1:]} then"
-        )
-        return RuleCondition(kind, "Unknown", Reason.STORAGE_CLASS_UNKNOWN, message)
+    for verb, status, reason, advice, effect_of in _HARMS:
+        found = [(rule, effect) for rule in ours if (effect := effect_of(rule))]
+        if found:
+            message = f"{_listed(verb, found)}. {advice.format(roots=' and '.join(roots))}"
+            return RuleCondition(kind, status, reason, message)
     message = "No lifecycle rule removes or archives objects of backups"
     return RuleCondition(kind, "False", Reason.NO_HARMFUL_RULE, message)
 
