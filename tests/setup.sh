@@ -33,6 +33,10 @@ if command -v uv >/dev/null 2>&1; then
   UV=uv
 else
   UV="$CACHE/uv-$UV_VERSION/bin/uv"
+  # Another clone may be set up at the same time.
+  mkdir -p "$CACHE"
+  exec 9>"$CACHE/setup.lock"
+  flock 9
   if [ ! -x "$UV" ]; then
     say "Installing uv $UV_VERSION into $CACHE"
     rm -rf "$CACHE/uv-$UV_VERSION"
@@ -40,6 +44,7 @@ else
     "$CACHE/uv-$UV_VERSION/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
       -r uv.requirements.txt
   fi
+  exec 9>&-
 fi
 
 UV_PYTHON_DOWNLOADS=never UV_NATIVE_TLS=true "$UV" sync --quiet --frozen --compile-bytecode --all-groups --python "$PYTHON"
