@@ -30,6 +30,8 @@ def etcd(binary: Path, data: Path, client_port: int, peer_port: int) -> Program:
             f"--initial-cluster=default={peer}",
             # Nobody will ever want this data back, and waiting for the disk is most of what etcd does.
             "--unsafe-no-fsync",
+            # The API server keeps 5 to 10 minutes of history: in the scale test more than the default of 2 GiB.
+            f"--quota-backend-bytes={8 << 30}",
             "--log-level=warn",
         ),
     )
