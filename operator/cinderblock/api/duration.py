@@ -13,6 +13,11 @@ _PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 Duration = Annotated[str, Field(min_length=2, max_length=24, pattern=_PATTERN)]
 """Hours, minutes and seconds, each at most once and in this order. Fractions are not supported."""
 
+_LONG_PATTERN: Final = r"^([0-9]{1,5}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
+
+LongDuration = Annotated[str, Field(min_length=2, max_length=32, pattern=_LONG_PATTERN)]
+"""A duration that may begin with days of 24 hours, such as ``90d`` or ``1d12h`` (Prometheus: durations)."""
+
 
 def to_timedelta(text: str) -> timedelta:
     """Parse a duration. Raises ValueError if ``text`` is not one."""
@@ -21,6 +26,15 @@ def to_timedelta(text: str) -> timedelta:
         raise ValueError(f"{text!r} is not a duration: write it as 90s, 2m or 1h30m")
     hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
     return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def parse_long_duration(text: str) -> timedelta:
+    """Parse a duration that may begin with days of 24 hours. Raises ValueError if ``text`` is not one."""
+    match = re.fullmatch(_LONG_PATTERN, text)
+    if match is None or not text:
+        raise ValueError(f"{text!r} is not a duration: write it as 90d, 36h, 2m or 1d12h")
+    days, hours, minutes, seconds = (int(part[:-1]) if part else 0 for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def from_timedelta(duration: timedelta) -> str:

@@ -75,6 +75,16 @@ TEMPORARY_ANNOTATION = "cinderblock.io/temporary-volume"
 """On a PersistentVolume that was provisioned for a restore: it is deleted unless it is handed over."""
 NUDGED_ANNOTATION = "cinderblock.io/nudged"
 """On a PersistentVolumeClaim that is being bound: it was changed once to complete its binding."""
+SCHEDULE_LABEL = "cinderblock.io/schedule"
+"""On a VolumeBackup that a schedule made: the name of the schedule, or a hash of it if it is too long for a label."""
+SCHEDULE_ANNOTATION = "cinderblock.io/schedule-name"
+"""On a VolumeBackup that a schedule made: kind and name of the schedule, as in ``BackupSchedule/daily``."""
+SCHEDULED_FOR_ANNOTATION = "cinderblock.io/scheduled-for"
+"""On a VolumeBackup that a schedule made: the scheduled time (RFC 3339, UTC)."""
+BACKUP_ANNOTATION = "cinderblock.io/backup"
+"""On a PersistentVolumeClaim: "false" leaves it out of all schedules, and "true" puts it into those that ask for it."""
+ACCEPT_ANNOTATION = "cinderblock.io/accept"
+"""On a VolumeBackup: its own id, after a person has looked at a suspicious backup and accepts it."""
 
 
 def child_name(owner_uid: str) -> str:

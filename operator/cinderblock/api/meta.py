@@ -44,7 +44,7 @@ MoverAnnotations = Annotated[
 """Annotations that a store adds to temporary objects, except those by which the operator and Kubernetes work."""
 
 CORE_TYPE = "x-core-type"
-"""Keyword in ``json_schema_extra`` of a field: the type of the API group ``core/v1`` that the field holds.
+"""Keyword in ``json_schema_extra`` of a field: the type of ``core/v1`` or ``meta/v1`` that the field holds.
 
 The CustomResourceDefinitions contain the schema of that type. The models do not validate such a field.
 """

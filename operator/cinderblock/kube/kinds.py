@@ -70,6 +70,10 @@ class Kind:
 BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
 VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
 VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
+BACKUP_SCHEDULE: Final = Kind(labels.GROUP, labels.VERSION, "backupschedules", "BackupSchedule")
+CLUSTER_BACKUP_SCHEDULE: Final = Kind(
+    labels.GROUP, labels.VERSION, "clusterbackupschedules", "ClusterBackupSchedule", namespaced=False
+)
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 SECRET: Final = Kind("", "v1", "secrets", "Secret")

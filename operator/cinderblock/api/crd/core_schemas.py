@@ -35,7 +35,7 @@ _CHOICES: Final = {
 
 
 def core_schema(name: str) -> Schema:
-    """Return the JSON Schema of a type of the API group ``core/v1``, such as ``Toleration``."""
+    """Return the JSON Schema of a type of ``core/v1`` or ``meta/v1``, such as ``Toleration`` or ``LabelSelector``."""
     model = getattr(models, f"V1{name}")
     schema: Schema = model.model_json_schema()
     _correct(model.__name__, schema)

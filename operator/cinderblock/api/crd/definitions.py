@@ -16,6 +16,7 @@ from cinderblock.api.crd.structural_schema import structural_schema
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, GROUP, VERSION
 from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.schedule import BackupScheduleSpec, BackupScheduleStatus, ClusterBackupScheduleSpec
 from cinderblock.api.v1alpha1.store import (
     ARCHIVE_STORAGE_CLASSES,
     BackupStoreSpec,
@@ -59,6 +60,7 @@ class CustomResource:
         columns: columns of ``kubectl get`` after NAME.
         selectable: fields that a field selector may name. The API server accepts at most eight.
         rules: CEL rules for the spec.
+        namespaced: whether objects belong to namespaces.
     """
 
     kind: str
@@ -70,6 +72,7 @@ class CustomResource:
     columns: tuple[PrinterColumn, ...]
     selectable: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
+    namespaced: bool = True
 
 
 def _fixed(field: str, mutable: str) -> Rule:
@@ -186,6 +189,7 @@ VOLUME_BACKUP: Final = CustomResource(
             wide=True,
         ),
         PrinterColumn("Stored Bytes", ".status.storedBytes", "Size of the objects in bytes.", "integer", wide=True),
+        PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
         _AGE,
@@ -203,8 +207,8 @@ VOLUME_BACKUP: Final = CustomResource(
     rules=(
         *_all_fixed(
             VolumeBackupSpec,
-            frozenset({"name", "description", "metadata", "deletionPolicy"}),
-            "of a VolumeBackup only name, description, metadata and deletionPolicy may change",
+            frozenset({"name", "description", "metadata", "hold", "deletionPolicy"}),
+            "of a VolumeBackup only name, description, metadata, hold and deletionPolicy may change",
         ),
         {
             "rule": "has(self.volumeId) != has(self.__import__)",
@@ -271,6 +275,55 @@ VOLUME_RESTORE: Final = CustomResource(
     ),
 )
 
+_KEEP_RULES: Final = ("keepLast", "keepHourly", "keepDaily", "keepWeekly", "keepMonthly", "keepYearly")
+
+_SCHEDULE_COLUMNS: Final = (
+    PrinterColumn("Schedule", ".spec.schedule", "Times, as a cron expression."),
+    PrinterColumn("Time Zone", ".spec.timeZone", "Time zone of the schedule."),
+    PrinterColumn("Suspend", ".spec.suspend", "Whether the schedule makes no backups.", "boolean"),
+    _READY,
+    _REASON,
+    PrinterColumn("Volumes", ".status.lastRun.volumes", "Number of volumes of the last run.", "integer"),
+    PrinterColumn("Failing", ".status.failingVolumes", "Number of volumes without a new backup.", "integer"),
+    PrinterColumn("Last Run", ".status.lastRun.time", "Time since the last run.", "date"),
+    PrinterColumn("Next Run", ".status.nextScheduleTime", "The next scheduled time."),
+    PrinterColumn("Expiring", ".status.retention.expiring", "Number of backups to be removed.", "integer", wide=True),
+    PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready.", wide=True),
+    _AGE,
+)
+
+_SCHEDULE_RULES: Final[tuple[Rule, ...]] = (
+    {
+        "rule": "!has(self.retention) || has(self.retention.keepWithin) || "
+        + " || ".join(f"self.retention.{rule} > 0" for rule in _KEEP_RULES),
+        "message": f"give at least one rule that keeps backups: {', '.join(_KEEP_RULES)} or keepWithin",
+        "fieldPath": ".retention",
+    },
+)
+
+BACKUP_SCHEDULE: Final = CustomResource(
+    kind="BackupSchedule",
+    plural="backupschedules",
+    short_names=("bsch",),
+    description="A schedule that backs up volumes of its namespace, and removes their old backups.",
+    spec=BackupScheduleSpec,
+    status=BackupScheduleStatus,
+    columns=_SCHEDULE_COLUMNS,
+    rules=_SCHEDULE_RULES,
+)
+
+CLUSTER_BACKUP_SCHEDULE: Final = CustomResource(
+    kind="ClusterBackupSchedule",
+    plural="clusterbackupschedules",
+    short_names=("cbsch",),
+    description="A schedule of an administrator that backs up volumes of several namespaces.",
+    spec=ClusterBackupScheduleSpec,
+    status=BackupScheduleStatus,
+    columns=_SCHEDULE_COLUMNS,
+    rules=_SCHEDULE_RULES,
+    namespaced=False,
+)
+
 _INITIAL_STATUS: Final = {"observedGeneration": -1}
 """Status of a new object. Without it, kstatus (and so Flux) would consider an object without conditions finished."""
 
@@ -281,7 +334,7 @@ _LABELS: Final = {
 }
 """Labels of the definitions. The version is the release that they come from."""
 
-RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)
+RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE)
 
 
 def definition(resource: CustomResource) -> dict[str, Any]:
@@ -295,7 +348,7 @@ def definition(resource: CustomResource) -> dict[str, Any]:
         "metadata": {"name": f"{resource.plural}.{GROUP}", "labels": dict(_LABELS)},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": "Namespaced" if resource.namespaced else "Cluster",
             "names": {
                 "kind": resource.kind,
                 "listKind": f"{resource.kind}List",

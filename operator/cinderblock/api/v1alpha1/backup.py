@@ -71,7 +71,8 @@ class ImportSource(Model):
 
 
 class VolumeBackupSpec(Model):
-    """Requested backup (api-ref: Create backup). Only name, description, metadata and deletionPolicy can be changed."""
+    """Requested backup (api-ref: Create backup). Only name, description, metadata, hold and deletionPolicy can be
+    changed."""
 
     volume_id: Name | None = None
     """UID or name of the PersistentVolumeClaim to back up. A UID takes precedence over a name. Exactly one of volumeId
@@ -103,6 +104,9 @@ class VolumeBackupSpec(Model):
     """Policy for a file that cannot be read, or whose attributes exceed the limits of the format. Fail makes the backup
     fail. Skip leaves the file out, names it in the status, and sets the condition Complete to False. Defaults to
     Fail."""
+    hold: bool = False
+    """Whether retention leaves this backup alone. It does not protect against a deletion by a person. Defaults to
+    false."""
     deletion_policy: DeletionPolicy | None = None
     """Whether stored data is deleted with the VolumeBackup: Delete deletes it, and Retain keeps it. Defaults to Delete,
     or to Retain if import is set."""
@@ -202,6 +206,8 @@ class VolumeBackupStatus(Model):
     """Data that the parent does not contain, before compression, in bytes."""
     stored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of this backup's objects in the store, in bytes."""
+    expires_at: datetime | None = None
+    """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
     mover: MoverReference | None = None

@@ -1,0 +1,84 @@
+"""Retention: how long the backups of a schedule are kept (restic: forget)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from cinderblock.api.duration import LongDuration
+from cinderblock.api.meta import Model
+
+Count = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class FailedRetention(Model):
+    """Retention of VolumeBackups in the phase error."""
+
+    last: Annotated[int, Field(ge=0, le=1000)] = 2
+    """Number of failed VolumeBackups of each volume that are kept. Defaults to 2."""
+
+
+class GoneRetention(Model):
+    """Retention of the backups of volumes that no longer exist."""
+
+    after: LongDuration | None = None
+    """Time after the last backup of a volume that is gone, after which all its backups are removed. Defaults to
+    never."""
+
+
+class Retention(Model):
+    """Rules by which old backups are removed. A backup is kept if any rule keeps it.
+
+    The rules are those of restic: each looks at the backups of one volume from the newest to the oldest, and keeps the
+    newest backup of each hour, day, week, month or year that has one. At least one rule is required. A backup is never
+    removed while it is the last complete one of its volume, the last verified one, held, locked or in use.
+    """
+
+    time_zone: Annotated[str, Field(max_length=64)] = ""
+    """Time zone in which days begin, for example Europe/Berlin. Defaults to the time zone of the schedule."""
+    keep_last: Count = 0
+    """Number of newest backups to keep. Defaults to 0."""
+    keep_hourly: Count = 0
+    """Number of hours for which the newest backup is kept. Defaults to 0."""
+    keep_daily: Count = 0
+    """Number of days for which the newest backup is kept. Defaults to 0."""
+    keep_weekly: Count = 0
+    """Number of ISO weeks for which the newest backup is kept. Defaults to 0."""
+    keep_monthly: Count = 0
+    """Number of months for which the newest backup is kept. Defaults to 0."""
+    keep_yearly: Count = 0
+    """Number of years for which the newest backup is kept. Defaults to 0."""
+    keep_within: LongDuration | None = None
+    """Time before the newest complete backup of the volume within which all backups are kept. Defaults to no such
+    time."""
+    min_age: LongDuration = "24h"
+    """Age below which no backup is removed. Defaults to 24h."""
+    max_age: LongDuration | None = None
+    """Age above which a backup is removed even if a rule keeps it. Defaults to no such age."""
+    failed: FailedRetention = FailedRetention()
+    """Retention of VolumeBackups in the phase error."""
+    gone: GoneRetention = GoneRetention()
+    """Retention of the backups of volumes that no longer exist."""
+    grace: LongDuration = "24h"
+    """Time between the decision to remove a backup and its removal. During it, status.expiresAt of the VolumeBackup is
+    set, and you can keep the backup with spec.hold. Defaults to 24h."""
+    max_per_day: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Number of backups of each volume that are removed in 24 hours at most; 0 means no limit. Defaults to 10, or to
+    twice the number of backups that were made in the last 24 hours if that is more."""
+
+
+class RetentionStatus(Model):
+    """What retention keeps and removes."""
+
+    kept: Annotated[int, Field(ge=0)] = 0
+    """Number of backups that are kept."""
+    expiring: Annotated[int, Field(ge=0)] = 0
+    """Number of backups with status.expiresAt."""
+    frozen: Annotated[int, Field(ge=0)] = 0
+    """Number of backups that are kept only because a newer backup is suspicious."""
+    braked: Annotated[int, Field(ge=0)] = 0
+    """Number of backups whose removal waits because of maxPerDay."""
+    last_removal_time: datetime | None = None
+    """Time at which a backup was last removed."""

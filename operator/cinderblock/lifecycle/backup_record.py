@@ -1,0 +1,124 @@
+"""The part of a VolumeBackup that schedules and retention look at, small enough for tens of thousands of backups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from sys import intern
+
+from cinderblock.api import labels
+from cinderblock.api.conditions import ConditionType
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRecord:
+    """One backup.
+
+    Attributes:
+        namespace, name, uid: identity of the VolumeBackup.
+        backup_id: its id in Cinder and in the store.
+        schedule: kind and name of the schedule that made it, as in ``BackupSchedule/daily``; empty: a person made it.
+        scheduled_for: the scheduled time.
+        volume_id, volume_name: UID and name of the claim; empty if they are not known yet.
+        store_name, container: where the backup is; empty if it is not known yet.
+        phase: the phase of its own status; None: it has none yet.
+        created: when the VolumeBackup was created.
+        data_time: time of the data; None: not known yet.
+        is_incremental: whether it was made against a parent.
+        parent_id: the id of the parent.
+        is_held: whether retention must leave it alone (spec.hold).
+        keeps_data: whether its data stays when it is deleted.
+        is_imported: whether it was imported.
+        is_being_deleted: whether it has a deletionTimestamp.
+        expires_at: from when retention removes it.
+        logical_bytes, transferred_bytes, stored_bytes: its figures; None: not known.
+        fail_reason: the reason of the condition Ready after a failure; empty otherwise.
+        is_suspicious: whether its figures raised an alarm that nobody has accepted.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    backup_id: str
+    schedule: str
+    scheduled_for: datetime | None
+    volume_id: str
+    volume_name: str
+    store_name: str
+    container: str
+    phase: BackupPhase | None
+    created: datetime
+    data_time: datetime | None
+    is_incremental: bool
+    parent_id: str
+    is_held: bool
+    keeps_data: bool
+    is_imported: bool
+    is_being_deleted: bool
+    expires_at: datetime | None
+    logical_bytes: int | None
+    transferred_bytes: int | None
+    stored_bytes: int | None
+    fail_reason: str
+    is_suspicious: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the store holds the complete backup."""
+        return self.phase is not None and self.phase.is_complete
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the backup was made, or failed for good."""
+        return self.phase is not None and self.phase.is_final
+
+
+def record_of(backup: VolumeBackup) -> BackupRecord:
+    """Return the record of a VolumeBackup. A status that was copied from another object counts as none."""
+    status = backup.status if backup.has_own_status else VolumeBackupStatus()
+    metadata, spec = backup.metadata, backup.spec
+    ready = next((c for c in status.conditions if c.type == ConditionType.READY), None)
+    has_failed = status.phase in (BackupPhase.ERROR, BackupPhase.ERROR_DELETING)
+    return BackupRecord(
+        namespace=intern(backup.namespace),
+        name=backup.name,
+        uid=backup.uid,
+        backup_id=backup.backup_id,
+        schedule=intern(metadata.annotations.get(labels.SCHEDULE_ANNOTATION, "")),
+        scheduled_for=_parse_time(metadata.annotations.get(labels.SCHEDULED_FOR_ANNOTATION, "")),
+        volume_id=intern(status.volume_id or ""),
+        volume_name=intern(status.volume_name or ""),
+        store_name=intern(status.store_name or spec.store_name or ""),
+        container=intern(status.container or ""),
+        phase=status.phase,
+        created=metadata.creation_timestamp or datetime.fromtimestamp(0, UTC),
+        data_time=status.data_timestamp,
+        is_incremental=bool(status.is_incremental),
+        parent_id=status.parent_id or "",
+        is_held=spec.hold,
+        keeps_data=backup.keeps_data,
+        is_imported=spec.import_ is not None,
+        is_being_deleted=metadata.is_being_deleted,
+        expires_at=status.expires_at,
+        logical_bytes=status.logical_bytes,
+        transferred_bytes=status.transferred_bytes,
+        stored_bytes=status.stored_bytes,
+        fail_reason=ready.reason if ready is not None and has_failed else "",
+        is_suspicious=_is_suspicious(backup, status),
+    )
+
+
+def _is_suspicious(backup: VolumeBackup, status: VolumeBackupStatus) -> bool:
+    is_accepted = backup.metadata.annotations.get(labels.ACCEPT_ANNOTATION) == backup.backup_id
+    alarms = (c for c in status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
+    return not is_accepted and next(alarms, None) is not None
+
+
+def _parse_time(text: str) -> datetime | None:
+    """Parse an annotation, which anybody can write. Return None if it is no time with a zone."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo is not None else None
