@@ -17,6 +17,7 @@ class BackupRecord:
 
     Attributes:
         namespace, name, uid: identity of the VolumeBackup.
+        resource_version: the version that was read, for writes that must not overwrite a change of somebody else.
         backup_id: its id in Cinder and in the store.
         schedule: kind and name of the schedule that made it, as in ``BackupSchedule/daily``; empty: a person made it.
         scheduled_for: the scheduled time.
@@ -40,6 +41,7 @@ class BackupRecord:
     namespace: str
     name: str
     uid: str
+    resource_version: str
     backup_id: str
     schedule: str
     scheduled_for: datetime | None
@@ -84,6 +86,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         namespace=intern(backup.namespace),
         name=backup.name,
         uid=backup.uid,
+        resource_version=metadata.resource_version,
         backup_id=backup.backup_id,
         schedule=intern(metadata.annotations.get(labels.SCHEDULE_ANNOTATION, "")),
         scheduled_for=_parse_time(metadata.annotations.get(labels.SCHEDULED_FOR_ANNOTATION, "")),
