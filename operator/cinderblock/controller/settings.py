@@ -46,6 +46,7 @@ class OperatorSettings:
         lease_name: name of the Lease.
         lease_seconds: duration of the Lease: for so long no replica acts after a leader has died.
         watch_namespaces: the namespaces in which the operator works; empty: all.
+        schedules: whether the operator works on BackupSchedules and ClusterBackupSchedules.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
     """
 
@@ -71,6 +72,7 @@ class OperatorSettings:
     lease_name: str = "cinderblock"
     lease_seconds: float = LEASE_SECONDS
     watch_namespaces: tuple[str, ...] = ()
+    schedules: bool = True
     release: str = ""
 
     @classmethod
@@ -112,6 +114,7 @@ class OperatorSettings:
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", int(LEASE_SECONDS)),
             watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
+            schedules=_one_of(environment, "CINDERBLOCK_SCHEDULES", BOOLEANS[::-1]) == "true",
             release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 

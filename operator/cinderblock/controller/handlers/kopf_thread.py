@@ -16,7 +16,7 @@ import kopf
 from cinderblock.controller.handlers.event_bridge import EventSink
 from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
-from cinderblock.controller.handlers.registry import make_registry
+from cinderblock.controller.handlers.registry import add_schedules, make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.kube.client import KubeClient
 
@@ -39,11 +39,12 @@ class KopfThread:
         end_reason: why the run ended, for a log line.
     """
 
-    def __init__(self, sink: EventSink, kube: KubeClient, liveness: WatchLiveness) -> None:
+    def __init__(self, sink: EventSink, kube: KubeClient, liveness: WatchLiveness, *, schedules: bool = True) -> None:
         self.end_reason = "kopf has stopped"
         self._sink = sink
         self._kube = kube
         self._liveness = liveness
+        self._schedules = schedules
         self._main_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -104,8 +105,11 @@ class KopfThread:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
         if self._is_stopping:
             return
+        registry = make_registry(self._sink, self._login)
+        if self._schedules:
+            add_schedules(registry, self._sink)
         tasks = await kopf.spawn_tasks(
-            registry=make_registry(self._sink, self._login),
+            registry=registry,
             settings=make_settings(),
             clusterwide=not self._kube.namespaces,
             namespaces=self._kube.namespaces,

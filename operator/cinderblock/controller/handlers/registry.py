@@ -66,3 +66,15 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
         await sink.on_persistent_volume(event)
 
     return registry
+
+
+def add_schedules(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
+    """Listen to schedules as well."""
+
+    @kopf.on.event(GROUP, VERSION, "backupschedules", registry=registry)
+    async def on_backup_schedule(event: Event, **_: Any) -> None:
+        await sink.on_schedule(event)
+
+    @kopf.on.event(GROUP, VERSION, "clusterbackupschedules", registry=registry)
+    async def on_cluster_backup_schedule(event: Event, **_: Any) -> None:
+        await sink.on_schedule(event)
