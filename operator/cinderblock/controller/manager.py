@@ -90,7 +90,7 @@ async def _run_manager(
     reconciler = Reconciler(context, requeue_policy)
     acknowledger = Acknowledger(queue)
     handler = EventHandler(queue, acknowledger)
-    watches = WatchManager(kube, handler, lambda: elector.reachable_since, schedules=settings.schedules)
+    watches = WatchManager(kube, handler, lambda: elector.reachable_since, schedule_kinds=settings.schedule_kinds)
     collector = ClusterCollector(kube)
     snapshots = SnapshotReader(
         kube, queue, collector, settings.max_movers, lambda: elector.is_leading, watches.longest_idle
@@ -156,6 +156,6 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             allowed_endpoints=settings.allowed_endpoints,
         ),
         release=settings.release,
-        schedules=settings.schedules,
+        schedule_kinds=settings.schedule_kinds,
         object_limit=settings.max_objects_per_namespace,
     )

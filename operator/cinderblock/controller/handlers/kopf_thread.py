@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Collection, Coroutine
 from typing import Any
 
 import aiohttp
@@ -18,6 +18,7 @@ from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
 from cinderblock.controller.handlers.registry import add_schedules, make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
+from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.client import KubeClient
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,19 @@ class KopfThread:
         end_reason: why the run ended, for a log line.
     """
 
-    def __init__(self, sink: EventSink, kube: KubeClient, liveness: WatchLiveness, *, schedules: bool = True) -> None:
+    def __init__(
+        self,
+        sink: EventSink,
+        kube: KubeClient,
+        liveness: WatchLiveness,
+        *,
+        schedule_kinds: Collection[str] = frozenset(SCHEDULE_KINDS),
+    ) -> None:
         self.end_reason = "kopf has stopped"
         self._sink = sink
         self._kube = kube
         self._liveness = liveness
-        self._schedules = schedules
+        self._schedule_kinds = schedule_kinds
         self._main_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -106,8 +114,7 @@ class KopfThread:
         if self._is_stopping:
             return
         registry = make_registry(self._sink, self._login)
-        if self._schedules:
-            add_schedules(registry, self._sink)
+        add_schedules(registry, self._sink, self._schedule_kinds)
         tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=make_settings(),

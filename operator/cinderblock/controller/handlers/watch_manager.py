@@ -55,7 +55,7 @@ class WatchManager:
         kube: tells which kinds the cluster serves, and what kopf logs in with.
         sink: receives the events.
         reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
-        schedules: whether schedules are watched.
+        schedule_kinds: kinds of schedules that are watched.
 
     Attributes:
         starts: how often kopf was started.
@@ -64,15 +64,22 @@ class WatchManager:
     """
 
     def __init__(
-        self, kube: KubeClient, sink: EventSink, reachable_since: Callable[[], float | None], *, schedules: bool = True
+        self,
+        kube: KubeClient,
+        sink: EventSink,
+        reachable_since: Callable[[], float | None],
+        *,
+        schedule_kinds: frozenset[str] = frozenset(SCHEDULE_KINDS),
     ) -> None:
         self.starts = 0
         self.synced = False
         self._kube = kube
         self._bridge = EventBridge(sink)
         self._reachable_since = reachable_since
-        self._schedules = schedules
-        self._kinds = tuple(kind for kind in WATCHED_KINDS if schedules or kind.kind not in SCHEDULE_KINDS)
+        self._schedule_kinds = schedule_kinds
+        self._kinds = tuple(
+            kind for kind in WATCHED_KINDS if kind.kind in schedule_kinds or kind.kind not in SCHEDULE_KINDS
+        )
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
         self._opening_seconds = OPENING_SECONDS
@@ -111,7 +118,7 @@ class WatchManager:
         self.starts += 1
         self._liveness = WatchLiveness(previous=self._liveness)
         self.synced = False
-        thread = KopfThread(self._bridge, self._kube, self._liveness, schedules=self._schedules)
+        thread = KopfThread(self._bridge, self._kube, self._liveness, schedule_kinds=self._schedule_kinds)
         thread.start()
         try:
             return await self._supervise(thread)

@@ -77,8 +77,8 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
 async def _list_schedules(context: Context) -> list[tuple[ObjectKey, bool]]:
     """Return all schedules that the cluster serves. Most of them only look at the time."""
     found: list[tuple[ObjectKey, bool]] = []
-    for kind in SCHEDULE_KINDS.values() if context.policy.schedules else ():
-        if await context.kube.serves(kind):
+    for kind in SCHEDULE_KINDS.values():
+        if kind.kind in context.policy.schedule_kinds and await context.kube.serves(kind):
             found += await _list_limited(context.kube, kind, context.policy.object_limit, _key)
     return found
 
