@@ -1,0 +1,1 @@
+"""Schedules: which volumes are backed up when, and which backups are removed."""
