@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from cinderblock.api.v1alpha1.backup import BackupPhase
@@ -67,9 +67,10 @@ def planned(
     backups: Sequence[BackupRecord],
     now: datetime = NOW,
     context: RetentionContext | None = None,
+    zone: tzinfo = UTC,
 ) -> RetentionPlan:
-    """Return the plan in UTC."""
-    return plan(retention, UTC, backups, context or RetentionContext(), now)
+    """Return the plan, in UTC unless a zone is given."""
+    return plan(retention, zone, backups, context or RetentionContext(), now)
 
 
 def kept_ids(planned_: RetentionPlan) -> set[str]:
@@ -96,23 +97,17 @@ class Retaining:
         context: what the next plan depends on.
     """
 
-    def __init__(self, retention: Retention, backups: Sequence[BackupRecord] = ()) -> None:
+    def __init__(self, retention: Retention, backups: Sequence[BackupRecord] = (), *, zone: tzinfo = UTC) -> None:
         self.retention = retention
+        self._zone = zone
         self.backups = list(backups)
         self.removed: list[tuple[datetime, str]] = []
         self.context = RetentionContext()
 
     def apply(self, now: datetime) -> RetentionPlan:
         """Make a plan and apply all of it."""
-        made = planned(self.retention, self.backups, now, self.context)
+        made = planned(self.retention, self.backups, now, self.context, self._zone)
         self.removed += [(now, v.backup.uid) for v in made.verdicts if v.step is Step.REMOVE]
         self.backups = applied(made)
         self.context = replace(self.context, previous=made.status)
         return made
-
-    def settle(self, now: datetime, days: int = 2) -> datetime:
-        """Apply the rules each hour for some days, and return the time after that."""
-        for _ in range(24 * days):
-            self.apply(now)
-            now += HOUR
-        return now
