@@ -54,6 +54,11 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{- /* `helm upgrade --reuse-values` gives no value that the former release did not have. */ -}}
+{{- define "cinderblock.schedules.enabled" -}}
+{{- if dig "enabled" true (default dict .Values.schedules) }}true{{ end -}}
+{{- end -}}
+
 {{- define "cinderblock.scheduling" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}

@@ -33,7 +33,7 @@ def test_every_policy_has_a_binding_that_denies() -> None:
     objects = render()
     bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
     names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
-    assert len(names) == 11
+    assert len(names) == 12
     assert {binding["spec"]["policyName"] for binding in bindings} == names
     assert all(binding["spec"]["validationActions"] == ["Deny"] for binding in bindings)
 
@@ -71,8 +71,24 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
         if verb in ROLE_VERBS
     }
     own = {right for right in granted if right[0] == "cinderblock.io"}
-    assert {operation for _, _, operation in own} == {"UPDATE"}
-    assert rows == (granted - own) | {("cinderblock.io", "*", "UPDATE")}
+    deletion = ("cinderblock.io", "volumebackups", "DELETE")
+    assert {right for right in own if right[2] != "UPDATE"} == {deletion}
+    assert rows == (granted - own) | {("cinderblock.io", "*", "UPDATE"), deletion}
+
+
+def test_without_schedules_the_operator_deletes_no_backups() -> None:
+    objects = render("schedules.enabled=false")
+    names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
+    assert "cinderblock-operator-backups" not in names
+    verbs = {
+        verb
+        for role in of_kind(objects, "ClusterRole")
+        if role["metadata"]["name"] == "cinderblock"
+        for rule in role["rules"]
+        if "volumebackups" in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert "delete" not in verbs
 
 
 def test_last_policy_leaves_out_what_the_rows_judge() -> None:
@@ -142,7 +158,7 @@ def test_refusals_name_the_value_and_what_was_found() -> None:
 
 def test_upgrade_that_keeps_only_old_values_renders() -> None:
     """`helm upgrade --reuse-values` gives no value that the former release did not have."""
-    assert _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null") == _policies()
+    assert _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null", "schedules=null") == _policies()
 
 
 def test_who_may_create_what() -> None:
