@@ -82,3 +82,10 @@ class RetentionStatus(Model):
     """Number of backups whose removal waits because of maxPerDay."""
     last_removal_time: datetime | None = None
     """Time at which a backup was last removed."""
+    rules: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the rules that are applied."""
+    effective_since: datetime | None = None
+    """Time since which these rules are applied without a pause. No backup is removed before the grace has passed from
+    then on, so the grace begins again when the rules change, and after the operator was away for hours."""
+    last_applied_time: datetime | None = None
+    """Time at which the rules were applied, updated once an hour."""

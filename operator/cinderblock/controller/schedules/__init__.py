@@ -1,1 +1,1 @@
-"""Schedules: read claims and backups, create VolumeBackups, and write the status."""
+"""Schedules: which volumes are backed up when, and which backups are removed."""
