@@ -28,7 +28,6 @@ from cinderblock.errors import (
     ObjectLocked,
     ObjectNotFound,
     ReferencesUnknown,
-    TransientError,
 )
 from cinderblock.format.manifest.pack_set import PackSet
 from cinderblock.format.manifest.reader import read_header
@@ -78,7 +77,11 @@ def delete_backup(
     key = manifest_key(prefix, volume_id, backup_id)
     has_manifest = has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
     packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
-    mark, inherits, known = mark_key(prefix, volume_id, backup_id), references.inherits(backup_id), references.listed_ids
+    mark, inherits, known = (
+        mark_key(prefix, volume_id, backup_id),
+        references.inherits(backup_id),
+        references.listed_ids,
+    )
     if has_manifest:
         _delete_manifest(store, key, packs, now, mark if inherits else None)
     with _partly_done():
@@ -86,7 +89,7 @@ def delete_backup(
             _check_gone(store, key)
         if backup_id in known:
             references.list_again()
-        sweep = partial(_sweep, store, prefix, volume_id, backup_id, references, now)
+        sweep = partial(_sweep, store, prefix, volume_id, backup_id, references=references, now=now)
         if references.listed_ids - known:
             # A backup was committed meanwhile, and may list the packs.
             return has_manifest + sweep()
@@ -103,13 +106,14 @@ def delete_backup(
 
 
 def _sweep(
-    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References, now: datetime
+    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, *, references: References, now: datetime
 ) -> int:
     """Delete the packs of a backup and of other removed ones that no manifest lists any more. Return their number."""
     needed = PackSet()
     for _ in read_needed(references, needed):
         pass
-    sweep = Sweep(store, prefix, volume_id, {backup_id}, references.listed_ids, needed, clock=lambda: now)
+    live = references.listed_ids
+    sweep = Sweep(store, prefix, volume_id, {backup_id}, live=live, needed=needed, clock=lambda: now)
     for _ in sweep.steps():
         pass
     if sweep.locked:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from cinderblock.api.layout import manifest_key
@@ -105,12 +106,11 @@ class Expiry:
 
     def _check(self) -> Iterator[None]:
         """Find the manifests of the backups, and those that must not be deleted."""
-        rules = RulesReadOnce(self._store.retention)
+        check = with_current(partial(self._check_one, RulesReadOnce(self._store.retention)))
         for start in range(0, len(self._ids), _CHECKED_AT_ONCE):
             batch = self._ids[start : start + _CHECKED_AT_ONCE]
             with ThreadPoolExecutor(CONCURRENT_CHECKS, "expired") as pool:
-                answers = pool.map(with_current(lambda backup_id: self._check_one(rules, backup_id)), batch)
-                for backup_id, answer in zip(batch, answers, strict=True):
+                for backup_id, answer in zip(batch, pool.map(check, batch), strict=True):
                     if isinstance(answer, CinderblockError):
                         self.errors[backup_id] = answer
                     elif answer:
@@ -158,8 +158,8 @@ class Expiry:
             self._prefix,
             self._volume_id,
             going,
-            live,
-            needed,
+            live=live,
+            needed=needed,
             clock=self._clock,
             monotonic=self._monotonic,
         )

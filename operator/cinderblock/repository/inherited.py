@@ -148,9 +148,9 @@ class Sweep:
         prefix: str,
         volume_id: str,
         removed: Collection[str],
+        *,
         live: Collection[str],
         needed: PackSet,
-        *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

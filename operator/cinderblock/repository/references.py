@@ -79,6 +79,10 @@ class References:
         self._volume_id = volume_id
         self._keys = keys
         self._known = known
+        self._found: dict[str, BackupRef] = {}
+        self._lists: dict[str, ManifestReferences] = {}
+        self._unread: list[BackupRef] = []
+        self._errors: dict[str, PermanentError] = {}
         self.list_again()
 
     def list_again(self) -> None:
@@ -90,7 +94,7 @@ class References:
                 f"Cannot read the manifests of volume {self._volume_id}: the store lists more than {MAX_MANIFESTS}."
                 " Find out who writes to the container."
             )
-        self._errors: dict[str, PermanentError] = {}
+        self._errors = {}
         self.refresh()
 
     def leave_out(self, backup_ids: Collection[str]) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cinderblock.errors import Conflict, ReferencesUnknown, TransientError
-from cinderblock.repository.objects import MARK_NAME
+from cinderblock.repository.objects import MARK_NAME, mark_key
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
-from tests.support.mover.backups import key_ring
+from tests.support.mover.backups import PREFIX, VOLUME, key_ring
 from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import FaultyStore
-
-WHO = ["b-000", "b-001", "b-002"]
 
 
 def ids_below_packs(line: ParentChain) -> set[str]:
@@ -239,6 +237,25 @@ def test_forged_circle_of_parents_hides_no_packs() -> None:
         lists = look._lists[backup]
         look._lists[backup] = type(lists)(lists.ids, lists.size, parent, lists.packs_of)
     assert [found.backup_id for found in look.heirs()] != []
+
+
+def test_manifest_that_lists_more_than_its_parent_is_read() -> None:
+    """No release writes such a manifest."""
+    line = a_line(4)
+    look = line.references()
+    look.read_all()
+    look.leave_out([name(0)])
+    assert [found.backup_id for found in look.heirs()] == [name(1)]
+    lists = look._lists[name(2)]
+    look._lists[name(2)] = type(lists)(lists.ids, lists.size, lists.parent_id, packs_of=0)
+    assert [found.backup_id for found in look.heirs()] == [name(1), name(3)]
+
+
+def test_mark_next_to_a_manifest_means_nothing() -> None:
+    line = a_line(3)
+    line.backups.store.put(mark_key(PREFIX, VOLUME, name(1)), b"planted")
+    line.expire([name(0)])
+    line.check()
 
 
 # Requests

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture.providers import HypothesisProvider
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cinderblock.errors import Conflict, NotFound, ReferencesUnknown
 from cinderblock.format import pack
@@ -121,9 +128,7 @@ class Fleet(RuleBasedStateMachine):
         operation=st.sampled_from([None, None, *OPERATIONS]),
         how=st.sampled_from([(False, None), (True, None), (False, 1)]),
     )
-    def expire(
-        self, data: st.DataObject, at: int, operation: Operation | None, how: tuple[bool, int | None]
-    ) -> None:
+    def expire(self, data: st.DataObject, at: int, operation: Operation | None, how: tuple[bool, int | None]) -> None:
         """Remove any set of backups, together with those of an attempt that died, with or without another crash."""
         there = self.line.there()
         chosen = data.draw(st.sets(st.sampled_from(there), max_size=4)) if there else set()
