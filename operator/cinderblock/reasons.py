@@ -78,6 +78,8 @@ class Reason(StrEnum):
     """A VolumeRestore was deleted before it ended."""
     DELETED = "Deleted"
     """The VolumeBackup and its data were removed."""
+    EXPIRED = "Expired"
+    """The expired VolumeBackup and its data were removed, except what other backups list."""
     HIDDEN = "Hidden"
     """The VolumeBackup was removed, and a versioned container keeps its data as noncurrent versions."""
     RETAINED = "Retained"

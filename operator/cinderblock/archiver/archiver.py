@@ -29,7 +29,13 @@ from cinderblock.api.mover import MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
 from cinderblock.archiver.chunk_worker import ChunkWorker
-from cinderblock.archiver.commit import commit_manifest, read_back, read_finished_header
+from cinderblock.archiver.commit import (
+    commit_manifest,
+    parent_is_gone,
+    parent_remains,
+    read_back,
+    read_finished_header,
+)
 from cinderblock.archiver.parent import ParentStream
 from cinderblock.archiver.parent_manifest import open_parent
 from cinderblock.archiver.parent_policy import choose_policy
@@ -84,13 +90,15 @@ def run_backup(
     Raises:
         KeyUnavailable: the task says ``sealed`` and there is no key, or the parent's key is missing.
         InvalidInput: the parent is a backup of another volume.
-        NotFound: the manifest of the parent is gone.
+        NotFound: the manifest of the parent is gone, before the backup or at its end.
         Conflict: the key of the manifest is taken by another backup.
         IntegrityError: the parent is damaged, or what an earlier run has committed.
         SourceError, SourceChanging: the volume cannot be read.
         CinderblockError: the store failed.
     """
     if read_finished_header(task, store) is not None:
+        if not parent_remains(task, store):
+            raise parent_is_gone(task)
         return make_report(task, read_back(task, store, keys), [])
     if task.sealed and keys is None:
         raise KeyUnavailable(

@@ -13,7 +13,15 @@ from cinderblock.api.layout import pack_prefix
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.errors import Conflict, ForeignManifest, IntegrityError, ObjectLocked, ObjectNotFound, TransientError
+from cinderblock.errors import (
+    Conflict,
+    ForeignManifest,
+    IntegrityError,
+    NotFound,
+    ObjectLocked,
+    ObjectNotFound,
+    TransientError,
+)
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
@@ -22,7 +30,7 @@ from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary, 
 from cinderblock.format.manifest.writer import ManifestWriter
 from cinderblock.format.pack import PackTable
 from cinderblock.reasons import Reason
-from cinderblock.repository.objects import LISTING_SECONDS, list_pack_objects
+from cinderblock.repository.objects import LISTING_SECONDS, list_pack_objects, mark_key
 from cinderblock.store.base import ObjectInfo, ObjectStore
 from cinderblock.store.deadline import limit_seconds, with_current
 
@@ -64,13 +72,15 @@ def commit_manifest(
 
     Raises:
         IntegrityError: a pack of an ancestor is missing.
+        NotFound: the parent was removed meanwhile; the backup has no manifest.
         TransientError: a pack of this backup is missing: another mover works, or has worked, for the same backup.
     """
     own_id = task.backup.backup_id
     _check_ancestors(task, store, packs)
     needed = _needed_packs(task, packs, own_id)
     missing, surplus = _compare(task, store, own_id, needed)
-    if missing or read_finished_header(task, store):
+    is_removed = mark_key(task.store.prefix, task.backup.volume_id, own_id) in surplus
+    if missing or is_removed or read_finished_header(task, store):
         raise TransientError(
             f"Cannot commit backup {own_id}: another mover worked on it at the same time. Try again.",
             reason=Reason.OVERTAKEN,
@@ -87,7 +97,34 @@ def commit_manifest(
         losses=losses,
     )
     store.put(task.manifest, manifest)
+    if not parent_remains(task, store):
+        # Whoever removed the parent may not have seen this manifest, and may be deleting packs that it lists.
+        store.delete([task.manifest])
+        raise parent_is_gone(task)
     return writer.pins
+
+
+def parent_remains(task: MoverTask, store: ObjectStore) -> bool:
+    """Return whether the parent, if any, still has its manifest.
+
+    A removal deletes the manifest of the parent, lists the manifests, and then deletes packs. So if the parent has its
+    manifest after this backup got one, the removal sees that this backup needs the packs: see `repository.inherited`.
+    """
+    if task.parent_manifest is None:
+        return True
+    try:
+        store.get(task.parent_manifest, 0, 1)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def parent_is_gone(task: MoverTask) -> NotFound:
+    """Return the error of a backup whose parent was removed meanwhile."""
+    return NotFound(
+        f"Cannot build on {task.parent_manifest}: the parent was removed during the backup. Make another backup.",
+        reason=Reason.PARENT_GONE,
+    )
 
 
 def _delete_surplus(task: MoverTask, store: ObjectStore, needed: Mapping[str, int], surplus: list[str]) -> None:

@@ -16,6 +16,7 @@ from cinderblock.controller.cluster_identity import ClusterIdentity
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.reconcile.singleflight import SingleFlight
+from cinderblock.controller.stores.expiry import ExpiryRuns
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
@@ -49,6 +50,7 @@ class Context:
         singleflight: shares concurrent reads.
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
+        expiries: removals of expired backups.
         secrets: the Secrets of stores, new for each reconciliation.
     """
 
@@ -62,6 +64,7 @@ class Context:
     singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
+    expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
     secrets: SecretReader = field(default_factory=SecretReader)
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:

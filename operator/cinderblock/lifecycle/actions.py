@@ -108,6 +108,21 @@ class DeleteStoredData:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveExpiredData:
+    """Remove the manifests of expired backups, and those of their packs that no other manifest lists.
+
+    Attributes:
+        container: the bucket.
+        volume_id: their volume.
+        backup_ids: their ids; the first is that of the object itself.
+    """
+
+    container: str
+    volume_id: str
+    backup_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Record an Event on the object."""
 
@@ -127,6 +142,7 @@ Action = (
     | CreateClaim
     | PatchClaim
     | DeleteStoredData
+    | RemoveExpiredData
     | RecordEvent
 )
 

@@ -199,6 +199,8 @@ class ObservedBackup:
         manifest_present: whether the store still holds the manifest of a deleted backup.
         needed_by: ids of backups whose manifests in the store list packs of this one; None: unknown, or not read.
         references_error: why it is unknown whether some backups need this one.
+        packs_left: how many packs an expired backup has left to others; None: this process has not removed it.
+        removal_runs: whether expired backups of the volume are being removed.
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
         remains: what the container keeps of a deleted backup whose objects are gone; None: not asked.
         namespace_ending: whether the namespace is being deleted.
@@ -235,6 +237,8 @@ class ObservedBackup:
     manifest_present: bool = False
     needed_by: tuple[str, ...] | None = None
     references_error: CinderblockError | None = None
+    packs_left: int | None = None
+    removal_runs: bool = False
     data_present: bool | None = None
     remains: Remains | None = None
     namespace_ending: bool = False

@@ -3,6 +3,9 @@
 The manifest goes first, so that no manifest ever points to packs that are gone. If the process is killed in between,
 the next attempt repeats the whole deletion, and checks again which backups need the packs. If an object is locked,
 nothing is deleted, as far as the server shows its locks before. No lock is ever bypassed.
+
+If the backup was the last one to list packs of removed backups, these packs go too: see `inherited`. A mark is written
+before the manifest goes, and deleted last, so that a repeated deletion knows of them.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from cinderblock.errors import (
     ObjectLocked,
     ObjectNotFound,
     ReferencesUnknown,
-    TransientError,
 )
+from cinderblock.format.manifest.pack_set import PackSet
 from cinderblock.format.manifest.reader import read_header
-from cinderblock.reasons import Reason
-from cinderblock.repository.object_locks import check_locks, find_lock
-from cinderblock.repository.objects import list_pack_objects
+from cinderblock.repository.inherited import MARK, NO_MANIFEST, Sweep, not_gone, read_needed
+from cinderblock.repository.object_locks import check_locks, find_lock, with_effect
+from cinderblock.repository.objects import list_pack_objects, mark_key
 from cinderblock.repository.references import References
 from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectStore
 
@@ -72,14 +75,50 @@ def delete_backup(
     if dependents.unknown:
         raise ReferencesUnknown(dependents.unknown[0].message, dependents.unknown[0])
     key = manifest_key(prefix, volume_id, backup_id)
-    has_manifest = _has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
+    has_manifest = has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
     packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
+    mark, inherits, known = (
+        mark_key(prefix, volume_id, backup_id),
+        references.inherits(backup_id),
+        references.listed_ids,
+    )
     if has_manifest:
-        _delete_manifest(store, key, packs, now)
+        _delete_manifest(store, key, packs, now, mark if inherits else None)
     with _partly_done():
         if has_manifest:
             _check_gone(store, key)
-        return has_manifest + _delete_packs(store, packs, now)
+        if backup_id in known:
+            references.list_again()
+        sweep = partial(_sweep, store, prefix, volume_id, backup_id, references=references, now=now)
+        if references.listed_ids - known:
+            # A backup was committed meanwhile, and may list the packs.
+            return has_manifest + sweep()
+        is_marked = inherits if has_manifest else next(packs(), None) == mark
+        count = has_manifest + _delete_packs(store, lambda: (key for key in packs() if key != mark), now)
+        if not (is_marked or not references.listed_ids):
+            return count
+        try:
+            return count + sweep()
+        except ReferencesUnknown:
+            # What it inherited stays until the next removal of a backup of the volume.
+            store.delete([mark])
+            return count + is_marked
+
+
+def _sweep(
+    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, *, references: References, now: datetime
+) -> int:
+    """Delete the packs of a backup and of other removed ones that no manifest lists any more. Return their number."""
+    needed = PackSet()
+    for _ in read_needed(references, needed):
+        pass
+    live = references.listed_ids
+    sweep = Sweep(store, prefix, volume_id, {backup_id}, live=live, needed=needed, clock=lambda: now)
+    for _ in sweep.steps():
+        pass
+    if sweep.locked:
+        raise next(iter(sweep.locked.values()))
+    return sweep.deleted
 
 
 @contextmanager
@@ -98,10 +137,10 @@ def _delete_packs(store: ObjectStore, packs: Callable[[], Iterator[str]], now: d
         count = _delete_all(store, packs())
     except ObjectLocked as error:
         shown = find_lock(store, packs(), now) or error
-        raise _locked(shown, "The backup has no manifest, and cannot be restored.") from error
+        raise with_effect(shown, NO_MANIFEST) from error
     left = next(packs(), None)
     if left is not None:
-        raise _not_gone(left)
+        raise not_gone(left)
     return count
 
 
@@ -111,16 +150,7 @@ def _check_gone(store: ObjectStore, manifest: str) -> None:
         store.get(manifest, 0, 1)
     except ObjectNotFound:
         return
-    raise _not_gone(manifest)
-
-
-def _not_gone(key: str) -> TransientError:
-    """Return the error about an object that the store still has: a cache, or a proxy that does not pass requests on."""
-    return TransientError(
-        f"Cannot delete {key}: the store confirms its deletion, and still has it. Check that no proxy in between caches"
-        " or answers requests.",
-        reason=Reason.STORE_REFUSES,
-    )
+    raise not_gone(manifest)
 
 
 def _delete_all(store: ObjectStore, keys: Iterator[str]) -> int:
@@ -133,28 +163,31 @@ def _delete_all(store: ObjectStore, keys: Iterator[str]) -> int:
     return count
 
 
-def _delete_manifest(store: ObjectStore, key: str, packs: Callable[[], Iterator[str]], now: datetime) -> None:
-    """Delete a manifest if neither it nor a pack is locked. Raises ObjectLocked; nothing was deleted then."""
+def _delete_manifest(
+    store: ObjectStore, key: str, packs: Callable[[], Iterator[str]], now: datetime, mark: str | None
+) -> None:
+    """Delete a manifest if neither it nor a pack is locked, after writing ``mark``, if any.
+
+    Raises ObjectLocked; nothing was deleted then.
+    """
     try:
         check_locks(store, key, packs(), now)
+        if mark is not None:
+            store.put(mark, MARK)
         store.delete([key])
     except ObjectLocked as error:
-        raise _locked(error, "Nothing was deleted.") from error
+        raise with_effect(error, "Nothing was deleted.") from error
 
 
 def _pack_keys(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:
     return (found.key for found in list_pack_objects(store, prefix, volume_id, backup_id))
 
 
-def _locked(error: ObjectLocked, effect: str) -> ObjectLocked:
-    """Return the error with what the deletion has done so far."""
-    told = ObjectLocked(f"{error.message.removesuffix('.')}. {effect}")
-    told.until = error.until
-    return told
+def has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
+    """Return whether the backup has a manifest. One that is too damaged to name its backup belongs to its key.
 
-
-def _has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:
-    """Return whether the backup has a manifest. One that is too damaged to name its backup belongs to its key."""
+    Raises Conflict if the object under the key is the manifest of another backup.
+    """
     try:
         read_header(partial(store.get, key), expected, key)
     except ObjectNotFound:

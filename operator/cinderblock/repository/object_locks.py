@@ -6,17 +6,18 @@ deletion hides every object, locked or not. While it is suspended, a deletion re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from cinderblock.errors import CinderblockError, ObjectLocked, StoreUnreachable
-from cinderblock.lifecycle.store.container_rules import Versioning
-from cinderblock.store.base import ObjectStore
+from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
 from cinderblock.store.deadline import with_current
-from cinderblock.store.retention import ObjectState, Retention
+from cinderblock.store.retention import ObjectState, Retention, Versions
+
+T = TypeVar("T")
 
 CONCURRENT_LOOKS: Final = 8
 """Objects that are checked at once. Each takes one small request, so latency is what counts."""
@@ -30,7 +31,65 @@ _LOOKS_AFTER_REFUSAL: Final = 64
 """Remaining objects in which the end of a lock is searched after the server has refused a deletion."""
 
 
-def check_locks(store: ObjectStore, manifest: str, packs: Iterable[str], now: datetime) -> None:
+class HasRetention(Protocol):
+    """A store, as far as locks are concerned."""
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+
+
+class RulesReadOnce:
+    """A retention that asks for the rules of its container once, for the removal of many backups.
+
+    Only one thread at a time should ask first; several only cost more requests.
+    """
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+        self._answers: dict[str, object] = {}
+
+    @property
+    def retention(self) -> Retention:
+        """See ObjectStore."""
+        return self
+
+    def versioning(self) -> Versioning:
+        """See Retention."""
+        return self._once("versioning", self._retention.versioning)
+
+    def object_lock(self) -> ObjectLockRule | None:
+        """See Retention."""
+        return self._once("object lock", self._retention.object_lock)
+
+    def lifecycle(self) -> tuple[LifecycleRule, ...]:
+        """See Retention."""
+        return self._retention.lifecycle()
+
+    def versions(self, prefix: str, limit: int, /) -> Versions:
+        """See Retention."""
+        return self._retention.versions(prefix, limit)
+
+    def inspect(self, key: str, /) -> ObjectState:
+        """See Retention."""
+        return self._retention.inspect(key)
+
+    def _once(self, rule: str, ask: Callable[[], T]) -> T:
+        """Return the first answer, or raise the first refusal. An outage is no answer."""
+        if rule not in self._answers:
+            try:
+                self._answers[rule] = ask()
+            except StoreUnreachable:
+                raise
+            except CinderblockError as error:
+                self._answers[rule] = error
+        answer = self._answers[rule]
+        if isinstance(answer, CinderblockError):
+            raise answer
+        return answer  # type: ignore[return-value]
+
+
+def check_locks(store: HasRetention, manifest: str, packs: Iterable[str], now: datetime) -> None:
     """Raise ObjectLocked if the server would refuse to delete the manifest or one of the packs.
 
     This takes two requests. It takes one more for each pack only in a container that may have Object Lock, and in which
@@ -56,7 +115,14 @@ def check_locks(store: ObjectStore, manifest: str, packs: Iterable[str], now: da
             raise locked(key, found)
 
 
-def find_lock(store: ObjectStore, keys: Iterable[str], now: datetime) -> ObjectLocked | None:
+def with_effect(error: ObjectLocked, effect: str) -> ObjectLocked:
+    """Return the error with what the deletion has done so far."""
+    told = ObjectLocked(f"{error.message.removesuffix('.')}. {effect}")
+    told.until = error.until
+    return told
+
+
+def find_lock(store: HasRetention, keys: Iterable[str], now: datetime) -> ObjectLocked | None:
     """Return the error about the first locked object among a few that remain after a refusal; None: none is seen."""
     for key, found in _inspect_all(store.retention, islice(keys, _LOOKS_AFTER_REFUSAL)):
         if found.is_locked(now):

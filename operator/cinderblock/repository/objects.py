@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cinderblock.api.layout import backup_prefix, pack_prefix, stored_ids
+from cinderblock.api.layout import backup_prefix, is_id, pack_prefix, pack_root, stored_ids
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.errors import TooLarge
 from cinderblock.format.pack import parse_pack_name
@@ -14,6 +14,9 @@ from cinderblock.store.base import ObjectInfo, ObjectStore
 
 KEY_NAME: Final = "data-key"
 """Last part of the key of the object with the wrapped data key of an unfinished backup."""
+MARK_NAME: Final = "0-inherited"
+"""Last part of the key of the mark of a removed backup: its packs have no manifest, because the manifest was deleted
+on purpose. A listing shows the mark before the packs, whose names begin with 32 hexadecimal digits."""
 MAX_LISTED: Final = 10_000_000
 """Most objects of one listing, foreign ones included. A backup of 64 TiB has 2.8 million packs."""
 LISTING_SECONDS: Final = 3600.0
@@ -68,11 +71,40 @@ def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None
 
 
 def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:
-    """List the packs of a backup, and its wrapped data key while it is unfinished; no other objects."""
+    """List the packs of a backup, its mark, and its wrapped data key while it is unfinished; no other objects."""
     root = pack_prefix(prefix, volume_id, backup_id)
     for item in _at_most(store.list(root), root):
         if is_pack_object(item.key, root):
             yield item
+
+
+@dataclass(frozen=True, slots=True)
+class PackObject:
+    """An object below the packs of a volume.
+
+    Attributes:
+        key: of the object.
+        backup_id: the backup that it belongs to.
+        name: last part of the key.
+    """
+
+    key: str
+    backup_id: str
+    name: str
+
+
+def list_packs_of_volume(store: ObjectStore, prefix: str, volume_id: str) -> Iterator[PackObject]:
+    """List what `list_pack_objects` lists, for all backups of a volume, with or without a manifest."""
+    root = f"{pack_root(prefix)}{volume_id}/"
+    for item in _at_most(store.list(root), root):
+        backup_id, _, name = item.key.removeprefix(root).partition("/")
+        if is_id(backup_id) and is_pack_object(item.key, pack_prefix(prefix, volume_id, backup_id)):
+            yield PackObject(item.key, backup_id, name)
+
+
+def mark_key(prefix: str, volume_id: str, backup_id: str) -> str:
+    """Return the key of the mark of a removed backup."""
+    return pack_prefix(prefix, volume_id, backup_id) + MARK_NAME
 
 
 def _at_most(items: Iterator[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:
@@ -87,6 +119,6 @@ def _at_most(items: Iterator[ObjectInfo], prefix: str) -> Iterator[ObjectInfo]:
 
 
 def is_pack_object(key: str, root: str) -> bool:
-    """Return whether a key below ``root``, the prefix of a backup's packs, is a pack or the wrapped data key."""
+    """Return whether a key below ``root``, the prefix of a backup's packs, is a pack, the mark or the wrapped key."""
     name = key.removeprefix(root)
-    return name == KEY_NAME or parse_pack_name(name) is not None
+    return name in (KEY_NAME, MARK_NAME) or parse_pack_name(name) is not None

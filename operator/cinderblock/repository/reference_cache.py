@@ -43,6 +43,14 @@ class BackupIdTable:
             found |= 1 << self._ids.setdefault(backup_id, len(self._ids))
         return found
 
+    def known_bits(self, ids: Iterable[str]) -> int:
+        """Return those ids of a set that have a number, as bits."""
+        found = 0
+        for backup_id in ids:
+            number = self._ids.get(backup_id)
+            found |= 0 if number is None else 1 << number
+        return found
+
     def has(self, bits: int, backup_id: str) -> bool:
         """Return whether a set contains an id."""
         number = self._ids.get(backup_id)

@@ -9,7 +9,7 @@ between listing and reading counts as absent. One that cannot be read may need a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -29,11 +29,12 @@ from cinderblock.errors import (
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.footer import MAX_SUMMARY_BYTES
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
-from cinderblock.format.manifest.reader import read_summary
+from cinderblock.format.manifest.pack_set import PackSet
+from cinderblock.format.manifest.reader import read_packs, read_summary
 from cinderblock.format.manifest.summary_reader import SMALL_SUMMARY_BYTES
 from cinderblock.format.range_reader import RangeReader
 from cinderblock.repository.objects import BackupRef, list_manifests, list_pack_objects
-from cinderblock.repository.reference_cache import ManifestReferences, VolumeReferences
+from cinderblock.repository.reference_cache import BackupIdTable, ManifestReferences, VolumeReferences
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.deadline import check_current, with_current
 
@@ -78,15 +79,34 @@ class References:
         self._volume_id = volume_id
         self._keys = keys
         self._known = known
-        listed = islice(list_manifests(store, prefix, volume_id), MAX_MANIFESTS + 1)
+        self._found: dict[str, BackupRef] = {}
+        self._lists: dict[str, ManifestReferences] = {}
+        self._unread: list[BackupRef] = []
+        self._errors: dict[str, PermanentError] = {}
+        self.list_again()
+
+    def list_again(self) -> None:
+        """List the manifests once more. Those that are cached need not be read again."""
+        listed = islice(list_manifests(self._store, self._prefix, self._volume_id), MAX_MANIFESTS + 1)
         self._found = {found.backup_id: found for found in listed}
         if len(self._found) > MAX_MANIFESTS:
             raise TooLarge(
-                f"Cannot read the manifests of volume {volume_id}: the store lists more than {MAX_MANIFESTS}. Find out"
-                " who writes to the container."
+                f"Cannot read the manifests of volume {self._volume_id}: the store lists more than {MAX_MANIFESTS}."
+                " Find out who writes to the container."
             )
-        self._errors: dict[str, PermanentError] = {}
+        self._errors = {}
         self.refresh()
+
+    def leave_out(self, backup_ids: Collection[str]) -> None:
+        """Read no manifests of these backups, which are about to be removed, until they are listed again."""
+        self._found = {backup_id: found for backup_id, found in self._found.items() if backup_id not in backup_ids}
+        self._lists = {backup_id: lists for backup_id, lists in self._lists.items() if backup_id not in backup_ids}
+        self._unread = [found for found in self._unread if found.backup_id not in backup_ids]
+
+    @property
+    def listed_ids(self) -> frozenset[str]:
+        """The ids of the backups that have a manifest, readable or not."""
+        return frozenset(self._found)
 
     def refresh(self) -> None:
         """Use the references that other look-ups have cached by now."""
@@ -132,6 +152,81 @@ class References:
         self._known.forget(other for other, error in unknown.items() if isinstance(error, KeyUnavailable))
         by = tuple(sorted(other for other, answer in resolve_all.items() if answer is True))
         return Dependents(by, tuple(unknown[other] for other in sorted(unknown)))
+
+    def first_unknown(self) -> PermanentError | None:
+        """Return why one of the manifests does not show all packs that it lists; None: all do. Read all before."""
+        errors = dict(self._errors)
+        for backup_id, lists in self._lists.items():
+            if lists.packs_of is None:
+                errors[backup_id] = KeyUnavailable(
+                    f"Cannot read {self._key(backup_id)}: it is sealed with key {lists.missing_key}. Put that key into"
+                    " the encryption Secret."
+                )
+        # At the next look-up the key may exist, or another key may wrap the manifest.
+        self._known.forget(other for other, error in errors.items() if isinstance(error, KeyUnavailable))
+        return errors[min(errors)] if errors else None
+
+    def inherits(self, backup_id: str) -> bool:
+        """Return whether a backup lists packs of backups without a manifest, or may list them. Read all before."""
+        lists = self._lists.get(backup_id)
+        if lists is None or lists.packs_of is None:
+            return backup_id in self._errors or lists is not None
+        return bool(lists.packs_of & ~lists.ids.known_bits(self._found))
+
+    def heirs(self) -> list[BackupRef]:
+        """Return manifests that together list every pack that any manifest lists of a backup without a manifest.
+
+        A backup gets packs of others only from its parent. So a manifest shows nothing new if its parent has a manifest
+        and lists packs of the same backups. Read all before; none may be unknown.
+        """
+        inherited = self._inherited()
+        heirs, seen = list[str](), set[str]()
+        for backup_id in inherited:
+            path: dict[str, None] = {}
+            current: str | None = backup_id
+            while current is not None and current not in seen:
+                path[current] = None
+                parent = self._parent_with_all(current, inherited)
+                if parent is None or parent in path:
+                    # A chain that leads back to itself is forged.
+                    heirs.append(current)
+                    break
+                current = parent
+            seen |= path.keys()
+        return [self._found[backup_id] for backup_id in heirs]
+
+    def packs_of(self, found: BackupRef, max_summary_bytes: int = MAX_SUMMARY_BYTES) -> PackSet:
+        """Read all packs that a manifest lists. Several threads may call this.
+
+        Raises IntegrityError, TooLarge, UnsupportedFormat, KeyUnavailable, ObjectNotFound.
+        """
+        return read_packs(
+            partial(self._store.get, found.key),
+            self._keys,
+            found.expected(),
+            found.key,
+            max_summary_bytes=max_summary_bytes,
+            check_time=check_current,
+        )
+
+    def _inherited(self) -> dict[str, int]:
+        """Return by manifest the backups without a manifest whose packs it lists, as bits; only if there are any."""
+        live: dict[BackupIdTable, int] = {}
+        found: dict[str, int] = {}
+        for backup_id, lists in self._lists.items():
+            if lists.ids not in live:
+                live[lists.ids] = lists.ids.known_bits(self._found)
+            if inherited := (lists.packs_of or 0) & ~live[lists.ids]:
+                found[backup_id] = inherited
+        return found
+
+    def _parent_with_all(self, backup_id: str, inherited: Mapping[str, int]) -> str | None:
+        """Return the parent of a backup if its manifest lists packs of the same backups without a manifest."""
+        lists = self._lists[backup_id]
+        parent = self._lists.get(lists.parent_id or "")
+        if parent is None or parent.packs_of is None or parent.ids is not lists.ids:
+            return None
+        return None if inherited[backup_id] & ~parent.packs_of else lists.parent_id
 
     def _add(self, found: BackupRef, answer: _ManifestLists | PermanentError | None) -> None:
         if isinstance(answer, PermanentError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.deletion import delete_backup
+from cinderblock.repository.expiry import Expiry
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import Dependents, References
 from cinderblock.store.base import ObjectStore
@@ -71,6 +73,45 @@ class ParentChain:
         return delete_backup(
             chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known), now=now or datetime.now(UTC)
         )
+
+    def expiry(
+        self,
+        backup_ids: Collection[str],
+        store: ObjectStore | None = None,
+        known: VolumeReferences | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = lambda: 0.0,
+    ) -> Expiry:
+        """Begin to remove expired backups, through ``store``."""
+        chosen, cache = store or self.backups.store, known or VolumeReferences()
+
+        def begin() -> References:
+            return self.references(chosen, cache)
+
+        return Expiry(chosen, PREFIX, VOLUME, backup_ids, begin, clock=clock, monotonic=monotonic)
+
+    def expire(
+        self, backup_ids: Collection[str], store: ObjectStore | None = None, known: VolumeReferences | None = None
+    ) -> dict[str, int]:
+        """Remove expired backups. Return those that are gone, and how many of their packs stay."""
+        run = self.expiry(backup_ids, store, known)
+        for _ in run.steps():
+            pass
+        for error in run.errors.values():
+            raise error
+        return run.removed
+
+    def there(self) -> list[str]:
+        """Return the backups that have a manifest, in the order in which they were made."""
+        keys = {found.key for found in self.backups.store.list("")}
+        return [backup for backup in self.held if self.key(backup) in keys]
+
+    def check(self) -> None:
+        """Check that every backup with a manifest restores byte for byte, and that all packs that it lists exist."""
+        stored = {found.key for found in self.backups.store.list("")}
+        for backup in self.there():
+            assert self.backups.keys_in_use(backup) <= stored, backup
+            assert self.read_back(backup) == self.held[backup], backup
 
 
 def a_line(count: int, keys: KeyRing | None = None) -> ParentChain:

@@ -51,7 +51,7 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, Runnin
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
-from cinderblock.repository.objects import list_manifests
+from cinderblock.repository.objects import MARK_NAME, list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectStore
 from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
@@ -145,8 +145,13 @@ class OperatorStore:
         self._answer()
 
     def put(self, key: str, body: Buffer) -> None:
-        """See ObjectStore."""
-        raise AssertionError(f"the operator writes {key} to the store")
+        """See ObjectStore. The operator writes nothing but the marks of removed backups."""
+        self._answer()
+        self._simulation.check_mark(key)
+        self._simulation.faults.strike(done=False)
+        self._inner.put(key, body)
+        self._simulation.store_changes += 1
+        self._simulation.faults.strike(done=True)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
@@ -419,6 +424,14 @@ class Simulation:
     def delete(self, kind: str, name: str) -> None:
         """Delete an object."""
         self.objects.delete(self.get(kind, name))
+
+    def expire(self, *names: str) -> None:
+        """Delete VolumeBackups as retention does: their time is over."""
+        for name in names:
+            backup = self.get("VolumeBackup", name)
+            self.objects.update(backup, status=backup["status"] | {"expiresAt": stamp(self.now)})
+        for name in names:
+            self.delete("VolumeBackup", name)
 
     def orphan_children(self) -> None:
         """Take our owner references off all children, as the garbage collector does for ``--cascade=orphan``."""
@@ -734,22 +747,36 @@ class Simulation:
             if key.startswith("packs/")
             else key.rsplit("/", maxsplit=1)[-1].removesuffix(".manifest")
         )
+        name = key.rpartition("/")[2]
+        is_manifest = name.endswith(".manifest")
         adopters = (item for item in self.objects.all("VolumeBackup") if _adopts(item, backup_id))
         backup = self.objects.by_uid(backup_id) or next(adopters, None)
-        assert backup is not None, f"{key} is removed without a VolumeBackup"
-        metadata = backup["metadata"]
-        assert "deletionTimestamp" in metadata, f"{key} is removed although its VolumeBackup is not deleted"
-        assert api_labels.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
+        is_expired = backup is not None and "expiresAt" in backup.get("status", {})
+        if backup is None:
+            mark = f"{key.rpartition('/')[0]}/{MARK_NAME}"
+            assert not is_manifest, f"{key} is removed without a VolumeBackup"
+            assert mark in self.stored(mark), f"{key} is removed without a VolumeBackup or a mark"
+        else:
+            metadata = backup["metadata"]
+            assert "deletionTimestamp" in metadata, f"{key} is removed although its VolumeBackup is not deleted"
+            assert api_labels.BACKUP_FINALIZER in metadata["finalizers"], f"{key} is removed without our finalizer"
         for other in self.objects.all("VolumeBackup"):
             status = other.get("status", {})
-            needs = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
+            is_child = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
+            needs = is_child and (status["phase"] == "creating" or not (is_expired or backup is None))
             assert not needs, f"{key} is removed although {other['metadata']['name']} needs it"
-        for found in list_manifests(self.cluster.store, ""):
+        for found in () if is_manifest and is_expired else list_manifests(self.cluster.store, ""):
             is_other = found.backup_id != backup_id
             needs = is_other and backup_id in self.cluster.needs.get(found.backup_id, ())
             assert not needs, f"{key} is removed although {found.key} lists its packs"
-        name = key.rpartition("/")[2]
-        assert name.endswith(".manifest") or parse_pack_name(name), f"{key} is removed, which is not ours"
+        assert is_manifest or name == MARK_NAME or parse_pack_name(name), f"{key} is removed, which is not ours"
+
+    def check_mark(self, key: str) -> None:
+        """Check that an object that the operator writes is the mark of a backup that is being deleted."""
+        backup = self.objects.by_uid(key.split("/")[-2])
+        assert key.endswith(f"/{MARK_NAME}"), f"the operator writes {key} to the store"
+        assert backup is not None, f"{key} is written for a backup that does not exist"
+        assert "deletionTimestamp" in backup["metadata"], f"{key} is written for a backup that is not deleted"
 
 
 def _is_foreign(key: ObjectKey) -> bool:

@@ -38,6 +38,7 @@ from cinderblock.lifecycle.actions import (
     PatchClaim,
     PatchVolume,
     RecordEvent,
+    RemoveExpiredData,
     RemoveFinalizer,
     StartMover,
 )
@@ -102,8 +103,8 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await context.kube.merge_patch(patched, name, target.object.namespace, patch)
         case CheckClaim(body) | CreateClaim(body):
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
-        case DeleteStoredData():
-            await _delete_stored_data(context, target, action)
+        case DeleteStoredData() | RemoveExpiredData():
+            await _remove_data(context, target, action)
         case RecordEvent(kind, reason, note):
             log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
             await event_recorder.record_event(context.kube, target.body, kind, reason, note, action="Reconcile")
@@ -199,11 +200,35 @@ async def _create_claim(context: Context, body: dict[str, Any]) -> None:
         log.info("The PersistentVolumeClaim already exists", extra={"claim": body["metadata"]["name"]})
 
 
-async def _delete_stored_data(context: Context, target: Target, action: DeleteStoredData) -> None:
-    """Delete a backup's objects from the store, unless another manifest now lists its packs."""
-    store = target.store
-    if store is None:
+async def _remove_data(context: Context, target: Target, action: DeleteStoredData | RemoveExpiredData) -> None:
+    """Remove data of one or more backups from the store. Nothing is removed that other manifests list."""
+    if target.store is None:
         raise NotFound("The BackupStore is gone", reason=Reason.STORE_NOT_FOUND)
+    if isinstance(action, DeleteStoredData):
+        await _delete_stored_data(context, target.store, action)
+    else:
+        await _remove_expired_data(context, target.store, action)
+
+
+async def _remove_expired_data(context: Context, store: BackupStore, action: RemoveExpiredData) -> None:
+    """Remove expired backups from the store."""
+    await context.expiries.remove(
+        store,
+        action.container,
+        action.volume_id,
+        action.backup_ids,
+        stores=context.stores,
+        references=context.references,
+        secrets=context.secrets,
+        # The store knows no leader: check here, as the client does before each write to the API server.
+        guard=context.kube.write_guard,
+        clock=context.clock,
+    )
+    log.info("Removed expired backups", extra={"backups": len(action.backup_ids)})
+
+
+async def _delete_stored_data(context: Context, store: BackupStore, action: DeleteStoredData) -> None:
+    """Delete a backup's objects from the store, unless another manifest now lists its packs."""
     opened = await context.stores.open(store, action.container, context.secrets)
     keys = await key_ring(context.stores, store, context.secrets)
     # The store knows no leader: check here, as the client does before each write to the API server.

@@ -37,12 +37,13 @@ from cinderblock.controller.reconcile.gather import (
     read_manifest,
     select_pods,
 )
+from cinderblock.controller.reconcile.gather_expiry import with_expiry
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
-from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.backup import expiry, snapshot_checks
 from cinderblock.lifecycle.backup.checks import is_forgotten, is_unpinned, recorded_parent
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
@@ -65,7 +66,7 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
     if backup.metadata.is_being_deleted or backup.has_ended:
         observed = replace(observed, snapshot_volume=await bound_volume(context, snapshot_claim))
     if backup.metadata.is_being_deleted:
-        return await _for_deletion(context, await _with_related(context, observed))
+        return await _for_deletion(context, observed)
     if backup.has_ended and not is_forgotten(backup):
         observed = replace(await _with_related(context, observed), mover=await observe_own_mover(context, backup))
         observed = await _with_dependents(context, observed) if dependents.must_be_read(observed) else observed
@@ -353,6 +354,8 @@ async def _find_manifests(context: Context, store: BackupStore, container: str, 
 
 async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedBackup:
     backup, status = observed.backup, observed.backup.status
+    is_expired = expiry.removes_data(backup)
+    observed = observed if is_expired else await _with_related(context, observed)
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     mover = await observe_own_mover(context, backup)
     if mover.job is None:
@@ -362,6 +365,8 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     )
     if is_forgotten(backup):
         return await _for_lost_status(context, observed)
+    if is_expired:
+        return await with_expiry(context, observed)
     recorded = backup.own_phase is not None and status.manifest_key is not None
     if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed

@@ -47,6 +47,7 @@ from cinderblock.lifecycle.actions import (
     CreateClaim,
     Decision,
     DeleteStoredData,
+    RemoveExpiredData,
     RemoveFinalizer,
     StartMover,
 )
@@ -253,7 +254,7 @@ def _observe_failure(context: Context, target: Target, action: Action, error: Ci
 
     A failure that may pass, such as that of a webhook, is reported only when it repeats.
     """
-    if isinstance(action, DeleteStoredData):
+    if isinstance(action, DeleteStoredData | RemoveExpiredData):
         return True
     if not isinstance(action, CheckClaim | CreateChild | CreateClaim | StartMover) or _is_being_deleted(target):
         return False

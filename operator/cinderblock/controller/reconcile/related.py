@@ -28,6 +28,7 @@ from cinderblock.controller.reconcile.relatives import (
     RelativesOfImport,
     RestoresOfBackup,
     SiblingsOfBackup,
+    SiblingsOfExpired,
 )
 from cinderblock.kube import kinds
 from cinderblock.kube.client import JsonObject, JsonObjects
@@ -238,6 +239,16 @@ async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedTo
     selectors = [f"status.backupId={backup_id}"]
     await _observe(context, VolumeRestore, namespace, selectors, chosen.observe)
     return RelatedToBackup(relatives.kept(), chosen.kept(), 0)
+
+
+async def related_to_expired(context: Context, backup: VolumeBackup) -> RelatedToBackup:
+    """Return the operations that matter to an expired backup: the other expired ones of its volume, and what is in
+    their way. The parents of all backups of the volume are told."""
+    chosen, namespace = SiblingsOfExpired(backup), backup.namespace
+    volume_id = backup.status.volume_id
+    await _observe(context, VolumeBackup, namespace, _each("status.volumeId", {volume_id or ""}), chosen.observe)
+    await _observe(context, VolumeRestore, namespace, ["status.phase=restoring"], chosen.observe_restore)
+    return RelatedToBackup(chosen.kept(), chosen.restores(), 0, chosen.present_parents())
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:

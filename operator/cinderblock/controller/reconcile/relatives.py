@@ -16,7 +16,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import dependents, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.backup import delete, derived, import_checks
+from cinderblock.lifecycle.backup import delete, derived, expiry, import_checks
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.restore import checks as restore_checks
 
@@ -132,6 +132,61 @@ class SiblingsOfBackup:
     def kept(self) -> tuple[VolumeBackup, ...]:
         """Return the VolumeBackups that matter, except `orphans`."""
         return self._kept.sorted(*self._parents.values(), *((self._parent,) if self._parent else ()))
+
+
+class SiblingsOfExpired:
+    """The other VolumeBackups of a volume that matter to an expired one, and the restores of expired ones.
+
+    Observe all VolumeBackups before the restores: one that is being deleted when it is observed gets no new restore.
+
+    Args:
+        backup: the expired VolumeBackup.
+    """
+
+    def __init__(self, backup: VolumeBackup) -> None:
+        self._backup = backup
+        self._expired: dict[str, VolumeBackup] = {}
+        self._aliases: dict[str, VolumeBackup] = {}
+        self._unfinished: dict[str, VolumeBackup] = {}
+        self._restores: dict[str, VolumeRestore] = {}
+        self._ids: set[str] = set()
+
+    def observe(self, other: VolumeBackup) -> None:
+        """Take note of a VolumeBackup, and keep it if it matters."""
+        if other.uid == self._backup.uid:
+            return
+        if other.own_phase is not BackupPhase.ERROR:
+            self._ids.add(other.backup_id)
+        if expiry.is_unfinished(other):
+            if other.status.parent_id is not None:
+                self._unfinished[other.status.parent_id] = other
+        elif expiry.is_expired(other) and len(self._expired) < expiry.MAX_BATCH:
+            self._expired[other.backup_id] = other
+        if other.is_alias and other.status.manifest_key is not None:
+            self._aliases[other.status.manifest_key] = other
+
+    def observe_restore(self, restore: VolumeRestore) -> None:
+        """Take note of a VolumeRestore, and keep one of each expired backup."""
+        backup_id = restore.status.backup_id
+        if restore.has_own_status and backup_id is not None and self._is_expired(backup_id):
+            self._restores[backup_id] = restore
+
+    def kept(self) -> tuple[VolumeBackup, ...]:
+        """Return the VolumeBackups that matter."""
+        groups = (self._expired, self._aliases, self._unfinished)
+        found = {other.uid: other for group in groups for other in group.values()}
+        return tuple(sorted(found.values(), key=lambda other: other.name))
+
+    def restores(self) -> tuple[VolumeRestore, ...]:
+        """Return the VolumeRestores that matter."""
+        return tuple(sorted(self._restores.values(), key=lambda restore: restore.name))
+
+    def present_parents(self) -> frozenset[str]:
+        """Return the ids of all VolumeBackups of the volume that have not failed."""
+        return frozenset(self._ids)
+
+    def _is_expired(self, backup_id: str) -> bool:
+        return backup_id == self._backup.backup_id or backup_id in self._expired
 
 
 class RelativesOfImport:

@@ -77,17 +77,22 @@ class ReferenceLookups:
         self, opened: ObjectStore, keys: KeyRing | None, store: BackupStore, container: str, volume_id: str
     ) -> Callable[[], References]:
         """Return a function that begins a look-up by listing the manifests of a volume. Any thread may call it."""
-        cached = self._cache.of(_cache_key(store, container, volume_id))
+        cached = self._cache.of(place_of(store, container, volume_id))
         return partial(References, opened, store.spec.prefix, volume_id, keys, cached)
 
     def trim(self, store: BackupStore, container: str, volume_id: str) -> None:
         """Drop what does not fit into memory, after a look-up in a volume's manifests."""
-        self._cache.account(_cache_key(store, container, volume_id))
+        self._cache.account(place_of(store, container, volume_id))
+
+    def is_locked(self, store: BackupStore, container: str, volume_id: str) -> bool:
+        """Return whether a look-up, or the removal of expired backups, works on a volume."""
+        lock = self._locks.get(place_of(store, container, volume_id))
+        return lock is not None and lock.locked()
 
     @asynccontextmanager
     async def lock(self, store: BackupStore, container: str, volume_id: str) -> AsyncIterator[None]:
         """Be the only look-up that reads manifests of a volume. Raises TransientError if another one takes long."""
-        lock = self._locks.setdefault(_cache_key(store, container, volume_id), asyncio.Lock())
+        lock = self._locks.setdefault(place_of(store, container, volume_id), asyncio.Lock())
         try:
             async with asyncio.timeout(self._lock_wait_seconds):
                 await lock.acquire()
@@ -115,7 +120,7 @@ async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader)
         return None
 
 
-def _cache_key(store: BackupStore, container: str, volume_id: str) -> Hashable:
-    """Return what identifies the place of a volume's backups: other settings of a store may lead to another place."""
+def place_of(store: BackupStore, container: str, volume_id: str) -> Hashable:
+    """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place."""
     spec = store.spec
     return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id

@@ -34,6 +34,7 @@ from cinderblock.format.manifest.footer import (
     parse_trailer,
 )
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
+from cinderblock.format.manifest.pack_set import PackSet
 from cinderblock.format.manifest.pin_checks import check_content, check_header, pins_of
 from cinderblock.format.manifest.section_decoder import EntryStats, SectionTable, decode_chunks, decode_stats
 from cinderblock.format.manifest.summary_reader import read_footer_facts
@@ -48,6 +49,7 @@ __all__ = [
     "SectionContent",
     "SectionRun",
     "read_header",
+    "read_packs",
     "read_summary",
 ]
 
@@ -156,6 +158,26 @@ def read_summary(
     summary = _summarize(header, facts.summary, facts.references, facts.manifest_bytes)
     _check_summary(summary, keys, expected, label)
     return summary
+
+
+def read_packs(
+    read: RangeReader,
+    keys: KeyRing | None,
+    expected: ExpectedBackup,
+    label: str = "the manifest",
+    *,
+    max_summary_bytes: int = MAX_SUMMARY_BYTES,
+    check_time: Callable[[], None] = _unlimited,
+) -> PackSet:
+    """Read and verify which packs a manifest lists, its own and those of other backups, as `read_summary` does.
+
+    Raises what `read_summary` raises, and TooLarge for a list that fits into no `PackSet`.
+    """
+    header = read_header(read, expected, label)
+    sealer = header.sealer(header.data_key(keys), label)
+    facts = read_footer_facts(read, sealer, label, max_summary_bytes, check_time, with_packs=True)
+    _check_summary(_summarize(header, facts.summary, {}, facts.manifest_bytes), keys, expected, label)
+    return facts.packs or PackSet()
 
 
 class SectionContent:

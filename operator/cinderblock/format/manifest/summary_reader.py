@@ -47,6 +47,8 @@ from cinderblock.format.manifest.footer import (
     parse_trailer,
 )
 from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.manifest.pack_set import MAX_BLOCKS, Blocks, PackSet, add_numbers, count_blocks
+from cinderblock.format.pack import Origin
 from cinderblock.format.range_reader import RangeReader, read_exactly
 
 SMALL_SUMMARY_BYTES: Final = 256 << 10
@@ -73,16 +75,26 @@ class FooterFacts:
         summary: the JSON document, without origins and data keys.
         references: number of packs by the backup that made them.
         manifest_bytes: bytes of the whole manifest.
+        packs: all packs that the manifest lists; None: they were not requested.
     """
 
-    def __init__(self, summary: FooterSummary, references: dict[str, int], manifest_bytes: int) -> None:
+    def __init__(
+        self, summary: FooterSummary, references: dict[str, int], manifest_bytes: int, packs: PackSet | None
+    ) -> None:
         self.summary = summary
         self.references = references
         self.manifest_bytes = manifest_bytes
+        self.packs = packs
 
 
 def read_footer_facts(
-    read: RangeReader, sealer: Sealer, label: str, max_summary_bytes: int, check_time: Callable[[], None]
+    read: RangeReader,
+    sealer: Sealer,
+    label: str,
+    max_summary_bytes: int,
+    check_time: Callable[[], None],
+    *,
+    with_packs: bool = False,
 ) -> FooterFacts:
     """Read and verify the footer of a manifest.
 
@@ -92,9 +104,10 @@ def read_footer_facts(
         label: name of the object in messages.
         max_summary_bytes: most bytes of the JSON document; at most MAX_SUMMARY_BYTES.
         check_time: called before each piece of work; raises if the time of the caller is up.
+        with_packs: whether to return each listed pack.
 
-    Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``; and what ``read`` and
-    ``check_time`` raise.
+    Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``, and for a list of packs
+    that fits into no `PackSet`; and what ``read`` and ``check_time`` raise.
     """
     tail = read(-TAIL_BYTES, TAIL_BYTES)
     trailer = parse_trailer(tail, label)
@@ -103,8 +116,8 @@ def read_footer_facts(
     table = _Table(_decode(plaintext, trailer, label), trailer.size, label, check_time)
     try:
         document = table.read_column(max_summary_bytes)
-        counts = table.count_origins()
-        table.skip_column(4 * counts.total())
+        counts, column = table.count_origins(keep=with_packs)
+        blocks = table.read_numbers(column, 4 * counts.total())
         table.skip_column(8 * counts.total())
         body, sections = table.sum_lengths()
         table.skip_column(4 * sections)
@@ -122,7 +135,9 @@ def read_footer_facts(
     summary, origins = _parse(document, label, check_time)
     if digest != summary.content_digest:
         raise IntegrityError(f"{label}: its sections differ from those that were written")
-    return FooterFacts(summary, _references(counts, origins, label), frame.manifest_bytes)
+    references = _references(counts, origins, label)
+    packs = _pack_set(blocks, origins) if with_packs else None
+    return FooterFacts(summary, references, frame.manifest_bytes, packs)
 
 
 def _check_size(read: RangeReader, tail: bytes, size: int, label: str) -> None:
@@ -249,13 +264,30 @@ class _Table:
             raise TooLarge(f"Cannot read {self._label}: its summary has {length} bytes, and at most {limit} are read.")
         return b"".join(self._pieces(length))
 
-    def count_origins(self) -> Counter[int]:
-        """Return how often each number of column 1 occurs."""
+    def count_origins(self, *, keep: bool) -> tuple[Counter[int], bytes]:
+        """Return how often each number of column 1 occurs, and to ``keep`` it, the column itself: at most 19 MB."""
         counts: Counter[int] = Counter()
+        kept: list[bytes] = []
         for piece in self._pieces(self._length_of(2, PACK_ROW_BYTES)):
             with _counting:
                 counts.update(struct.unpack(f"<{len(piece) // 2}H", piece))
-        return counts
+            kept += [piece] if keep else []
+        return counts, b"".join(kept)
+
+    def read_numbers(self, origins: bytes, length: int) -> dict[int, Blocks]:
+        """Return the numbers of column 2 by the numbers of column 1, ``origins``. Without these, skip the column."""
+        blocks: dict[int, Blocks] = {}
+        self._expect(length)
+        position = 0
+        for piece in self._pieces(length):
+            rows = len(piece) // 4 if origins else 0
+            of_piece = struct.unpack_from(f"<{rows}H", origins, position)
+            with _counting:
+                add_numbers(blocks, zip(of_piece, struct.unpack_from(f"<{rows}I", piece), strict=True))
+            if count_blocks(blocks) > MAX_BLOCKS:
+                raise TooLarge(f"Cannot read {self._label}: its packs have more numbers than any backup needs.")
+            position += 2 * rows
+        return blocks
 
     def sum_lengths(self) -> tuple[int, int]:
         """Return the sum of column 4, and how many numbers it has."""
@@ -333,15 +365,15 @@ class _Table:
         return IntegrityError(f"{self._label}: its footer is malformed")
 
 
-def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple[FooterSummary, list[str]]:
-    """Return the summary without origins and data keys, and the backup ids of the origins."""
+def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple[FooterSummary, list[Origin]]:
+    """Return the summary without origins and data keys, and the origins."""
     check_document(document, label)
     with _parsing:
         # Other documents may have taken long.
         check_time()
         try:
             fields = json.loads(document)
-            origins = [_origin_id(origin) for origin in fields.pop("origins")]
+            origins = [_origin(origin) for origin in fields.pop("origins")]
             fields.pop("dataKeys", None)
             if _characters(fields) > _DESCRIPTION_CHARACTERS:
                 raise implausible(label, "its description is larger than any backup needs")
@@ -367,17 +399,24 @@ def _characters(fields: object) -> int:
     return total
 
 
-def _origin_id(origin: dict[str, Any]) -> str:
-    backup_id = origin["backupId"]
-    if not isinstance(backup_id, str):
+def _origin(origin: dict[str, Any]) -> Origin:
+    backup_id, attempt = origin["backupId"], origin["attempt"]
+    if not (isinstance(backup_id, str) and isinstance(attempt, str)):
         raise TypeError
-    return backup_id
+    return Origin(backup_id, attempt)
 
 
-def _references(counts: Counter[int], origins: list[str], label: str) -> dict[str, int]:
+def _pack_set(blocks: dict[int, Blocks], origins: list[Origin]) -> PackSet:
+    packs = PackSet()
+    for number, of_origin in blocks.items():
+        packs.add(origins[number], of_origin)
+    return packs
+
+
+def _references(counts: Counter[int], origins: list[Origin], label: str) -> dict[str, int]:
     references: Counter[str] = Counter()
     for number, count in counts.items():
         if number >= len(origins):
             raise IntegrityError(f"{label}: its footer is malformed")
-        references[origins[number]] += count
+        references[origins[number].backup_id] += count
     return dict(references)

@@ -20,9 +20,10 @@ from cinderblock.lifecycle.actions import (
     Decision,
     DeleteStoredData,
     RecordEvent,
+    RemoveExpiredData,
     RemoveFinalizer,
 )
-from cinderblock.lifecycle.backup import checks, remains
+from cinderblock.lifecycle.backup import checks, expiry, remains
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.verdicts import Wait
@@ -96,6 +97,9 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
     """Wait while other objects need the data."""
     if not _had_data(observed):
         return None
+    if expiry.removes_data(observed.backup):
+        is_over = observed.packs_left is not None or observed.removal_runs
+        return None if is_over else expiry.obstacle(observed, observed.backup)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
@@ -124,6 +128,8 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
         return _remove_finalizer(Reason.DELETED, "The VolumeBackup was deleted; nothing had been stored")
     if _data_is_abandoned(backup):
         return _leave_data()
+    if expiry.removes_data(backup):
+        return _remove_expired(observed, now)
     if observed.data_present is False:
         return _remove_finalizer(*remains.deletion_event(observed.remains or remains.NOTHING))
     if observed.needed_by:
@@ -132,6 +138,30 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
         return _remove_finalizer(Reason.DATA_LEFT, note, is_warning=True)
     error = _store_error(observed)
     return _delete_data(observed, now) if error is None else on_store_error(observed, now, error)
+
+
+def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
+    """Remove the data of an expired backup, together with other expired ones of the volume, then the finalizer."""
+    if observed.packs_left is not None:
+        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed.packs_left))
+    message = "The data of expired backups is being removed from the store"
+    wait = Wait(Reason.DELETING_DATA, message, requeue_after=MIN_REQUEUE_SECONDS)
+    if observed.removal_runs:
+        return _deleting(observed, now, wait)
+    error = _store_error(observed)
+    status = observed.backup.status
+    if error is not None or status.volume_id is None or status.container is None:
+        return on_store_error(observed, now, error or TransientError("the status does not say where the data is"))
+    action = RemoveExpiredData(status.container, status.volume_id, expiry.batch(observed))
+    return _deleting(observed, now, wait, (action,))
+
+
+def _expired_note(packs_left: int) -> str:
+    note = "The expired VolumeBackup was removed"
+    if not packs_left:
+        return f"{note} with its data"
+    noun = "pack, which other backups need" if packs_left == 1 else "packs, which other backups need"
+    return f"{note} with its data, except {packs_left} {noun}"
 
 
 def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
@@ -199,10 +229,13 @@ def _deleting(observed: ObservedBackup, now: datetime, wait: Wait, actions: tupl
     base = _base(observed)
     message = verdicts.wait_message(wait, base.conditions, now)
     generation = observed.backup.metadata.generation
+    # Dependents do not matter to an expired backup, so not all of them are read.
+    is_asked = not expiry.removes_data(observed.backup)
+    has_dependents = dependents.exist(observed) if is_asked else base.has_dependent_backups
     status = base.model_copy(
         update={
             "phase": BackupPhase.DELETING,
-            "has_dependent_backups": dependents.exist(observed),
+            "has_dependent_backups": has_dependents,
             "conditions": conditions.reconciling(base.conditions, now, generation, wait.reason, message),
         }
     )
@@ -243,9 +276,4 @@ def _base(observed: ObservedBackup) -> VolumeBackupStatus:
 
 def aliases(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the namespace that were imported from this backup's manifest under other ids."""
-    key = observed.backup.status.manifest_key
-    return tuple(
-        sibling
-        for sibling in observed.siblings
-        if sibling.is_alias and sibling.own_phase is not None and sibling.status.manifest_key == key
-    )
+    return tuple(sibling for sibling in observed.siblings if expiry.is_alias_of(sibling, observed.backup))

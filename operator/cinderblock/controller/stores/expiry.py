@@ -1,0 +1,101 @@
+"""Removals of expired backups, one at a time for each volume, and the memory of what was removed.
+
+One removal takes many backups of a volume along. Each of them is reconciled afterwards, and must know that its data is
+gone without asking the store again. A process that has forgotten that begins the removal again, which finds little.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, TypeVar
+
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.stores.references import ReferenceLookups, key_ring, place_of
+from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.errors import ReferencesUnknown
+from cinderblock.lifecycle.dependents import unknown
+from cinderblock.repository.expiry import Expiry
+
+REMEMBERED: Final = 100_000
+"""Removed backups, and held volumes, that are remembered. Each takes about 500 bytes."""
+HELD_FOR: Final = timedelta(seconds=55)
+"""For how long a manifest that cannot be read holds the other expired backups of its volume without a new look."""
+_END: Final = object()
+
+T = TypeVar("T")
+
+
+class ExpiryRuns:
+    """Removes expired backups, and remembers them. For one event loop."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[Hashable, int] = OrderedDict()
+        self._held: OrderedDict[Hashable, tuple[ReferencesUnknown, datetime]] = OrderedDict()
+
+    def packs_left(self, store: BackupStore, container: str, volume_id: str, backup_id: str) -> int | None:
+        """Return how many packs a removed backup has left to others; None if this process has not removed it."""
+        return self._left.get((place_of(store, container, volume_id), backup_id))
+
+    def held_by(self, store: BackupStore, container: str, volume_id: str, now: datetime) -> ReferencesUnknown | None:
+        """Return why the latest removal of the volume deleted nothing, if that was a moment ago."""
+        error, when = self._held.get(place_of(store, container, volume_id), (None, now))
+        return error if now - when < HELD_FOR else None
+
+    async def remove(
+        self,
+        store: BackupStore,
+        container: str,
+        volume_id: str,
+        backup_ids: Sequence[str],
+        *,
+        stores: StorePool,
+        references: ReferenceLookups,
+        secrets: SecretReader,
+        guard: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Remove expired backups of a volume.
+
+        Args:
+            store, container, volume_id: where the backups are.
+            backup_ids: which, at most a few thousand. Errors that concern only others than the first are not raised.
+            stores, references, secrets: what to remove with.
+            guard: called before each step; raises if this process may not write any more.
+            clock: returns the present instant.
+
+        Raises what `Expiry` and ``guard`` raise; TransientError (ReadingReferences) while another call works on the
+        volume.
+        """
+        opened, keys = await stores.open(store, container, secrets), await key_ring(stores, store, secrets)
+        begin, place = (
+            references.begin(opened, keys, store, container, volume_id),
+            place_of(store, container, volume_id),
+        )
+        run = Expiry(opened, store.spec.prefix, volume_id, backup_ids, begin, clock=clock)
+        steps = run.steps()
+        self._held.pop(place, None)
+        try:
+            async with references.lock(store, container, volume_id):
+                guard()
+                while await stores.call(store, partial(next, steps, _END), LONG_CALL_SECONDS) is not _END:
+                    guard()
+        except ReferencesUnknown as error:
+            self._remember(self._held, place, (error, clock()))
+            raise unknown(error.message) from error
+        finally:
+            references.trim(store, container, volume_id)
+        for backup_id, left in run.removed.items():
+            self._remember(self._left, (place, backup_id), left)
+        if backup_ids[0] in run.errors:
+            raise run.errors[backup_ids[0]]
+
+    @staticmethod
+    def _remember(memory: OrderedDict[Hashable, T], key: Hashable, value: T) -> None:
+        memory[key] = value
+        if len(memory) > REMEMBERED:
+            memory.popitem(last=False)

@@ -1,0 +1,180 @@
+"""A parent that is removed while a backup builds on it: whatever the order of requests, no pack is missing in the end.
+
+Nothing but the store connects the two here, as with a backup of the command line. Two-way switches between the two at
+each pair of requests cover every order that matters: each side only checks what the other has done before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+
+import pytest
+
+from cinderblock.errors import BackupNeeded, CinderblockError, IntegrityError, NotFound
+from cinderblock.format.range_reader import Buffer
+from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.retention import Retention
+from tests.support.mover.backups import Backups
+from tests.support.mover.parent_chains import ParentChain, a_line, name
+
+PARENT, CHILD = name(1), name(2)
+SECONDS = 20.0
+"""Seconds after which a side that should have stopped, or ended, counts as stuck."""
+
+Side = Callable[[ParentChain, ObjectStore], object]
+
+
+class PausedStore:
+    """A store that stops before one of its requests, until `go`.
+
+    Attributes:
+        count: number of requests so far.
+        has_stopped: set when it stops, and at the end of the thread that uses it.
+        go: lets it continue.
+    """
+
+    def __init__(self, inner: ObjectStore, at: int | None) -> None:
+        self._inner = inner
+        self._at = at
+        self._lock = threading.Lock()
+        self.count = 0
+        self.has_stopped = threading.Event()
+        self.go = threading.Event()
+
+    def _request(self) -> None:
+        with self._lock:
+            number, self.count = self.count, self.count + 1
+        if number == self._at:
+            self.has_stopped.set()
+            assert self.go.wait(SECONDS)
+
+    def check(self) -> None:
+        self._inner.check()
+
+    def put(self, key: str, body: Buffer) -> None:
+        self._request()
+        self._inner.put(key, body)
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        self._request()
+        return self._inner.get(key, start, length)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._request()
+        return self._inner.list(prefix)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self._request()
+        self._inner.delete(keys)
+
+    @property
+    def retention(self) -> Retention:
+        return self._inner.retention
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def make_child(line: ParentChain, store: ObjectStore) -> None:
+    mover = Backups(store)
+    mover.pins = line.backups.pins
+    mover.back_up(line.volume, CHILD, PARENT)
+
+
+def with_change(line: ParentChain) -> ParentChain:
+    """Change the volume, so that the next backup has packs of its own and lists those of all others."""
+    line.volume.add(b"changed", (0, b"changed" * 99), stamp=99)
+    line.held[CHILD] = {path: b"".join(data for _, data in file.segments) for path, file in line.volume.files.items()}
+    return line
+
+
+def expire_parent(line: ParentChain, store: ObjectStore) -> None:
+    line.expire([PARENT], store)
+
+
+def expire_both(line: ParentChain, store: ObjectStore) -> None:
+    line.expire([name(0), PARENT], store)
+
+
+def delete_parent(line: ParentChain, store: ObjectStore) -> None:
+    line.remove(PARENT, store)
+
+
+REMOVALS: dict[str, Side] = {"expire": expire_parent, "expire both": expire_both, "delete": delete_parent}
+
+
+class Ended:
+    """A side in a thread of its own: see `PausedStore`."""
+
+    def __init__(self, side: Side, line: ParentChain, at: int | None) -> None:
+        self.store = PausedStore(line.backups.store, at)
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(side, line), daemon=True)
+        self._thread.start()
+        assert self.store.has_stopped.wait(SECONDS)
+
+    def _run(self, side: Side, line: ParentChain) -> None:
+        try:
+            side(line, self.store)
+        except CinderblockError as error:
+            self.error = error
+        finally:
+            self.store.has_stopped.set()
+
+    def finish(self) -> None:
+        self.store.go.set()
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+
+
+def requests(side: Side) -> int:
+    ended = Ended(side, with_change(a_line(2)), None)
+    ended.finish()
+    return ended.store.count
+
+
+def race(removal: Side, begins: str, first: int, second: int) -> str:
+    """Run one side to a request, the other one to one of its own, then both to their ends. Return what became of it."""
+    line = with_change(a_line(2))
+    sides = (make_child, removal) if begins == "backup" else (removal, make_child)
+    one = Ended(sides[0], line, first)
+    other = Ended(sides[1], line, second)
+    one.finish()
+    other.finish()
+    mover, remover = (one, other) if begins == "backup" else (other, one)
+    line.check()
+    if CHILD in line.there():
+        assert mover.error is None
+    else:
+        assert isinstance(mover.error, NotFound | IntegrityError), mover.error
+        line.remove(CHILD)
+    assert isinstance(remover.error, BackupNeeded | None), remover.error
+    outcome = "child" if CHILD in line.there() else "no child"
+    line.expire([*line.there(), *((PARENT,) if remover.error is None else ())])
+    assert list(line.backups.store.list("")) == []
+    return outcome
+
+
+def races(removal: str, begins: str, stride: int) -> Counter[str]:
+    backup, remover = requests(make_child), requests(REMOVALS[removal])
+    counts = (backup, remover) if begins == "backup" else (remover, backup)
+    pairs = [*product(range(counts[0]), range(counts[1] + 1))]
+    return Counter(race(REMOVALS[removal], begins, *pair) for pair in pairs[::stride])
+
+
+@pytest.mark.parametrize("begins", ["backup", "removal"])
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_no_order_of_requests_loses_a_pack(removal: str, begins: str) -> None:
+    outcomes = races(removal, begins, stride=7)
+    assert outcomes.keys() == {"child", "no child"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("begins", ["backup", "removal"])
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_no_order_of_requests_at_all_loses_a_pack(removal: str, begins: str) -> None:
+    outcomes = races(removal, begins, stride=1)
+    assert outcomes.keys() == {"child", "no child"}
