@@ -258,6 +258,10 @@ class Reason(StrEnum):
     """A run of a schedule has ended without a backup of some volumes."""
     MISSED = "Missed"
     """Backups could not be created before the starting deadline."""
+    RULES_APPLIED = "RulesApplied"
+    """The retention of a schedule marks and removes backups by its rules."""
+    RULES_REFUSED = "RulesRefused"
+    """The API server refuses what the retention of a schedule does."""
     SKIPPED = "Skipped"
     """A volume was left out, because its earlier backup has not ended."""
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 import pytest
 
 from cinderblock.errors import StoreUnreachable
-from cinderblock.repository.objects import MARK_NAME
 from tests.simulation.test_locked_data import use_bucket
 from tests.support.simulation.api import stamp
 from tests.support.simulation.moments import Moments, some_or_all_moments

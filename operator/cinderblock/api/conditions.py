@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     """Whether the last run of a schedule made a backup of every volume."""
     SELECTING = "Selecting"
     """False if a schedule selects no volume."""
+    RETENTION_APPLIED = "RetentionApplied"
+    """Whether the retention of a schedule could mark and remove backups."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True if a store with an encryption Secret holds backups that are not encrypted."""
     VERSIONED = "Versioned"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cinderblock.api.labels import SCHEDULE_ANNOTATION
 from cinderblock.kube.kinds import (
     BACKUP_SCHEDULE,
     BACKUP_STORE,
@@ -41,6 +44,19 @@ def volume_key(name: str) -> ObjectKey:
     return ObjectKey(PV.kind, "", name)
 
 
+def schedule_key(namespace: str, annotations: Mapping[str, Any]) -> ObjectKey | None:
+    """Return the key of the schedule that a VolumeBackup with these annotations names; None if it names none.
+
+    Anybody who may create the VolumeBackup can write that annotation.
+    """
+    kind, _, name = str(annotations.get(SCHEDULE_ANNOTATION, "")).partition("/")
+    if kind not in SCHEDULE_KINDS or _NAME.fullmatch(name) is None:
+        return None
+    return ObjectKey(kind, namespace if SCHEDULE_KINDS[kind].namespaced else "", name)
+
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""A name of an object (apimachinery: IsDNS1123Subdomain)."""
 _OPERATIONS = frozenset({VOLUME_BACKUP.kind, VOLUME_RESTORE.kind})
 _FINAL_PHASES = frozenset({"available", "error", "error_restoring"})
 """Phases in which no operation runs. An unknown phase counts as in progress, so that it is reconciled early."""

@@ -19,6 +19,7 @@ LASTING: Final = frozenset(
         ConditionType.HARMFUL_LIFECYCLE,
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
+        ConditionType.RETENTION_APPLIED,
     }
 )
 """Conditions that describe stored data and its container, or the runs of a schedule, not an operation. `reconciling`,

@@ -158,7 +158,10 @@ def test_refusals_name_the_value_and_what_was_found() -> None:
 
 def test_upgrade_that_keeps_only_old_values_renders() -> None:
     """`helm upgrade --reuse-values` gives no value that the former release did not have."""
-    assert _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null", "schedules=null") == _policies()
+    assert (
+        _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null", "schedules=null")
+        == _policies()
+    )
 
 
 def test_who_may_create_what() -> None:

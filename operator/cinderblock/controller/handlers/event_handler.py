@@ -12,12 +12,22 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
-from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress, key_of, volume_key
+from cinderblock.controller.request import (
+    OWN_KINDS,
+    ObjectKey,
+    is_in_progress,
+    key_of,
+    schedule_key,
+    volume_key,
+)
 from cinderblock.controller.workqueue import Priority, WorkQueue
 from cinderblock.kube import kinds
 
 STORE_DELAY_SECONDS = 2.0
 """Seconds by which a BackupStore is reconciled after a change of its users, so that many changes cost one pass."""
+
+SCHEDULE_DELAY_SECONDS = 30.0
+"""Seconds by which a schedule looks at its backups after one of them has changed, for example by a hold."""
 
 CHILD_KINDS = (kinds.JOB, kinds.POD, kinds.PVC, kinds.VOLUME_SNAPSHOT)
 """Kinds of children. The API server only sends those with the operator's label."""
@@ -49,6 +59,7 @@ class EventHandler:
         """The BackupStore that a VolumeBackup uses, by the backup's UID."""
         self._users: Counter[ObjectKey] = Counter()
         """Number of VolumeBackups that use a BackupStore."""
+        self._schedules: set[ObjectKey] = set()
 
     async def on_custom_resource(self, event: Event) -> None:
         """Add the object itself, and the objects whose status depends on it."""
@@ -58,6 +69,7 @@ class EventHandler:
         self._update_keys(change, body, key)
         self._acknowledger.observe(event)
         await self._add_store(change, body)
+        await self._add_schedule(change, body)
         previous = self._references.get(metadata["uid"], set())
         references = self._update_references(change, metadata["uid"], status)
         is_backup = key.kind == kinds.VOLUME_BACKUP.kind
@@ -80,8 +92,21 @@ class EventHandler:
     async def on_schedule(self, event: Event) -> None:
         """Add a schedule that was changed or deleted. In between it acts by the clock, so its status adds nothing."""
         change, body = event["type"], event["object"]
+        key = key_of(body)
+        if change == "DELETED":
+            self._schedules.discard(key)
+        else:
+            self._schedules.add(key)
         if change == "DELETED" or (change is not None and is_in_progress(body)):
-            await self._queue.add(key_of(body), priority=Priority.HIGH)
+            await self._queue.add(key, priority=Priority.HIGH)
+
+    async def _add_schedule(self, change: str | None, body: dict[str, Any]) -> None:
+        """Add the schedule of a backup that has ended, so that retention takes note of it."""
+        if body["kind"] != kinds.VOLUME_BACKUP.kind or change is None or is_in_progress(body):
+            return
+        schedule = schedule_key(body["metadata"]["namespace"], body["metadata"].get("annotations") or {})
+        if schedule in self._schedules:
+            await self._queue.add(schedule, SCHEDULE_DELAY_SECONDS)
 
     def _update_keys(self, change: str | None, body: Mapping[str, Any], key: ObjectKey) -> None:
         for reference in _ids(body):

@@ -25,6 +25,7 @@ from cinderblock.controller.reconcile.orphans import release_orphaned_job, relea
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS, ObjectKey, key_of
 from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.schedules.reconcile import ScheduleReconciler
+from cinderblock.controller.schedules.retention import unmark_backups
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import (
     CinderblockError,
@@ -116,6 +117,8 @@ class Reconciler:
         body = await context.kube.get(RECONCILED_KINDS[key.kind], key.name, key.namespace or None)
         if body is None:
             self._forget(key)
+            if key.kind in SCHEDULE_KINDS:
+                await unmark_backups(context, key)
             return Result()
         observability_log.add_uid(body["metadata"]["uid"])
         requeue_after = await self._step(context, key, body)

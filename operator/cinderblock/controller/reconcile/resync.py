@@ -23,7 +23,14 @@ from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
-from cinderblock.controller.request import SCHEDULE_KINDS, ObjectKey, is_in_progress, key_of, volume_key
+from cinderblock.controller.request import (
+    SCHEDULE_KINDS,
+    ObjectKey,
+    is_in_progress,
+    key_of,
+    schedule_key,
+    volume_key,
+)
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -66,9 +73,12 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
         (record.key, record.is_in_progress) async for record in _with_pauses(records) if not steady.is_steady(record)
     ]
     marked_volumes = [name async for name in _marked_volumes(context.kube)]
+    schedules = await _list_schedules(context)
     return [
         *stores,
-        *await _list_schedules(context),
+        *schedules,
+        # Marks of a deleted schedule are removed by a reconciliation of its key.
+        *((key, False) for key in sorted(steady.marking - {key for key, _ in schedules})),
         *kept,
         *((volume_key(name), False) for name in marked_volumes),
     ]
@@ -152,11 +162,16 @@ class SteadyStateFilter:
         self._parents: dict[NamespacedId, set[str]] = defaultdict(set)
         self._missing: dict[NamespacedId, list[NamespacedId]] = {}
         self._restores: dict[NamespacedId, list[Record]] = defaultdict(list)
+        self.marking: set[ObjectKey] = set()
+        """The schedules whose retention has marked backups as expiring."""
 
     def observe(self, record: Record) -> None:
         """Take note of the objects that an object refers to. One dependent of a backup is enough."""
         parsed = record.parse()
         if isinstance(parsed, VolumeBackup):
+            schedule = schedule_key(parsed.namespace, parsed.metadata.annotations)
+            if schedule is not None and parsed.status.expires_at is not None:
+                self.marking.add(schedule)
             if parsed.own_phase is not BackupPhase.ERROR:
                 self._ids.add((parsed.namespace, parsed.backup_id))
             needed = dependents.needed_parent_id(parsed)

@@ -17,6 +17,7 @@ from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -41,12 +42,12 @@ async def gather(context: Context, observed: ObservedSchedule) -> ObservedSchedu
     """Return a schedule with its claims, its backups and the stores. Raises what the API server raises."""
     schedule = observed.schedule
     namespaces = await _namespaces(context, observed.settings.namespaces)
-    places = [schedule.namespace] if namespaces is None else _places(namespaces)
+    places = [schedule.namespace] if namespaces is None else list_places(namespaces)
     selected = frozenset([schedule.namespace]) if namespaces is None else namespaces
     claims = await _claims(context, places, selected, observed.settings.claims)
     used = {claim.namespace for claim in claims}
     stores = await _stores(context, places, used, schedule.spec.template.spec.store_name)
-    backups = await _backups(context, observed, schedule.namespace or None)
+    backups = await read_backups(context, ObjectKey(schedule.kind, schedule.namespace, schedule.name))
     return replace(
         observed,
         claims=tuple(claims),
@@ -69,13 +70,13 @@ async def _namespaces(context: Context, selector: LabelSelector | None) -> froze
     else:
         found = [
             namespace
-            async for page in _pages(context, Object, kinds.NAMESPACE, None, selector.query)
+            async for page in parsed_pages(context, Object, kinds.NAMESPACE, None, selector.query)
             for namespace in page
         ]
     return frozenset(namespace.name for namespace in found if not namespace.metadata.is_being_deleted)
 
 
-def _places(namespaces: Collection[str]) -> list[str | None]:
+def list_places(namespaces: Collection[str]) -> list[str | None]:
     """Return the lists to read for some namespaces; None is the list of all."""
     return sorted(namespaces) if len(namespaces) <= FEW_NAMESPACES else [None]  # type: ignore[return-value]
 
@@ -86,7 +87,7 @@ async def _claims(
     """Return the claims with the labels. After a list has expired, some come twice, so each UID counts once."""
     found: dict[str, ClaimRecord] = {}
     for place in places:
-        async for page in _pages(context, PersistentVolumeClaim, kinds.PVC, place, selector.query):
+        async for page in parsed_pages(context, PersistentVolumeClaim, kinds.PVC, place, selector.query):
             for claim in page:
                 if claim.namespace in namespaces:
                     found[claim.uid] = record_of_claim(claim)
@@ -99,7 +100,7 @@ async def _stores(
     """Return the store of each namespace: the one with the name, or the default one."""
     found: dict[str, dict[str, BackupStore]] = defaultdict(dict)
     for place in places if namespaces else ():
-        async for page in _pages(context, BackupStore, kinds.BACKUP_STORE, place):
+        async for page in parsed_pages(context, BackupStore, kinds.BACKUP_STORE, place):
             for store in page:
                 kept = found[store.namespace]
                 is_wanted = store.name == name if name is not None else store.is_default
@@ -116,23 +117,22 @@ def _choice(namespace: str, stores: list[BackupStore], name: str | None) -> Stor
     return StoreChoice(lookup.store.name) if lookup.store is not None else StoreChoice(missing=lookup.missing)
 
 
-async def _backups(context: Context, observed: ObservedSchedule, namespace: str | None) -> RecordLimit:
-    """Return the VolumeBackups of the schedule. The label finds them, and the annotation tells which kind it has."""
-    schedule = observed.schedule
-    found, reference = RecordLimit(), names.reference_to(schedule)
-    query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule)}"
-    async for page in _pages(context, VolumeBackup, kinds.VOLUME_BACKUP, namespace, query):
+async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit:
+    """Return the VolumeBackups of a schedule. The label finds them, and the annotation tells which kind it has."""
+    found, reference = RecordLimit(), f"{schedule.kind}/{schedule.name}"
+    query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
+    async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, schedule.namespace or None, query):
         for backup in page:
             if backup.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:
                 found.add(record_of(backup))
     return found
 
 
-async def _pages(
-    context: Context, model: type[T], kind: Kind, namespace: str | None, query: str = ""
+async def parsed_pages(
+    context: Context, model: type[T], kind: Kind, namespace: str | None, query: str = "", *, fields: str = ""
 ) -> AsyncIterator[list[T]]:
     """Yield some objects at a time, with pauses. After a list has expired, all come again."""
-    async for page in context.kube.pages(kind, namespace, labels=query):
+    async for page in context.kube.pages(kind, namespace, labels=query, fields=fields):
         bodies = page or []
         for start in range(0, len(bodies), OBJECTS_PER_TURN):
             yield parse_all(model, bodies[start : start + OBJECTS_PER_TURN])

@@ -19,14 +19,17 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey, key_of
 from cinderblock.controller.schedules.create import create_all
 from cinderblock.controller.schedules.gather import gather
+from cinderblock.controller.schedules.retention import RetentionReconciler
 from cinderblock.errors import Conflict, InvalidInput, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.schedule import settings as schedule_settings
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, invalid
 from cinderblock.lifecycle.schedule.decide import decide, needs_look
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule
+from cinderblock.lifecycle.schedule.retained import with_retention
 from cinderblock.lifecycle.schedule.status_changes import is_urgent
 
 log = logging.getLogger(__name__)
@@ -49,12 +52,14 @@ class ScheduleReconciler:
     """Reconciles schedules. What it remembers only saves work."""
 
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
+    _retention: RetentionReconciler = field(default_factory=RetentionReconciler)
     _written: dict[ObjectKey, float] = field(default_factory=dict)
     """When the status of a schedule was last written, by the clock of the event loop."""
 
     def forget(self, key: ObjectKey) -> None:
         """Forget a schedule that no longer exists."""
         self._written.pop(key, None)
+        self._retention.forget(key)
 
     async def reconcile(self, context: Context, body: dict[str, Any]) -> float | None:
         """Move a schedule one step forward. Return the seconds until the next look; None: when it changes.
@@ -66,7 +71,7 @@ class ScheduleReconciler:
         if schedule.metadata.is_being_deleted:
             return None
         now = context.clock()
-        conclusion = await self._conclude(context, schedule, now)
+        conclusion = await self._conclude(context, key_of(body), schedule, now)
         status = conclusion.status
         is_worth_it = bool(conclusion.events) or self._may_write(key_of(body), schedule.status, status)
         if status != schedule.status and is_worth_it:
@@ -85,19 +90,28 @@ class ScheduleReconciler:
         # A time may have come meanwhile.
         return max(SOONEST_SECONDS, conclusion.requeue_after - (context.clock() - now).total_seconds())
 
-    async def _conclude(self, context: Context, schedule: AnySchedule, now: datetime) -> Conclusion:
+    async def _conclude(self, context: Context, key: ObjectKey, schedule: AnySchedule, now: datetime) -> Conclusion:
         try:
             settings = schedule_settings.parse(schedule)
         except InvalidInput as error:
             return invalid(schedule, error, now)
-        observed = ObservedSchedule(schedule, settings)
-        if not needs_look(observed, now):
-            return idle(schedule, settings, times.observe(schedule, settings, now), now)
+        observed, retention = ObservedSchedule(schedule, settings), self._retention
+        is_run, is_due = needs_look(observed, now), retention.is_due(key, schedule)
+        conclusion = idle(schedule, settings, times.observe(schedule, settings, now), now)
+        if not is_run and not is_due:
+            return with_retention(conclusion, schedule, retention.wait(key, schedule), now)
+        backups: list[BackupRecord] | None = None
         async with self._readers:
-            observed = await gather(context, observed)
-            plan = decide(observed, now)
-            outcomes = await create_all(context, schedule, plan.creations)
-        return conclude(observed, plan, outcomes, now)
+            if is_run:
+                observed = await gather(context, observed)
+                plan = decide(observed, now)
+                outcomes = await create_all(context, schedule, plan.creations)
+                conclusion, backups = conclude(observed, plan, outcomes, now), observed.backups.all()
+            if is_due or times.has_ended(schedule, conclusion.status):
+                retained = await retention.apply(context, key, schedule, settings, backups)
+            else:
+                retained = retention.wait(key, schedule)
+        return with_retention(conclusion, schedule, retained, now)
 
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
         since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))

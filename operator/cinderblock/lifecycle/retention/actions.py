@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -64,6 +65,15 @@ def actions_of(plan: RetentionPlan) -> tuple[RetentionAction, ...]:
         if v.step is Step.REMOVE
     ]
     return (*unmarked, *marked, *removed)
+
+
+def unmark_all(backups: Iterable[BackupRecord]) -> tuple[UnmarkExpiring, ...]:
+    """Return the removals of all marks: nothing will remove these backups any more."""
+    return tuple(
+        UnmarkExpiring(version_of(backup))
+        for backup in backups
+        if backup.expires_at is not None and not backup.is_being_deleted
+    )
 
 
 def version_of(record: BackupRecord) -> BackupVersion:

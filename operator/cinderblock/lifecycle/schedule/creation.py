@@ -106,7 +106,7 @@ def _body(
         "metadata": {
             "name": name,
             "namespace": claim.namespace,
-            "labels": {**template.metadata.labels, labels.SCHEDULE_LABEL: names.label_of(observed.schedule)},
+            "labels": {**template.metadata.labels, labels.SCHEDULE_LABEL: names.label_of(observed.schedule.name)},
             "annotations": {**given, **own},
         },
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),

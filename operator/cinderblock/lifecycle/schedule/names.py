@@ -25,9 +25,9 @@ def reference_to(schedule: AnySchedule) -> str:
     return f"{schedule.kind}/{schedule.name}"
 
 
-def label_of(schedule: AnySchedule) -> str:
+def label_of(name: str) -> str:
     """Return the label of the VolumeBackups of a schedule: its name, or a hash of a name that is too long."""
-    return schedule.name if len(schedule.name) <= LABEL_LIMIT else f"h-{digest(schedule.name)}"
+    return name if len(name) <= LABEL_LIMIT else f"h-{digest(name)}"
 
 
 def digest(*parts: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from cinderblock.api.duration import from_timedelta, parse_long_duration, to_timedelta
-from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
+from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleSpec, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.schedule import cron as cron_times
 from cinderblock.lifecycle.schedule import selector
@@ -33,6 +33,7 @@ class Settings:
         full_every: age of the newest full backup from which the next one is full.
         retries: number of further backups after one that failed.
         backoff: delay before each of them.
+        retention_zone: the zone in which retention cuts days.
     """
 
     cron: Cron
@@ -44,6 +45,7 @@ class Settings:
     full_every: timedelta
     retries: int
     backoff: timedelta
+    retention_zone: tzinfo
 
     def due(self, claim: ClaimRecord, schedule_uid: str, time: datetime) -> datetime:
         """Return when a claim is due in the run of a scheduled time."""
@@ -83,7 +85,15 @@ def parse(schedule: AnySchedule) -> Settings:
         full_every=parse_long_duration(spec.full.every),
         retries=spec.retries.count,
         backoff=to_timedelta(spec.retries.backoff),
+        retention_zone=cron_times.parse_zone(*_retention_zone(spec)),
     )
+
+
+def _retention_zone(spec: BackupScheduleSpec) -> tuple[str, str]:
+    """Return the name of the zone of retention, and the field that gives it."""
+    if spec.retention is not None and spec.retention.time_zone:
+        return spec.retention.time_zone, "spec.retention.timeZone"
+    return spec.time_zone, "spec.timeZone"
 
 
 def _spread(cron: Cron, given: str | None) -> timedelta:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cinderblock.api.conditions import ConditionType
-from cinderblock.api.v1alpha1.schedule import AnySchedule, Missed, RunStatus
+from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleStatus, Missed, RunStatus
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.cron import PastTimes, past_times
 from cinderblock.lifecycle.schedule.settings import Settings
@@ -66,9 +66,16 @@ def observe(schedule: AnySchedule, settings: Settings, now: datetime) -> Times:
 
 def last_run_in_progress(schedule: AnySchedule) -> RunStatus | None:
     """Return the last run, if it has not ended."""
-    conditions = schedule.status.conditions
-    is_open = any(c.type == ConditionType.LAST_RUN_SUCCEEDED and c.status == "Unknown" for c in conditions)
-    return schedule.status.last_run if is_open else None
+    return schedule.status.last_run if _is_in_progress(schedule.status) else None
+
+
+def has_ended(schedule: AnySchedule, after: BackupScheduleStatus) -> bool:
+    """Return whether the run in progress has ended in the next status."""
+    return _is_in_progress(schedule.status) and not _is_in_progress(after)
+
+
+def _is_in_progress(status: BackupScheduleStatus) -> bool:
+    return any(c.type == ConditionType.LAST_RUN_SUCCEEDED and c.status == "Unknown" for c in status.conditions)
 
 
 def has_begun(schedule: AnySchedule, time: datetime) -> bool:

@@ -1,0 +1,172 @@
+"""Apply the retention of a schedule: read its backups, plan, mark those that expire, and remove those that have."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.retention import RetentionStatus
+from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.controller.context import Context
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, Applied, apply_retention
+from cinderblock.controller.schedules.gather import list_places, parsed_pages, read_backups
+from cinderblock.kube import kinds
+from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.retention.actions import actions_of, unmark_all
+from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.plan import plan
+from cinderblock.lifecycle.schedule import times
+from cinderblock.lifecycle.schedule.retained import Retained
+from cinderblock.lifecycle.schedule.settings import Settings
+
+LEAST_SECONDS: Final = 60.0
+"""Seconds between two plans of a schedule with few backups."""
+BACKUPS_PER_SECOND: Final = 200.0
+"""Of very many backups, a plan is made once in so many seconds that this many are read each second."""
+UNMARK_ROUNDS: Final = 20
+"""Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """When a schedule was planned, and when it must be planned again, by the clock of the event loop."""
+
+    earliest: float
+    latest: float
+
+
+@dataclass(slots=True)
+class RetentionReconciler:
+    """Applies the retention of schedules. What it remembers only saves work."""
+
+    _planned: dict[ObjectKey, _Planned] = field(default_factory=dict)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Forget a schedule, so that its next look makes a plan."""
+        self._planned.pop(key, None)
+
+    def is_due(self, key: ObjectKey, schedule: AnySchedule) -> bool:
+        """Return whether a plan must be made now."""
+        planned = self._planned.get(key)
+        if schedule.spec.retention is None:
+            # An earlier schedule of this name may have left marks.
+            return planned is None or schedule.status.retention is not None
+        is_changed = schedule.status.observed_generation != schedule.metadata.generation
+        return planned is None or is_changed or _now() >= planned.earliest
+
+    def wait(self, key: ObjectKey, schedule: AnySchedule) -> Retained:
+        """Return what is known between two plans."""
+        planned = self._planned.get(key)
+        has_rules = schedule.spec.retention is not None
+        seconds = max(0.0, planned.latest - _now()) if planned is not None and has_rules else None
+        return Retained(schedule.status.retention, requeue_after=seconds)
+
+    async def apply(
+        self,
+        context: Context,
+        key: ObjectKey,
+        schedule: AnySchedule,
+        settings: Settings,
+        backups: Sequence[BackupRecord] | None,
+    ) -> Retained:
+        """Make a plan and execute it.
+
+        Args:
+            context: what to work with.
+            key: the key of the schedule.
+            schedule: the schedule.
+            settings: its parsed spec.
+            backups: its backups, if they were read just now.
+
+        Raises what the API server raises.
+        """
+        if backups is None:
+            backups = (await read_backups(context, key)).records()
+        retention = schedule.spec.retention
+        if retention is None:
+            return await self._end(context, key, schedule, backups)
+        known = await _known(context, schedule, backups)
+        now = context.clock()
+        planned = await asyncio.to_thread(plan, retention, settings.retention_zone, backups, known, now)
+        applied = await apply_retention(context.kube, actions_of(planned))
+        seconds = planned.requeue_after if applied.is_complete else CONTINUE_SECONDS
+        least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND) if applied.is_complete else seconds
+        self._planned[key] = _Planned(_now() + min(least, seconds), _now() + seconds)
+        return Retained(_with_removal(planned.status, applied, now), applied.refused, seconds)
+
+    async def _end(
+        self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]
+    ) -> Retained:
+        """Remove all marks, because the schedule has no retention."""
+        applied = await apply_retention(context.kube, unmark_all(backups))
+        if not applied.is_complete:
+            return Retained(schedule.status.retention, applied.refused, CONTINUE_SECONDS)
+        self._planned[key] = _Planned(math.inf, math.inf)
+        return Retained(None)
+
+
+async def unmark_backups(context: Context, schedule: ObjectKey) -> None:
+    """Remove the marks of the backups of a schedule that no longer exists. The resync finds marks that are left.
+
+    Raises what the API server raises.
+    """
+    for _ in range(UNMARK_ROUNDS):
+        backups = (await read_backups(context, schedule)).records()
+        if (await apply_retention(context.kube, unmark_all(backups))).is_complete:
+            return
+
+
+async def _known(context: Context, schedule: AnySchedule, backups: Sequence[BackupRecord]) -> RetentionContext:
+    places = list_places({backup.namespace for backup in backups})
+    retention = schedule.spec.retention
+    is_asked = retention is not None and retention.gone.after is not None
+    run = times.last_run_in_progress(schedule)
+    return RetentionContext(
+        previous=schedule.status.retention,
+        used_ids=await _used_ids(context, places),
+        volumes=await _volumes(context, places) if is_asked else None,
+        unfinished_runs=frozenset([run.time]) if run is not None else frozenset(),
+    )
+
+
+async def _used_ids(context: Context, places: Collection[str | None]) -> frozenset[str]:
+    """Return the ids of the backups that restores read, and of the parents of unfinished backups."""
+    found: set[str] = set()
+    for place in places:
+        reading = parsed_pages(context, VolumeRestore, kinds.VOLUME_RESTORE, place, fields="status.phase=restoring")
+        async for restores in reading:
+            found |= {restore.status.backup_id for restore in restores if restore.status.backup_id}
+        making = parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, place, fields="status.phase=creating")
+        async for backups in making:
+            found |= {backup.status.parent_id for backup in backups if backup.status.parent_id}
+    return frozenset(found)
+
+
+async def _volumes(context: Context, places: Collection[str | None]) -> frozenset[tuple[str, str]]:
+    """Return namespace and UID of each claim."""
+    return frozenset(
+        [
+            (claim.namespace, claim.uid)
+            for place in places
+            async for page in parsed_pages(context, PersistentVolumeClaim, kinds.PVC, place)
+            for claim in page
+        ]
+    )
+
+
+def _with_removal(status: RetentionStatus, applied: Applied, now: datetime) -> RetentionStatus:
+    if not applied.removed:
+        return status
+    return status.model_copy(update={"last_removal_time": now.replace(microsecond=0)})
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

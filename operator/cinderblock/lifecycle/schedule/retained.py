@@ -1,0 +1,69 @@
+"""What retention has done, as part of the status of its schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cinderblock.api.conditions import ConditionType
+from cinderblock.api.v1alpha1.retention import RetentionStatus
+from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import RecordEvent
+from cinderblock.lifecycle.schedule.conclude import Conclusion
+from cinderblock.reasons import Reason
+
+_FROZEN = (
+    " {count} stay only because a newer backup is suspicious: look at it, and accept it with the annotation"
+    " cinderblock.io/accept."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What retention has done, and when it looks again.
+
+    Attributes:
+        status: status.retention of the schedule; None: it has no retention.
+        refused: refusals by the API server; None: nothing was tried.
+        requeue_after: seconds until the next look; None: there is nothing to look at.
+    """
+
+    status: RetentionStatus | None
+    refused: tuple[str, ...] | None = None
+    requeue_after: float | None = None
+
+
+def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Retained, now: datetime) -> Conclusion:
+    """Return a conclusion that also says what retention has done."""
+    shown = conclusion.status.conditions
+    events = conclusion.events
+    if retained.status is None:
+        shown = conditions.without(shown, ConditionType.RETENTION_APPLIED)
+    elif retained.refused is not None:
+        message = retained.refused[0] if retained.refused else _counts(retained.status)
+        reason = Reason.RULES_REFUSED if retained.refused else Reason.RULES_APPLIED
+        if retained.refused and not _is_shown(schedule, reason):
+            events = (*events, RecordEvent("Warning", reason, message))
+        shown = conditions.with_lasting(
+            shown,
+            now,
+            schedule.metadata.generation,
+            kind=ConditionType.RETENTION_APPLIED,
+            status="False" if retained.refused else "True",
+            reason=reason,
+            message=message,
+        )
+    delays = [seconds for seconds in (conclusion.requeue_after, retained.requeue_after) if seconds is not None]
+    status = conclusion.status.model_copy(update={"retention": retained.status, "conditions": shown})
+    return replace(conclusion, status=status, events=events, requeue_after=min(delays, default=None))
+
+
+def _counts(status: RetentionStatus) -> str:
+    frozen = _FROZEN.format(count=status.frozen) if status.frozen else ""
+    return f"{status.kept} backups are kept, and {status.expiring} expire.{frozen}"
+
+
+def _is_shown(schedule: AnySchedule, reason: Reason) -> bool:
+    shown = schedule.status.conditions
+    return any(c.type == ConditionType.RETENTION_APPLIED and c.reason == reason for c in shown)
