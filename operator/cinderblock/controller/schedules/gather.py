@@ -38,7 +38,7 @@ DEFAULT_STORES: Final = 20
 T = TypeVar("T", bound=Object)
 
 
-async def gather(context: Context, observed: ObservedSchedule) -> ObservedSchedule:
+async def gather(context: Context, observed: ObservedSchedule, backups: RecordLimit) -> ObservedSchedule:
     """Return a schedule with its claims, its backups and the stores. Raises what the API server raises."""
     schedule = observed.schedule
     namespaces = await _namespaces(context, observed.settings.namespaces)
@@ -47,7 +47,6 @@ async def gather(context: Context, observed: ObservedSchedule) -> ObservedSchedu
     claims = await _claims(context, places, selected, observed.settings.claims)
     used = {claim.namespace for claim in claims}
     stores = await _stores(context, places, used, schedule.spec.template.spec.store_name)
-    backups = await read_backups(context, ObjectKey(schedule.kind, schedule.namespace, schedule.name))
     return replace(
         observed,
         claims=tuple(claims),

@@ -18,12 +18,12 @@ from cinderblock.api.v1alpha1.schedule import (
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey, key_of
 from cinderblock.controller.schedules.create import create_all
-from cinderblock.controller.schedules.gather import gather
+from cinderblock.controller.schedules.gather import gather, read_backups
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retention import RetentionReconciler
 from cinderblock.errors import Conflict, InvalidInput, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.schedule import settings as schedule_settings
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, invalid
@@ -100,13 +100,14 @@ class ScheduleReconciler:
         conclusion = idle(schedule, settings, times.observe(schedule, settings, now), now)
         if not is_run and not is_due:
             return with_retention(conclusion, schedule, retention.wait(key, schedule), now)
-        backups: list[BackupRecord] | None = None
+        backups: RecordLimit | None = None
         async with self._readers:
             if is_run:
-                observed = await gather(context, observed)
+                backups = await read_backups(context, key)
+                observed = await gather(context, observed, backups)
                 plan = decide(observed, now)
                 outcomes = await create_all(context, schedule, plan.creations)
-                conclusion, backups = conclude(observed, plan, outcomes, now), observed.backups.all()
+                conclusion = conclude(observed, plan, outcomes, now)
             if is_due or times.has_ended(schedule, conclusion.status):
                 retained = await retention.apply(context, key, schedule, settings, backups)
             else:

@@ -18,6 +18,7 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, Applied, apply_retention
 from cinderblock.controller.schedules.gather import list_places, parsed_pages, read_backups
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import actions_of, unmark_all
@@ -31,6 +32,10 @@ LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
 """Of very many backups, a plan is made once in so many seconds that this many are read each second."""
+_OVERFULL: Final = (
+    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
+    " who creates them."
+)
 UNMARK_ROUNDS: Final = 20
 """Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
 
@@ -75,7 +80,7 @@ class RetentionReconciler:
         key: ObjectKey,
         schedule: AnySchedule,
         settings: Settings,
-        backups: Sequence[BackupRecord] | None,
+        read: RecordLimit | None,
     ) -> Retained:
         """Make a plan and execute it.
 
@@ -84,12 +89,12 @@ class RetentionReconciler:
             key: the key of the schedule.
             schedule: the schedule.
             settings: its parsed spec.
-            backups: its backups, if they were read just now.
+            read: its backups, if they were read just now.
 
         Raises what the API server raises.
         """
-        if backups is None:
-            backups = (await read_backups(context, key)).records()
+        read = read or await read_backups(context, key)
+        backups = read.records()
         retention = schedule.spec.retention
         if retention is None:
             return await self._end(context, key, schedule, backups)
@@ -100,7 +105,8 @@ class RetentionReconciler:
         seconds = planned.requeue_after if applied.is_complete else CONTINUE_SECONDS
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND) if applied.is_complete else seconds
         self._planned[key] = _Planned(_now() + min(least, seconds), _now() + seconds)
-        return Retained(_with_removal(planned.status, applied, now), applied.refused, seconds)
+        refused = (*(_OVERFULL.format(namespace=name) for name in sorted(read.overfull)), *applied.refused)
+        return Retained(_with_removal(planned.status, applied, now), refused, seconds)
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]
