@@ -54,11 +54,6 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{- /* `helm upgrade --reuse-values` gives no value that the former release did not have. */ -}}
-{{- define "cinderblock.schedules.enabled" -}}
-{{- if dig "enabled" true (default dict .Values.schedules) }}true{{ end -}}
-{{- end -}}
-
 {{- define "cinderblock.scheduling" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -144,3 +139,9 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* Which schedules the operator works on: all, namespaced or none. Values of an older release have no such key. */ -}}
+{{- define "cinderblock.schedules" -}}
+{{- $values := default dict .Values.schedules -}}
+{{- if eq (toString $values.enabled) "false" }}none{{ else if eq (toString $values.cluster) "false" }}namespaced{{ else }}all{{ end -}}
+{{- end -}}

@@ -1,1 +1,1 @@
-"""Schedules: which volumes are backed up when, and which backups are removed."""
+"""Schedules: read claims and backups, create VolumeBackups, and write the status."""
