@@ -60,12 +60,18 @@ async def backup(client: KubeClient, namespace: str) -> VolumeBackup:
     return await make_backup(client, namespace, "old", datetime.now(UTC) - 40 * DAY)
 
 
+async def current(client: KubeClient, backup: VolumeBackup) -> VolumeBackup:
+    """Return a backup as it is now."""
+    found = await read(client, backup.namespace, backup.name)
+    assert found is not None
+    return found
+
+
 async def mark(client: KubeClient, backup: VolumeBackup) -> VolumeBackup:
     """Mark a backup as retention does, and return it as it is then."""
-    assert await apply_retention(client, [MarkExpiring(version(backup), EXPIRES)]) == Applied(written=1)
-    marked = await read(client, backup.namespace, backup.name)
-    assert marked is not None
-    return marked
+    version_ = version(await current(client, backup))
+    assert await apply_retention(client, [MarkExpiring(version_, EXPIRES)]) == Applied(written=1)
+    return await current(client, backup)
 
 
 async def test_mark_changes_nothing_else_of_the_status(client: KubeClient, backup: VolumeBackup) -> None:
@@ -89,8 +95,7 @@ async def test_status_that_was_decided_before_the_mark_went_does_not_restore_it(
 ) -> None:
     marked = await mark(client, backup)
     await reconcile(client, marked, size=3)
-    now = await read(client, backup.namespace, backup.name)
-    assert now is not None
+    now = await current(client, backup)
     await apply_retention(client, [UnmarkExpiring(version(now))])
     await reconcile(client, marked, size=4)
     found = await status_of(client, backup)
@@ -111,14 +116,12 @@ async def test_mark_survives_the_loss_of_all_managed_fields(client: KubeClient, 
     await reconcile(client, backup, size=3)
     await mark(client, backup)
     await client.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, STRIPPED)
-    marked = await read(client, backup.namespace, backup.name)
-    assert marked is not None
+    marked = await current(client, backup)
     await reconcile(client, marked, size=None)
     found = await status_of(client, backup)
     assert "size" not in found
     assert found["expiresAt"] == "2026-05-04T12:00:00Z"
-    now = await read(client, backup.namespace, backup.name)
-    assert now is not None
+    now = await current(client, backup)
     await apply_retention(client, [UnmarkExpiring(version(now))])
     assert "expiresAt" not in await status_of(client, backup)
 
@@ -129,8 +132,7 @@ async def test_mark_of_another_manager_can_be_removed(client: KubeClient, backup
     path = kinds.VOLUME_BACKUP.path(backup.namespace, backup.name, "status")
     request = Request("PATCH", path, {"fieldManager": "velero"}, patch, "application/merge-patch+json")
     assert (await client._transport.round_trip(request)).is_success
-    now = await read(client, backup.namespace, backup.name)
-    assert now is not None
+    now = await current(client, backup)
     await apply_retention(client, [UnmarkExpiring(version(now))])
     assert "expiresAt" not in await status_of(client, backup)
 
