@@ -897,7 +897,7 @@ async def test_mark_that_was_removed_announces_nothing(operator: KubeClient, bac
 
 
 async def _marked(operator: KubeClient, backup: VolumeBackup) -> VolumeBackup:
-    """Mark a backup as retention does, and return it as it is then."""
+    """Mark a backup as retention does, and return it."""
     await apply_retention(operator, [MarkExpiring(_version(backup), datetime(2026, 5, 4, tzinfo=UTC))])
     body = await operator.get(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
     return VolumeBackup.model_validate(body)

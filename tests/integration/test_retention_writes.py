@@ -1,4 +1,4 @@
-"""What retention writes to VolumeBackups, next to the operator's own writes of their status, on a real API server."""
+"""The writes of retention to VolumeBackups, next to the operator's own writes of their status, on a real API server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def version(backup: VolumeBackup) -> BackupVersion:
 
 
 async def status_of(client: KubeClient, backup: VolumeBackup) -> dict[str, Any]:
-    """Return the status as it is stored."""
+    """Return the stored status."""
     body = await client.get(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
     assert body is not None
     return dict(body["status"])
@@ -61,14 +61,14 @@ async def backup(client: KubeClient, namespace: str) -> VolumeBackup:
 
 
 async def current(client: KubeClient, backup: VolumeBackup) -> VolumeBackup:
-    """Return a backup as it is now."""
+    """Read a backup."""
     found = await read(client, backup.namespace, backup.name)
     assert found is not None
     return found
 
 
 async def mark(client: KubeClient, backup: VolumeBackup) -> VolumeBackup:
-    """Mark a backup as retention does, and return it as it is then."""
+    """Mark a backup as retention does, and return it."""
     version_ = version(await current(client, backup))
     assert await apply_retention(client, [MarkExpiring(version_, EXPIRES)]) == Applied(written=1)
     return await current(client, backup)

@@ -1,4 +1,4 @@
-"""What a preview of retention judges: the backups of schedules in a cluster, or those of a bucket."""
+"""The backups that a preview of retention judges: those of schedules in a cluster, or those of a bucket."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def row(verdict: Verdict, *, has_marks: bool) -> tuple[str, ...]:
 
 
 def summary(plan: RetentionPlan) -> str:
-    """Return the figures of a plan in one line."""
+    """Return the numbers of a plan in one line."""
     words = [verdict_word(verdict) for verdict in plan.verdicts]
     parts = [f"{words.count('keep')} to keep", f"{words.count('expire') + words.count('remove')} to remove"]
     if plan.status.braked:

@@ -37,8 +37,13 @@ class RetentionLoop:
     namespace: str | None = None
     context: RetentionContext = field(default_factory=RetentionContext)
 
+    @property
+    def last_removal(self) -> datetime | None:
+        """The time of the last removal, as the status records it."""
+        return self.context.previous.last_removal_time if self.context.previous is not None else None
+
     async def records(self) -> list[BackupRecord]:
-        """Return the backups as they are."""
+        """Read the backups."""
         bodies = await self.kube.list(kinds.VOLUME_BACKUP, self.namespace)
         return [record_of(VolumeBackup.model_validate(body)) for body in bodies]
 
@@ -50,7 +55,9 @@ class RetentionLoop:
         """Make a plan and apply it. Its status is recorded even if the operator dies while it applies the plan."""
         made = await self.plan(now)
         self.context = replace(self.context, previous=made.status)
-        return await apply_retention(self.kube, actions_of(made))
+        applied = await apply_retention(self.kube, actions_of(made))
+        self.context = replace(self.context, previous=applied.record(made.status, now))
+        return applied
 
 
 async def make_backup(kube: KubeClient, namespace: str, name: str, time: datetime, **spec: Any) -> VolumeBackup:
@@ -76,7 +83,7 @@ def available(uid: str, time: datetime) -> dict[str, Any]:
 
 
 async def read(kube: KubeClient, namespace: str, name: str) -> VolumeBackup | None:
-    """Return a backup as it is; None if it does not exist."""
+    """Read a backup; None if it does not exist."""
     body = await kube.get(kinds.VOLUME_BACKUP, name, namespace)
     return VolumeBackup.model_validate(body) if body is not None else None
 

@@ -86,9 +86,11 @@ async def test_expired_backups_are_marked_and_then_deleted(kube: KubeClient) -> 
     loop = RetentionLoop(kube, KEEP_ONE)
     assert await loop.apply(NOW) == Applied(written=2)
     assert {record.name for record in await loop.records() if record.expires_at == NOW} == {"b-1", "b-2"}
+    assert loop.last_removal is None
     assert await loop.apply(NOW + MINUTE) == Applied(removed=2)
     assert await names(loop) == {"b-0"}
     assert await loop.apply(NOW + 2 * MINUTE) == Applied()
+    assert loop.last_removal == NOW + MINUTE
 
 
 async def test_mark_of_a_kept_backup_is_removed(kube: KubeClient) -> None:

@@ -66,7 +66,7 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class _Guards:
-    """What a group must keep, whatever the rules say.
+    """The backups that a group must keep, whatever the rules say.
 
     Attributes:
         whole: its newest complete backup.
