@@ -897,7 +897,7 @@ async def test_mark_that_was_removed_announces_nothing(operator: KubeClient, bac
 
 
 async def _marked(operator: KubeClient, backup: VolumeBackup) -> VolumeBackup:
-    """Mark a backup as retention does, and return it as it is then."""
+    """Mark a backup as retention does, and return it."""
     await apply_retention(operator, [MarkExpiring(_version(backup), datetime(2026, 5, 4, tzinfo=UTC))])
     body = await operator.get(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
     return VolumeBackup.model_validate(body)
@@ -936,7 +936,7 @@ async def test_only_its_own_lease_is_written(operator: KubeClient, releases: Rel
         await operator.merge_patch(kinds.LEASE, "policies-baseline", releases.namespace, held)
 
 
-async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBackup) -> None:
+async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore) -> None:
     namespace = backup.namespace
     metadata = {"name": "evil", "namespace": namespace}
     job = (await operator.create(kinds.JOB, a_job(backup)))["metadata"]["name"]
@@ -945,8 +945,8 @@ async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBacku
         lambda: operator.create(CONFIG_MAP, {"metadata": metadata}),
         lambda: operator.create(SERVICE_ACCOUNT, {"metadata": metadata}),
         lambda: operator.create(CLUSTER_ROLE, role),
-        lambda: operator.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}}),
-        lambda: operator.delete(kinds.VOLUME_RESTORE, "back", namespace),
+        lambda: operator.create(kinds.VOLUME_RESTORE, {"metadata": metadata, "spec": {"backupId": "full"}}),
+        lambda: operator.delete(kinds.VOLUME_RESTORE, restore.name, namespace),
         lambda: operator.delete(kinds.NAMESPACE, namespace, None),
         lambda: operator.merge_patch(kinds.NAMESPACE, namespace, None, {"metadata": {"labels": {"a": "b"}}}),
         lambda: operator.merge_patch(kinds.JOB, job, namespace, {"status": {"active": 1}}, subresource="status"),

@@ -1,4 +1,4 @@
-"""What retention keeps, in the slowest and most obvious way: each backup is compared with all others.
+"""The backups that retention keeps, in the slowest and most obvious way: each is compared with all others.
 
 It shares no code with `cinderblock.lifecycle.retention` except the records. It knows nothing about marks.
 """

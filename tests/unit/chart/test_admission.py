@@ -71,24 +71,9 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
         if verb in ROLE_VERBS
     }
     own = {right for right in granted if right[0] == "cinderblock.io"}
-    scheduled = {("cinderblock.io", "volumebackups", operation) for operation in ("CREATE", "DELETE")}
-    assert {right for right in own if right[2] != "UPDATE"} == scheduled
-    assert rows == (granted - own) | scheduled | {("cinderblock.io", "*", "UPDATE")}
-
-
-def test_without_schedules_the_operator_deletes_no_backups() -> None:
-    objects = render("schedules.enabled=false")
-    names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
-    assert "cinderblock-operator-expired-backups" not in names
-    verbs = {
-        verb
-        for role in of_kind(objects, "ClusterRole")
-        if role["metadata"]["name"] == "cinderblock"
-        for rule in role["rules"]
-        if "volumebackups" in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert "delete" not in verbs
+    of_schedules = {("cinderblock.io", "volumebackups", operation) for operation in ("CREATE", "DELETE")}
+    assert {right for right in own if right[2] != "UPDATE"} == of_schedules
+    assert rows == (granted - own) | of_schedules | {("cinderblock.io", "*", "UPDATE")}
 
 
 def test_last_policy_leaves_out_what_the_rows_judge() -> None:

@@ -299,7 +299,7 @@ def _record_metrics(context: Context, target: Target, status: AnyStatus | None, 
 async def _write_status(context: Context, target: Target, decision: Decision) -> None:
     """Write the status over the version that was read; if the object has changed since, over its current version.
 
-    The UID makes sure that it is the same object. What retention has written meanwhile stays.
+    The UID makes sure that it is the same object. A mark that retention has written meanwhile stays.
     """
     read, status = target.object, decision.status
     if status is None:

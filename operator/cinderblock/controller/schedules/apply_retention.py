@@ -2,7 +2,7 @@
 
 Each action is one write with the version that was read as its precondition, and changes nothing the second time. The
 operator may die before or after each of them: the next plan reads what was written and continues from there. A change
-of the backup in between, such as a hold, makes the write fail, and the next plan judges the backup as it is then.
+of the backup in between, such as a hold, makes the write fail, and the next plan judges the changed backup.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.retention import RetentionStatus
 from cinderblock.errors import AccessDenied, Conflict, InvalidInput, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
@@ -42,7 +44,7 @@ Session = dict[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a call has done.
+    """The result of one call.
 
     Attributes:
         written: number of marks that were set or removed.
@@ -55,6 +57,10 @@ class Applied:
     removed: int = 0
     is_complete: bool = True
     refused: tuple[str, ...] = ()
+
+    def record(self, status: RetentionStatus, now: datetime) -> RetentionStatus:
+        """Return the status of a plan, with the time of this removal if there was one."""
+        return status.model_copy(update={"last_removal_time": now.replace(microsecond=0)}) if self.removed else status
 
 
 async def apply_retention(kube: KubeClient, actions: Sequence[RetentionAction]) -> Applied:

@@ -1,4 +1,4 @@
-"""What retention must know besides the backups of the schedule."""
+"""The facts that retention needs besides the backups of the schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cinderblock.api.v1alpha1.retention import RetentionStatus
 
 @dataclass(frozen=True, slots=True)
 class RetentionContext:
-    """What a plan depends on, besides the rules and the backups.
+    """The facts that a plan depends on, besides the rules and the backups.
 
     Every default is the safe one: with it nothing is removed that would otherwise be kept, except that a restore which
     is not named here does not protect its backup.
@@ -22,7 +22,7 @@ class RetentionContext:
         used_ids: ids of backups that a VolumeRestore reads, or that an unfinished backup has as its parent.
         volumes: namespace and UID of each claim that exists; None: not known, so no volume counts as gone.
         unfinished_runs: scheduled times of runs that still retry.
-        locked_ids: ids of backups that the store does not let go, as far as that is known.
+        locked_ids: ids of backups that the store keeps locked, as far as that is known.
         verified_at: time of the last successful verification, by the id of the backup.
     """
 

@@ -66,7 +66,7 @@ class _Rules:
 
 @dataclass(frozen=True, slots=True)
 class _Guards:
-    """What a group must keep, whatever the rules say.
+    """The backups that a group must keep, whatever the rules say.
 
     Attributes:
         whole: its newest complete backup.
@@ -84,8 +84,11 @@ class _Guards:
 def judge(
     retention: Retention, zone: tzinfo, backups: Sequence[BackupRecord], context: RetentionContext, now: datetime
 ) -> list[Judged]:
-    """Return a judgement for each backup, in the order of namespace and volume, from new to old."""
-    ordered = sorted(backups, key=order, reverse=True)
+    """Return a judgement for each backup, in the order of namespace and volume, from new to old.
+
+    A backup that is given twice, as a list does that began again, counts once.
+    """
+    ordered = sorted({record.uid: record for record in backups}.values(), key=order, reverse=True)
     outside = {record.uid: outer for record in ordered if (outer := _outside(record)) is not None}
     if any(utc(record.created) > now + CLOCK_TOLERANCE for record in ordered):
         judged = [Judged(record, outside.get(record.uid, Judgement.CLOCK_BEHIND)) for record in ordered]

@@ -1,8 +1,8 @@
 """The keep rules, which are those of restic.
 
-Each rule looks at all backups of a group from the newest to the oldest, independent of the other rules. It keeps the
-newest backup of each period that has one, until it has kept as many as its count. If there are not that many, it also
-keeps the oldest backup of all, so that the first rule of years has something to keep before the first year is over.
+Each rule goes through all backups of a group from the newest to the oldest, independent of the other rules. It keeps
+the newest backup of each period that has one, until it has kept as many as its count. If there are not that many, it
+also keeps the oldest backup of all, so that a rule of years has something to keep before the first year is over.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _verdict(item: Judged, appointment: Appointment | None) -> Verdict:
 
 
 def _counted(verdicts: Sequence[Verdict], previous: RetentionStatus | None) -> RetentionStatus:
-    """Return the figures of the status, after the steps. Backups that are being deleted count no more."""
+    """Return the numbers of the status, after the steps. Backups that are being deleted count no more."""
     counted = [verdict for verdict in verdicts if verdict.judgement is not Judgement.DELETING]
     waiting = [v for v in counted if not v.judgement.keeps and v.expires_at is None]
     return RetentionStatus(

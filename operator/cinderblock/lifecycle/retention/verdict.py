@@ -46,7 +46,7 @@ _EXPIRING = frozenset({Judgement.GONE, Judgement.MAX_AGE, Judgement.FAILED, Judg
 
 
 class Step(StrEnum):
-    """What happens to a backup now."""
+    """The present step of a backup."""
 
     KEEP = "Keep"
     """It stays, and has no status.expiresAt."""
@@ -62,7 +62,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What happens to one backup.
+    """The verdict on one backup.
 
     Attributes:
         backup: the backup.
@@ -86,7 +86,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class RetentionPlan:
-    """What retention does about the backups of one schedule.
+    """The plan for the backups of one schedule.
 
     Attributes:
         verdicts: one for each backup, by namespace and volume, from new to old.

@@ -189,6 +189,11 @@ def test_failures_of_a_volume_that_is_gone_go_with_it() -> None:
     assert judgement(planned(GONE, backups, context=RetentionContext(volumes=frozenset()))) is Judgement.GONE
 
 
+def test_backup_that_is_given_twice_counts_once() -> None:
+    plan = planned(rules(keep_last=3), [*dailies(5), *dailies(2)])
+    assert [verdict.judgement.keeps for verdict in plan.verdicts] == [True, True, True, False, False]
+
+
 def test_hold_changes_no_other_verdict() -> None:
     backups = dailies(10)
     before = planned(rules(keep_last=3), backups)
