@@ -43,7 +43,7 @@ class Story:
         return sorted(item["metadata"]["name"] for item in wanted if "deletionTimestamp" not in item["metadata"])
 
     def act(self) -> None:
-        """Do one thing, and let the cluster go on for a while or until nothing happens."""
+        """Do one thing, and let the cluster continue for a while or until nothing happens."""
         kind, available = self.random.choice(ACTS), self.names("available")
         if kind in ("backup", "full"):
             self.count += 1

@@ -1,13 +1,8 @@
 """Remove expired backups, although others may list their packs: these packs stay until the last of the others goes.
 
-    run = Expiry(store, prefix, volume_id, backup_ids, catalog_references, clock=clock)
-    for _ in run.steps():
-        pass
-    run.removed, run.errors
-
-The order makes it safe to die at any request, and to begin again: read all manifests that stay, delete the manifests of
-the expired backups, list the manifests again, and only then delete packs that none of them lists (`inherited`). If one
-manifest cannot be read, nothing is deleted.
+The order makes it safe to die at any request, and to begin again. First all manifests that stay are read; if one
+cannot be read, nothing is deleted. Then the manifests of the expired backups go. Then the manifests are listed again,
+and packs go that none of them lists: see `inherited`.
 """
 
 from __future__ import annotations

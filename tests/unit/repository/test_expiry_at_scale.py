@@ -32,7 +32,7 @@ SIZES = (200, pytest.param(YEAR, marks=[pytest.mark.long, pytest.mark.timeout(18
 
 
 class CountedLooks(NoRetention):
-    """A retention that counts the looks at objects, each of which takes a request."""
+    """A retention that counts how often objects are inspected, each time with a request."""
 
     def __init__(self) -> None:
         self.looks = 0

@@ -36,7 +36,7 @@ class Fleet(RuleBasedStateMachine):
         damaged: sound manifests in whose place there is a damaged one, by backup.
         expired: backups that were about to expire when the process died; the next attempt takes them along.
         unfinished: interrupted backups, with their parents.
-        lost: backups whose manifest was removed by hand.
+        lost: backups whose manifest was removed manually.
     """
 
     keys = None

@@ -1,7 +1,7 @@
 """Rules of expired backups: retention deleted them, so others that need their data do not hold them up.
 
-What others need of the data stays in the store, and the store decides what that is: see `repository.expiry`. A backup
-that a person deletes before it expires keeps Cinder's rule, and waits for its dependents.
+Data that others need stays in the store, as the manifests there show: see `repository.expiry`. A backup that a person
+deletes before it expires keeps Cinder's rule, and waits for its dependents.
 """
 
 from __future__ import annotations
