@@ -101,9 +101,11 @@ class Expiry:
 
     def _check(self) -> Iterator[None]:
         """Find the manifests of the backups, and those that must not be deleted."""
-        check = with_current(partial(self._check_one, RulesReadOnce(self._store.retention)))
+        rules = RulesReadOnce(self._store.retention)
         for start in range(0, len(self._ids), _CHECKED_AT_ONCE):
             batch = self._ids[start : start + _CHECKED_AT_ONCE]
+            # Each step has a deadline of its own.
+            check = with_current(partial(self._check_one, rules))
             with ThreadPoolExecutor(CONCURRENT_CHECKS, "expired") as pool:
                 for backup_id, answer in zip(batch, pool.map(check, batch), strict=True):
                     if isinstance(answer, CinderblockError):

@@ -103,7 +103,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
         return None
     if expiry.removes_data(observed.backup):
         is_over = observed.packs_left is not None or observed.removal_runs
-        return None if is_over else expiry.obstacle(observed, observed.backup)
+        return None if is_over else expiry.Obstacles(observed).of(observed.backup)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
@@ -281,4 +281,9 @@ def _base(observed: ObservedBackup) -> VolumeBackupStatus:
 
 def aliases(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the namespace that were imported from this backup's manifest under other ids."""
-    return tuple(sibling for sibling in observed.siblings if expiry.is_alias_of(sibling, observed.backup))
+    key = observed.backup.status.manifest_key
+    return tuple(
+        sibling
+        for sibling in observed.siblings
+        if sibling.is_alias and sibling.own_phase is not None and sibling.status.manifest_key == key
+    )
