@@ -98,7 +98,7 @@ def commit_manifest(
     )
     store.put(task.manifest, manifest)
     if not parent_remains(task, store):
-        # Whoever removed the parent may not have seen this manifest, and may be deleting packs that it lists.
+        # The removal of the parent may not have seen this manifest, and may be deleting packs that it lists.
         store.delete([task.manifest])
         raise parent_is_gone(task)
     return writer.pins

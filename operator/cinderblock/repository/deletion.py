@@ -10,7 +10,7 @@ before the manifest goes, and deleted last, so that a repeated deletion knows of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -74,51 +74,104 @@ def delete_backup(
         )
     if dependents.unknown:
         raise ReferencesUnknown(dependents.unknown[0].message, dependents.unknown[0])
-    key = manifest_key(prefix, volume_id, backup_id)
-    has_manifest = has_own_manifest(store, key, ExpectedBackup(volume_id=volume_id, backup_id=backup_id))
-    packs = partial(_pack_keys, store, prefix, volume_id, backup_id)
-    mark, inherits, known = (
-        mark_key(prefix, volume_id, backup_id),
-        references.inherits(backup_id),
-        references.listed_ids,
-    )
-    if has_manifest:
-        _delete_manifest(store, key, packs, now, mark if inherits else None)
-    with _partly_done():
+    return _Deletion(store, prefix, volume_id, backup_id, references=references, now=now).run()
+
+
+class _Deletion:
+    """The deletion of a backup that no other one needs."""
+
+    def __init__(
+        self, store: ObjectStore, prefix: str, volume_id: str, backup_id: str, *, references: References, now: datetime
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._volume_id = volume_id
+        self._backup_id = backup_id
+        self._references = references
+        self._now = now
+        self._mark = mark_key(prefix, volume_id, backup_id)
+
+    def run(self) -> int:
+        """Delete the manifest, then the packs, then packs that only this backup inherited. Return their number."""
+        key = manifest_key(self._prefix, self._volume_id, self._backup_id)
+        expected = ExpectedBackup(volume_id=self._volume_id, backup_id=self._backup_id)
+        has_manifest = has_own_manifest(self._store, key, expected)
+        inherits, known = self._references.inherits(self._backup_id), self._references.listed_ids
         if has_manifest:
-            _check_gone(store, key)
-        if backup_id in known:
-            references.list_again()
-        sweep = partial(_sweep, store, prefix, volume_id, backup_id, references=references, now=now)
-        if references.listed_ids - known:
-            # A backup was committed meanwhile, and may list the packs.
-            return has_manifest + sweep()
-        is_marked = inherits if has_manifest else next(packs(), None) == mark
-        count = has_manifest + _delete_packs(store, lambda: (key for key in packs() if key != mark), now)
-        if not (is_marked or not references.listed_ids):
-            return count
+            self._delete_manifest(key, inherits=inherits)
+        with _partly_done():
+            if has_manifest:
+                _check_gone(self._store, key)
+            if self._backup_id in known:
+                self._references.list_again()
+            if self._references.listed_ids - known:
+                # A backup was committed meanwhile, and may list the packs.
+                return has_manifest + self._sweep()
+            is_marked = inherits if has_manifest else next(self._objects(), None) == self._mark
+            return has_manifest + self._delete_packs() + self._delete_inherited(is_marked=is_marked)
+
+    def _delete_manifest(self, key: str, *, inherits: bool) -> None:
+        """Delete a manifest if neither it nor a pack is locked. Raises ObjectLocked; nothing was deleted then."""
         try:
-            return count + sweep()
+            check_locks(self._store, key, self._objects(), self._now)
+            if inherits:
+                self._store.put(self._mark, MARK)
+            self._store.delete([key])
+        except ObjectLocked as error:
+            raise with_effect(error, "Nothing was deleted.") from error
+
+    def _delete_packs(self) -> int:
+        """Delete the packs of the backup, which has no manifest. Return their number."""
+        try:
+            count = _delete_all(self._store, self._packs())
+        except ObjectLocked as error:
+            shown = find_lock(self._store, self._packs(), self._now) or error
+            raise with_effect(shown, NO_MANIFEST) from error
+        left = next(self._packs(), None)
+        if left is not None:
+            raise not_gone(left)
+        return count
+
+    def _delete_inherited(self, *, is_marked: bool) -> int:
+        """Delete packs of removed backups that no manifest lists any more, and the mark. Return their number.
+
+        If a manifest cannot be read, these packs stay until the next removal of a backup of the volume.
+        """
+        if not is_marked and self._references.listed_ids:
+            return 0
+        try:
+            return self._sweep()
         except ReferencesUnknown:
-            # What it inherited stays until the next removal of a backup of the volume.
-            store.delete([mark])
-            return count + is_marked
+            self._store.delete([self._mark])
+            return int(is_marked)
 
+    def _sweep(self) -> int:
+        """Delete all packs of removed backups and of this one that no manifest lists. Return their number."""
+        needed = PackSet()
+        for _ in read_needed(self._references, needed):
+            pass
+        sweep = Sweep(
+            self._store,
+            self._prefix,
+            self._volume_id,
+            {self._backup_id},
+            live=self._references.listed_ids,
+            needed=needed,
+            clock=lambda: self._now,
+        )
+        for _ in sweep.steps():
+            pass
+        if sweep.locked:
+            raise next(iter(sweep.locked.values()))
+        return sweep.deleted
 
-def _sweep(
-    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, *, references: References, now: datetime
-) -> int:
-    """Delete the packs of a backup and of other removed ones that no manifest lists any more. Return their number."""
-    needed = PackSet()
-    for _ in read_needed(references, needed):
-        pass
-    live = references.listed_ids
-    sweep = Sweep(store, prefix, volume_id, {backup_id}, live=live, needed=needed, clock=lambda: now)
-    for _ in sweep.steps():
-        pass
-    if sweep.locked:
-        raise next(iter(sweep.locked.values()))
-    return sweep.deleted
+    def _objects(self) -> Iterator[str]:
+        """List the keys of the backup's packs, its mark and its wrapped key."""
+        listed = list_pack_objects(self._store, self._prefix, self._volume_id, self._backup_id)
+        return (found.key for found in listed)
+
+    def _packs(self) -> Iterator[str]:
+        return (key for key in self._objects() if key != self._mark)
 
 
 @contextmanager
@@ -129,19 +182,6 @@ def _partly_done() -> Iterator[None]:
     except CinderblockError as error:
         error.is_partly_done = True
         raise
-
-
-def _delete_packs(store: ObjectStore, packs: Callable[[], Iterator[str]], now: datetime) -> int:
-    """Delete the packs of a backup without manifest. Return their number."""
-    try:
-        count = _delete_all(store, packs())
-    except ObjectLocked as error:
-        shown = find_lock(store, packs(), now) or error
-        raise with_effect(shown, NO_MANIFEST) from error
-    left = next(packs(), None)
-    if left is not None:
-        raise not_gone(left)
-    return count
 
 
 def _check_gone(store: ObjectStore, manifest: str) -> None:
@@ -161,26 +201,6 @@ def _delete_all(store: ObjectStore, keys: Iterator[str]) -> int:
         store.delete(batch)
         count += len(batch)
     return count
-
-
-def _delete_manifest(
-    store: ObjectStore, key: str, packs: Callable[[], Iterator[str]], now: datetime, mark: str | None
-) -> None:
-    """Delete a manifest if neither it nor a pack is locked, after writing ``mark``, if any.
-
-    Raises ObjectLocked; nothing was deleted then.
-    """
-    try:
-        check_locks(store, key, packs(), now)
-        if mark is not None:
-            store.put(mark, MARK)
-        store.delete([key])
-    except ObjectLocked as error:
-        raise with_effect(error, "Nothing was deleted.") from error
-
-
-def _pack_keys(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[str]:
-    return (found.key for found in list_pack_objects(store, prefix, volume_id, backup_id))
 
 
 def has_own_manifest(store: ObjectStore, key: str, expected: ExpectedBackup) -> bool:

@@ -1,13 +1,8 @@
 """Remove expired backups, although others may list their packs: these packs stay until the last of the others goes.
 
-    run = Expiry(store, prefix, volume_id, backup_ids, catalog_references, clock=clock)
-    for _ in run.steps():
-        pass
-    run.removed, run.errors
-
-The order makes it safe to die at any request, and to begin again: read all manifests that stay, delete the manifests of
-the expired backups, list the manifests again, and only then delete packs that none of them lists (`inherited`). If one
-manifest cannot be read, nothing is deleted.
+The order makes it safe to die at any request, and to begin again. First all manifests that stay are read; if one
+cannot be read, nothing is deleted. Then the manifests of the expired backups go. Then the manifests are listed again,
+and packs go that none of them lists: see `inherited`.
 """
 
 from __future__ import annotations
@@ -106,9 +101,11 @@ class Expiry:
 
     def _check(self) -> Iterator[None]:
         """Find the manifests of the backups, and those that must not be deleted."""
-        check = with_current(partial(self._check_one, RulesReadOnce(self._store.retention)))
+        rules = RulesReadOnce(self._store.retention)
         for start in range(0, len(self._ids), _CHECKED_AT_ONCE):
             batch = self._ids[start : start + _CHECKED_AT_ONCE]
+            # Each step has a deadline of its own.
+            check = with_current(partial(self._check_one, rules))
             with ThreadPoolExecutor(CONCURRENT_CHECKS, "expired") as pool:
                 for backup_id, answer in zip(batch, pool.map(check, batch), strict=True):
                     if isinstance(answer, CinderblockError):

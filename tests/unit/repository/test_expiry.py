@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+
 import pytest
 
-from cinderblock.errors import Conflict, ReferencesUnknown, TransientError
+from cinderblock.errors import CinderblockError, Conflict, ReferencesUnknown, TransientError
 from cinderblock.repository.objects import MARK_NAME, mark_key
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
@@ -12,6 +15,7 @@ from cinderblock.store.counted import CountedStore
 from tests.support.mover.backups import PREFIX, VOLUME, key_ring
 from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import FaultyStore
+from tests.support.store.mutations import mutate
 
 
 def ids_below_packs(line: ParentChain) -> set[str]:
@@ -271,3 +275,19 @@ def test_requests_are_few_for_each_backup() -> None:
     before = store.counts
     line.expire([name(1)], store, known)
     assert store.counts.requests - before.requests <= 2 * count // 2 + 8, "no footer is read again, except of heirs"
+
+
+# Damage
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_mutated_manifest_releases_no_pack(seed: int) -> None:
+    rnd = random.Random(seed)
+    line = a_line(4, key_ring() if seed % 2 else None)
+    victim = name(rnd.randrange(1, 4))
+    sound = line.backups.store.get(line.key(victim))
+    line.backups.store.put(line.key(victim), mutate(sound, rnd))
+    with contextlib.suppress(CinderblockError):
+        line.expire([name(0)])
+    line.backups.store.put(line.key(victim), sound)
+    line.check()

@@ -242,8 +242,10 @@ async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedTo
 
 
 async def related_to_expired(context: Context, backup: VolumeBackup) -> RelatedToBackup:
-    """Return the operations that matter to an expired backup: the other expired ones of its volume, and what is in
-    their way. The parents of all backups of the volume are told."""
+    """Return the operations that matter to an expired backup: other expired ones of its volume, and obstacles to them.
+
+    ``present_parents`` has the ids of all backups of the volume.
+    """
     chosen, namespace = SiblingsOfExpired(backup), backup.namespace
     volume_id = backup.status.volume_id
     await _observe(context, VolumeBackup, namespace, _each("status.volumeId", {volume_id or ""}), chosen.observe)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cinderblock.api import labels
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase
 from cinderblock.errors import CinderblockError, ObjectLocked, TransientError, fail_reason
@@ -36,6 +37,9 @@ LOCKED_RETRY_SECONDS = 3600.0
 _LEAVE_DATA_ADVICE = (
     f"To leave the data in the store, annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
 )
+
+
+_EXPIRED = "The expired VolumeBackup and its data were removed"
 
 
 def decide(observed: ObservedBackup, now: datetime) -> Decision:
@@ -99,7 +103,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
         return None
     if expiry.removes_data(observed.backup):
         is_over = observed.packs_left is not None or observed.removal_runs
-        return None if is_over else expiry.obstacle(observed, observed.backup)
+        return None if is_over else expiry.Obstacles(observed).of(observed.backup)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
@@ -143,7 +147,7 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove the data of an expired backup, together with other expired ones of the volume, then the finalizer."""
     if observed.packs_left is not None:
-        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed.packs_left))
+        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed, observed.packs_left))
     message = "The data of expired backups is being removed from the store"
     wait = Wait(Reason.DELETING_DATA, message, requeue_after=MIN_REQUEUE_SECONDS)
     if observed.removal_runs:
@@ -156,12 +160,13 @@ def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     return _deleting(observed, now, wait, (action,))
 
 
-def _expired_note(packs_left: int) -> str:
-    note = "The expired VolumeBackup was removed"
-    if not packs_left:
-        return f"{note} with its data"
-    noun = "pack, which other backups need" if packs_left == 1 else "packs, which other backups need"
-    return f"{note} with its data, except {packs_left} {noun}"
+def _expired_note(observed: ObservedBackup, packs_left: int) -> str:
+    store = observed.store.store
+    shown = store.status.conditions if store is not None else []
+    is_hidden = any(c.type == ConditionType.VERSIONED and c.status == "True" for c in shown)
+    note = "The expired VolumeBackup was removed, and its data is hidden" if is_hidden else _EXPIRED
+    noun = "pack" if packs_left == 1 else "packs"
+    return f"{note}, except {packs_left} {noun} that other backups list" if packs_left else note
 
 
 def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
@@ -276,4 +281,9 @@ def _base(observed: ObservedBackup) -> VolumeBackupStatus:
 
 def aliases(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
     """Return the backups of the namespace that were imported from this backup's manifest under other ids."""
-    return tuple(sibling for sibling in observed.siblings if expiry.is_alias_of(sibling, observed.backup))
+    key = observed.backup.status.manifest_key
+    return tuple(
+        sibling
+        for sibling in observed.siblings
+        if sibling.is_alias and sibling.own_phase is not None and sibling.status.manifest_key == key
+    )

@@ -1,11 +1,12 @@
 """Rules of expired backups: retention deleted them, so others that need their data do not hold them up.
 
-What others need of the data stays in the store, and the store decides what that is: see `repository.expiry`. A backup
-that a person deletes before it expires keeps Cinder's rule, and waits for its dependents.
+Data that others need stays in the store, as the manifests there show: see `repository.expiry`. A backup that a person
+deletes before it expires keeps Cinder's rule, and waits for its dependents.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import timedelta
 from typing import Final
 
@@ -37,48 +38,53 @@ def removes_data(backup: VolumeBackup) -> bool:
     return is_expired(backup) and not backup.keeps_data and not checks.is_forgotten(backup)
 
 
-def obstacle(observed: ObservedBackup, backup: VolumeBackup) -> Wait | None:
-    """Return why an expired backup must wait although its time is over; None if nothing is in the way.
+class Obstacles:
+    """The reasons why expired backups of a volume must wait although their time is over.
 
     Args:
-        observed: what was read for one expired backup: all that matter of its volume.
-        backup: this backup, or another expired one among its siblings.
+        observed: the state of one of them, with everything that matters of its volume.
     """
-    others = [other for other in (observed.backup, *observed.siblings) if other.uid != backup.uid]
-    aliases = [other.name for other in others if is_alias_of(other, backup)]
-    if aliases:
-        return Wait(
-            Reason.HAS_DEPENDENT_BACKUPS,
-            f"Other backups were imported from the manifest of this one: {_names(aliases)}",
-            requeue_after=30.0,
-        )
-    children = [other.name for other in others if _builds_on(other, backup, observed)]
-    if children:
-        message = f"VolumeBackup {_names(children)} is being made, and builds on this backup"
-        return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
-    readers = [
-        restore.name
-        for restore in observed.restores
-        if restore.own_phase is RestorePhase.RESTORING and restore.status.backup_id == backup.backup_id
-    ]
-    if readers:
-        return Wait(Reason.BACKUP_IN_USE, f"VolumeRestore {_names(readers)} reads this backup", requeue_after=10.0)
-    return None
+
+    def __init__(self, observed: ObservedBackup) -> None:
+        backups = (observed.backup, *observed.siblings)
+        known = observed.present_parents.union(backup.backup_id for backup in backups)
+        self._aliases: defaultdict[str | None, list[str]] = defaultdict(list)
+        self._children: defaultdict[str | None, list[str]] = defaultdict(list)
+        self._readers: defaultdict[str | None, list[str]] = defaultdict(list)
+        for backup in backups:
+            if backup.is_alias and backup.own_phase is not None:
+                self._aliases[backup.status.manifest_key].append(backup.name)
+            if is_unfinished(backup) and backup.status.parent_id is not None:
+                # Without its parent, it may list packs of any backup.
+                parent = backup.status.parent_id if backup.status.parent_id in known else None
+                self._children[parent].append(backup.name)
+        for restore in observed.restores:
+            if restore.own_phase is RestorePhase.RESTORING:
+                self._readers[restore.status.backup_id].append(restore.name)
+
+    def of(self, backup: VolumeBackup) -> Wait | None:
+        """Return why an expired backup must wait; None if nothing is in the way."""
+        aliases = self._aliases.get(backup.status.manifest_key)
+        if aliases:
+            message = f"Other backups were imported from the manifest of this one: {_names(aliases)}"
+            return Wait(Reason.HAS_DEPENDENT_BACKUPS, message, requeue_after=30.0)
+        children = self._children.get(backup.backup_id) or self._children.get(None)
+        if children:
+            message = f"VolumeBackup {_names(children)} is being made, and builds on this backup"
+            return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
+        readers = self._readers.get(backup.backup_id)
+        if readers:
+            return Wait(Reason.BACKUP_IN_USE, f"VolumeRestore {_names(readers)} reads this backup", requeue_after=10.0)
+        return None
 
 
 def batch(observed: ObservedBackup) -> tuple[str, ...]:
     """Return the ids of the expired backups that are removed together with this one, this one first."""
-    mine = observed.backup
+    mine, obstacles = observed.backup, Obstacles(observed)
     others = sorted(
-        other.backup_id for other in observed.siblings if _is_ready(other, mine) and not obstacle(observed, other)
+        other.backup_id for other in observed.siblings if _is_ready(other, mine) and not obstacles.of(other)
     )
     return (mine.backup_id, *others[: MAX_BATCH - 1])
-
-
-def is_alias_of(other: VolumeBackup, backup: VolumeBackup) -> bool:
-    """Return whether another backup was imported from the manifest of this one under another id."""
-    is_accepted = other.is_alias and other.own_phase is not None
-    return is_accepted and other.status.manifest_key == backup.status.manifest_key
 
 
 def is_unfinished(backup: VolumeBackup) -> bool:
@@ -86,17 +92,6 @@ def is_unfinished(backup: VolumeBackup) -> bool:
     if backup.own_phase is BackupPhase.CREATING:
         return True
     return backup.own_phase is not None and backup.metadata.is_being_deleted and backup.status.mover is not None
-
-
-def _builds_on(other: VolumeBackup, backup: VolumeBackup, observed: ObservedBackup) -> bool:
-    """Return whether an unfinished backup may list packs of this one. Without its parent, it may list any."""
-    if not is_unfinished(other) or other.status.volume_id != backup.status.volume_id:
-        return False
-    parent = other.status.parent_id
-    is_known = parent in observed.present_parents or any(
-        parent == known.backup_id for known in (observed.backup, *observed.siblings)
-    )
-    return parent is not None and (parent == backup.backup_id or not is_known)
 
 
 def _is_ready(other: VolumeBackup, mine: VolumeBackup) -> bool:
