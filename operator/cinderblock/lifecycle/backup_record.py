@@ -33,9 +33,9 @@ class BackupRecord:
         is_imported: whether it was imported.
         is_being_deleted: whether it has a deletionTimestamp.
         expires_at: from when retention removes it.
-        logical_bytes, transferred_bytes, stored_bytes: its figures; None: not known.
+        logical_bytes, transferred_bytes, stored_bytes: its numbers; None: not known.
         fail_reason: the reason of the condition Ready after a failure; empty otherwise.
-        is_suspicious: whether its figures raised an alarm that nobody has accepted.
+        is_suspicious: whether its numbers raised an alarm that nobody has accepted.
     """
 
     namespace: str
@@ -108,14 +108,8 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         transferred_bytes=status.transferred_bytes,
         stored_bytes=status.stored_bytes,
         fail_reason=ready.reason if ready is not None and has_failed else "",
-        is_suspicious=_is_suspicious(backup, status),
+        is_suspicious=backup.is_suspicious,
     )
-
-
-def _is_suspicious(backup: VolumeBackup, status: VolumeBackupStatus) -> bool:
-    is_accepted = backup.metadata.annotations.get(labels.ACCEPT_ANNOTATION) == backup.backup_id
-    alarms = (c for c in status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
-    return not is_accepted and next(alarms, None) is not None
 
 
 def _parse_time(text: str) -> datetime | None:

@@ -80,6 +80,7 @@ class ClusterState:
         last_failures: time of the last failure among existing objects, in seconds since 1970.
         running_movers: number of mover Jobs that have not ended.
         queued_movers: number of operations that wait for a free mover slot.
+        suspicious: number of suspicious VolumeBackups by namespace, zeros included.
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
     """
@@ -89,6 +90,7 @@ class ClusterState:
     last_failures: dict[OperationKind, float] = field(default_factory=dict)
     running_movers: int = 0
     queued_movers: int = 0
+    suspicious: Counter[str] = field(default_factory=Counter)
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
 
@@ -114,6 +116,7 @@ class ClusterStateBuilder:
         """Count a VolumeBackup."""
         phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
+        self._state.suspicious[backup.namespace] += backup.is_suspicious
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):

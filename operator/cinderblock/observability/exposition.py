@@ -94,6 +94,7 @@ def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield from _operations(snapshot.state, snapshot.now)
         yield from _movers(snapshot.state, snapshot.mover_limit)
         yield from _volumes(snapshot.state)
+        yield from _alarms(snapshot.state)
         yield from _stores(snapshot.state)
 
 
@@ -186,6 +187,14 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time of the last failed backup of the volume.",
         {(v.namespace, v.name): v.last_failure for v in state.volumes},
     )
+
+
+def _alarms(state: ClusterState) -> Iterator[Metric]:
+    text = "Suspicious VolumeBackups that nobody has accepted."
+    suspicious = GaugeMetricFamily("cinderblock_backups_suspicious", text, labels=["volume_namespace"])
+    for namespace, count in sorted(state.suspicious.items()):
+        suspicious.add_metric([namespace], count)
+    yield suspicious
 
 
 def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | None]) -> Metric:
