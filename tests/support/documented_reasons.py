@@ -8,6 +8,15 @@ from cinderblock.reasons import Reason
 
 _GATEWAY: Final = "only in errors of the gateway, which answers with an HTTP code"
 
+SCHEDULE_REASONS: Final = frozenset(
+    {
+        *(Reason.SCHEDULED, Reason.SUSPENDED, Reason.INVALID_SCHEDULE, Reason.INVALID_TIME_ZONE),
+        *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
+        *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED, Reason.SKIPPED),
+    }
+)
+"""Reasons that only schedules have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -139,3 +139,9 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* Which schedules the operator works on: all, namespaced or none. Values of an older release have no such key. */ -}}
+{{- define "cinderblock.schedules" -}}
+{{- $values := default dict .Values.schedules -}}
+{{- if eq (toString $values.enabled) "false" }}none{{ else if eq (toString $values.cluster) "false" }}namespaced{{ else }}all{{ end -}}
+{{- end -}}

@@ -89,7 +89,8 @@ async def _run_manager(
     requeue_policy = RequeuePolicy()
     reconciler = Reconciler(context, requeue_policy)
     acknowledger = Acknowledger(queue)
-    watches = WatchManager(kube, EventHandler(queue, acknowledger), lambda: elector.reachable_since)
+    handler = EventHandler(queue, acknowledger)
+    watches = WatchManager(kube, handler, lambda: elector.reachable_since, schedule_kinds=settings.schedule_kinds)
     collector = ClusterCollector(kube)
     snapshots = SnapshotReader(
         kube, queue, collector, settings.max_movers, lambda: elector.is_leading, watches.longest_idle
@@ -155,5 +156,6 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             allowed_endpoints=settings.allowed_endpoints,
         ),
         release=settings.release,
+        schedule_kinds=settings.schedule_kinds,
         object_limit=settings.max_objects_per_namespace,
     )

@@ -15,6 +15,12 @@ from cinderblock.store.endpoint_policy import AllowedEndpoint
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Variables that name the proxy to S3 servers, and the servers that are reached without it."""
 POD_SECURITY_LEVELS = tuple(level.value for level in PodSecurityLevel)
+SCHEDULE_KINDS = {
+    "all": frozenset({"BackupSchedule", "ClusterBackupSchedule"}),
+    "namespaced": frozenset({"BackupSchedule"}),
+    "none": frozenset[str](),
+}
+"""Kinds of schedules that the operator works on, by the words of the setting."""
 BOOLEANS = ("false", "true")
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
@@ -46,6 +52,7 @@ class OperatorSettings:
         lease_name: name of the Lease.
         lease_seconds: duration of the Lease: for so long no replica acts after a leader has died.
         watch_namespaces: the namespaces in which the operator works; empty: all.
+        schedule_kinds: kinds of schedules that the operator works on.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
     """
 
@@ -71,6 +78,7 @@ class OperatorSettings:
     lease_name: str = "cinderblock"
     lease_seconds: float = LEASE_SECONDS
     watch_namespaces: tuple[str, ...] = ()
+    schedule_kinds: frozenset[str] = SCHEDULE_KINDS["all"]
     release: str = ""
 
     @classmethod
@@ -112,6 +120,7 @@ class OperatorSettings:
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", int(LEASE_SECONDS)),
             watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
+            schedule_kinds=SCHEDULE_KINDS[_one_of(environment, "CINDERBLOCK_SCHEDULES", tuple(SCHEDULE_KINDS))],
             release=environment.get("CINDERBLOCK_RELEASE", ""),
         )
 

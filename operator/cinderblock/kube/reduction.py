@@ -19,8 +19,8 @@ from cinderblock.kube.kinds import BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
 
 JsonObject = dict[str, Any]
 
-VALUE_LIMIT: Final = 256
-"""Characters of a label or annotation that is kept. Names of Kubernetes have at most 253."""
+VALUE_LIMIT: Final = 280
+"""Characters of a label or annotation that is kept. Names of Kubernetes have at most 253, and some follow a kind."""
 OWNER_LIMIT: Final = 16
 """Owner references that are kept."""
 NOTE_LIMIT: Final = 1024
@@ -59,6 +59,8 @@ _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations
 _STORE_SPEC: Final = ("credentialsSecretRef",)
 """Fields that make the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may
 have 1.5 MiB. A caller that uses a store reads it by its name."""
+_CLAIM_FIELDS: Final = ("storageClassName", "volumeName", "phase")
+"""Fields of the spec and the status of claims by which schedules select them."""
 _POD_SPEC: Final = ("nodeName", "volumes")
 _POD_STATUS: Final = (
     *("phase", "reason", "message", "conditions"),
@@ -104,8 +106,8 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
     if kind == JOB and part == "spec":
         return {"suspend": fields.get("suspend", False)}
     if kind == PVC:
-        # Lists of claims are read for names, marks and UIDs. There may be very many.
-        return {}
+        # Lists of claims are read for names, marks, UIDs and classes. There may be very many.
+        return {key: fields[key] for key in _CLAIM_FIELDS if key in fields}
     return fields
 
 

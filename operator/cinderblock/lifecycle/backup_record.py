@@ -36,6 +36,9 @@ class BackupRecord:
         logical_bytes, transferred_bytes, stored_bytes: its numbers; None: not known.
         fail_reason: the reason of the condition Ready after a failure; empty otherwise.
         is_suspicious: whether its numbers raised an alarm that nobody has accepted.
+        requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
+        full_time: time of the full backup that its lineage began with, as its schedule noted it.
+        ended: when it became complete or failed; None: it has not, or that is not known.
     """
 
     namespace: str
@@ -64,6 +67,9 @@ class BackupRecord:
     stored_bytes: int | None
     fail_reason: str
     is_suspicious: bool
+    requested_volume: str = ""
+    full_time: datetime | None = None
+    ended: datetime | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -109,6 +115,9 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         stored_bytes=status.stored_bytes,
         fail_reason=ready.reason if ready is not None and has_failed else "",
         is_suspicious=backup.is_suspicious,
+        requested_volume=intern(spec.volume_id or ""),
+        full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
+        ended=status.completed_at,
     )
 
 

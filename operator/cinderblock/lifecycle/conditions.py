@@ -18,10 +18,13 @@ LASTING: Final = frozenset(
         ConditionType.VERSIONED,
         ConditionType.OBJECT_LOCK,
         ConditionType.HARMFUL_LIFECYCLE,
+        ConditionType.LAST_RUN_SUCCEEDED,
+        ConditionType.SELECTING,
     }
 )
-"""Conditions that describe stored data and its container, not an operation. `reconciling`, `ready` and `stalled` keep
-them from ``before``, because only a reconciliation that reads the manifest or the rules can determine them again."""
+"""Conditions that describe stored data and its container, or the runs of a schedule, not an operation. `reconciling`,
+`ready` and `stalled` keep them from ``before``, because only a reconciliation that reads the manifest, the rules or the
+volumes can determine them again."""
 
 
 def reconciling(

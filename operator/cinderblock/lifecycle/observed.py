@@ -70,6 +70,8 @@ class OperatorPolicy:
     """Name of the operator's Helm release."""
     object_limit: int = 20_000
     """VolumeBackups, and also VolumeRestores, of one namespace that the operator works on."""
+    schedule_kinds: frozenset[str] = frozenset({"BackupSchedule", "ClusterBackupSchedule"})
+    """Kinds of schedules that the operator works on. It has rights of their own for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -66,6 +67,18 @@ class OperatorMetrics:
             ["request", "result"],
             registry=self.registry,
         )
+        self._missed = Counter(
+            "cinderblock_schedule_missed",
+            "Scheduled times at which some volumes got no backup before the starting deadline.",
+            ["schedule_namespace", "schedule"],
+            registry=self.registry,
+        )
+        self._skipped = Counter(
+            "cinderblock_schedule_skipped",
+            "Volumes that runs left out, because an earlier backup had not ended, or there was no store.",
+            ["schedule_namespace", "schedule"],
+            registry=self.registry,
+        )
         for operation in OperationKind:
             for result in RESULTS:
                 self._operations.labels(operation, result)
@@ -91,6 +104,17 @@ class OperatorMetrics:
     def observe_reconcile(self, kind: str, *, is_success: bool, seconds: float) -> None:
         """Record a reconciliation."""
         self._reconciles.labels(kind, SUCCESS if is_success else ERROR).observe(seconds)
+
+    def count_schedule(self, namespace: str, name: str, *, missed: int, skipped: int) -> None:
+        """Add to the counts of a schedule, which begin at zero when it is first looked at."""
+        self._missed.labels(namespace, name).inc(missed)
+        self._skipped.labels(namespace, name).inc(skipped)
+
+    def forget_schedule(self, namespace: str, name: str) -> None:
+        """Drop the counts of a schedule that no longer exists."""
+        for counter in (self._missed, self._skipped):
+            with contextlib.suppress(KeyError):
+                counter.remove(namespace, name)
 
     def count_store_request(self, request: str, result: str) -> None:
         """Count a request to a store: check, put, get, list or delete. Thread-safe."""

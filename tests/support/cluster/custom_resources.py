@@ -9,14 +9,15 @@ from typing import Any
 import yaml
 
 from cinderblock.api.crd.definitions import CustomResource, definition
+from cinderblock.controller.request import OWN_KINDS
 from cinderblock.errors import NotFound
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.kube.kinds import Kind
 
 DEFINITION = Kind(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
-OUR_KINDS = {kind.plural: kind for kind in (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)}
+OUR_KINDS = {kind.plural: kind for kind in OWN_KINDS.values()}
 EXAMPLES = Path(__file__).parents[2] / "data" / "crds"
 
 Case = tuple[Kind, str, dict[str, Any]]

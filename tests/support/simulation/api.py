@@ -28,6 +28,8 @@ Key = tuple[str, str, str]
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 OWN = ("BackupStore", "VolumeBackup", "VolumeRestore")
+WITH_STATUS = (*OWN, "BackupSchedule", "ClusterBackupSchedule")
+"""Kinds whose status is a subresource."""
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_path, kind.plural): kind for kind in vars(kinds).values() if isinstance(kind, Kind)
 }
@@ -83,7 +85,7 @@ class ObjectsInMemory:
             return None
         self._uids += 1
         own = _copy(body) | {"kind": kind}
-        if kind in OWN:
+        if kind in WITH_STATUS:
             own.pop("status", None)
         own["metadata"] |= {
             "uid": str(UUID(int=self._uids)),
@@ -273,6 +275,8 @@ def _merged(target: Any, patch: Any) -> Any:
 def _selected(item: Object, query: Any) -> bool:
     labels = item["metadata"].get("labels") or {}
     for key, operator, value in _terms(query.get("labelSelector", "")):
+        if operator == "!=" and labels.get(key) != value:
+            continue
         if key not in labels or (operator and labels[key] != value):
             return False
     return all(

@@ -66,12 +66,31 @@ def test_only_the_operator_reads_unnamed_secrets() -> None:
     assert readers == ["ClusterRole/cinderblock"]
 
 
-def test_operator_never_creates_or_deletes_our_objects() -> None:
-    ours = [rule["verbs"] for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
+def test_operator_creates_only_backups_and_deletes_none_of_our_objects() -> None:
+    ours = [rule for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
             and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
     assert ours
-    for verbs in ours:
-        assert {"create", "delete", "deletecollection", "update"}.isdisjoint(verbs)
+    assert [rule["resources"] for rule in ours if "create" in rule["verbs"]] == [["volumebackups"]]
+    for rule in ours:
+        assert {"delete", "deletecollection", "update"}.isdisjoint(rule["verbs"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "word", "kinds"),
+    [
+        ("schedules.cluster=true", "all", {"backupschedules", "clusterbackupschedules"}),
+        ("schedules.cluster=false", "namespaced", {"backupschedules"}),
+        ("schedules.enabled=false", "none", set()),
+    ],
+)
+def test_rights_for_schedules_follow_the_values(setting: str, word: str, kinds: set[str]) -> None:
+    objects = render(setting)
+    rules = [rule for role, rule in _rules(objects) if role == "ClusterRole/cinderblock"]
+    readable = {name for rule in rules if "watch" in rule["verbs"] for name in rule["resources"]}
+    assert {name for name in readable if "schedules" in name} == kinds
+    assert any(rule["verbs"] == ["create"] and rule["resources"] == ["volumebackups"] for rule in rules) == bool(kinds)
+    container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "CINDERBLOCK_SCHEDULES", "value": word} in container["env"]
 
 
 def test_every_account_that_a_pod_uses_is_made_and_bound(rendered: Objects) -> None:
@@ -110,7 +129,7 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
     objects = render(
         "image.repository=registry.example.com/cinderblock", "image.tag=v2", "image.pullPolicy=Always",
         "mover.imagePullSecrets={a,b}", "mover.max=3", "mover.maxPerNamespace=2", "maxObjectsPerNamespace=99",
-        "workers=4", "resyncSeconds=90",
+        "workers=4", "resyncSeconds=90", "schedules.cluster=false",
         "proxy.https=http://proxy:3128", "proxy.exceptions=.svc", "mover.labels.team=storage",
         "mover.annotations.example\\.org/mesh=no",
     )  # fmt: skip
@@ -128,6 +147,7 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
         max_objects_per_namespace=99,
         workers=4,
         resync_seconds=90.0,
+        schedule_kinds=frozenset({"BackupSchedule"}),
         health_port=8080,
         lease_namespace=NAMESPACE,
         lease_name="cinderblock",

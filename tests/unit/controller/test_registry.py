@@ -9,9 +9,9 @@ import kopf
 
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
-from cinderblock.controller.handlers.registry import make_registry
+from cinderblock.controller.handlers.registry import add_schedules, make_registry
 from cinderblock.controller.handlers.watch_manager import WATCHED_KINDS
-from cinderblock.controller.request import OWN_KINDS
+from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 
 
 class RecordingSink:
@@ -22,6 +22,9 @@ class RecordingSink:
 
     async def on_custom_resource(self, event: Event) -> None:
         self.events.append(("custom resource", event))
+
+    async def on_schedule(self, event: Event) -> None:
+        self.events.append(("schedule", event))
 
     async def on_child(self, event: Event) -> None:
         self.events.append(("child", event))
@@ -40,16 +43,28 @@ def handlers(registry: kopf.OperatorRegistry) -> dict[tuple[str | None, str | No
     return {(h.selector.group, h.selector.version, h.selector.any_name or h.selector.plural): h for h in found}
 
 
-async def test_every_watched_kind_has_a_handler() -> None:
+def registry_of(sink: RecordingSink) -> kopf.OperatorRegistry:
+    """Return the registry of an operator that works on schedules."""
+    registry = make_registry(sink, login)
+    add_schedules(registry, sink, SCHEDULE_KINDS)
+    return registry
+
+
+async def test_operator_without_schedules_listens_to_none() -> None:
     declared = handlers(make_registry(RecordingSink(), login))
+    assert {plural for _, _, plural in declared}.isdisjoint(kind.plural for kind in SCHEDULE_KINDS.values())
+
+
+async def test_every_watched_kind_has_a_handler() -> None:
+    declared = handlers(registry_of(RecordingSink()))
     assert set(declared) == {(kind.group, kind.version, kind.plural) for kind in WATCHED_KINDS}
 
 
 async def test_each_kind_reaches_its_method_of_the_sink() -> None:
     sink = RecordingSink()
-    declared = handlers(make_registry(sink, login))
+    declared = handlers(registry_of(sink))
     for kind in WATCHED_KINDS:
         await declared[kind.group, kind.version, kind.plural].fn(event=kind.kind, body={}, type="ADDED")
-    expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()}
+    expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()} | dict.fromkeys(SCHEDULE_KINDS, "schedule")
     expected |= {kind.kind: "child" for kind in CHILD_KINDS} | {"PersistentVolume": "persistent volume"}
     assert {event: method for method, event in sink.events} == expected

@@ -6,6 +6,7 @@ import pytest
 
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.api.labels import GROUP, VERSION
+from cinderblock.controller.request import OWN_KINDS
 from cinderblock.errors import InvalidInput
 from cinderblock.kube import kinds
 
@@ -48,7 +49,7 @@ def test_step_in_a_path_is_no_name(namespace: str, name: str | None) -> None:
 def test_own_kinds_match_the_definitions() -> None:
     ours = {
         (kind.group, kind.version, kind.plural, kind.kind)
-        for kind in (kinds.BACKUP_STORE, kinds.VOLUME_BACKUP, kinds.VOLUME_RESTORE)
+        for kind in OWN_KINDS.values()
     }
     assert ours == {(GROUP, VERSION, resource.plural, resource.kind) for resource in RESOURCES}
 

@@ -162,6 +162,9 @@ class RunStatus(Model):
 
     time: datetime
     """The scheduled time, or the time at which a run without one began."""
+    name: Annotated[str, Field(max_length=63)] = ""
+    """The part of the names of its VolumeBackups that is the same for all: the scheduled time in UTC, for example
+    202605041200, or a word that begins with now- for spec.runNow, and with first- for spec.runOnCreate."""
     volumes: Annotated[int, Field(ge=0)] = 0
     """Number of volumes that the schedule selected."""
     created: Annotated[int, Field(ge=0)] = 0
@@ -210,7 +213,7 @@ class BackupScheduleStatus(Model):
     last_completed_time: datetime | None = None
     """Time at which a run last ended with a backup of every volume."""
     last_run_now: Annotated[str, Field(max_length=63)] | None = None
-    """Value of spec.runNow whose run has begun."""
+    """Value of spec.runNow whose run has created all its backups. It is empty after the run of spec.runOnCreate."""
     last_run: RunStatus | None = None
     """The current or the last run."""
     failing: Annotated[list[FailingVolume], Field(max_length=NAMED_FAILURES)] = []

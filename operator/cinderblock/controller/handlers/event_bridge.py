@@ -29,6 +29,9 @@ class EventSink(Protocol):
     async def on_custom_resource(self, event: Event) -> None:
         """Handle an event about a BackupStore, VolumeBackup or VolumeRestore."""
 
+    async def on_schedule(self, event: Event) -> None:
+        """Handle an event about a BackupSchedule or a ClusterBackupSchedule."""
+
     async def on_child(self, event: Event) -> None:
         """Handle an event about an object that belongs to one of them."""
 
@@ -47,6 +50,10 @@ class EventBridge:
     async def on_custom_resource(self, event: Event) -> None:
         """Pass the event on. Return at once."""
         self._put(self._sink.on_custom_resource, event)
+
+    async def on_schedule(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_schedule, event)
 
     async def on_child(self, event: Event) -> None:
         """Pass the event on. Return at once."""

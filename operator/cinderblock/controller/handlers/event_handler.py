@@ -12,7 +12,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
-from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress, volume_key
+from cinderblock.controller.request import OWN_KINDS, ObjectKey, is_in_progress, key_of, volume_key
 from cinderblock.controller.workqueue import Priority, WorkQueue
 from cinderblock.kube import kinds
 
@@ -76,6 +76,12 @@ class EventHandler:
             related.append(self._volume_index.of(volume) - {key})
         for other in sorted(frozenset().union(*related)):
             await self._queue.add(other)
+
+    async def on_schedule(self, event: Event) -> None:
+        """Add a schedule that was changed or deleted. In between it acts by the clock, so its status adds nothing."""
+        change, body = event["type"], event["object"]
+        if change == "DELETED" or (change is not None and is_in_progress(body)):
+            await self._queue.add(key_of(body), priority=Priority.HIGH)
 
     def _update_keys(self, change: str | None, body: Mapping[str, Any], key: ObjectKey) -> None:
         for reference in _ids(body):

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Collection, Coroutine
 from typing import Any
 
 import aiohttp
@@ -16,8 +16,9 @@ import kopf
 from cinderblock.controller.handlers.event_bridge import EventSink
 from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
-from cinderblock.controller.handlers.registry import make_registry
+from cinderblock.controller.handlers.registry import add_schedules, make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
+from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.client import KubeClient
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,19 @@ class KopfThread:
         end_reason: why the run ended, for a log line.
     """
 
-    def __init__(self, sink: EventSink, kube: KubeClient, liveness: WatchLiveness) -> None:
+    def __init__(
+        self,
+        sink: EventSink,
+        kube: KubeClient,
+        liveness: WatchLiveness,
+        *,
+        schedule_kinds: Collection[str] = frozenset(SCHEDULE_KINDS),
+    ) -> None:
         self.end_reason = "kopf has stopped"
         self._sink = sink
         self._kube = kube
         self._liveness = liveness
+        self._schedule_kinds = schedule_kinds
         self._main_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -104,8 +113,10 @@ class KopfThread:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
         if self._is_stopping:
             return
+        registry = make_registry(self._sink, self._login)
+        add_schedules(registry, self._sink, self._schedule_kinds)
         tasks = await kopf.spawn_tasks(
-            registry=make_registry(self._sink, self._login),
+            registry=registry,
             settings=make_settings(),
             clusterwide=not self._kube.namespaces,
             namespaces=self._kube.namespaces,

@@ -5,13 +5,14 @@ There are no change handlers, timers or daemons. The API server filters by the l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 import kopf
 
 from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_LABEL, VERSION
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
+from cinderblock.controller.request import SCHEDULE_KINDS
 
 MANAGED: Final = {MANAGED_BY_LABEL: MANAGED_BY}
 MARKED_BY_RESTORE: Final = {RESTORE_LABEL: kopf.PRESENT}
@@ -66,3 +67,13 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
         await sink.on_persistent_volume(event)
 
     return registry
+
+
+def add_schedules(registry: kopf.OperatorRegistry, sink: EventSink, kinds: Collection[str]) -> None:
+    """Listen to schedules of these kinds as well."""
+
+    async def on_schedule(event: Event, **_: Any) -> None:
+        await sink.on_schedule(event)
+
+    for kind in sorted(kinds):
+        kopf.on.event(GROUP, VERSION, SCHEDULE_KINDS[kind].plural, registry=registry)(on_schedule)

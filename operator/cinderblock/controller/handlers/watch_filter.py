@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 from pydantic_core import from_json, to_json
 
-from cinderblock.controller.request import OWN_KINDS
+from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, PV, PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT, Kind
 from cinderblock.kube.reduction import reduce_metadata, reduce_object
 
@@ -36,9 +36,13 @@ async def reduce_watches(request: aiohttp.ClientRequest, handler: aiohttp.Client
 def reduce_event_object(body: JsonObject) -> JsonObject:
     """Return what the operator keeps of the object of an event: its metadata, and more of one of our kinds."""
     kind = OWN_KINDS.get(str(body.get("kind")))
-    if kind is not None:
+    if kind is not None and kind.kind not in SCHEDULE_KINDS:
         return reduce_object(kind, body)
-    return {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}
+    kept = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}
+    if kind is None:
+        return kept
+    # A change of the spec shows in the generation.
+    return kept | {"status": {"observedGeneration": (body.get("status") or {}).get("observedGeneration")}}
 
 
 class ReducedWatch:
@@ -102,7 +106,7 @@ class ReducedWatch:
 
 def _digest(kind: Kind, body: JsonObject) -> int:
     """Return a digest of what decisions read of an object, without its version."""
-    kept = reduce_object(kind, body)
+    kept = reduce_event_object(body) if kind.kind in SCHEDULE_KINDS else reduce_object(kind, body)
     kept["metadata"].pop("resourceVersion", None)
     if kind in _SMALL_KINDS:
         kept |= {part: body.get(part) for part in ("spec", "status")}

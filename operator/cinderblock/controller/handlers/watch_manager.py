@@ -16,7 +16,7 @@ from cinderblock.controller.handlers.event_bridge import EventBridge, EventSink
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
 from cinderblock.controller.handlers.kopf_thread import FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, KopfThread
 from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchLiveness, watch_name
-from cinderblock.controller.request import OWN_KINDS
+from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import PV, Kind
@@ -45,6 +45,7 @@ MAY_LIST_SECONDS = 30.0
 """Seconds between two questions whether a closed or silent watch is permitted."""
 
 WATCHED_KINDS = (*OWN_KINDS.values(), *CHILD_KINDS, PV)
+"""All kinds that are watched, those of schedules included."""
 
 
 class WatchManager:
@@ -54,6 +55,7 @@ class WatchManager:
         kube: tells which kinds the cluster serves, and what kopf logs in with.
         sink: receives the events.
         reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
+        schedule_kinds: kinds of schedules that are watched.
 
     Attributes:
         starts: how often kopf was started.
@@ -61,12 +63,23 @@ class WatchManager:
             list of namespaces, those that the operator may not read are left out, unless that is all of them.
     """
 
-    def __init__(self, kube: KubeClient, sink: EventSink, reachable_since: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        sink: EventSink,
+        reachable_since: Callable[[], float | None],
+        *,
+        schedule_kinds: frozenset[str] = frozenset(SCHEDULE_KINDS),
+    ) -> None:
         self.starts = 0
         self.synced = False
         self._kube = kube
         self._bridge = EventBridge(sink)
         self._reachable_since = reachable_since
+        self._schedule_kinds = schedule_kinds
+        self._kinds = tuple(
+            kind for kind in WATCHED_KINDS if kind.kind in schedule_kinds or kind.kind not in SCHEDULE_KINDS
+        )
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
         self._opening_seconds = OPENING_SECONDS
@@ -105,7 +118,7 @@ class WatchManager:
         self.starts += 1
         self._liveness = WatchLiveness(previous=self._liveness)
         self.synced = False
-        thread = KopfThread(self._bridge, self._kube, self._liveness)
+        thread = KopfThread(self._bridge, self._kube, self._liveness, schedule_kinds=self._schedule_kinds)
         thread.start()
         try:
             return await self._supervise(thread)
@@ -123,9 +136,9 @@ class WatchManager:
 
     async def _update_served(self) -> None:
         """Find out which watches must be open. The API server is only asked while one is missing or silent."""
-        is_open = {kind: all(map(self._liveness.is_open, self._watches(kind))) for kind in WATCHED_KINDS}
+        is_open = {kind: all(map(self._liveness.is_open, self._watches(kind))) for kind in self._kinds}
         try:
-            watched = [kind for kind in WATCHED_KINDS if is_open[kind] or await self._kube.serves(kind)]
+            watched = [kind for kind in self._kinds if is_open[kind] or await self._kube.serves(kind)]
             required = [name for kind in watched for name in await self._required_watches(kind)]
         except CinderblockError:
             return

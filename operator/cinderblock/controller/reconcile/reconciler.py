@@ -22,8 +22,9 @@ from cinderblock.controller.reconcile import gather_backup, gather_restore, gath
 from cinderblock.controller.reconcile.admission import creates_mover
 from cinderblock.controller.reconcile.execute import Target, execute
 from cinderblock.controller.reconcile.orphans import release_orphaned_job, release_volume
-from cinderblock.controller.request import OWN_KINDS, ObjectKey, key_of
+from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS, ObjectKey, key_of
 from cinderblock.controller.requeue import RequeuePolicy, Result
+from cinderblock.controller.schedules.reconcile import ScheduleReconciler
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import (
     CinderblockError,
@@ -85,10 +86,12 @@ class Reconciler:
     def __init__(self, context: Context, requeue_policy: RequeuePolicy | None = None) -> None:
         self._context = context
         self._requeue_policy = requeue_policy or RequeuePolicy()
+        self._schedules = ScheduleReconciler()
         self._kinds: dict[str, KindReconciler] = {
             "BackupStore": _reconcile_store,
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
+            **dict.fromkeys(SCHEDULE_KINDS, self._schedules.reconcile),
             "Job": release_orphaned_job,
             "PersistentVolume": release_volume,
         }
@@ -109,7 +112,7 @@ class Reconciler:
 
     async def _reconcile(self, key: ObjectKey) -> Result:
         context = replace(self._context, secrets=SecretReader())
-        body = await context.kube.get(RECONCILED_KINDS[key.kind], key.name, key.namespace)
+        body = await context.kube.get(RECONCILED_KINDS[key.kind], key.name, key.namespace or None)
         if body is None:
             self._forget(key)
             return Result()
@@ -133,6 +136,9 @@ class Reconciler:
         self._requeue_policy.forget(key)
         self._context.admission.forget(key)
         self._context.failed_actions.forget(key)
+        if key.kind in SCHEDULE_KINDS:
+            self._schedules.forget(key)
+            self._context.metrics.forget_schedule(key.namespace, key.name)
         if key.kind == kinds.BACKUP_STORE.kind:
             self._context.stores.forget(key.namespace, key.name)
 

@@ -23,7 +23,7 @@ from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.controller.context import Context
-from cinderblock.controller.request import ObjectKey, is_in_progress, key_of, volume_key
+from cinderblock.controller.request import SCHEDULE_KINDS, ObjectKey, is_in_progress, key_of, volume_key
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -54,7 +54,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     Raises what the API server raises.
     """
     limit = context.policy.object_limit
-    stores = await _list_limited(context.kube, kinds.BACKUP_STORE, limit, _store_key)
+    stores = await _list_limited(context.kube, kinds.BACKUP_STORE, limit, _key)
     records = [
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
@@ -68,9 +68,19 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     marked_volumes = [name async for name in _marked_volumes(context.kube)]
     return [
         *stores,
+        *await _list_schedules(context),
         *kept,
         *((volume_key(name), False) for name in marked_volumes),
     ]
+
+
+async def _list_schedules(context: Context) -> list[tuple[ObjectKey, bool]]:
+    """Return all schedules that the cluster serves. Most of them only look at the time."""
+    found: list[tuple[ObjectKey, bool]] = []
+    for kind in SCHEDULE_KINDS.values():
+        if kind.kind in context.policy.schedule_kinds and await context.kube.serves(kind):
+            found += await _list_limited(context.kube, kind, context.policy.object_limit, _key)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +122,15 @@ async def _list_limited(kube: KubeClient, kind: Kind, object_limit: int, keep: C
             counts.clear()
             continue
         for body in page:
-            namespace = body["metadata"]["namespace"]
+            namespace = body["metadata"].get("namespace", "")
             counts[namespace] += 1
             if counts[namespace] <= object_limit:
                 found.append(keep(body))
     return found
 
 
-def _store_key(body: JsonObject) -> tuple[ObjectKey, bool]:
-    """Return the key of a BackupStore, and whether it has changed."""
+def _key(body: JsonObject) -> tuple[ObjectKey, bool]:
+    """Return the key of an object, and whether it has changed."""
     return key_of(body), is_in_progress(body)
 
 

@@ -1,0 +1,1 @@
+"""Schedules: read claims and backups, create VolumeBackups, and write the status."""

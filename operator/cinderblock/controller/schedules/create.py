@@ -1,0 +1,81 @@
+"""Create the VolumeBackups of a schedule. Each creation may be repeated: the second time it finds the object."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.controller.context import Context
+from cinderblock.errors import AlreadyExists, KubeUnavailable, NotFound, PermanentError
+from cinderblock.kube import kinds
+from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.conclude import Outcome, OutcomeKind
+from cinderblock.lifecycle.schedule.creation import Creation
+from cinderblock.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+OF_THE_NAMESPACE: Final = frozenset({Reason.QUOTA_EXCEEDED, Reason.NAMESPACE_TERMINATING})
+"""Refusals that concern each VolumeBackup of a namespace."""
+FAILING_NAMESPACES: Final = 3
+"""Namespaces in which the API server fails before it counts as down. In fewer, a webhook may fail."""
+
+
+async def create_all(context: Context, schedule: AnySchedule, creations: Sequence[Creation]) -> dict[Creation, Outcome]:
+    """Create VolumeBackups in order. A refusal in one namespace stops no other one.
+
+    Raises KubeUnavailable if the API server does not answer. What was created until then is found later.
+    """
+    outcomes: dict[Creation, Outcome] = {}
+    refused: dict[str, Outcome] = {}
+    failures = 0
+    for creation in creations:
+        namespace = creation.claim.namespace
+        if namespace in refused:
+            outcomes[creation] = refused[namespace]
+            continue
+        try:
+            outcome = await _create(context, schedule, creation)
+        except KubeUnavailable as error:
+            failures += 1
+            if failures >= FAILING_NAMESPACES:
+                raise
+            outcome = refused[namespace] = Outcome(OutcomeKind.REFUSED, error.reason, error.message)
+        if outcome is not None:
+            outcomes[creation] = outcome
+            if outcome.kind is OutcomeKind.REFUSED:
+                log.warning("Could not create a VolumeBackup: %s", outcome.message, extra={"reason": outcome.reason})
+            if outcome.reason in OF_THE_NAMESPACE:
+                refused[namespace] = outcome
+    return outcomes
+
+
+async def _create(context: Context, schedule: AnySchedule, creation: Creation) -> Outcome | None:
+    """Create a VolumeBackup. Return None if one of that name has just vanished, so that the next look tries again."""
+    try:
+        await context.kube.create(kinds.VOLUME_BACKUP, creation.body)
+    except AlreadyExists:
+        return await _of_existing(context, schedule, creation)
+    except NotFound as error:
+        # The namespace is gone.
+        return Outcome(OutcomeKind.REFUSED, Reason.NAMESPACE_TERMINATING, error.message)
+    except PermanentError as error:
+        return Outcome(OutcomeKind.REFUSED, error.reason, error.message)
+    log.info("Created VolumeBackup %s/%s", creation.claim.namespace, creation.name)
+    return Outcome(OutcomeKind.CREATED)
+
+
+async def _of_existing(context: Context, schedule: AnySchedule, creation: Creation) -> Outcome | None:
+    """Return whether an existing VolumeBackup is the one that was to be created."""
+    found = await context.kube.get(kinds.VOLUME_BACKUP, creation.name, creation.claim.namespace)
+    if found is None:
+        return None
+    annotations = found["metadata"].get("annotations") or {}
+    is_ours = annotations.get(labels.SCHEDULE_ANNOTATION) == names.reference_to(schedule)
+    if is_ours and (found.get("spec") or {}).get("volumeId") == creation.claim.uid:
+        return Outcome(OutcomeKind.CREATED)
+    message = f"Another VolumeBackup has the name {creation.name}. Remove it."
+    return Outcome(OutcomeKind.NAME_TAKEN, Reason.NAME_TAKEN, message)

@@ -1,0 +1,117 @@
+"""Reconcile one schedule: read, decide, create, and write the status and the Events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from cinderblock.api.v1alpha1.schedule import (
+    AnySchedule,
+    BackupSchedule,
+    BackupScheduleStatus,
+    ClusterBackupSchedule,
+)
+from cinderblock.controller.context import Context
+from cinderblock.controller.request import ObjectKey, key_of
+from cinderblock.controller.schedules.create import create_all
+from cinderblock.controller.schedules.gather import gather
+from cinderblock.errors import Conflict, InvalidInput, NotFound
+from cinderblock.kube import event_recorder, kinds
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.schedule import settings as schedule_settings
+from cinderblock.lifecycle.schedule import times
+from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, invalid
+from cinderblock.lifecycle.schedule.decide import decide, needs_look
+from cinderblock.lifecycle.schedule.observed import ObservedSchedule
+from cinderblock.lifecycle.schedule.status_changes import is_urgent
+
+log = logging.getLogger(__name__)
+
+READERS: Final = 2
+"""Schedules whose claims and backups are read at the same time: each holds up to 40 MiB of records."""
+COUNTS_SECONDS: Final = 30.0
+"""Seconds between two writes of a status in which only counts have changed."""
+SOONEST_SECONDS: Final = 0.1
+"""The shortest delay before the next look."""
+
+MODELS: Final[dict[str, tuple[Kind, type[BackupSchedule] | type[ClusterBackupSchedule]]]] = {
+    kinds.BACKUP_SCHEDULE.kind: (kinds.BACKUP_SCHEDULE, BackupSchedule),
+    kinds.CLUSTER_BACKUP_SCHEDULE.kind: (kinds.CLUSTER_BACKUP_SCHEDULE, ClusterBackupSchedule),
+}
+
+
+@dataclass(slots=True)
+class ScheduleReconciler:
+    """Reconciles schedules. What it remembers only saves work."""
+
+    _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
+    _written: dict[ObjectKey, float] = field(default_factory=dict)
+    """When the status of a schedule was last written, by the clock of the event loop."""
+
+    def forget(self, key: ObjectKey) -> None:
+        """Forget a schedule that no longer exists."""
+        self._written.pop(key, None)
+
+    async def reconcile(self, context: Context, body: dict[str, Any]) -> float | None:
+        """Move a schedule one step forward. Return the seconds until the next look; None: when it changes.
+
+        Raises what the API server raises.
+        """
+        kind, model = MODELS[body["kind"]]
+        schedule: AnySchedule = model.model_validate(body)
+        if schedule.metadata.is_being_deleted:
+            return None
+        now = context.clock()
+        conclusion = await self._conclude(context, schedule, now)
+        status = conclusion.status
+        is_worth_it = bool(conclusion.events) or self._may_write(key_of(body), schedule.status, status)
+        if status != schedule.status and is_worth_it:
+            await _write(context, kind, schedule, status)
+            self._written[key_of(body)] = asyncio.get_running_loop().time()
+        context.metrics.count_schedule(
+            schedule.namespace, schedule.name, missed=conclusion.missed, skipped=conclusion.skipped
+        )
+        for event in conclusion.events:
+            log.log(logging.WARNING if event.type == "Warning" else logging.INFO, "%s", event.note)
+            await event_recorder.record_event(
+                context.kube, body, event.type, event.reason, event.note, action="Reconcile"
+            )
+        if conclusion.requeue_after is None:
+            return None
+        # A time may have come meanwhile.
+        return max(SOONEST_SECONDS, conclusion.requeue_after - (context.clock() - now).total_seconds())
+
+    async def _conclude(self, context: Context, schedule: AnySchedule, now: datetime) -> Conclusion:
+        try:
+            settings = schedule_settings.parse(schedule)
+        except InvalidInput as error:
+            return invalid(schedule, error, now)
+        observed = ObservedSchedule(schedule, settings)
+        if not needs_look(observed, now):
+            return idle(schedule, settings, times.observe(schedule, settings, now), now)
+        async with self._readers:
+            observed = await gather(context, observed)
+            plan = decide(observed, now)
+            outcomes = await create_all(context, schedule, plan.creations)
+        return conclude(observed, plan, outcomes, now)
+
+    def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
+        since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))
+        return since >= COUNTS_SECONDS or is_urgent(before, after)
+
+
+async def _write(context: Context, kind: Kind, schedule: AnySchedule, status: BackupScheduleStatus) -> None:
+    """Write the status over the version that was read; if the object has changed since, over its current version."""
+    name, namespace, uid = schedule.name, schedule.namespace or None, schedule.uid
+    try:
+        with contextlib.suppress(Conflict):
+            version = schedule.metadata.resource_version
+            await context.kube.apply_status(kind, name, namespace, status.to_wire(), uid=uid, resource_version=version)
+            return
+        await context.kube.apply_status(kind, name, namespace, status.to_wire(), uid=uid)
+    except NotFound:
+        log.info("The schedule no longer exists")

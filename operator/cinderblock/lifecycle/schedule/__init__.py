@@ -1,0 +1,1 @@
+"""Schedules: their times, the volumes that they select, and which VolumeBackups to create when."""

@@ -1,0 +1,50 @@
+"""The volumes that a status names because they lack a new backup."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import islice, zip_longest
+from typing import Final
+
+from cinderblock.api.v1alpha1.schedule import NAMED_FAILURES, FailingVolume
+from cinderblock.lifecycle.schedule.runs import Result, State
+
+REASON_LIMIT: Final = 64
+
+FAILING: Final = frozenset(
+    {State.FAILED, State.RETRYING, State.REFUSED, State.NO_STORE, State.NAME_TAKEN, State.MISSED}
+)
+"""States of volumes without a new backup. One that was skipped has a backup that is being made."""
+SETTLED: Final = FAILING | {State.SUCCEEDED}
+"""States that replace what an earlier run told about a volume."""
+
+
+def update(before: Iterable[FailingVolume], results: Sequence[Result]) -> tuple[list[FailingVolume], int]:
+    """Return the failing volumes that a status names, and how many there are.
+
+    A volume whose backup of the run has not ended stays among them if it was.
+
+    Namespaces take turns, so that the volumes of one namespace do not hide those of all others.
+    """
+    open_volumes = {(r.claim.namespace, r.claim.name) for r in results if r.state not in SETTLED}
+    found: dict[str, list[FailingVolume]] = defaultdict(list)
+    for result in results:
+        if result.state in FAILING or (result.state is State.DUE and result.attempts):
+            found[result.claim.namespace].append(_entry(result))
+    known = {(volume.namespace, volume.volume) for volumes in found.values() for volume in volumes}
+    for volume in before:
+        if (volume.namespace, volume.volume) in open_volumes - known:
+            found[volume.namespace].append(volume)
+    turns = zip_longest(*(sorted(found[namespace], key=lambda v: v.volume) for namespace in sorted(found)))
+    named = (volume for turn in turns for volume in turn if volume is not None)
+    return list(islice(named, NAMED_FAILURES)), sum(map(len, found.values()))
+
+
+def _entry(result: Result) -> FailingVolume:
+    return FailingVolume(
+        namespace=result.claim.namespace,
+        volume=result.claim.name,
+        backup=result.backup or None,
+        reason=str(result.reason)[:REASON_LIMIT] or "Unexpected",
+    )

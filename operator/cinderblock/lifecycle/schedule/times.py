@@ -1,0 +1,92 @@
+"""Since when the times of a schedule count, and which of them is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from cinderblock.api.conditions import ConditionType
+from cinderblock.api.v1alpha1.schedule import AnySchedule, Missed, RunStatus
+from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.cron import PastTimes, past_times
+from cinderblock.lifecycle.schedule.settings import Settings
+
+CLOCK_TOLERANCE: Final = timedelta(hours=1)
+"""A recorded time that is later than this in the future comes from a wrong clock, and is not believed."""
+LATE: Final = timedelta(minutes=5)
+"""After so long, a time at which no run began counts as missed: another replica takes over within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The times of a schedule at one moment.
+
+    Attributes:
+        observed: schedule, time zone and suspend that ``effective_since`` belongs to.
+        effective_since: time from which runs are due.
+        watermark: the newest time that was dealt with; None: none was.
+        past: the times since then.
+    """
+
+    observed: str
+    effective_since: datetime
+    watermark: datetime | None
+    past: PastTimes
+
+    @property
+    def base(self) -> datetime:
+        """The instant after which times are due."""
+        return max(self.effective_since, self.watermark or self.effective_since)
+
+    @property
+    def due(self) -> datetime | None:
+        """The scheduled time that is due."""
+        return self.past.newest
+
+
+def observe(schedule: AnySchedule, settings: Settings, now: datetime) -> Times:
+    """Return the times of a schedule. If they were changed, or a pause has ended, they count from now on."""
+    spec, status = schedule.spec, schedule.status
+    observed = f"{spec.schedule} | {spec.time_zone} | {'suspended' if spec.suspend else 'active'}"
+    present = now.replace(microsecond=0)
+    since = status.effective_since
+    if since is None or status.observed_times is None:
+        since = min(schedule.metadata.creation_timestamp or present, present)
+    elif status.observed_times != observed or since > now + CLOCK_TOLERANCE:
+        since = present
+    watermark = status.last_schedule_time
+    if watermark is not None and watermark > now + CLOCK_TOLERANCE:
+        watermark = present
+    times = Times(observed, since, watermark, PastTimes())
+    if spec.suspend:
+        return times
+    return Times(observed, since, watermark, past_times(settings.cron, times.base, now))
+
+
+def last_run_in_progress(schedule: AnySchedule) -> RunStatus | None:
+    """Return the last run, if it has not ended."""
+    conditions = schedule.status.conditions
+    is_open = any(c.type == ConditionType.LAST_RUN_SUCCEEDED and c.status == "Unknown" for c in conditions)
+    return schedule.status.last_run if is_open else None
+
+
+def has_begun(schedule: AnySchedule, time: datetime) -> bool:
+    """Return whether the status shows that the run of a scheduled time, or a later one, has begun."""
+    run = schedule.status.last_run
+    return run is not None and (run.name == names.of_time(time) or run.time > time)
+
+
+def is_given_up(schedule: AnySchedule, time: datetime, now: datetime) -> bool:
+    """Return whether a time is not made up for, because the operator did not run at it."""
+    return schedule.spec.missed is Missed.SKIP and now > time + LATE and not has_begun(schedule, time)
+
+
+def requested_run(schedule: AnySchedule) -> str | None:
+    """Return the part of the names for the run that spec.runNow or spec.runOnCreate asks for; None: neither does."""
+    spec, done = schedule.spec, schedule.status.last_run_now
+    if spec.suspend or (done is not None and done == spec.run_now):
+        return None
+    if done is None and spec.run_on_create:
+        return names.of_creation(schedule.uid)
+    return names.of_token(spec.run_now) if spec.run_now else None
