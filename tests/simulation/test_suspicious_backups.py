@@ -14,6 +14,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.lifecycle.backup_record import record_of
 from tests.support.simulation.cluster import Sizes
 from tests.support.simulation.simulation import Simulation
+from tests.support.store.faults import Crash
 
 USUAL = Sizes(logical=10 * GIB, transferred=100 * MIB, packs=30 * MIB)
 ENCRYPTED = replace(USUAL, transferred=5 * GIB, packs=5 * GIB)
@@ -131,6 +132,38 @@ def test_lost_status_is_rebuilt_with_its_alarm(simulation: Simulation) -> None:
     simulation.erase_status("VolumeBackup", "odd")
     simulation.settle()
     assert suspicious(simulation) == ("True", "Incompressible")
+
+
+def begun(simulation: Simulation) -> int:
+    """Begin the backup of an encrypted volume, up to its mover. Return the writes until now."""
+    with_history(simulation)
+    simulation.cluster.sizes = ENCRYPTED
+    simulation.backup("odd", "data", incremental=True)
+    simulation.until("VolumeBackup", "odd", "MoverRunning")
+    return simulation.faults.writes
+
+
+def writes_until_the_alarm() -> int:
+    """Return the writes from the mover's start to the one that makes the backup available."""
+    with Simulation() as simulation:
+        before = begun(simulation)
+        while suspicious(simulation) is None:
+            simulation.step()
+        events = sum(call.kind.kind == "Event" for call in simulation.faults.log[-1:])
+        return simulation.faults.writes - before - events
+
+
+def test_crashes_around_the_alarm_do_not_lose_it() -> None:
+    """The operator dies before and after the status, and before the Event of the alarm, which the condition tells."""
+    status = writes_until_the_alarm() - 1
+    for at, done, events in ((status, False, 1), (status, True, 0), (status + 1, False, 0)):
+        with Simulation() as simulation:
+            begun(simulation)
+            simulation.faults.plan(at, Crash("scripted"), done=done)
+            simulation.settle()
+            assert simulation.faults.at is None, "the operator has died"
+            assert suspicious(simulation) == ("True", "Incompressible")
+            assert dict(simulation.events()).get("Incompressible", 0) == events
 
 
 def test_imported_backup_raises_no_alarm(simulation: Simulation) -> None:
