@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cinderblock.reasons import Reason
 from tests.support.documented_reasons import INTERNAL_REASONS, SCHEDULE_REASONS
 from tests.support.mover.backups import KEYS, key_ring
 from tests.support.simulation.api import Object
-from tests.support.simulation.cluster import NAMESPACE, Move
+from tests.support.simulation.cluster import NAMESPACE, Move, Sizes
 from tests.support.simulation.simulation import Simulation
 from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.bucket_store import BucketStore
@@ -571,6 +572,31 @@ def finds_what_stamps_hid(simulation: Simulation) -> None:
     simulation.settle()
 
 
+USUAL = Sizes(logical=10 << 30, transferred=100 << 20, packs=30 << 20)
+ENCRYPTED = replace(USUAL, transferred=5 << 30, packs=5 << 30)
+
+
+def finds(sizes: Sizes) -> Scenario:
+    """Make a full backup and six incremental ones, and then one with other numbers."""
+
+    def scenario(simulation: Simulation) -> None:
+        simulation.cluster.sizes = USUAL
+        for number in range(8):
+            simulation.cluster.sizes = sizes if number == 7 else USUAL
+            simulation.backup(f"backup-{number}", "data", incremental=number > 0)
+            simulation.settle()
+
+    return scenario
+
+
+def accepts_an_alarm(simulation: Simulation) -> None:
+    finds(ENCRYPTED)(simulation)
+    odd = simulation.get("VolumeBackup", "backup-7")
+    annotations = {labels.ACCEPT_ANNOTATION: odd["metadata"]["uid"]}
+    simulation.objects.update(odd, metadata=odd["metadata"] | {"annotations": annotations})
+    simulation.settle()
+
+
 def cannot_read_all(simulation: Simulation) -> None:
     simulation.cluster.unreadable = UnreadableRecord(files=2, examples=["broken", "closed/"])
     a_backup(simulation, unreadable="Skip")
@@ -626,6 +652,12 @@ SCENARIOS: dict[str, Scenario] = {
     "Unversioned": accepts_and_ends,
     "VersionsExpire": bucket_has(LifecycleRule("versions", version_days=7), versioning="Enabled"),
     "VersionsKept": bucket_has(versioning="Enabled"),
+    "Empty": finds(Sizes(0, 0, 0)),
+    "Incompressible": finds(ENCRYPTED),
+    "Shrunk": finds(replace(USUAL, logical=4 << 30)),
+    "FewerEntries": finds(replace(USUAL, entries=400)),
+    "ManyChanges": finds(replace(USUAL, transferred=5 << 30, packs=1 << 20)),
+    "AlarmAccepted": accepts_an_alarm,
     "ChangeMissed": finds_what_stamps_hid,
     "Cancelled": cancels_a_restore,
     "Cancelling": cancels_a_restore,

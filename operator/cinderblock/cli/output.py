@@ -6,9 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
-
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -21,17 +19,6 @@ def printable(text: str) -> str:
 def pluralize(count: int, noun: str) -> str:
     """Return ``1 pack`` or ``2 packs``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def format_size(count: float) -> str:
-    """Return bytes in units of 1024 with at least three digits, such as ``1.50 GiB``."""
-    unit = 0
-    while count >= 1000 and unit < len(_UNITS) - 1:
-        count /= 1024
-        unit += 1
-    if unit == 0:
-        return f"{count:.0f} B"
-    return f"{count:.{2 if count < 10 else 1 if count < 100 else 0}f} {_UNITS[unit]}"
 
 
 def format_time(time: datetime) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TextIO
 
-from cinderblock.cli.output import format_duration, format_size
+from cinderblock.api.quantity import format_size
+from cinderblock.cli.output import format_duration
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cinderblock.api.mover import BackupMetadata
+from cinderblock.api.quantity import format_size
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import format_duration, format_size, format_time, pluralize
+from cinderblock.cli.output import format_duration, format_time, pluralize
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.reader import ManifestSummary
 from cinderblock.repository.catalog import CatalogEntry

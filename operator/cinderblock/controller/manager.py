@@ -91,7 +91,7 @@ async def _run_manager(
     acknowledger = Acknowledger(queue)
     handler = EventHandler(queue, acknowledger)
     watches = WatchManager(kube, handler, lambda: elector.reachable_since, schedule_kinds=settings.schedule_kinds)
-    collector = ClusterCollector(kube)
+    collector = ClusterCollector(kube, schedule_kinds=settings.schedule_kinds)
     snapshots = SnapshotReader(
         kube, queue, collector, settings.max_movers, lambda: elector.is_leading, watches.longest_idle
     )

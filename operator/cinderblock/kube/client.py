@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import time
@@ -139,6 +140,12 @@ class KubeClient:
         self._limits = PageLimits()
         self._lists: WeakValueDictionary[str | None, asyncio.Semaphore] = WeakValueDictionary()
         self._served: dict[str, tuple[float, frozenset[str]]] = {}
+
+    def reducing(self, reduce: Reduce) -> KubeClient:
+        """Return a client with the same connection whose lists keep something else of each object."""
+        other = copy.copy(self)
+        other._reduce = reduce  # noqa: SLF001 - it is of the same class
+        return other
 
     async def config(self) -> RestConfig:
         """Return the configuration in use; kopf's connection uses the same."""

@@ -81,6 +81,13 @@ def reduce_object(kind: Kind, body: JsonObject) -> JsonObject:
     return kept
 
 
+def reduce_with_labels(kind: Kind, body: JsonObject) -> JsonObject:
+    """Return the same with all labels, for callers that match selectors and hold one page at a time."""
+    kept = reduce_object(kind, body)
+    kept["metadata"]["labels"] = body["metadata"].get("labels") or {}
+    return kept
+
+
 def reduce_metadata(body: Mapping[str, Any]) -> JsonObject:
     """Return what is kept of the metadata of an object."""
     metadata = body.get("metadata") or {}

@@ -33,9 +33,9 @@ class BackupRecord:
         is_imported: whether it was imported.
         is_being_deleted: whether it has a deletionTimestamp.
         expires_at: from when retention removes it.
-        logical_bytes, transferred_bytes, stored_bytes: its figures; None: not known.
+        logical_bytes, transferred_bytes, stored_bytes: its numbers; None: not known.
         fail_reason: the reason of the condition Ready after a failure; empty otherwise.
-        is_suspicious: whether its figures raised an alarm that nobody has accepted.
+        is_suspicious: whether its numbers raised an alarm that nobody has accepted.
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
@@ -114,17 +114,11 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         transferred_bytes=status.transferred_bytes,
         stored_bytes=status.stored_bytes,
         fail_reason=ready.reason if ready is not None and has_failed else "",
-        is_suspicious=_is_suspicious(backup, status),
+        is_suspicious=backup.is_suspicious,
         requested_volume=intern(spec.volume_id or ""),
         full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
         ended=status.completed_at,
     )
-
-
-def _is_suspicious(backup: VolumeBackup, status: VolumeBackupStatus) -> bool:
-    is_accepted = backup.metadata.annotations.get(labels.ACCEPT_ANNOTATION) == backup.backup_id
-    alarms = (c for c in status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
-    return not is_accepted and next(alarms, None) is not None
 
 
 def _parse_time(text: str) -> datetime | None:

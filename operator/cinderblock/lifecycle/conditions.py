@@ -13,6 +13,7 @@ LASTING: Final = frozenset(
         ConditionType.COMPLETE,
         ConditionType.PIN_REGAINED,
         ConditionType.PINNED,
+        ConditionType.SUSPICIOUS,
         ConditionType.UNSEALED_BACKUPS,
         ConditionType.VERSIONED,
         ConditionType.OBJECT_LOCK,

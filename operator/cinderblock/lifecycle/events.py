@@ -9,6 +9,7 @@ from typing import Final
 
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.mover import MoverReport
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.lifecycle.actions import Action, AnyStatus, RecordEvent
 from cinderblock.reasons import Reason, parse_reason
@@ -52,6 +53,8 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         reason = parse_reason(new_wait.reason)
         if reason not in EXPECTED_WAITS:
             recorded.append(RecordEvent("Normal" if reason in BENIGN_WAITS else "Warning", reason, new_wait.message))
+    if isinstance(after, VolumeBackupStatus):
+        recorded += _on_alarm(*(_of_type(status, ConditionType.SUSPICIOUS) for status in (before, after)))
     if isinstance(after, BackupStoreStatus) and new_wait is None:
         recorded += _on_store_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
@@ -74,6 +77,17 @@ def _on_harm(before: Condition | None, after: Condition | None) -> list[RecordEv
     if after is None or after.status != "True" or is_known:
         return []
     return [RecordEvent("Warning", parse_reason(after.reason), after.message)]
+
+
+def _on_alarm(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a backup that raises an alarm, or that a person accepts.
+
+    The decision itself records changes that timestamps hid, which may be the only alarm.
+    """
+    is_known = before is not None and after is not None and before.status == after.status
+    if after is None or is_known or after.reason == Reason.CHANGE_MISSED:
+        return []
+    return [RecordEvent("Warning" if after.status == "True" else "Normal", parse_reason(after.reason), after.message)]
 
 
 def _of_type(status: AnyStatus, kind: ConditionType) -> Condition | None:

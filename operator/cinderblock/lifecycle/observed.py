@@ -101,6 +101,8 @@ class ObservedManifest:
     Attributes:
         reread_files: number of files that were read again because of the dirty window; None: not recorded.
         missed_changes: number of files whose changes their timestamps did not show; None: not recorded.
+        manifest_bytes: size of the manifest, which is part of stored_bytes; None: not read.
+        entries: names in the file system; None: a device, or not read.
     """
 
     key: str
@@ -117,6 +119,8 @@ class ObservedManifest:
     unreadable_files: int = 0
     unreadable_examples: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
+    manifest_bytes: int | None = None
+    entries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

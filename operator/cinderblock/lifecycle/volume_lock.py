@@ -84,6 +84,8 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.SOURCE_ERROR, Reason.SOURCE_CHANGING, Reason.SOURCE_VANISHED, Reason.TARGET_ERROR),
             # Reasons that no operation waits for.
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
+            *(Reason.EMPTY, Reason.INCOMPRESSIBLE, Reason.SHRUNK, Reason.FEWER_ENTRIES, Reason.MANY_CHANGES),
+            Reason.ALARM_ACCEPTED,
             *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
             *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),

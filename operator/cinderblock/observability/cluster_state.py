@@ -14,6 +14,7 @@ from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.lifecycle.alarms.protection import Protection
 from cinderblock.reasons import Reason
 
 NEW: Final = "new"
@@ -80,6 +81,8 @@ class ClusterState:
         last_failures: time of the last failure among existing objects, in seconds since 1970.
         running_movers: number of mover Jobs that have not ended.
         queued_movers: number of operations that wait for a free mover slot.
+        suspicious: number of suspicious VolumeBackups by namespace, zeros included.
+        protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
     """
@@ -89,6 +92,8 @@ class ClusterState:
     last_failures: dict[OperationKind, float] = field(default_factory=dict)
     running_movers: int = 0
     queued_movers: int = 0
+    suspicious: Counter[str] = field(default_factory=Counter)
+    protection: dict[str, Counter[Protection]] = field(default_factory=dict)
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
 
@@ -114,6 +119,7 @@ class ClusterStateBuilder:
         """Count a VolumeBackup."""
         phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
+        self._state.suspicious[backup.namespace] += backup.is_suspicious
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):
@@ -147,6 +153,10 @@ class ClusterStateBuilder:
         found = [self._references[key] for key in keys if key in self._references]
         if found:
             self._state.volumes.append(_merged(claim, found))
+
+    def count_protection(self, namespace: str, protection: Protection) -> None:
+        """Count a bound volume by whether a schedule selects it."""
+        self._state.protection.setdefault(namespace, Counter())[protection] += 1
 
     def result(self, running_movers: int) -> ClusterState:
         """Return the state of all objects that were added."""

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from cinderblock.lifecycle.alarms.protection import Protection
 from cinderblock.observability.cluster_state import ClusterState, OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
@@ -94,6 +95,7 @@ def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield from _operations(snapshot.state, snapshot.now)
         yield from _movers(snapshot.state, snapshot.mover_limit)
         yield from _volumes(snapshot.state)
+        yield from _alarms(snapshot.state)
         yield from _stores(snapshot.state)
 
 
@@ -186,6 +188,22 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time of the last failed backup of the volume.",
         {(v.namespace, v.name): v.last_failure for v in state.volumes},
     )
+
+
+def _alarms(state: ClusterState) -> Iterator[Metric]:
+    text = "Suspicious VolumeBackups that nobody has accepted."
+    suspicious = GaugeMetricFamily("cinderblock_backups_suspicious", text, labels=["volume_namespace"])
+    for namespace, count in sorted(state.suspicious.items()):
+        suspicious.add_metric([namespace], count)
+    yield suspicious
+    for state_of_volumes, name, text in (
+        (Protection.UNPROTECTED, "cinderblock_volumes_unprotected", "Bound volumes that no schedule selects."),
+        (Protection.OPTED_OUT, "cinderblock_volumes_opted_out", "Bound volumes that are left out of all schedules."),
+    ):
+        volumes = GaugeMetricFamily(name, text, labels=["volume_namespace"])
+        for namespace, counts in sorted(state.protection.items()):
+            volumes.add_metric([namespace], counts[state_of_volumes])
+        yield volumes
 
 
 def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | None]) -> Metric:

@@ -8,11 +8,18 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from cinderblock.observability.cluster_state import OperationKind
+from cinderblock.reasons import Reason
 
 RECONCILE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Reading all objects takes about 20 ms. 10 s is the time limit of a store, 30 s of one API call."""
 OPERATION_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 86400.0)
 """A small volume takes three seconds, a large one takes hours."""
+
+ALARMS: Final = (
+    *(Reason.EMPTY, Reason.INCOMPRESSIBLE, Reason.SHRUNK, Reason.FEWER_ENTRIES, Reason.MANY_CHANGES),
+    Reason.CHANGE_MISSED,
+)
+"""Reasons of alarms, the strongest first."""
 
 SUCCESS: Final = "success"
 ERROR: Final = "error"
@@ -39,6 +46,12 @@ class OperatorMetrics:
             "cinderblock_operation_bytes",
             "Bytes of successful operations: logical, transferred, stored, restored.",
             ["operation", "measure"],
+            registry=self.registry,
+        )
+        self._alarms = Counter(
+            "cinderblock_backup_alarms",
+            "Backups that raised an alarm when they became available, by the strongest alarm.",
+            ["reason"],
             registry=self.registry,
         )
         self._reconciles = Histogram(
@@ -72,6 +85,8 @@ class OperatorMetrics:
         for measure in ("logical", "transferred", "stored"):
             self._bytes.labels(OperationKind.BACKUP, measure)
         self._bytes.labels(OperationKind.RESTORE, "restored")
+        for reason in ALARMS:
+            self._alarms.labels(reason)
 
     def observe_operation(self, operation: OperationKind, *, is_success: bool, seconds: float) -> None:
         """Record the end of an operation, and the time since its request."""
@@ -81,6 +96,10 @@ class OperatorMetrics:
         """Add the bytes of a successful operation, by measure: logical, transferred, stored, restored."""
         for measure, count in measures.items():
             self._bytes.labels(operation, measure).inc(count or 0)
+
+    def count_alarm(self, reason: str) -> None:
+        """Count a backup that raised an alarm."""
+        self._alarms.labels(reason).inc()
 
     def observe_reconcile(self, kind: str, *, is_success: bool, seconds: float) -> None:
         """Record a reconciliation."""

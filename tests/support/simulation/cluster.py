@@ -62,6 +62,16 @@ class Move:
     is_bad: bool = False
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """BackupStats of a backup that its manifest counts, without the data: all in bytes, except the entries."""
+
+    logical: int
+    transferred: int
+    packs: int
+    entries: int = 1000
+
+
 @dataclass
 class Cluster:
     """The controllers, the kubelet and the movers.
@@ -80,6 +90,7 @@ class Cluster:
         mover_writes: number of objects and volumes that the movers have begun to write.
         mover_dies: number of the write at which a mover dies, and whether it happens; None: no mover dies.
         unreadable: the files that backup movers cannot read; None: they can read everything.
+        sizes: the numbers in the manifests of movers; None: those of their few bytes.
     """
 
     objects: ObjectsInMemory
@@ -96,6 +107,7 @@ class Cluster:
     mover_dies: tuple[int, bool] | None = None
     found: Comparison | None = None
     unreadable: UnreadableRecord | None = None
+    sizes: Sizes | None = None
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -422,11 +434,15 @@ class Cluster:
         self.held[header.salt.hex()] = content
         packs = PackTable()
         for listed in sorted(self.needs[backup_id]):
-            packs.add(Origin(listed, WHOLE), 0, len(b"pack"))
+            is_own = listed == backup_id and self.sizes is not None
+            packs.add(Origin(listed, WHOLE), 0, self.sizes.packs if is_own and self.sizes else len(b"pack"))
         writer = ManifestWriter(header, header.sealer(data_key, task.manifest), packs)
         for pack in range(len(packs)):
             # An entry with data in each of the packs would do the same.
             writer._used.final(pack)
+        if self.sizes is not None:
+            writer._names = self.sizes.entries
+            writer._logical_bytes, writer._transferred_bytes = self.sizes.logical, self.sizes.transferred
         lacks = self.unreadable if task.unreadable is Unreadable.SKIP else None
         manifest = bytes(
             writer.finish(task.backup, 1 << 20, {}, comparison=self.found, unreadable=lacks, losses=LOSSES)

@@ -9,7 +9,8 @@ import sys
 import pytest
 from typing_extensions import override
 
-from cinderblock.cli.output import format_duration, format_size
+from cinderblock.api.quantity import format_size
+from cinderblock.cli.output import format_duration
 from cinderblock.cli.progress_bar import ProgressBar, progress_for
 from cinderblock.repository.progress import Progress
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import KubeUnavailable
 from cinderblock.kube.client import KubeClient
+from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
 from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
@@ -119,3 +121,63 @@ async def test_standby_replica_reports_an_empty_queue(is_leading: bool) -> None:
     snapshot = await SnapshotReader(kube, queue, collector, mover_limit=1, is_leading=lambda: is_leading).read()
     await collector.aclose()
     assert snapshot.queue == {"due": int(is_leading), "delayed": 0, "running": 0}
+
+
+SCHEDULE_KINDS = ("BackupSchedule", "ClusterBackupSchedule")
+
+
+def made(api: Api, kind: str, namespace: str, name: str, body: dict[str, Any]) -> None:
+    """Create an object with its status."""
+    metadata = {"name": name, "labels": body.pop("labels", {})} | ({"namespace": namespace} if namespace else {})
+    status = body.pop("status", None)
+    found = api.objects.create(kind, {"metadata": metadata} | body)
+    assert found is not None
+    if status:
+        api.objects.update(found, status=status)
+
+
+def cluster_with_schedules() -> Api:
+    """Return a cluster in which a schedule selects one of three volumes, and a fourth is not bound."""
+    api = Api()
+    now = "2026-05-04T12:00:00Z"
+    ready = {"conditions": [{"type": "Ready", "status": "True", "reason": "Any", "lastTransitionTime": now}]}
+    for namespace in ("shop", "blog"):
+        made(api, "Namespace", "", namespace, {})
+    for namespace, name, phase in (
+        ("shop", "data", "Bound"),
+        ("shop", "cache", "Bound"),
+        ("shop", "new", "Pending"),
+        ("blog", "data", "Bound"),
+    ):
+        claim = {
+            "labels": {"app": name},
+            "spec": {"storageClassName": "fast", "volumeName": name},
+            "status": {"phase": phase},
+        }
+        made(api, "PersistentVolumeClaim", namespace, name, claim)
+    spec = {"schedule": "@daily", "volumes": {"selector": {"matchLabels": {"app": "data"}}}}
+    made(api, "BackupSchedule", "shop", "daily", {"spec": spec, "status": ready})
+    return api
+
+
+async def test_volumes_that_no_schedule_selects_are_counted_by_namespace() -> None:
+    api = cluster_with_schedules()
+    state = await metrics_collector.read(KubeClient(api, reduce=reduce_object), SCHEDULE_KINDS)
+    found = {namespace: dict(counts) for namespace, counts in state.protection.items()}
+    assert found == {"shop": {"protected": 1, "unprotected": 1}, "blog": {"unprotected": 1}}
+    assert api.requests == LISTS + 3
+
+
+async def test_operator_without_schedules_does_not_count_unprotected_volumes() -> None:
+    api = cluster_with_schedules()
+    state = await metrics_collector.read(KubeClient(api, reduce=reduce_object))
+    assert state.protection == {}
+    assert api.requests == LISTS
+
+
+async def test_operator_of_some_namespaces_lists_no_namespaces() -> None:
+    kube = KubeClient(cluster_with_schedules(), reduce=reduce_object)
+    kube.namespaces = ("shop",)
+    state = await metrics_collector.read(kube, SCHEDULE_KINDS)
+    assert state.protection.keys() == {"shop"}
+    assert ("list", "namespaces", 200) not in kube.response_counts

@@ -396,3 +396,32 @@ async def test_older_restore_that_makes_the_same_claim_is_found_among_many(
     me = VolumeRestore.model_validate(make(objects, "VolumeRestore", "me", spec))
     found = await related.related_to_restore(context, me, None)
     assert [other.name for other in found.restores] == ["zz-older"]
+
+
+async def test_history_of_a_backup_is_kept_of_many(objects: ObjectsInMemory, context: Context) -> None:
+    """Ten recent ones of the same volume and container are kept, and the newest full one, however old it is."""
+    here = {"volumeId": "c-1", "storeName": "default", "container": "bucket", "phase": "available"}
+    for number in range(MANY):
+        instant = f"2026-05-04T12:{number // 60:02}:{number % 60:02}Z"
+        backup(objects, f"old-{(number * 7) % MANY:03}", **here, dataTimestamp=instant, isIncremental=number != 20)
+    for name, other in {
+        "away": {"container": "other"},
+        "failed": {"phase": "error"},
+        "of-another": {"volumeId": "x"},
+    }.items():
+        backup(objects, name, **(here | {"dataTimestamp": "2026-05-04T12:59:00Z"} | other))
+    made_of_it = {"dataTimestamp": "2026-05-04T12:03:00Z", "phase": "creating"}
+    found = await related.related_to_backup(context, backup(objects, "me", **(here | made_of_it)), CLAIM)
+    kept = {other.name for other in found.backups if other.is_complete}
+    assert kept == {f"old-{(number * 7) % MANY:03}" for number in (20, *range(170, 180))}
+
+
+async def test_last_restore_into_the_volume_is_kept_of_many(objects: ObjectsInMemory, context: Context) -> None:
+    me = backup(objects, "me", phase="creating", volumeId="c-1")
+    for number in range(MANY):
+        ended = f"2026-05-04T12:{number // 60:02}:{number % 60:02}Z"
+        status = {"phase": "available", "volumeId": "c-1", "backupId": "x", "completedAt": ended}
+        make(objects, "VolumeRestore", f"over-{number:03}", {"backupId": "x", "volumeId": "data"}, **status)
+        make(objects, "VolumeRestore", f"new-{number:03}", {"backupId": "x", "name": "new"}, **status)
+    found = await related.related_to_backup(context, me, CLAIM)
+    assert [restore.name for restore in found.restores] == [f"over-{MANY - 1:03}"]

@@ -8,7 +8,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from cinderblock.api.conditions import Conditions
+from cinderblock.api import labels
+from cinderblock.api.conditions import Conditions, ConditionType
 from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Losses, Path, Unreadable
 from cinderblock.api.meta import Model, Object, Uid
@@ -210,6 +211,10 @@ class VolumeBackupStatus(Model):
     """Data that the parent does not contain, before compression, in bytes."""
     stored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of this backup's objects in the store, in bytes."""
+    manifest_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Size of the manifest in the store, in bytes. It is part of storedBytes."""
+    entries: Annotated[int, Field(ge=0)] | None = None
+    """Number of files, directories and other names in the volume. It is unset for a device."""
     expires_at: datetime | None = None
     """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
     progress: Progress | None = None
@@ -257,6 +262,17 @@ class VolumeBackup(Object):
     def has_ended(self) -> bool:
         """Whether the own status says that the backup was made, or failed for good."""
         return self.own_phase is not None and self.own_phase.is_final
+
+    @property
+    def is_accepted(self) -> bool:
+        """Return whether a person has checked the alarms of this backup, and accepts it."""
+        return self.metadata.annotations.get(labels.ACCEPT_ANNOTATION) == self.backup_id
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Return whether the numbers of the backup raised an alarm that nobody has accepted."""
+        alarms = (c for c in self.status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
+        return self.has_own_status and not self.is_accepted and next(alarms, None) is not None
 
     @property
     def is_alias(self) -> bool:

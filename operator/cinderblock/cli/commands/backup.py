@@ -15,6 +15,7 @@ from cinderblock.api.layout import manifest_key
 from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.origin import Consistency
+from cinderblock.api.quantity import format_size
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression, CompressionAlgorithm
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.archiver.source import open_source
@@ -35,7 +36,7 @@ from cinderblock.cli.arguments import (
 from cinderblock.cli.exit_codes import INCOMPLETE, SUCCESS
 from cinderblock.cli.local_volume import default_volume_id, is_read_only, volume_bytes, volume_mode, volume_name
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import format_size, pluralize, print_fields, print_json, warn
+from cinderblock.cli.output import pluralize, print_fields, print_json, warn
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import InvalidInput, KeyUnavailable, SealBroken

@@ -11,10 +11,11 @@ from typing import Final
 from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.quantity import format_size
 from cinderblock.cli.arguments import add_expected_digest, add_json, add_keys, add_store, add_unsealed, identifier, path
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.loss_summary import summarize_losses
-from cinderblock.cli.output import format_size, print_fields, print_json, warn
+from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.errors import IntegrityError, InvalidInput, TargetError

@@ -6,6 +6,7 @@ import argparse
 from contextlib import closing
 from typing import Final
 
+from cinderblock.api.quantity import format_size
 from cinderblock.cli.arguments import (
     add_expected_digest,
     add_json,
@@ -16,7 +17,7 @@ from cinderblock.cli.arguments import (
     percentage,
 )
 from cinderblock.cli.exit_codes import SUCCESS
-from cinderblock.cli.output import format_size, pluralize, print_fields, print_json
+from cinderblock.cli.output import pluralize, print_fields, print_json
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.repository.catalog import Catalog

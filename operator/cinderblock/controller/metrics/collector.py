@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.kube.kinds import Kind
+from cinderblock.kube.reduction import reduce_with_labels
+from cinderblock.lifecycle.alarms.protection import ProtectionIndex
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, claim_ref
 
@@ -39,10 +43,22 @@ T = TypeVar("T", bound=Object)
 
 
 class ClusterCollector:
-    """The last state of the cluster. A read costs four lists; without scrapes there is none."""
+    """The last state of the cluster. A read costs four lists, and seven with schedules; without scrapes there is none.
 
-    def __init__(self, kube: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        kube: the client.
+        clock: seconds that never go back.
+        schedule_kinds: names of the kinds of schedules that the operator works on.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        clock: Callable[[], float] = time.monotonic,
+        schedule_kinds: Collection[str] = (),
+    ) -> None:
         self._kube = kube
+        self._schedule_kinds = schedule_kinds
         self._clock = clock
         self._state: ClusterState | None = None
         self._read_at = 0.0
@@ -70,7 +86,7 @@ class ClusterCollector:
     async def _read(self) -> None:
         began = self._clock()
         try:
-            state = await read(self._kube)
+            state = await read(self._kube, self._schedule_kinds)
         except CinderblockError as error:
             log.warning("Could not read the state for metrics: %s", error.message, extra={"reason": error.reason})
             return
@@ -78,8 +94,10 @@ class ClusterCollector:
         self._cache_seconds = min(MAX_CACHE_SECONDS, max(CACHE_SECONDS, CACHE_TO_READ_RATIO * (self._clock() - began)))
 
 
-async def read(kube: KubeClient) -> ClusterState:
+async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> ClusterState:
     """Read and count all objects, of which one page is kept at a time. Raises what the API server raises.
+
+    Without kinds of schedules, nothing is said about volumes that no schedule selects.
 
     Movers are counted by the statuses of their operations: anybody can create a Job that looks like one.
     """
@@ -92,11 +110,41 @@ async def read(kube: KubeClient) -> ClusterState:
     async for restore in _each(VolumeRestore, kube, kinds.VOLUME_RESTORE):
         builder.add_restore(restore)
         movers += mover_state.has_mover(restore)
-    async for body in _bodies(kube, kinds.PVC):
-        claim = claim_ref(body)
-        if claim is not None:
-            builder.add_claim(claim)
+    labelled = kube.reducing(reduce_with_labels)
+    protection = await _read_protection(labelled, schedule_kinds) if schedule_kinds else None
+    async for body in _bodies(labelled, kinds.PVC):
+        reference = claim_ref(body)
+        if reference is not None:
+            builder.add_claim(reference)
+        state = protection.protection_of(PersistentVolumeClaim.model_validate(body)) if protection else None
+        if state is not None:
+            builder.count_protection(body["metadata"]["namespace"], state)
     return builder.result(movers)
+
+
+async def _read_protection(kube: KubeClient, schedule_kinds: Collection[str]) -> ProtectionIndex:
+    """Read the schedules, and the labels of the namespaces if schedules of the cluster may select some."""
+    index = ProtectionIndex()
+    if kinds.BACKUP_SCHEDULE.kind in schedule_kinds:
+        async for schedule in _each(BackupSchedule, kube, kinds.BACKUP_SCHEDULE):
+            index.add_schedule(schedule)
+    if kinds.CLUSTER_BACKUP_SCHEDULE.kind in schedule_kinds:
+        async for of_cluster in _each(ClusterBackupSchedule, kube, kinds.CLUSTER_BACKUP_SCHEDULE):
+            index.add_schedule(of_cluster)
+        async for namespace in _namespaces(kube):
+            index.add_namespace(namespace["metadata"]["name"], namespace["metadata"].get("labels") or {})
+    return index
+
+
+async def _namespaces(kube: KubeClient) -> AsyncIterator[JsonObject]:
+    """Yield the namespaces. An operator that works in some of them only may not list them."""
+    if not kube.namespaces:
+        async for body in _bodies(kube, kinds.NAMESPACE):
+            yield body
+    for name in kube.namespaces:
+        found = await kube.get(kinds.NAMESPACE, name)
+        if found is not None:
+            yield found
 
 
 async def _each(model: type[T], kube: KubeClient, kind: Kind) -> AsyncIterator[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.lifecycle.backup import checks as backup_checks
@@ -33,6 +34,9 @@ def backup_written(metrics: OperatorMetrics, backup: VolumeBackup, status: Volum
             transferred=status.transferred_bytes,
             stored=status.stored_bytes,
         )
+        for condition in status.conditions:
+            if condition.type == ConditionType.SUSPICIOUS and condition.status == "True":
+                metrics.count_alarm(condition.reason)
 
 
 def restore_written(

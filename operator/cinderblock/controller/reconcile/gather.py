@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from cinderblock.api import labels as api_labels
 from cinderblock.api.kubernetes import Job, PersistentVolume, PersistentVolumeClaim, Pod
 from cinderblock.api.meta import Object
-from cinderblock.api.mover import MOVER_CONTAINER, MoverProgress
+from cinderblock.api.mover import MOVER_CONTAINER, MoverProgress, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -311,4 +311,6 @@ async def read_manifest(
         unreadable_files=summary.unreadable_files,
         unreadable_examples=summary.unreadable_examples,
         losses=summary.losses,
+        manifest_bytes=summary.manifest_bytes,
+        entries=summary.entries if summary.description.volume_mode is VolumeMode.FILESYSTEM else None,
     )

@@ -6,15 +6,17 @@ enough. The functions of the decision tell which have an effect.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import dependents, volume_lock
+from cinderblock.lifecycle.alarms import condition, stats
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import delete, derived, expiry, import_checks
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
@@ -67,6 +69,7 @@ class SiblingsOfBackup:
         self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
         self._ids: set[str] = set()
         self._children: dict[str, tuple[bool, str]] = {}
+        self._history = HistoryOfBackup(backup, self._volume_id)
         self._parent: VolumeBackup | None = None
         self.has_seen_parent = False
         """Whether the recorded parent is among the observed ones. A failed import of its id is not the parent."""
@@ -89,6 +92,8 @@ class SiblingsOfBackup:
             self._kept.add("dependent", other)
         elif parent is not None and other.status.volume_id == self._volume_id:
             self._observe_child(parent, other)
+        if not backup.has_ended:
+            self._history.observe(other)
         if backup.spec.incremental and not backup.has_ended:
             self._observe_candidate(other)
 
@@ -131,7 +136,34 @@ class SiblingsOfBackup:
 
     def kept(self) -> tuple[VolumeBackup, ...]:
         """Return the VolumeBackups that matter, except `orphans`."""
-        return self._kept.sorted(*self._parents.values(), *((self._parent,) if self._parent else ()))
+        parent = (self._parent,) if self._parent else ()
+        return self._kept.sorted(*self._parents.values(), *parent, *self._history.kept())
+
+
+class HistoryOfBackup:
+    """The earlier backups with which a backup is compared when it becomes available."""
+
+    def __init__(self, backup: VolumeBackup, volume_id: str | None) -> None:
+        self._status = backup.status if backup.own_phase else VolumeBackupStatus(volume_id=volume_id)
+        self._before = self._status.data_timestamp or backup.metadata.creation_timestamp
+        self._recent: list[tuple[datetime, str, VolumeBackup]] = []
+        self._full: VolumeBackup | None = None
+
+    def observe(self, other: VolumeBackup) -> None:
+        """Take note of a VolumeBackup, and keep it if it is among the newest, or is the newest full one."""
+        instant = other.status.data_timestamp
+        if instant is None or not stats.belongs_to_history(other, self._status, self._before):
+            return
+        heapq.heappush(self._recent, (instant, other.uid, other))
+        if len(self._recent) > stats.HISTORY:
+            heapq.heappop(self._recent)
+        is_newer = self._full is None or backup_checks.data_age_key(other) > backup_checks.data_age_key(self._full)
+        if is_newer and not other.status.is_incremental and not other.is_suspicious:
+            self._full = other
+
+    def kept(self) -> tuple[VolumeBackup, ...]:
+        """Return the VolumeBackups that matter."""
+        return (*(backup for _, _, backup in self._recent), *((self._full,) if self._full else ()))
 
 
 class SiblingsOfExpired:
@@ -255,12 +287,15 @@ class RestoresOfBackup:
         self._claim = claim
         self._kept: _Kept[VolumeRestore] = _Kept()
         self._newest: VolumeRestore | None = None
+        self._last_writer: VolumeRestore | None = None
 
     def observe(self, restore: VolumeRestore) -> None:
         """Take note of a VolumeRestore, and keep it if it matters."""
         backup, claim = self._backup, self._claim
         if claim is not None and not backup.has_ended and volume_lock.wait_for_volume(backup, claim, (), (restore,)):
             self._kept.add("in the way", restore)
+        if claim is not None and not backup.has_ended:
+            self._observe_writer(restore, claim.uid)
         if not restore.has_own_status or restore.status.backup_id != backup.backup_id:
             return
         if restore.status.phase is RestorePhase.RESTORING:
@@ -268,9 +303,17 @@ class RestoresOfBackup:
         if self._newest is None or derived.restore_age_key(restore) > derived.restore_age_key(self._newest):
             self._newest = restore
 
+    def _observe_writer(self, restore: VolumeRestore, volume_id: str) -> None:
+        """Keep the restore that overwrote the volume last: after it, everything may have changed."""
+        before, last = self._backup.status.data_timestamp, self._last_writer
+        if not condition.may_have_written(restore, volume_id, before):
+            return
+        if last is None or condition.last_write(restore) > condition.last_write(last):
+            self._last_writer = restore
+
     def kept(self) -> tuple[VolumeRestore, ...]:
         """Return the VolumeRestores that matter."""
-        return self._kept.sorted(*((self._newest,) if self._newest else ()))
+        return self._kept.sorted(*(restore for restore in (self._newest, self._last_writer) if restore))
 
 
 class ObstaclesOfRestore:

@@ -21,6 +21,7 @@ from cinderblock.errors import (
 )
 from cinderblock.lifecycle import children, conditions, dependents, events, verdicts
 from cinderblock.lifecycle.actions import Action, AddFinalizer, CreateChild, Decision, RecordEvent
+from cinderblock.lifecycle.alarms.condition import with_alarms
 from cinderblock.lifecycle.backup import checks, delete, import_checks, pins, snapshot_checks
 from cinderblock.lifecycle.backup.derived import derived_phase, incomplete, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup.task import container_of, data_timestamp, mover_task
@@ -373,11 +374,12 @@ def _missed_changes(status: VolumeBackupStatus) -> tuple[Action, ...]:
 
 
 def _complete_conditions(observed: ObservedBackup, now: datetime, status: VolumeBackupStatus) -> list[Condition]:
-    """Return Ready, and Complete as False if files are missing. A backup that lacks nothing has no such condition."""
+    """Return Ready, Suspicious if there are alarms, and Complete as False if files are missing."""
     generation, lacks = observed.backup.metadata.generation, incomplete(status)
     # A changed message would rewrite the status of every stored backup after an upgrade.
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
     shown = pins.conditions_of(observed, now, message)
+    shown = with_alarms(shown, observed, status, now)
     if lacks is None:
         return conditions.without(shown, ConditionType.COMPLETE)
     reason = Reason.FILES_UNREADABLE

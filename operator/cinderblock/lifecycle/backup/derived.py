@@ -24,6 +24,8 @@ def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> Vol
             "logical_bytes": manifest.logical_bytes,
             "transferred_bytes": manifest.transferred_bytes,
             "stored_bytes": manifest.stored_bytes,
+            "manifest_bytes": manifest.manifest_bytes,
+            "entries": manifest.entries,
             "is_incremental": manifest.parent_id is not None,
             "parent_id": manifest.parent_id,
             "data_timestamp": description.data_timestamp,

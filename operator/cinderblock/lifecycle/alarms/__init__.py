@@ -1,0 +1,1 @@
+"""Alarms from the numbers of a backup, compared with those of earlier backups of the volume. Nothing is read again."""

@@ -1,0 +1,106 @@
+"""Which volumes no schedule backs up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from cinderblock.api.conditions import ConditionType
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
+from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle.schedule import selector
+from cinderblock.lifecycle.schedule.selector import LabelSelector
+from cinderblock.lifecycle.schedule.volumes import Selection, record_of_claim
+
+MAX_SCHEDULES: Final = 50
+"""BackupSchedules of a namespace that count, so that nobody makes the operator compare each claim with thousands."""
+
+_AT_ANY_AGE: Final = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+"""An instant at which every claim has the least age of every schedule: a schedule will back it up."""
+
+
+class Protection(StrEnum):
+    """Whether a schedule backs a volume up."""
+
+    PROTECTED = "protected"
+    UNPROTECTED = "unprotected"
+    OPTED_OUT = "opted-out"
+    """A person has left it out of all schedules."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """The volumes that a schedule selects.
+
+    Attributes:
+        claims: labels of the claims.
+        namespaces: labels of the namespaces; None: the schedule has a namespace of its own.
+        selection: the other rules for claims.
+    """
+
+    claims: LabelSelector
+    namespaces: LabelSelector | None
+    selection: Selection
+
+
+class ProtectionIndex:
+    """The volumes that schedules select. Add the schedules first, then the namespaces.
+
+    Only selectors are kept: a template of a schedule may have a megabyte.
+    """
+
+    def __init__(self) -> None:
+        self._of_cluster: list[_Rule] = []
+        self._rules: dict[str, list[_Rule]] = defaultdict(list)
+
+    def add_schedule(self, schedule: AnySchedule) -> None:
+        """Add a schedule. One that is suspended, not Ready or being deleted protects nothing."""
+        rule = _rule_of(schedule)
+        if rule is None:
+            return
+        if rule.namespaces is not None:
+            self._of_cluster.append(rule)
+        elif len(self._rules[schedule.namespace]) < MAX_SCHEDULES:
+            self._rules[schedule.namespace].append(rule)
+
+    def add_namespace(self, name: str, labels: Mapping[str, str]) -> None:
+        """Add a namespace, so that schedules of the cluster select its volumes."""
+        found = [rule for rule in self._of_cluster if rule.namespaces is not None and rule.namespaces.matches(labels)]
+        self._rules[name] += found
+
+    def protection_of(self, claim: PersistentVolumeClaim) -> Protection | None:
+        """Return whether a schedule selects a claim.
+
+        None: it is not bound, is being deleted, or is a temporary one of an operation.
+        """
+        record = record_of_claim(claim)
+        if not record.is_usable:
+            return None
+        if record.wish == "false":
+            return Protection.OPTED_OUT
+        is_selected = any(
+            rule.selection.selects(record, _AT_ANY_AGE) and rule.claims.matches(claim.metadata.labels)
+            for rule in self._rules.get(claim.namespace, ())
+        )
+        return Protection.PROTECTED if is_selected else Protection.UNPROTECTED
+
+
+def _rule_of(schedule: AnySchedule) -> _Rule | None:
+    """Return the volumes that a schedule selects; None if it selects none."""
+    spec, conditions = schedule.spec, schedule.status.conditions
+    is_ready = any(c.type == ConditionType.READY and c.status == "True" for c in conditions)
+    if spec.suspend or not is_ready or schedule.metadata.is_being_deleted:
+        return None
+    try:
+        claims = selector.parse(spec.volumes.selector, "spec.volumes.selector")
+        namespaces, opt_in = None, False
+        if isinstance(spec, ClusterBackupScheduleSpec):
+            namespaces, opt_in = selector.parse(spec.namespace_selector, "spec.namespaceSelector"), spec.opt_in
+    except InvalidInput:
+        return None
+    return _Rule(claims, namespaces, Selection(frozenset(spec.volumes.storage_classes), opt_in=opt_in))
