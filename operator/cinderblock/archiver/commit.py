@@ -45,6 +45,7 @@ def commit_manifest(
     comparison: Comparison | None,
     unreadable: UnreadableRecord | None,
     losses: list[Loss],
+    renewed_bytes: int,
 ) -> Pins:
     """Write the manifest, after checking that every pack in use exists and deleting all other packs of the backup.
 
@@ -58,6 +59,7 @@ def commit_manifest(
         comparison: what the next incremental backup must know.
         unreadable: files that could not be read.
         losses: metadata that is not kept.
+        renewed_bytes: unchanged bytes that were stored again.
 
     Returns:
         What identifies the manifest.
@@ -85,6 +87,7 @@ def commit_manifest(
         comparison=comparison,
         unreadable=unreadable,
         losses=losses,
+        renewed_bytes=renewed_bytes,
     )
     store.put(task.manifest, manifest)
     return writer.pins

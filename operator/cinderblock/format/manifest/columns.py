@@ -20,12 +20,17 @@ def join_columns(columns: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def split_columns(data: Buffer, count: int) -> list[memoryview]:
-    """Return the first ``count`` columns. Raises ValueError if some are missing."""
+def split_columns(data: Buffer, count: int, optional: int = 0) -> list[memoryview]:
+    """Return the first ``count`` columns, and at most ``optional`` further ones. Raises ValueError if some are missing.
+
+    Writers of earlier releases wrote no optional columns.
+    """
     view = memoryview(data)
     columns: list[memoryview] = []
     position = 0
-    for _ in range(count):
+    for number in range(count + optional):
+        if number >= count and position == len(view):
+            break
         if position + _LENGTH.size > len(view):
             raise ValueError("a column is missing")
         (length,) = _LENGTH.unpack_from(view, position)
