@@ -219,7 +219,7 @@ class BackupPipeline:
         self._enqueue(_Pending(None, lambda _: self._on_large_done(file), None))
 
     def _start_renewal(self, entry: Entry) -> None:
-        """Read the chunks of an unchanged file that lie in packs to avoid. It stays as it is if it cannot be read."""
+        """Read the chunks of an unchanged file that lie in packs to avoid. It keeps its chunks if it cannot be read."""
         try:
             content = self._source.open(entry._replace(extents=())).content
         except (SourceChanging, SourceError):
