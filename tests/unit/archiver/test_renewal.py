@@ -332,18 +332,24 @@ def test_recorded_use_is_that_of_all_extents() -> None:
             assert exact - len(parts) * 3 <= recorded <= exact
 
 
-changes = st.lists(st.tuples(st.integers(0, 11), st.integers(1, 3 * CHUNK)), max_size=5)
-
-
-@settings(max_examples=25)
-@given(
-    days=st.lists(st.tuples(changes, st.sets(st.integers(0, 12), max_size=6)), min_size=2, max_size=8),
-    sealed=st.booleans(),
-    below=st.sampled_from([0, 25, 50, 90]),
+TREE_DAYS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 11), st.integers(1, 3 * CHUNK)), max_size=5),
+        st.sets(st.integers(0, 12), max_size=6),
+    ),
+    min_size=2,
+    max_size=8,
 )
-def test_every_backup_of_a_tree_stays_complete(
-    days: list[tuple[list[tuple[int, int]], set[int]]], below: int, *, sealed: bool
-) -> None:
+DEVICE_DAYS = st.lists(
+    st.tuples(st.sets(st.integers(0, 59), max_size=20), st.sets(st.integers(0, 12), max_size=6)),
+    min_size=2,
+    max_size=8,
+)
+THRESHOLDS = st.sampled_from([0, 25, 50, 90])
+
+
+def live_with_a_tree(days: list[tuple[list[tuple[int, int]], set[int]]], below: int, *, sealed: bool) -> None:
+    """Change files, make a backup and remove others on each day, and check all that are left."""
     chain = Chain(sealed=sealed)
     for number in range(12):
         chain.write(b"%02d" % number, number * 1000 + 1)
@@ -351,37 +357,59 @@ def test_every_backup_of_a_tree_stays_complete(
     for day, (changed, expired) in enumerate(days):
         for number, size in changed:
             chain.write(b"%02d" % number, *[CHUNK] * (size // CHUNK), size % CHUNK or 1)
-        _add_and_check(chain, day, below)
-        chain.expire(*(f"b-{number}" for number in expired if number < day and f"b-{number}" in chain.held))
-        chain.check()
+        live_on(chain, day, below, expired)
 
 
-@settings(max_examples=25)
-@given(
-    days=st.lists(
-        st.tuples(st.sets(st.integers(0, 59), max_size=20), st.sets(st.integers(0, 12), max_size=6)),
-        min_size=2,
-        max_size=8,
-    ),
-    sealed=st.booleans(),
-)
-def test_every_backup_of_a_device_stays_complete(days: list[tuple[set[int], set[int]]], *, sealed: bool) -> None:
+def live_with_a_device(days: list[tuple[set[int], set[int]]], below: int, *, sealed: bool) -> None:
+    """Change blocks, make a backup and remove others on each day, and check all that are left."""
     chain = Chain(sealed=sealed, is_device=True)
     blocks = {number: random.Random(number).randbytes(CHUNK) for number in range(60)}
     for day, (changed, expired) in enumerate(days):
         blocks |= {number: random.Random(f"{day} {number}").randbytes(CHUNK) for number in changed}
         chain.volume.make_device(60 * CHUNK, *((number * CHUNK, blocks[number]) for number in sorted(blocks)))
-        _add_and_check(chain, day, 50)
-        chain.expire(*(f"b-{number}" for number in expired if number < day and f"b-{number}" in chain.held))
-        chain.check()
+        live_on(chain, day, below, expired)
 
 
-def _add_and_check(chain: Chain, day: int, below: int) -> None:
-    """Make a backup, and check that it stays within the limit on renewed data."""
+def live_on(chain: Chain, day: int, below: int, expired: set[int]) -> None:
+    """Make a backup within the limit on renewed data, and remove others."""
     report = chain.add(f"b-{day}", renew_below=below)
     limit = max(report.logical_bytes // MOST_RENEWED, PACK)
     assert report.renewed_bytes <= (limit * 1.01 + KIB if below else 0)
     assert report.renewed_bytes <= report.transferred_bytes
+    chain.expire(*(f"b-{number}" for number in expired if number < day and f"b-{number}" in chain.held))
+    chain.check()
+
+
+@settings(max_examples=20)
+@given(days=TREE_DAYS, below=THRESHOLDS, sealed=st.booleans())
+def test_every_backup_of_a_tree_stays_complete(
+    days: list[tuple[list[tuple[int, int]], set[int]]], below: int, *, sealed: bool
+) -> None:
+    live_with_a_tree(days, below, sealed=sealed)
+
+
+@settings(max_examples=20)
+@given(days=DEVICE_DAYS, below=THRESHOLDS, sealed=st.booleans())
+def test_every_backup_of_a_device_stays_complete(
+    days: list[tuple[set[int], set[int]]], below: int, *, sealed: bool
+) -> None:
+    live_with_a_device(days, below, sealed=sealed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@settings(max_examples=500)
+@given(days=TREE_DAYS, below=THRESHOLDS, sealed=st.booleans())
+def test_many_lives_of_a_tree(days: list[tuple[list[tuple[int, int]], set[int]]], below: int, *, sealed: bool) -> None:
+    live_with_a_tree(days, below, sealed=sealed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@settings(max_examples=500)
+@given(days=DEVICE_DAYS, below=THRESHOLDS, sealed=st.booleans())
+def test_many_lives_of_a_device(days: list[tuple[set[int], set[int]]], below: int, *, sealed: bool) -> None:
+    live_with_a_device(days, below, sealed=sealed)
 
 
 def stored_after_many_days(renew_below: int) -> int:

@@ -299,10 +299,16 @@ def _parse_footer(plaintext: Buffer, label: str) -> Footer:
         )
         for origin, number, size in zip(*numbers, strict=True):
             packs.add(origins[origin], number, size)
-    used = array("Q", unpack_numbers("Q", columns[_COLUMNS]) if len(columns) > _COLUMNS else ())
-    if used and len(used) != len(packs):
-        raise ValueError("columns of different lengths")
-    return Footer(summary, packs, _parse_sections(columns[4:_COLUMNS], label), used)
+    return Footer(summary, packs, _parse_sections(columns[4:_COLUMNS], label), _parse_use(columns[_COLUMNS:], packs))
+
+
+def _parse_use(columns: list[memoryview], packs: PackTable) -> array[int]:
+    """Return the bytes in use of each pack; empty if they are not recorded. A restore must not fail because of them."""
+    used = array("Q")
+    for column in columns:
+        for start in range(0, len(column) if len(column) == 8 * len(packs) else 0, 8 * _ROWS_AT_ONCE):
+            used.extend(unpack_numbers("Q", column[start : start + 8 * _ROWS_AT_ONCE]))
+    return used
 
 
 def _check_rows(columns: list[memoryview], widths: tuple[int, ...]) -> None:
