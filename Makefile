@@ -76,6 +76,10 @@ memory: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.memory
 
+.PHONY: retention ## Measure what a year of dailies stores while a policy removes old ones, in 10 minutes; RETENTION=--help: options
+retention: setup
+	$(RUN) tests.retention $(RETENTION)
+
 .PHONY: cinder-answers ## Record the answers of the real OpenStack Cinder for the gateway's tests
 cinder-answers: setup
 	"$$($(RUN) tests.openstack.environments cinder)" -W ignore -m tests.openstack.record

@@ -148,6 +148,7 @@ async def test_store_gets_the_defaults_of_inner_fields(client: KubeClient, names
         "changeDetection": {"default": "SizeMtimeCtimeInode"},
         "dirtyWindow": {"default": "1h"},
         "compareEvery": 30,
+        "renewBelow": 50,
         "allowUnsealed": False,
     }
 

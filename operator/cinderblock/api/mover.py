@@ -127,6 +127,8 @@ class MoverTask(Model):
     """Longest delay, in seconds, between the timestamps of a file and its data on the volume."""
     compare_every: int = 30
     """Interval of incremental backups that read all files: every n-th one does."""
+    renew_below: int = 50
+    """Percentage of a pack in use, below which an incremental backup sends the rest of it again; 0: never."""
     data_instant: datetime | None = None
     """Earliest time of the data: no snapshot was taken, and no live tree was read, before it. If it is None, this
     backup and the next one read all files."""
@@ -159,6 +161,8 @@ class MoverReport(Model):
     object_count: int = 0
     logical_bytes: int = 0
     transferred_bytes: int = 0
+    renewed_bytes: int = 0
+    """Unchanged bytes that a backup sent again, because little of their packs was still in use."""
     stored_bytes: int = 0
     restored_bytes: int = 0
     requests: int = 0

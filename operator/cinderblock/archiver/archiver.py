@@ -21,6 +21,7 @@ reports what it says.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 
@@ -41,6 +42,7 @@ from cinderblock.archiver.parent_manifest import open_parent
 from cinderblock.archiver.parent_policy import choose_policy
 from cinderblock.archiver.pipeline import BackupPipeline, lookahead
 from cinderblock.archiver.planner import plan
+from cinderblock.archiver.renewal import PackKey, packs_to_avoid
 from cinderblock.archiver.report import change_warnings, make_report, unreadable_record
 from cinderblock.archiver.source import Source, SourceOpener, open_source
 from cinderblock.errors import KeyUnavailable
@@ -48,6 +50,7 @@ from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import chunk_bytes_for
 from cinderblock.format.compression import Encoder
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
 from cinderblock.format.manifest.header import new_header
@@ -74,6 +77,8 @@ def run_backup(
     keys: KeyRing | None = None,
     on_progress: ProgressCallback = ignore_progress,
     opener: SourceOpener | None = None,
+    *,
+    avoid: frozenset[PackKey] = frozenset(),
 ) -> MoverReport:
     """Back up the volume at ``task.path`` to ``task.manifest``.
 
@@ -83,6 +88,8 @@ def run_backup(
         keys: the key ring of the store; None if it has no encryption Secret.
         on_progress: called often, from this thread.
         opener: opens the volume; None: the function that fits the task.
+        avoid: packs of the parent whose chunks are read from the volume again, for example damaged ones. A chunk that
+            cannot be read stays in its pack.
 
     Returns:
         The report of a success.
@@ -111,7 +118,7 @@ def run_backup(
             # A full backup keeps the CPU busy: a process that reads the tree ahead would only slow it down.
             source.begin()
         parent = open_parent(task, store, keys)
-        run = _BackupRun(task, store, keys if task.sealed else None, parent)
+        run = _BackupRun(task, store, keys if task.sealed else None, parent, avoid)
         warnings = run.store_volume(source, on_progress)
         losses, unreadable = source.losses(), unreadable_record(source.omissions)
     pins = run.commit(unreadable, losses)
@@ -122,14 +129,22 @@ class _BackupRun:
     """One run for one backup, from the first pack to the manifest."""
 
     def __init__(
-        self, task: MoverTask, store: ObjectStore, keys: KeyRing | None, parent: ManifestReader | None
+        self,
+        task: MoverTask,
+        store: ObjectStore,
+        keys: KeyRing | None,
+        parent: ManifestReader | None,
+        avoid: frozenset[PackKey],
     ) -> None:
         self._task = task
         self._store = store
         self._parent = parent
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
-        self._known = ChunkIndex(load_initial=None if parent is None else parent.chunks)
+        self._avoid = frozenset[int]()
+        if parent is not None:
+            self._avoid = packs_to_avoid(parent, store, prefix, task.renew_below, avoid)
+        self._known = ChunkIndex(load_initial=None if parent is None else self._reusable_chunks)
         unfinished = UnfinishedBackup(store, prefix, volume_id, backup_id)
         data_key = unfinished.data_key(keys) if keys is not None else None
         for chunk in unfinished.chunks(data_key, self._packs):
@@ -142,8 +157,9 @@ class _BackupRun:
         comparison = None if parent is None else parent.summary.comparison
         compares_files = parent is not None and task.volume_mode is VolumeMode.FILESYSTEM
         self._policy = choose_policy(task, comparison, is_incremental=compares_files)
-        self._is_synced = True
+        self._proves_content = True
         self._missed_changes = 0
+        self._renewed_bytes = 0
 
     def store_volume(self, source: Source, on_progress: ProgressCallback) -> list[str]:
         """Read the volume and store everything except the manifest. Returns warnings."""
@@ -151,7 +167,7 @@ class _BackupRun:
         total = source.total_bytes
         own_chunk_bytes = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = own_chunk_bytes if parent is None else parent.summary.chunk_bytes
-        stream = None if parent is None else ParentStream(parent.contents(), detector)
+        stream = None if parent is None else ParentStream(parent.contents(), detector, self._avoid)
         for reason in sorted(self._policy.reasons):
             logger.info("Reading all files and comparing them with those of the parent: %s", reason)
         with ExitStack() as stack:
@@ -163,22 +179,24 @@ class _BackupRun:
 
             pipeline = BackupPipeline(
                 source,
-                worker=ChunkWorker(Encoder(_level(task.compression)), self._known),
+                worker=ChunkWorker(Encoder(_level(task.compression)), self._known, self._avoid),
                 uploader=uploader,
                 known=self._known,
                 writer=self._writer,
                 chunk_bytes=self._chunk_bytes,
                 on_bytes=report_bytes,
+                avoid=self._avoid,
             )
             stack.callback(pipeline.close)
             entries = source.entries(None if self._policy.reads_all else stream, opens_all=self._policy.reads_all)
             pipeline.run(plan(entries, stream or ParentStream(), self._chunk_bytes))
             uploader.finish()
             report_bytes(pipeline.bytes_done)
-        self._is_synced, self._missed_changes = source.is_synced, pipeline.missed_changes
+        self._proves_content = source.is_synced and not pipeline.doubtful
+        self._missed_changes, self._renewed_bytes = pipeline.missed_changes, pipeline.renewed_bytes
         if detector is not None and parent is not None and (hint := detector.hint(parent.summary.entries)):
             logger.warning("%s", hint)
-        return [*change_warnings(pipeline.rereads, len(pipeline.vanished)), *source.warnings()]
+        return [*change_warnings(pipeline.rereads, len(pipeline.vanished), pipeline.doubtful), *source.warnings()]
 
     def commit(self, unreadable: UnreadableRecord | None, losses: list[Loss]) -> Pins:
         """Write the manifest; see `commit_manifest`."""
@@ -193,7 +211,13 @@ class _BackupRun:
             comparison=self._comparison(),
             unreadable=unreadable,
             losses=losses,
+            renewed_bytes=self._renewed_bytes,
         )
+
+    def _reusable_chunks(self) -> Iterator[Chunk]:
+        """Yield the chunks of the parent that do not lie in packs to avoid."""
+        chunks = () if self._parent is None else self._parent.chunks()
+        return (chunk for chunk in chunks if chunk.pack not in self._avoid)
 
     def _comparison(self) -> Comparison | None:
         """Return what the next incremental backup must know; None for a device, which has no timestamps.
@@ -204,7 +228,7 @@ class _BackupRun:
         if task.volume_mode is VolumeMode.BLOCK:
             return None
         return self._policy.record(
-            instant=task.data_instant if self._is_synced else None,
+            instant=task.data_instant if self._proves_content else None,
             oldest_ctime_ns=self._writer.oldest_ctime_ns,
             missed_changes=self._missed_changes,
         )

@@ -47,11 +47,13 @@ class BlockResult:
         extents: the ranges that are not zero.
         chunk: holds them; None if the block is all zero.
         is_different: whether the block differs from the parent's, if the caller asked for that.
+        is_renewed: whether it equals the parent's, which lies in a pack to avoid.
     """
 
     extents: list[PlacedExtent]
     chunk: EncodedChunk | None
     is_different: bool = False
+    is_renewed: bool = False
 
 
 @dataclass(slots=True)
@@ -63,12 +65,16 @@ class FileRequest:
         is_read: whether its content must be read.
         hints: extents of the file in the parent.
         hides_changes: whether content that differs from the parent's would be a change that timestamps hide.
+        avoids_hints: whether the hints lie in packs to avoid, so that equal content is stored again.
+        is_unchanged: whether it is only read to be stored again. If that fails, the hints are reused all the same.
     """
 
     entry: Entry
     is_read: bool = False
     hints: tuple[Extent, ...] = ()
     hides_changes: bool = False
+    avoids_hints: bool = False
+    is_unchanged: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class FileResult:
         is_unreadable: whether the file cannot be read; it is left out and already counted.
         rereads: how often the file was read again because it changed.
         hid_change: whether its content has changed although its timestamps have not.
+        is_renewed: whether its content equals the parent's, which lies in packs to avoid.
     """
 
     entry: Entry
@@ -92,6 +99,7 @@ class FileResult:
     is_unreadable: bool = False
     rereads: int = 0
     hid_change: bool = False
+    is_renewed: bool = False
 
 
 @dataclass(slots=True)
@@ -115,11 +123,13 @@ class ChunkWorker:
     Args:
         encoder: compresses.
         known: the stored chunks; looked up here, before a chunk is compressed for nothing.
+        avoid: numbers of packs of the parent whose chunks are not reused; ``known`` has none of them.
     """
 
-    def __init__(self, encoder: Encoder, known: ChunkIndex) -> None:
+    def __init__(self, encoder: Encoder, known: ChunkIndex, avoid: frozenset[int] = frozenset()) -> None:
         self._encoder = encoder
         self._known = known
+        self._avoid = avoid
 
     def read_block(
         self,
@@ -152,10 +162,36 @@ class ChunkWorker:
         if not size:
             return BlockResult([], None, is_different)
         digest = placed[0].digest if len(placed) == 1 else digest_of(view[:size])
-        for hint in hints:
-            if hint.chunk.digest == digest:
-                return BlockResult(placed, EncodedChunk(digest, size, hint.chunk), is_different)
-        return BlockResult(placed, self._encode_chunk(view[:size], digest), is_different)
+        equal = [hint.chunk for hint in hints if hint.chunk.digest == digest]
+        reusable = next((chunk for chunk in equal if chunk.pack not in self._avoid), None)
+        if reusable is not None:
+            return BlockResult(placed, EncodedChunk(digest, size, reusable), is_different)
+        return BlockResult(placed, self._encode_chunk(view[:size], digest), is_different, is_renewed=bool(equal))
+
+    def read_again(self, content: SourceContent, extents: Sequence[Extent], buffer: bytearray) -> BlockResult:
+        """Read ranges of an unchanged large file whose chunks are in packs to avoid.
+
+        Args:
+            content: the file.
+            extents: of the parent, within one block.
+            buffer: as long as a chunk; the result may point into it.
+
+        Returns:
+            The same extents in a new chunk. If the content differs from the parent's, no chunk.
+
+        Raises SourceError.
+        """
+        view = memoryview(buffer)
+        placed: list[PlacedExtent] = []
+        end = 0
+        for extent in extents:
+            part = view[end : end + extent.length]
+            if content.read_into(extent.offset, part) != extent.length or digest_of(part) != extent.digest:
+                return BlockResult([], None, is_different=True)
+            placed.append(PlacedExtent(extent.offset, extent.length, end, extent.digest))
+            end += extent.length
+        digest = placed[0].digest if len(placed) == 1 else digest_of(view[:end])
+        return BlockResult(placed, self._encode_chunk(view[:end], digest), is_renewed=True)
 
     def gather(self, source: Source, requests: Sequence[FileRequest | SectionRun], buffer: bytearray) -> UnitResult:
         """Read the small files of a unit into ``buffer``, one after the other. Call `complete` afterwards.
@@ -250,7 +286,7 @@ def _open_all(source: Source, requests: Iterable[FileRequest | SectionRun]) -> l
     opened: list[OpenedFile | None] = []
     try:
         opened.extend(
-            _open_ahead(source, request.entry) if isinstance(request, FileRequest) and request.is_read else None
+            _open_ahead(source, request) if isinstance(request, FileRequest) and request.is_read else None
             for request in requests
         )
     except BaseException:
@@ -271,12 +307,12 @@ def _open(source: Source, entry: Entry) -> OpenedFile | None:
         return None
 
 
-def _open_ahead(source: Source, entry: Entry) -> OpenedFile | None:
+def _open_ahead(source: Source, request: FileRequest) -> OpenedFile | None:
     """Open a file. Return None if it is gone, or if `_read_or_leave_out` must decide about it."""
     try:
-        return _open(source, entry)
+        return _open(source, request.entry)
     except SourceError as error:
-        if not source.omissions.may_omit(error):
+        if not request.is_unchanged and not source.omissions.may_omit(error):
             raise
         return None
 
@@ -284,12 +320,24 @@ def _open_ahead(source: Source, entry: Entry) -> OpenedFile | None:
 def _read_or_leave_out(
     source: Source, request: FileRequest, opened: OpenedFile | None, view: memoryview, filled: int
 ) -> FileResult | None:
-    """Read a small file; see `_read_small_file`. Leave out a file that cannot be read, if that is allowed."""
+    """Read a small file; see `_read_small_file`. Leave out a file that cannot be read, if that is allowed.
+
+    An unchanged file keeps the content of the parent if it cannot be read now: renewal must not cost data.
+    """
+    kept = FileResult(request.entry._replace(extents=request.hints))
     try:
-        return _read_small_file(source, request, opened, view, filled)
+        result = _read_small_file(source, request, opened, view, filled)
+    except SourceChanging:
+        if request.is_unchanged:
+            return kept
+        raise
     except SourceError as error:
+        if request.is_unchanged:
+            return kept
         source.omissions.omit(error, request.entry.path)
         return FileResult(request.entry, is_unreadable=True)
+    is_lost = filled == 0 if result is None else result.has_vanished
+    return kept if request.is_unchanged and is_lost else result
 
 
 def _read_small_file(
@@ -335,6 +383,8 @@ def _result(
 ) -> FileResult:
     """Return the result of a file; with the parent's extents if they are the same. Raises SourceError."""
     if _are_equal(request.hints, placed):
+        if request.avoids_hints:
+            return FileResult(opened_as, placed, rereads=attempt, is_renewed=True)
         return FileResult(opened_as._replace(extents=request.hints), rereads=attempt)
     hid_change = (
         request.hides_changes

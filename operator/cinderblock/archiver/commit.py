@@ -53,6 +53,7 @@ def commit_manifest(
     comparison: Comparison | None,
     unreadable: UnreadableRecord | None,
     losses: list[Loss],
+    renewed_bytes: int,
 ) -> Pins:
     """Write the manifest, after checking that every pack in use exists and deleting all other packs of the backup.
 
@@ -66,6 +67,7 @@ def commit_manifest(
         comparison: what the next incremental backup must know.
         unreadable: files that could not be read.
         losses: metadata that is not kept.
+        renewed_bytes: unchanged bytes that were stored again.
 
     Returns:
         What identifies the manifest.
@@ -95,6 +97,7 @@ def commit_manifest(
         comparison=comparison,
         unreadable=unreadable,
         losses=losses,
+        renewed_bytes=renewed_bytes,
     )
     store.put(task.manifest, manifest)
     if not parent_remains(task, store):

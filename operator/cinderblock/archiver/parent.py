@@ -7,10 +7,11 @@ parent's manifest are reused whole.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 
 from cinderblock.archiver.change_detection import ChangeDetector
+from cinderblock.archiver.renewal import lie_in
 from cinderblock.format.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.format.manifest.reader import SectionContent, SectionRun
 from cinderblock.format.manifest.section_decoder import EntryStats
@@ -73,24 +74,32 @@ class ParentStream:
     The walk calls `match_rows` to reuse unchanged rows. The planner calls `find` for every other path.
 
     Attributes:
-        ready: what is reused, in order; the planner removes it.
+        ready: what is unchanged, in order; the planner removes it. An entry has chunks in packs to avoid, so its
+            content must be stored again; runs of rows have none.
 
     Args:
         sections: of the parent; none for a full backup.
         detector: says how old timestamps must be, and whether a file whose row does not match must be read; None: all
             files are read.
+        avoid: numbers of packs whose chunks are not reused.
     """
 
-    def __init__(self, sections: Iterable[SectionContent] = (), detector: ChangeDetector | None = None) -> None:
+    def __init__(
+        self,
+        sections: Iterable[SectionContent] = (),
+        detector: ChangeDetector | None = None,
+        avoid: frozenset[int] = frozenset(),
+    ) -> None:
         self._sections = iter(sections)
         self._detector = detector or ChangeDetector()
+        self._avoid = avoid
         self._section: SectionContent | None = None
         self._stats: EntryStats | None = None
         self._rows = Rows([])
         self._at = 0
         self._reused_from = 0
         self._last_reused: bytes | None = None
-        self.ready: deque[SectionRun] = deque()
+        self.ready: deque[SectionRun | Entry] = deque()
         self._next_section()
 
     def match_rows(self, rows: Rows, start: int) -> int:
@@ -128,6 +137,10 @@ class ParentStream:
         """Return whether content of a FILE that differs from the parent's would be a change that timestamps hide."""
         return self._detector.hides_changes(entry, before)
 
+    def avoids(self, extents: Sequence[Extent]) -> bool:
+        """Return whether the content of these extents must be stored again, even if it has not changed."""
+        return lie_in(extents, self._avoid)
+
     def _is_at(self, path: bytes) -> bool:
         """Return whether the next row has this path. Rows before it no longer exist in the volume."""
         if len(self._rows) and self._rows.paths[self._at] == path:
@@ -163,9 +176,17 @@ class ParentStream:
 
     def _flush(self) -> None:
         """Make the reused rows of this section ready."""
-        if self._section is not None and self._stats is not None and self._reused_from < self._at:
-            self.ready.append(_run(self._section, self._stats, self._reused_from, self._at))
-            self._reused_from = self._at
+        section, stats, start, stop = self._section, self._stats, self._reused_from, self._at
+        if section is None or stats is None or start == stop:
+            return
+        for row in section.table.rows_in(self._avoid, start, stop) if section.lies_in(self._avoid) else ():
+            if start < row:
+                self.ready.append(_run(section, stats, start, row))
+            self.ready.extend(section.table.entries(row, row + 1))
+            start = row + 1
+        if start < stop:
+            self.ready.append(_run(section, stats, start, stop))
+        self._reused_from = stop
 
     def _next_section(self) -> None:
         self._section = next(self._sections, None)

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from cinderblock.archiver.chunk_worker import READ_ATTEMPTS, BlockResult, ChunkWorker, PlacedExtent, UnitResult
 from cinderblock.archiver.hidden_changes import has_same_timestamps
 from cinderblock.archiver.parent import ParentEntry
-from cinderblock.archiver.planner import LargeFile, SmallFiles, Unit
+from cinderblock.archiver.planner import LargeFile, RenewedFile, SmallFiles, Unit
 from cinderblock.archiver.source import Source
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.format.chunk_index import ChunkIndex
@@ -52,6 +53,7 @@ class _OpenFile:
         hides_changes: whether content that differs from the parent's is a change that timestamps hide.
         is_different: whether the content differs from the parent's; only known if ``hides_changes``.
         is_unreadable: whether it is left out; it is already counted.
+        renewed_bytes: bytes that equal the parent's and were stored again.
         mark: the state of the manifest before the first part of the file.
     """
 
@@ -63,7 +65,25 @@ class _OpenFile:
     hides_changes: bool = False
     is_different: bool = False
     is_unreadable: bool = False
+    renewed_bytes: int = 0
     mark: Savepoint | None = None
+
+
+@dataclass(slots=True)
+class _Renewal:
+    """An unchanged large file, or a part of one, some of whose chunks are stored again.
+
+    Attributes:
+        entry: with the extents of the parent.
+        content: the open file.
+        fresh: new extents, by the offset of those that they replace.
+        is_different: whether any content differs from the parent's.
+    """
+
+    entry: Entry
+    content: SourceContent
+    fresh: dict[int, Extent] = field(default_factory=dict)
+    is_different: bool = False
 
 
 class _Pending(NamedTuple):
@@ -90,11 +110,14 @@ class BackupPipeline:
         writer: adds entries to the manifest.
         chunk_bytes: largest chunk.
         on_bytes: called with the number of bytes of the volume that are done.
+        avoid: numbers of packs of the parent whose chunks are not reused.
 
     Attributes:
         vanished: paths of files that were gone when they should be read.
         rereads: how many files changed while they were read and were read again.
         missed_changes: how many files had changed although their timestamps had not.
+        renewed_bytes: unchanged bytes that were stored again, because their packs are avoided.
+        doubtful: how many large files seem to hide changes, and were kept as they were in the parent.
     """
 
     def __init__(
@@ -107,10 +130,14 @@ class BackupPipeline:
         writer: ManifestWriter,
         chunk_bytes: int,
         on_bytes: Callable[[int], None],
+        avoid: frozenset[int] = frozenset(),
     ) -> None:
         self.vanished: set[bytes] = set()
         self.rereads = 0
         self.missed_changes = 0
+        self.renewed_bytes = 0
+        self.doubtful = 0
+        self._avoid = avoid
         self._source = source
         self._worker = worker
         self._uploader = uploader
@@ -136,6 +163,8 @@ class BackupPipeline:
                 self._enqueue(_Pending(None, partial(self._on_unread_done, [unit]), None))
             elif isinstance(unit, LargeFile):
                 self._start_large(unit)
+            elif isinstance(unit, RenewedFile):
+                self._start_renewal(unit.entry)
             else:
                 self._start_small(unit)
         while self._pending:
@@ -188,6 +217,22 @@ class BackupPipeline:
             # No block was read where the parent has data and the file now has a hole.
             file.is_different |= unit.before.has_more()
         self._enqueue(_Pending(None, lambda _: self._on_large_done(file), None))
+
+    def _start_renewal(self, entry: Entry) -> None:
+        """Read the chunks of an unchanged file that lie in packs to avoid. It keeps its chunks if it cannot be read."""
+        try:
+            content = self._source.open(entry._replace(extents=())).content
+        except (SourceChanging, SourceError):
+            self._enqueue(_Pending(None, partial(self._on_unread_done, [entry]), None))
+            return
+        self._open.append(content)
+        renewal = _Renewal(entry, content)
+        old = [extent for extent in entry.extents if extent.chunk.pack in self._avoid]
+        for _, block in groupby(old, lambda extent: extent.offset // self._chunk_bytes):
+            extents, buffer = list(block), self._buffer()
+            future = self._pool.submit(self._worker.read_again, content, extents, buffer)
+            self._enqueue(_Pending(future, partial(self._on_block_renewed, renewal), buffer))
+        self._enqueue(_Pending(None, lambda _: self._on_renewed(renewal), None))
 
     def _enqueue(self, pending: _Pending) -> None:
         """Queue a unit, and finish those whose turn has come. Only units that must be read are limited by buffers."""
@@ -251,7 +296,10 @@ class BackupPipeline:
                 continue
             entry = file.entry
             if file.extents:
-                entry = entry._replace(extents=_extents(file.extents, chunks[file.chunk]))
+                chunk = chunks[file.chunk]
+                entry = entry._replace(extents=_extents(file.extents, chunk))
+                if file.is_renewed:
+                    self.renewed_bytes += self._own_bytes(file.extents, chunk)
             self._emit(entry)
             self._done += entry.size
         self._on_bytes(self._done)
@@ -272,7 +320,10 @@ class BackupPipeline:
     def _add_block(self, file: _OpenFile, result: BlockResult) -> None:
         if result.chunk is None:
             return
-        file.extents += _extents(result.extents, self._store(result.chunk))
+        chunk = self._store(result.chunk)
+        file.extents += _extents(result.extents, chunk)
+        if result.is_renewed:
+            file.renewed_bytes += self._own_bytes(result.extents, chunk)
         if len(file.extents) >= EXTENTS_PER_PART:
             file.mark = file.mark or self._writer.savepoint()
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
@@ -290,12 +341,45 @@ class BackupPipeline:
             file.content.close()
             self._open.remove(file.content)
         self.missed_changes += file.is_different and is_unchanged and not file.is_unreadable
+        self.renewed_bytes += file.renewed_bytes if is_unchanged and not file.is_unreadable else 0
         if not is_unchanged and not file.is_unreadable:
             self._reread(file)
         elif not file.is_unreadable and (file.extents or not file.parts):
             self._writer.add(file.entry._replace(extents=tuple(file.extents)))
         self._done += file.entry.size
         self._on_bytes(self._done)
+
+    def _on_block_renewed(self, renewal: _Renewal, future: Future[BlockResult]) -> None:
+        """Keep the new place of one block. Equal digests prove that the content is the parent's."""
+        try:
+            result = future.result()
+        except (SourceChanging, SourceError):
+            return
+        if result.chunk is None:
+            renewal.is_different = True
+            return
+        chunk = self._store(result.chunk)
+        renewal.fresh.update({extent.offset: extent for extent in _extents(result.extents, chunk)})
+        self.renewed_bytes += self._own_bytes(result.extents, chunk)
+
+    def _on_renewed(self, renewal: _Renewal) -> None:
+        """Add the file with its new extents. Blocks that could not be renewed stay where they are."""
+        entry, content = renewal.entry, renewal.content
+        try:
+            self.doubtful += renewal.is_different and content.is_settled and not content.has_changed()
+        except SourceError:
+            self.doubtful += 1
+        finally:
+            content.close()
+            self._open.remove(content)
+        self._on_unread_done(
+            [entry._replace(extents=tuple([renewal.fresh.get(extent.offset, extent) for extent in entry.extents]))],
+            None,
+        )
+
+    def _own_bytes(self, runs: Iterable[PlacedExtent], chunk: Chunk) -> int:
+        """Return the bytes of some ranges if their chunk lies in a pack of this backup itself."""
+        return sum([run.length for run in runs]) if self._writer.is_own(chunk.pack) else 0
 
     def _leave_out(self, file: _OpenFile, error: SourceError) -> None:
         """Leave out a large file that cannot be read to its end, and remove its parts from the manifest.

@@ -54,7 +54,18 @@ class LargeFile:
     hides_changes: bool = False
 
 
-Unit = SmallFiles | LargeFile | SectionRun
+@dataclass(frozen=True, slots=True)
+class RenewedFile:
+    """An unchanged large file, or a part of one, that has chunks in packs to avoid. Only these chunks are read.
+
+    Attributes:
+        entry: the entry, with the extents of the parent.
+    """
+
+    entry: Entry
+
+
+Unit = SmallFiles | LargeFile | RenewedFile | SectionRun
 """Work that is done at once. A whole section that is reused is a unit of its own."""
 
 
@@ -70,11 +81,11 @@ def plan(entries: Iterable[Entry | None], parent: ParentStream, chunk_bytes: int
     for entry in entries:
         before = None if entry is None else parent.find(entry.path)
         if parent.ready:
-            unit = yield from _flush_reused(parent, unit)
+            unit = yield from _flush_reused(parent, unit, chunk_bytes)
         if entry is not None:
             unit = yield from _add(entry, before, parent, unit, chunk_bytes)
     parent.finish()
-    unit = yield from _flush_reused(parent, unit)
+    unit = yield from _flush_reused(parent, unit, chunk_bytes)
     if unit.requests:
         yield unit
 
@@ -85,7 +96,11 @@ def _add(
     """Add an entry that is not reused as a row."""
     if before is not None and parent.is_unchanged(entry, before.first):
         for part in before.parts():
-            unit.add(FileRequest(entry._replace(extents=part.extents)))
+            unchanged = entry._replace(extents=part.extents)
+            if parent.avoids(part.extents):
+                unit = yield from _renew(unchanged, unit, chunk_bytes)
+            else:
+                unit.add(FileRequest(unchanged))
     elif entry.kind is EntryKind.DEVICE or (entry.kind is EntryKind.FILE and entry.size >= chunk_bytes):
         if unit.requests:
             yield unit
@@ -93,30 +108,56 @@ def _add(
         yield LargeFile(entry, before, before is not None and parent.hides_changes(entry, before.first))
     else:
         is_read = entry.kind is EntryKind.FILE and entry.size > 0
-        if is_read and unit.size + entry.size > chunk_bytes:
-            yield unit
-            unit = SmallFiles()
+        request = FileRequest(entry, is_read)
         if is_read and before is not None:
-            unit.add(FileRequest(entry, True, before.first.extents, parent.hides_changes(entry, before.first)))
-        else:
-            unit.add(FileRequest(entry, is_read))
+            request.hints = before.first.extents
+            request.avoids_hints = parent.avoids(request.hints)
+            request.hides_changes = parent.hides_changes(entry, before.first)
+        unit = yield from _add_request(request, unit, chunk_bytes)
     if _is_full(unit, entry, chunk_bytes):
         yield unit
         unit = SmallFiles()
     return unit
 
 
-def _flush_reused(parent: ParentStream, unit: SmallFiles) -> Generator[Unit, None, SmallFiles]:
-    """Add what the parent reuses. Parts of sections join the unit, so its chunk continues; whole ones stand alone."""
+def _add_request(request: FileRequest, unit: SmallFiles, chunk_bytes: int) -> Generator[Unit, None, SmallFiles]:
+    """Add an entry to the unit, or to the next one if its content does not fit into the chunk."""
+    if request.is_read and unit.size + request.entry.size > chunk_bytes:
+        yield unit
+        unit = SmallFiles()
+    unit.add(request)
+    return unit
+
+
+def _renew(entry: Entry, unit: SmallFiles, chunk_bytes: int) -> Generator[Unit, None, SmallFiles]:
+    """Add an unchanged entry, or a part of one, whose content is stored again."""
+    if entry.size < chunk_bytes:
+        request = FileRequest(
+            entry._replace(extents=()), True, entry.extents, hides_changes=True, avoids_hints=True, is_unchanged=True
+        )
+        return (yield from _add_request(request, unit, chunk_bytes))
+    if unit.requests:
+        yield unit
+    yield RenewedFile(entry)
+    return SmallFiles()
+
+
+def _flush_reused(parent: ParentStream, unit: SmallFiles, chunk_bytes: int) -> Generator[Unit, None, SmallFiles]:
+    """Add what is unchanged. Parts of sections join the unit, so its chunk continues; whole ones stand alone."""
     while parent.ready:
-        run = parent.ready.popleft()
-        if run.is_copied:
+        item = parent.ready.popleft()
+        if isinstance(item, Entry):
+            unit = yield from _renew(item, unit, chunk_bytes)
+            if _is_full(unit, item, chunk_bytes):
+                yield unit
+                unit = SmallFiles()
+        elif item.is_copied:
             if unit.requests:
                 yield unit
                 unit = SmallFiles()
-            yield run
+            yield item
         else:
-            unit.reuse(run)
+            unit.reuse(item)
     return unit
 
 

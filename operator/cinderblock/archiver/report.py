@@ -24,6 +24,7 @@ def make_report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) 
         object_count=summary.object_count,
         logical_bytes=summary.logical_bytes,
         transferred_bytes=summary.transferred_bytes,
+        renewed_bytes=summary.renewed_bytes,
         stored_bytes=summary.stored_bytes,
         reread_files=0 if comparison is None else comparison.reread_files,
         missed_changes=missed_changes,
@@ -35,16 +36,18 @@ def make_report(task: MoverTask, summary: ManifestSummary, warnings: list[str]) 
     )
 
 
-def change_warnings(rereads: int, vanished: int) -> list[str]:
+def change_warnings(rereads: int, vanished: int, doubtful: int) -> list[str]:
     """Return warnings about a volume that changed while it was read.
 
     Args:
         rereads: files that changed and were read again.
         vanished: files that vanished before they could be read.
+        doubtful: large files that hide changes, and were not read as a whole.
     """
     counted = (
         (rereads, "files changed while they were read, and were read again"),
         (vanished, "files vanished before they could be read, and were left out"),
+        (doubtful, "files hide changes that the next incremental backup will read: it reads all files"),
     )
     return [f"{number} {sentence}" for number, sentence in counted if number]
 

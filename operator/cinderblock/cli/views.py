@@ -33,6 +33,7 @@ def to_wire(entry: CatalogEntry) -> dict[str, Any]:
             "entries": summary.entries,
             "logicalBytes": summary.logical_bytes,
             "transferredBytes": summary.transferred_bytes,
+            "renewedBytes": summary.renewed_bytes,
             "storedBytes": summary.stored_bytes,
             "uses": dict(summary.references),
             "contentDigest": summary.pins.content_digest,

@@ -99,6 +99,7 @@ class ObservedManifest:
     """A manifest with the expected identity that the operator has read back from the store.
 
     Attributes:
+        renewed_bytes: unchanged bytes that were sent again.
         reread_files: number of files that were read again because of the dirty window; None: not recorded.
         missed_changes: number of files whose changes their timestamps did not show; None: not recorded.
         manifest_bytes: size of the manifest, which is part of stored_bytes; None: not read.
@@ -114,6 +115,7 @@ class ObservedManifest:
     stored_bytes: int
     pins: Pins
     sealed: bool = False
+    renewed_bytes: int = 0
     reread_files: int | None = None
     missed_changes: int | None = None
     unreadable_files: int = 0

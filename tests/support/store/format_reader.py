@@ -160,6 +160,7 @@ class FormatReader:
         self._prefix = prefix
         self._keys = keys
         self.summary: dict[str, Any] = {}
+        self.used: list[int] = []
 
     def unfinished(self, volume: str, backup: str, names: list[str]) -> dict[str, list[tuple[bytes, int]]]:
         """Return digest and size of each chunk by pack, for a sealed backup without a manifest."""
@@ -226,6 +227,8 @@ class FormatReader:
 
     def _read_packs(self, table: list[bytes], volume: str, keys: dict[str, bytes]) -> None:
         self._packs = []
+        self.used = [*numbers("Q", table[8])] if len(table) > 8 else []
+        assert len(self.used) in {0, len(table[1]) // 2}
         for origin, number, size in zip(
             numbers("H", table[1]), numbers("I", table[2]), numbers("Q", table[3]), strict=True
         ):

@@ -435,7 +435,9 @@ def test_mover_reads_all_files_of_a_lazytime_volume(options: list[str], detectio
 
 @pytest.mark.parametrize(("storage_class", "seconds"), [("fast", 3600), ("nfs", 7260), (None, 3600)])
 def test_task_contains_dirty_window_and_comparison_interval(storage_class: str | None, seconds: int) -> None:
-    store = StoreLookup(a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7))
+    store = StoreLookup(
+        a_store(dirtyWindow={"storageClasses": {"nfs": "2h1m", "slow": "2m"}}, compareEvery=7, renewBelow=25)
+    )
     source = a_claim(storageClassName=storage_class)
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
     observed = observed_backup(
@@ -443,7 +445,7 @@ def test_task_contains_dirty_window_and_comparison_interval(storage_class: str |
     )
     (job,) = created(backup_decide.decide(observed, NOW))
     task = MoverTask.model_validate_json(container_of(job)["env"][0]["value"])
-    assert (task.dirty_window_seconds, task.compare_every) == (seconds, 7)
+    assert (task.dirty_window_seconds, task.compare_every, task.renew_below) == (seconds, 7, 25)
 
 
 EARLIER, LATER = NOW - timedelta(hours=2), NOW + timedelta(hours=2)

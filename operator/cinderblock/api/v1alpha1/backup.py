@@ -208,7 +208,11 @@ class VolumeBackupStatus(Model):
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
     """Data in the volume, without holes and zeros, in bytes."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Data that the parent does not contain, before compression, in bytes."""
+    """Data that the mover sent, or found sent by an interrupted run, before compression, in bytes: changes since the
+    parent, and renewedBytes."""
+    renewed_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Data that the mover sent again although it had not changed, because little of its packs was still in use
+    (renewBelow of the BackupStore), before compression, in bytes."""
     stored_bytes: Annotated[int, Field(ge=0)] | None = None
     """Size of this backup's objects in the store, in bytes."""
     manifest_bytes: Annotated[int, Field(ge=0)] | None = None

@@ -244,6 +244,10 @@ class BackupStoreSpec(Model):
     compare_every: Annotated[int, Field(ge=1, le=10000)] = 30
     """Interval of complete comparisons: every n-th incremental backup of a file system reads all files and compares
     them by hash. With 1, every incremental backup does. Defaults to 30."""
+    renew_below: Annotated[int, Field(ge=0, le=90)] = 50
+    """Percentage of a pack in use, below which an incremental backup renews it. It then sends the part in use again, so
+    that the pack can be deleted with the last backup that needs it. This concerns only packs of deleted backups, and at
+    most 5 % of the volume's data in each backup. With 0, no pack is renewed. Defaults to 50."""
     allow_unsealed: bool = False
     """Whether a store with an encryption Secret accepts unencrypted backups, from an import or after a lost status.
     Anyone who can write to the bucket can put such a backup there. Defaults to false."""

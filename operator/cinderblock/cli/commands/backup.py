@@ -128,6 +128,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read and compare all files in every Nth incremental backup (default: 30)",
     )
     parser.add_argument(
+        "--renew-below",
+        type=int,
+        choices=range(91),
+        default=50,
+        metavar="0-90",
+        help="--incremental uploads the rest of a deleted backup's pack again if less than this percentage of it is in"
+        " use; 0 for never (default: 50)",
+    )
+    parser.add_argument(
         "--data-timestamp",
         metavar="TIME",
         type=past_time,
@@ -234,6 +243,7 @@ def make_task(
         change_detection=ChangeDetection(arguments.change_detection),
         dirty_window_seconds=int(arguments.dirty_window.total_seconds()),
         compare_every=arguments.compare_every,
+        renew_below=arguments.renew_below,
         data_instant=_earliest_data_time(arguments, description),
         manifest=manifest_key(location.prefix, description.volume_id, description.backup_id),
         compression=Compression(level=level) if level else Compression(algorithm=CompressionAlgorithm.NONE),

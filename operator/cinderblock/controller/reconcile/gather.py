@@ -304,6 +304,7 @@ async def read_manifest(
         object_count=summary.object_count,
         logical_bytes=summary.logical_bytes,
         transferred_bytes=summary.transferred_bytes,
+        renewed_bytes=summary.renewed_bytes,
         stored_bytes=summary.stored_bytes,
         reread_files=None if facts is None else facts.reread_files,
         missed_changes=None if facts is None else facts.missed_changes,

@@ -20,20 +20,23 @@ def join_columns(columns: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def split_columns(data: Buffer, count: int) -> list[memoryview]:
-    """Return the first ``count`` columns. Raises ValueError if some are missing."""
+def split_columns(data: Buffer, count: int, optional: int = 0) -> list[memoryview]:
+    """Return the first ``count`` columns, and at most ``optional`` further ones, which writers may have left out.
+
+    Raises ValueError if some of the first ones are missing.
+    """
     view = memoryview(data)
     columns: list[memoryview] = []
     position = 0
-    for _ in range(count):
-        if position + _LENGTH.size > len(view):
-            raise ValueError("a column is missing")
-        (length,) = _LENGTH.unpack_from(view, position)
-        position += _LENGTH.size
-        if position + length > len(view):
-            raise ValueError("a column is cut short")
-        columns.append(view[position : position + length])
-        position += length
+    for number in range(count + optional):
+        start = position + LENGTH_BYTES
+        (length,) = _LENGTH.unpack_from(view, position) if start <= len(view) else (len(view),)
+        position = start + length
+        if position > len(view):
+            if number >= count:
+                break
+            raise ValueError("a column is missing, or cut short")
+        columns.append(view[start:position])
     return columns
 
 

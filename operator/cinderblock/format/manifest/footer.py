@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from array import array
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from blake3 import blake3
@@ -30,7 +32,7 @@ from cinderblock.reasons import Reason
 
 MAGIC = b"CBLKMEND"
 MAX_FOOTER_BYTES = 128 << 20
-"""Most bytes of a footer. 64 TiB in packs of 24 MiB need 40 MiB, a chain of 65,536 backups needs 12 MiB. A writer holds
+"""Most bytes of a footer. 64 TiB in packs of 24 MiB need 62 MiB, a chain of 65,536 backups needs 12 MiB. A writer holds
 the whole manifest in the memory of a mover, whose default limit is 448 MiB."""
 MAX_SUMMARY_BYTES = 16 << 20
 """Most bytes of the JSON document: 65,536 origins, which column 1 can number, and their data keys have 12 MiB."""
@@ -58,6 +60,8 @@ TAIL_BYTES = 64 << 10
 _TRAILER = struct.Struct("<8sQQQ32s")
 TRAILER_BYTES = _TRAILER.size
 _COLUMNS = 8
+_OPTIONAL_COLUMNS = 1
+"""Column 8 with the bytes in use of each pack. Release 0.1.0 did not write it."""
 _ENCODER = Encoder(3)
 """For sections and footers. Level 3 makes them a tenth smaller than level 1, at 5 ms instead of 4 ms per MiB."""
 
@@ -73,6 +77,8 @@ class Counts(Model):
     """Bytes of data in the volume, without holes and zeros."""
     transferred_bytes: Count = 0
     """Bytes of data that lie in packs of this backup itself."""
+    renewed_bytes: Count = 0
+    """Those of them that have not changed since the parent. They lay in packs of which little was in use."""
     pack_bytes: Count = 0
     """Bytes of the packs of this backup itself."""
 
@@ -138,11 +144,19 @@ class Section(NamedTuple):
 
 
 class Footer(NamedTuple):
-    """All contents of a footer."""
+    """All contents of a footer.
+
+    Attributes:
+        summary: the JSON document.
+        packs: the packs in use.
+        sections: the places of the sections.
+        used: for each pack, at most how many of its bytes are in use; empty: not recorded.
+    """
 
     summary: FooterSummary
     packs: PackTable
     sections: list[Section]
+    used: Sequence[int] = ()
 
 
 class Trailer(NamedTuple):
@@ -193,6 +207,7 @@ def encode_footer(footer: Footer, sealer: Sealer) -> bytes:
             pack_numbers("I", [section.size for section in sections]),
             pack_numbers("I", [section.entries for section in sections]),
             b"".join(section.digest for section in sections),
+            pack_numbers("Q", footer.used),
         ]
     )
     if len(plaintext) > MAX_FOOTER_BYTES or len(sections) > MAX_SECTIONS:
@@ -269,9 +284,9 @@ def implausible(label: str, cause: str) -> IntegrityError:
 
 
 def _parse_footer(plaintext: Buffer, label: str) -> Footer:
-    columns = split_columns(plaintext, _COLUMNS)
+    columns = split_columns(plaintext, _COLUMNS, _OPTIONAL_COLUMNS)
     _check_rows(columns[1:4], (2, 4, 8))
-    _check_rows(columns[4:], (4, 4, 4, DIGEST_BYTES))
+    _check_rows(columns[4:_COLUMNS], (4, 4, 4, DIGEST_BYTES))
     check_document(columns[0], label)
     summary = FooterSummary.model_validate_json(bytes(columns[0]))
     origins = [Origin(record.backup_id, record.attempt) for record in summary.origins]
@@ -284,7 +299,16 @@ def _parse_footer(plaintext: Buffer, label: str) -> Footer:
         )
         for origin, number, size in zip(*numbers, strict=True):
             packs.add(origins[origin], number, size)
-    return Footer(summary, packs, _parse_sections(columns[4:], label))
+    return Footer(summary, packs, _parse_sections(columns[4:_COLUMNS], label), _parse_use(columns[_COLUMNS:], packs))
+
+
+def _parse_use(columns: list[memoryview], packs: PackTable) -> array[int]:
+    """Return the bytes in use of each pack; empty if they are not recorded. A restore must not fail because of them."""
+    used = array("Q")
+    for column in columns:
+        for start in range(0, len(column) if len(column) == 8 * len(packs) else 0, 8 * _ROWS_AT_ONCE):
+            used.extend(unpack_numbers("Q", column[start : start + 8 * _ROWS_AT_ONCE]))
+    return used
 
 
 def _check_rows(columns: list[memoryview], widths: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ trailer   plain: where the footer begins
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cinderblock.api.losses import Loss
@@ -20,6 +20,7 @@ from cinderblock.format.crypto.keyring import DataKey, KeyRing
 from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
 from cinderblock.format.entries import Chunk, Entry
 from cinderblock.format.hashing import digest_of
+from cinderblock.format.manifest.columns import split_columns, unpack_numbers
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import (
     MAX_SUMMARY_BYTES,
@@ -72,6 +73,7 @@ class ManifestSummary:
         object_count: packs of this backup itself.
         logical_bytes: bytes of data in the volume, without holes and zeros.
         transferred_bytes: bytes of data that lie in packs of this backup itself.
+        renewed_bytes: those of them that have not changed since the parent.
         stored_bytes: bytes of this backup's objects in the store, including the manifest.
         manifest_bytes: bytes of the manifest alone.
         references: number of packs that the backup needs of each ancestor, by backup id; empty for a full backup.
@@ -90,6 +92,7 @@ class ManifestSummary:
     object_count: int
     logical_bytes: int
     transferred_bytes: int
+    renewed_bytes: int
     stored_bytes: int
     manifest_bytes: int
     references: Mapping[str, int]
@@ -206,6 +209,10 @@ class SectionContent:
             self._table = SectionTable(self.plaintext, self._label)
         return self._table
 
+    def lies_in(self, packs: frozenset[int]) -> bool:
+        """Return whether any chunk lies in one of these packs. This decodes one column."""
+        return bool(packs) and not packs.isdisjoint(unpack_numbers("I", split_columns(self.plaintext, 1)[0]))
+
     def entries(self) -> list[Entry]:
         """Return all entries. Raises IntegrityError."""
         return self.table.entries(0, self.table.rows)
@@ -289,6 +296,11 @@ class ManifestReader:
     def packs(self) -> PackTable:
         """The packs that chunks name by number."""
         return self._footer.packs
+
+    @property
+    def used(self) -> Sequence[int]:
+        """For each pack, at most how many of its bytes are in use; empty if the writer did not record it."""
+        return self._footer.used
 
     def data_keys(self) -> dict[str, DataKey]:
         """Return the data keys of this backup and its ancestors in use, by backup id. Unsealed backups have none."""
@@ -406,6 +418,7 @@ def _summarize(
         object_count=counts.object_count,
         logical_bytes=counts.logical_bytes,
         transferred_bytes=counts.transferred_bytes,
+        renewed_bytes=counts.renewed_bytes,
         stored_bytes=counts.pack_bytes + manifest_bytes,
         manifest_bytes=manifest_bytes,
         references=references,

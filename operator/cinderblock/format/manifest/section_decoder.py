@@ -185,6 +185,18 @@ class SectionTable:
             ),
         )
 
+    def rows_in(self, packs: frozenset[int], start: int, stop: int) -> list[int]:
+        """Return the rows in a range that have an extent in one of these packs."""
+        chunks = {number for number, chunk in enumerate(self._chunks) if chunk.pack in packs}
+        starts = self._extent_starts
+        used = unpack_numbers("I", self._extents[2][starts[start] * 4 : starts[stop] * 4])
+        first = starts[start]
+        return [
+            row
+            for row in range(start, stop)
+            if not chunks.isdisjoint(used[starts[row] - first : starts[row + 1] - first])
+        ]
+
     def estimate_bytes(self, start: int, stop: int) -> int:
         """Estimate the bytes of a range of rows in a section: the sum of `section_encoder.estimate_bytes`.
 

@@ -27,6 +27,7 @@ from cinderblock.format.manifest.footer import (
     encode_footer,
 )
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader
+from cinderblock.format.manifest.pack_use import PackUse
 from cinderblock.format.manifest.pin_checks import pins_of
 from cinderblock.format.manifest.reader import SectionRun
 from cinderblock.format.manifest.section_decoder import SectionTable, logical_bytes
@@ -59,6 +60,7 @@ class Savepoint(NamedTuple):
     transferred_bytes: int
     newest_ctime_ns: int
     last_path: bytes | None
+    use: PackUse
 
 
 class PackRenumbering:
@@ -107,6 +109,7 @@ class ManifestWriter:
         self._sealer = sealer
         self._candidates = packs
         self._used = PackRenumbering(packs)
+        self._use = PackUse()
         self._body = bytearray(header.encode())
         self._sections: list[Section] = []
         self._open: list[Entry] = []
@@ -144,6 +147,7 @@ class ManifestWriter:
             self._transferred_bytes,
             self._newest_ctime_ns,
             self._last_path,
+            self._use.copy(),
         )
 
     def roll_back(self, savepoint: Savepoint) -> None:
@@ -153,6 +157,7 @@ class ManifestWriter:
         del self._body[savepoint.body :]
         del self._sections[savepoint.sections :]
         self._used.forget_from(savepoint.packs)
+        self._use = savepoint.use.copy()
         self._names, self._last_path = savepoint.names, savepoint.last_path
         self._logical_bytes, self._transferred_bytes = savepoint.logical_bytes, savepoint.transferred_bytes
         self._newest_ctime_ns = savepoint.newest_ctime_ns
@@ -219,6 +224,7 @@ class ManifestWriter:
 
     def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
         """Seal a section, and append it."""
+        self._use.add_section(plaintext)
         number = len(self._sections)
         frame = self._sealer.seal(FrameKind.CONTENT, number, compressed)
         offset = len(self._body) - HEADER_BYTES
@@ -228,7 +234,7 @@ class ManifestWriter:
 
     def _count(self, entries: list[Entry]) -> None:
         """Add entries to the counts. The parts of an entry count once."""
-        is_own = self._is_own
+        is_own = self.is_own
         for entry in entries:
             self._names += entry.path != self._last_path
             self._last_path = entry.path
@@ -244,7 +250,8 @@ class ManifestWriter:
         known = [] if self._oldest_ctime_ns is None else [self._oldest_ctime_ns]
         self._oldest_ctime_ns = min(known + ctimes_ns, default=None)
 
-    def _is_own(self, pack: int) -> bool:
+    def is_own(self, pack: int) -> bool:
+        """Return whether a candidate belongs to this backup itself."""
         return self._candidates.origin(pack).backup_id == self._header.backup_id
 
     @property
@@ -271,6 +278,7 @@ class ManifestWriter:
         comparison: Comparison | None = None,
         unreadable: UnreadableRecord | None = None,
         losses: Sequence[Loss] = (),
+        renewed_bytes: int = 0,
     ) -> bytearray:
         """Finish the manifest, and return the whole object.
 
@@ -281,6 +289,7 @@ class ManifestWriter:
             comparison: of a file system, how the backup found changed files.
             unreadable: missing objects; None if there are none.
             losses: metadata that the backup could not keep of its files, each kind once.
+            renewed_bytes: unchanged bytes in packs of this backup.
         """
         packs = self.finish_entries()
         own = list(packs.sizes_of(self._header.backup_id))
@@ -295,6 +304,7 @@ class ManifestWriter:
                 entries=self._names,
                 logical_bytes=self._logical_bytes,
                 transferred_bytes=self._transferred_bytes,
+                renewed_bytes=renewed_bytes,
                 object_count=len(own),
                 pack_bytes=sum(own),
             ),
@@ -304,5 +314,6 @@ class ManifestWriter:
             origins=[OriginRecord(backup_id=origin.backup_id, attempt=origin.attempt) for origin in packs.origins],
             data_keys=encode_data_keys({name: key for name, key in data_keys.items() if name in used}),
         )
-        self._body += encode_footer(Footer(summary, packs, self._sections), self._sealer)
+        in_use = self._use.counts(map(packs.size, range(len(packs))))
+        self._body += encode_footer(Footer(summary, packs, self._sections, in_use), self._sealer)
         return self._body

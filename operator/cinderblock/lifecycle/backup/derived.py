@@ -23,6 +23,7 @@ def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> Vol
             "object_count": manifest.object_count,
             "logical_bytes": manifest.logical_bytes,
             "transferred_bytes": manifest.transferred_bytes,
+            "renewed_bytes": manifest.renewed_bytes or None,
             "stored_bytes": manifest.stored_bytes,
             "manifest_bytes": manifest.manifest_bytes,
             "entries": manifest.entries,

@@ -32,6 +32,7 @@ def mover_task(
         change_detection=_change_detection(observed, store, claim),
         dirty_window_seconds=int(store.spec.dirty_window.of(claim.spec.storage_class_name).total_seconds()),
         compare_every=store.spec.compare_every,
+        renew_below=store.spec.renew_below,
         data_instant=data_instant(observed),
         manifest=layout.manifest_key(store.spec.prefix, claim.uid, observed.backup.uid),
         compression=store.spec.compression,
