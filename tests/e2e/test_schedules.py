@@ -49,19 +49,23 @@ def test_emptied_volume_raises_an_alarm_and_freezes_older_backups(tenant: Tenant
     kube, name = tenant.kube, tenant.name
     kube.apply(claim(kube, name, "files"))
     _in_volume(tenant, "head -c 4000000 /dev/urandom > /volume/data")
-    kube.apply(_schedule(name, "nightly", "first", retention=KEEP_ONE))
-    good = _new_backup(tenant, "nightly", ())
-    _in_volume(tenant, "rm /volume/data")
+    kube.apply(_schedule(name, "nightly", "first", retention=KEEP_ONE | {"keepLast": 2}))
+    first = _new_backup(tenant, "nightly", ())
     _run_now(tenant, "nightly", "second")
-    empty = _new_backup(tenant, "nightly", (good,))
-    suspicious = next(c for c in tenant.get("volumebackup", empty)["status"]["conditions"] if c["type"] == "Suspicious")
-    assert (suspicious["status"], suspicious["reason"]) == ("True", "Empty")
-    tenant.wait_until("frozen backup", lambda: _retention(tenant, "nightly").get("frozen") == 1)
-    assert "expiresAt" not in tenant.get("volumebackup", good)["status"]
+    second = _new_backup(tenant, "nightly", (first,))
+    _in_volume(tenant, "rm /volume/data")
+    _run_now(tenant, "nightly", "third")
+    empty = _new_backup(tenant, "nightly", (first, second))
+    status = tenant.get("volumebackup", empty)["status"]
+    [alarm] = [condition for condition in status["conditions"] if condition["type"] == "Suspicious"]
+    assert (alarm["status"], alarm["reason"]) == ("True", "Empty")
+    tenant.wait_until(
+        "frozen backup", lambda: _retention(tenant, "nightly").get("frozen") == 1, timeout=REMOVAL_SECONDS
+    )
+    assert "expiresAt" not in tenant.get("volumebackup", first)["status"]
 
-    accept = f"cinderblock.io/accept={tenant.get('volumebackup', empty)['status']['id']}"
-    tenant.kubectl("annotate", "volumebackup", empty, accept)
-    tenant.disappears(f"volumebackup/{good}", timeout=REMOVAL_SECONDS)
+    tenant.kubectl("annotate", "volumebackup", empty, f"cinderblock.io/accept={status['id']}")
+    tenant.wait_until("end of the freeze", lambda: "expiresAt" in _status(tenant, first), timeout=REMOVAL_SECONDS)
 
 
 def test_cluster_schedule_selects_namespaces_and_leaves_out_what_opts_out(make_tenant: TenantMaker) -> None:
@@ -118,6 +122,12 @@ def _backups(tenant: Tenant, schedule: str) -> list[str]:
 
 def _exists(tenant: Tenant, backup: str) -> bool:
     return tenant.kube.get("volumebackup", backup, tenant.name) is not None
+
+
+def _status(tenant: Tenant, backup: str) -> Object:
+    """Return the status of a backup. One that is gone has expired."""
+    found = tenant.kube.get("volumebackup", backup, tenant.name)
+    return found["status"] if found is not None else {"expiresAt": ""}
 
 
 def _retention(tenant: Tenant, schedule: str) -> Object:
