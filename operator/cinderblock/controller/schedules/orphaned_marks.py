@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 async def remove_orphaned_marks(context: Context, marked: Sequence[BackupRecord]) -> Applied:
     """Remove status.expiresAt from backups whose schedule does not exist or has no retention.
 
-    Schedules of kinds that this operator does not work on may belong to another operator, so their marks stay. So do
-    those of namespaces whose schedules cannot be read.
+    Schedules of kinds that this operator does not work on may belong to another operator, so their marks stay. Marks
+    also stay in namespaces whose schedules cannot be read.
 
     Args:
         context: what to work with.

@@ -33,7 +33,7 @@ def used_ids(backups: Iterable[BackupRecord], names: Collection[BackupName]) -> 
     """Return the ids of the backups that a restore reads, or that an unfinished backup has as its parent.
 
     Args:
-        backups: the backups to find by name, and unfinished ones, whoever made them.
+        backups: the backups to find by name, and all unfinished ones.
         names: the names of backups that restores read.
     """
     used: set[str] = set()
