@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.execute import Target
 from cinderblock.controller.reconcile.reconciler import _write_status
 from cinderblock.controller.schedules.apply_retention import Applied, apply_retention
+from cinderblock.controller.schedules.retain import retain
 from cinderblock.errors import Conflict
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
@@ -26,7 +27,7 @@ from cinderblock.lifecycle.retention.actions import (
     UnmarkExpiring,
     version_of,
 )
-from tests.support.retention.cluster import MINUTE, RetentionLoop, make_backup, read
+from tests.support.retention.cluster import MINUTE, RetentionLoop, available, make_backup, read
 from tests.support.retention.records import DAY, rules
 
 pytestmark = pytest.mark.integration
@@ -176,8 +177,31 @@ async def test_backups_are_marked_and_removed_over_time(client: KubeClient, name
     assert await loop.apply(later + 30 * MINUTE) == Applied()
     held = await client.merge_patch(kinds.VOLUME_BACKUP, "b-2", namespace, {"spec": {"hold": True}})
     assert held["status"]["expiresAt"]
-    loop.context = replace(loop.context)
     assert await loop.apply(later + 62 * MINUTE) == Applied(written=1, removed=2)
     left = await loop.records()
     assert {record.name for record in left} == {"b-0", "b-2"}
     assert all(record.expires_at is None for record in left)
+
+
+async def test_pass_leaves_what_restores_and_unfinished_backups_need(client: KubeClient, namespace: str) -> None:
+    made = [await make_backup(client, namespace, f"b-{n}", datetime.now(UTC) - n * DAY) for n in range(5)]
+    restore = {"metadata": {"name": "r", "namespace": namespace}, "spec": {"backupId": "b-1", "name": "again"}}
+    await client.create(kinds.VOLUME_RESTORE, restore)
+    child = await make_backup(client, namespace, "child", datetime.now(UTC))
+    status = available(child.uid, datetime.now(UTC)) | {"phase": "creating", "parentId": made[2].uid}
+    await client.apply_status(kinds.VOLUME_BACKUP, child.name, namespace, status, uid=child.uid)
+    retention = {"keepLast": 1, "minAge": "0s", "grace": "0s", "maxPerDay": 0, "gone": {"after": "90d"}}
+    metadata = {"name": "daily", "namespace": namespace, "uid": "s-1"}
+    schedule = BackupSchedule.model_validate(
+        {"metadata": metadata, "spec": {"schedule": "@daily", "retention": retention}}
+    )
+    context = Context(kube=client, stores=cast("Any", None), policy=cast("Any", None))
+    now = datetime.now(UTC)
+    for at in (now, now + 2 * MINUTE):
+        records = [r for r in await RetentionLoop(client, rules(), namespace).records() if r.name != "child"]
+        result = await retain(context, schedule, UTC, records, at)
+        assert result is not None
+        written = schedule.status.model_copy(update={"retention": result.status})
+        schedule = schedule.model_copy(update={"status": written})
+    left = {record.name for record in await RetentionLoop(client, rules(), namespace).records()}
+    assert left == {"b-0", "b-1", "b-2", "child"}

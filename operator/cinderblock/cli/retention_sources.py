@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
-from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupSchedule, ClusterBackupSchedule
 from cinderblock.cli.output import warn
@@ -21,10 +18,8 @@ from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.orphaned_marks import schedule_key
 from cinderblock.lifecycle.retention.plan import zone_name
-from cinderblock.lifecycle.retention.uses import used_ids
+from cinderblock.lifecycle.retention.uses import names_used_by, used_ids
 from cinderblock.repository.catalog import CatalogEntry
-
-ObjectT = TypeVar("ObjectT", bound=Object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +72,10 @@ async def read_cluster(kube: KubeClient, wanted: Wanted, rules: Retention | None
     if not judged:
         raise NotFound("Cannot preview retention: no such schedule has spec.retention, so all backups are kept.")
     namespace = wanted.namespace or None
-    records = [record_of(backup) for backup in _parsed(VolumeBackup, await kube.list(kinds.VOLUME_BACKUP, namespace))]
-    restores = _parsed(VolumeRestore, await kube.list(kinds.VOLUME_RESTORE, namespace))
-    context = RetentionContext(used_ids=used_ids(records, restores), volumes=await _volumes(kube, namespace))
+    records = _records(await kube.list(kinds.VOLUME_BACKUP, namespace))
+    restores = await kube.list(kinds.VOLUME_RESTORE, namespace)
+    names = {name for body in restores for name in names_used_by(body)}
+    context = RetentionContext(used_ids=used_ids(records, names), volumes=await _volumes(kube, namespace))
     return [_subject(schedule, records, context, retention, is_own=rules is None) for schedule, retention in judged]
 
 
@@ -165,13 +161,13 @@ def _subject(
     return Subject(title, retention, zone, own, replace(context, previous=previous))
 
 
-def _parsed(model: type[ObjectT], bodies: Iterable[JsonObject]) -> list[ObjectT]:
-    """Return objects as models. One that does not parse is left out, as the operator leaves it alone."""
-    found = []
+def _records(bodies: Iterable[JsonObject]) -> list[BackupRecord]:
+    """Return the records of VolumeBackups. One that does not parse is left out, as the operator leaves it alone."""
+    records = []
     for body in bodies:
         try:
-            found.append(model.model_validate(body))
+            records.append(record_of(VolumeBackup.model_validate(body)))
         except ValidationError:
             metadata = body["metadata"]
-            warn(f"{model.__name__} {metadata['namespace']}/{metadata['name']} does not parse and is not judged")
-    return found
+            warn(f"VolumeBackup {metadata['namespace']}/{metadata['name']} does not parse and is not judged")
+    return records

@@ -44,17 +44,19 @@ class Api(SimulatedApi):
 
     Attributes:
         refusing: these namespaces.
+        refusal: the answer there.
         before_deletion: runs before a deletion arrives.
     """
 
     def __init__(self) -> None:
         super().__init__(ObjectsInMemory(lambda: NOW - 90 * DAY), lambda *_: None)
         self.refusing: set[str] = set()
+        self.refusal = _refusal(403, "Forbidden", "denied")
         self.before_deletion: Callable[[], object] = lambda: None
 
     async def round_trip(self, request: Request) -> Response:
         if request.method != "GET" and any(f"/namespaces/{name}/" in request.path for name in self.refusing):
-            return _refusal(403, "Forbidden", "admission webhook denied the request")
+            return self.refusal
         if request.method == "DELETE":
             self.before_deletion()
         return await super().round_trip(request)
@@ -159,7 +161,18 @@ async def test_namespaces_take_turns(kube: KubeClient) -> None:
     assert marked.count("small") == 4
 
 
-async def test_namespace_that_refuses_does_not_stop_the_others(kube: KubeClient, api: Api) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (403, "Forbidden", "admission webhook denied the request"),
+        (422, "Invalid", "the policy says no"),
+        (500, "InternalError", 'failed calling webhook "w.example.org": context deadline exceeded'),
+    ],
+)
+async def test_namespace_that_refuses_does_not_stop_the_others(
+    kube: KubeClient, api: Api, code: int, reason: str, message: str
+) -> None:
+    api.refusal = _refusal(code, reason, message)
     await backups(kube, 40, "shop")
     await backups(kube, 3, "demo")
     loop = RetentionLoop(kube, KEEP_ONE)
@@ -167,7 +180,7 @@ async def test_namespace_that_refuses_does_not_stop_the_others(kube: KubeClient,
     applied = await loop.apply(NOW)
     assert (applied.written, applied.removed, applied.is_complete) == (2, 0, True)
     assert len(applied.refused) == 1
-    assert "admission webhook denied" in applied.refused[0]
+    assert message in applied.refused[0]
 
 
 async def test_server_that_does_not_answer_ends_the_call(kube: KubeClient, api: Api) -> None:

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.retention import RetentionStatus
-from cinderblock.errors import AccessDenied, Conflict, InvalidInput, NotFound
+from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.retention.actions import (
     BackupVersion,
     MarkExpiring,
@@ -50,7 +51,7 @@ class Applied:
         written: number of marks that were set or removed.
         removed: number of backups that were deleted.
         is_complete: whether no action is left. Otherwise make the plan again after CONTINUE_SECONDS.
-        refused: the first refusal of each namespace by the API server, such as that of a missing right or a policy.
+        refused: the first refusal of each namespace, such as that of a missing right, a policy or a webhook.
     """
 
     written: int = 0
@@ -86,7 +87,9 @@ async def apply_retention(kube: KubeClient, actions: Sequence[RetentionAction]) 
         attempts += 1
         try:
             is_done = await _apply(kube, action, witnesses)
-        except (AccessDenied, InvalidInput) as error:
+        except (AccessDenied, InvalidInput, KubeUnavailable) as error:
+            if isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message):
+                raise
             refused[action.backup.namespace] = error.message
             log.warning("Retention was refused: %s", error.message, extra={"namespace": action.backup.namespace})
             continue
