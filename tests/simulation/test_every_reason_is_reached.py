@@ -214,6 +214,12 @@ def deletes(simulation: Simulation) -> None:
     simulation.settle()
 
 
+def expires(simulation: Simulation) -> None:
+    a_backup(simulation)
+    simulation.expire("full")
+    simulation.settle()
+
+
 def retains(simulation: Simulation) -> None:
     a_backup(simulation, deletionPolicy="Retain")
     simulation.delete("VolumeBackup", "full")
@@ -677,6 +683,7 @@ SCENARIOS: dict[str, Scenario] = {
     "DataLeft": leaves_data,
     "Deleted": deletes,
     "DeletingData": deletes,
+    "Expired": expires,
     "FilesUnreadable": cannot_read_all,
     "ForeignManifest": deletes_with_a_foreign_manifest,
     "HasDependentBackups": deletes_a_parent,

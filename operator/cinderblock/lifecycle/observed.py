@@ -172,6 +172,19 @@ class ObservedMover:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiredSibling:
+    """Another expired VolumeBackup of a volume, which can be removed as well. There may be thousands.
+
+    Attributes:
+        backup_id: its id.
+        manifest_key: key of its manifest.
+    """
+
+    backup_id: str
+    manifest_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedBackup:
     """The observed state of a VolumeBackup.
 
@@ -205,6 +218,7 @@ class ObservedBackup:
         manifest_present: whether the store still holds the manifest of a deleted backup.
         needed_by: ids of backups whose manifests in the store list packs of this one; None: unknown, or not read.
         references_error: why it is unknown whether some backups need this one.
+        expired_siblings: the other expired VolumeBackups of the volume of an expired one, at most `expiry.MAX_BATCH`.
         packs_left: how many packs an expired backup has left to others; None: this process has not removed it.
         removal_runs: whether expired backups of the volume are being removed.
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
@@ -243,6 +257,7 @@ class ObservedBackup:
     manifest_present: bool = False
     needed_by: tuple[str, ...] | None = None
     references_error: CinderblockError | None = None
+    expired_siblings: tuple[ExpiredSibling, ...] = ()
     packs_left: int | None = None
     removal_runs: bool = False
     data_present: bool | None = None

@@ -12,6 +12,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.lifecycle.actions import RemoveExpiredData
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.backup import expiry
+from cinderblock.lifecycle.observed import ExpiredSibling
 from tests.support.simulation.observed_builders import NOW, a_restore, accepted, available, observed_backup
 
 LONG_AGO = (NOW - timedelta(days=1)).isoformat()
@@ -22,7 +23,7 @@ def expired(uid: str = "b-1", **status: Any) -> VolumeBackup:
 
 
 def waits_for(*siblings: VolumeBackup, **fields: Any) -> str | None:
-    wait = expiry.Obstacles(observed_backup(expired(), siblings=siblings, **fields)).of(expired())
+    wait = expiry.obstacle(observed_backup(expired(), siblings=siblings, **fields))
     return wait.reason if wait else None
 
 
@@ -86,19 +87,28 @@ def test_restore_holds_up_only_its_backup() -> None:
     ],
 )
 def test_only_expired_backups_of_the_place_go_along(other: VolumeBackup) -> None:
-    assert expiry.batch(observed_backup(expired(), siblings=(other, expired("b-3")))) == ("b-1", "b-3")
+    assert not expiry.is_ready(other, expired())
+    assert expiry.is_ready(expired("b-3"), expired())
 
 
 def test_let_go_backup_does_not_go_along() -> None:
     other = expired("b-2")
     other.metadata.annotations[labels.RELEASED_ANNOTATION] = "leave-data"
-    assert expiry.batch(observed_backup(expired(), siblings=(other,))) == ("b-1",)
+    assert not expiry.is_ready(other, expired())
 
 
-def test_batch_is_bounded_and_begins_with_the_object_itself() -> None:
-    siblings = tuple(expired(f"a-{number}") for number in range(expiry.MAX_BATCH + 5))
-    batch = expiry.batch(observed_backup(expired(), siblings=siblings))
-    assert (len(batch), batch[0]) == (expiry.MAX_BATCH, "b-1")
+def test_obstacles_hold_up_only_what_they_concern() -> None:
+    others = tuple(ExpiredSibling(f"b-{number}", f"backups/c-1/b-{number}.manifest") for number in (5, 4, 3, 2))
+    siblings = (accepted("b-9", parentId="b-2"), available("b-8"))
+    restores = (a_restore(phase="restoring", backupId="b-4"),)
+    observed = observed_backup(
+        expired(),
+        expired_siblings=others,
+        siblings=siblings,
+        restores=restores,
+        present_parents=frozenset({"b-2"}),
+    )
+    assert expiry.batch(observed) == ("b-1", "b-3", "b-5")
 
 
 def test_finalizer_stays_until_the_removal_was_executed() -> None:

@@ -29,5 +29,9 @@ async def with_expiry(context: Context, observed: ObservedBackup) -> ObservedBac
         return replace(observed, references_error=dependents.unknown(held.message))
     related = await related_to_expired(context, backup)
     return replace(
-        observed, siblings=related.backups, restores=related.restores, present_parents=related.present_parents
+        observed,
+        siblings=related.kept(),
+        expired_siblings=related.expired(),
+        restores=related.restores(),
+        present_parents=related.present_parents(),
     )

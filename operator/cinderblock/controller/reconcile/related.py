@@ -241,16 +241,13 @@ async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedTo
     return RelatedToBackup(relatives.kept(), chosen.kept(), 0)
 
 
-async def related_to_expired(context: Context, backup: VolumeBackup) -> RelatedToBackup:
-    """Return the operations that matter to an expired backup: other expired ones of its volume, and obstacles to them.
-
-    ``present_parents`` has the ids of all backups of the volume.
-    """
+async def related_to_expired(context: Context, backup: VolumeBackup) -> SiblingsOfExpired:
+    """Return the operations that matter to an expired backup: other expired ones of its volume, and obstacles."""
     chosen, namespace = SiblingsOfExpired(backup), backup.namespace
     volume_id = backup.status.volume_id
     await _observe(context, VolumeBackup, namespace, _each("status.volumeId", {volume_id or ""}), chosen.observe)
     await _observe(context, VolumeRestore, namespace, ["status.phase=restoring"], chosen.observe_restore)
-    return RelatedToBackup(chosen.kept(), chosen.restores(), 0, chosen.present_parents())
+    return chosen
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from cinderblock.lifecycle import dependents, volume_lock
 from cinderblock.lifecycle.alarms import condition, stats
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import delete, derived, expiry, import_checks
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
+from cinderblock.lifecycle.observed import ExpiredSibling, ObservedBackup, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.restore import checks as restore_checks
 
 KEPT_OF_A_GROUP: Final = 20
@@ -177,7 +177,7 @@ class SiblingsOfExpired:
 
     def __init__(self, backup: VolumeBackup) -> None:
         self._backup = backup
-        self._expired: dict[str, VolumeBackup] = {}
+        self._expired: dict[str, ExpiredSibling] = {}
         self._aliases: dict[str, VolumeBackup] = {}
         self._unfinished: dict[str, VolumeBackup] = {}
         self._restores: dict[str, VolumeRestore] = {}
@@ -192,8 +192,8 @@ class SiblingsOfExpired:
         if expiry.is_unfinished(other):
             if other.status.parent_id is not None:
                 self._unfinished[other.status.parent_id] = other
-        elif expiry.is_expired(other) and len(self._expired) < expiry.MAX_BATCH:
-            self._expired[other.backup_id] = other
+        elif len(self._expired) < expiry.MAX_BATCH and expiry.is_ready(other, self._backup):
+            self._expired[other.backup_id] = ExpiredSibling(other.backup_id, other.status.manifest_key)
         if other.is_alias and other.status.manifest_key is not None:
             self._aliases[other.status.manifest_key] = other
 
@@ -204,10 +204,13 @@ class SiblingsOfExpired:
             self._restores[backup_id] = restore
 
     def kept(self) -> tuple[VolumeBackup, ...]:
-        """Return the VolumeBackups that matter."""
-        groups = (self._expired, self._aliases, self._unfinished)
-        found = {other.uid: other for group in groups for other in group.values()}
+        """Return the VolumeBackups that may hold up expired ones."""
+        found = {other.uid: other for group in (self._aliases, self._unfinished) for other in group.values()}
         return tuple(sorted(found.values(), key=lambda other: other.name))
+
+    def expired(self) -> tuple[ExpiredSibling, ...]:
+        """Return the other expired VolumeBackups."""
+        return tuple(self._expired.values())
 
     def restores(self) -> tuple[VolumeRestore, ...]:
         """Return the VolumeRestores that matter."""

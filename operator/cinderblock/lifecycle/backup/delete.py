@@ -103,7 +103,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
         return None
     if expiry.removes_data(observed.backup):
         is_over = observed.packs_left is not None or observed.removal_runs
-        return None if is_over else expiry.Obstacles(observed).of(observed.backup)
+        return None if is_over else expiry.obstacle(observed)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
