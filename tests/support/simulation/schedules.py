@@ -191,8 +191,8 @@ class ScheduleSimulation:
     def run_until(self, until: datetime, each: Callable[[], object] | None = None) -> None:
         """Let time pass, and reconcile each schedule when it asks for it."""
         while True:
-            at = min(self._due.values(), default=until)
-            if at > until:
+            at = min(self._due.values(), default=None)
+            if at is None or at > until:
                 break
             self.now = max(self.now, at)
             self.finish_due()

@@ -27,8 +27,9 @@ MIN_PACE: Final = timedelta(seconds=5)
 MAX_PACE: Final = timedelta(seconds=60)
 READ_PER_SECOND: Final = 500
 """Claims and backups for which a look is delayed by one second: reading them takes about 0.1 s of processor time."""
-WAITING_PACE: Final = 20
+WAITING_PACE: Final = 10
 """A run whose backups are only waited for is looked at again after this part of its age."""
+MAX_WAITING_PACE: Final = timedelta(minutes=5)
 REFUSED_PACE: Final = timedelta(seconds=30)
 """Delay before a creation is repeated that the API server refused."""
 IDLE_PACE: Final = timedelta(hours=1)
@@ -327,7 +328,7 @@ class _Conclusion:
             if State.DUE in states:
                 instants.append(now + pace)
             if State.RUNNING in states:
-                instants.append(now + min(MAX_PACE, max(pace, (now - judged.run.time) / WAITING_PACE)))
+                instants.append(now + min(MAX_WAITING_PACE, max(pace, (now - judged.run.time) / WAITING_PACE)))
             if State.REFUSED in states:
                 instants.append(now + max(pace, REFUSED_PACE))
             later = [result.at for result in judged.results if result.at is not None]

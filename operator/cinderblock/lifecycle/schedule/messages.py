@@ -27,7 +27,8 @@ def is_complete(run: RunStatus) -> bool:
 
 def counts(run: RunStatus) -> str:
     """Return the counts of a run in one sentence."""
-    parts = [(run.failed, "failed"), (run.skipped, "skipped"), (run.missed, "missed")]
+    unfinished = run.volumes - run.succeeded - run.failed - run.skipped - run.missed
+    parts = [(run.failed, "failed"), (run.skipped, "skipped"), (run.missed, "missed"), (unfinished, "unfinished")]
     rest = "".join(f", {number} {word}" for number, word in parts if number)
     return f"The run {run.name} has backed up {run.succeeded} of {_volumes(run.volumes)}{rest}."
 

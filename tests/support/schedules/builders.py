@@ -1,0 +1,91 @@
+"""Schedules, claims and backups for the tests of decisions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from cinderblock.api.v1alpha1.backup import BackupPhase
+from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
+from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.schedule import settings
+from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
+from cinderblock.lifecycle.schedule.volumes import ClaimRecord
+
+START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+NAMESPACE = "shop"
+_UIDS = count(1)
+
+
+def schedule(name: str = "daily", status: dict[str, Any] | None = None, **spec: Any) -> BackupSchedule:
+    """Return a BackupSchedule that was created at START."""
+    metadata = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "generation": 1, "creationTimestamp": START}
+    body = {"metadata": metadata, "spec": {"schedule": "0 2 * * *", "spread": "0s", **spec}, "status": status or {}}
+    return BackupSchedule.model_validate(body)
+
+
+def cluster_schedule(name: str = "all", **spec: Any) -> ClusterBackupSchedule:
+    """Return a ClusterBackupSchedule that was created at START."""
+    metadata = {"name": name, "uid": f"uid-{name}", "generation": 1, "creationTimestamp": START}
+    spec = {"schedule": "0 2 * * *", "spread": "0s", "namespaceSelector": {}, **spec}
+    return ClusterBackupSchedule.model_validate({"metadata": metadata, "spec": spec})
+
+
+def claim(name: str = "data", namespace: str = NAMESPACE, **fields: Any) -> ClaimRecord:
+    """Return a claim that is a day old at START."""
+    return ClaimRecord(namespace, name, f"uid-of-{namespace}-{name}", START - timedelta(days=1), **fields)
+
+
+def record(
+    name: str, of: ClaimRecord, phase: BackupPhase | None = BackupPhase.AVAILABLE, **fields: Any
+) -> BackupRecord:
+    """Return a backup of a claim."""
+    uid = f"backup-{next(_UIDS)}"
+    made = BackupRecord(
+        namespace=of.namespace,
+        name=name,
+        uid=uid,
+        resource_version="1",
+        backup_id=uid,
+        schedule="BackupSchedule/daily",
+        scheduled_for=None,
+        volume_id=of.uid if phase is not None else "",
+        volume_name=of.name,
+        store_name="default",
+        container="bucket",
+        phase=phase,
+        created=START,
+        data_time=START if phase is not None and phase.is_complete else None,
+        is_incremental=False,
+        parent_id="",
+        is_held=False,
+        keeps_data=False,
+        is_imported=False,
+        is_being_deleted=False,
+        expires_at=None,
+        logical_bytes=None,
+        transferred_bytes=None,
+        stored_bytes=None,
+        fail_reason="",
+        is_suspicious=False,
+        requested_volume=of.uid,
+    )
+    return replace(made, **fields)
+
+
+def observed(
+    of: BackupSchedule | ClusterBackupSchedule,
+    *claims: ClaimRecord,
+    backups: list[BackupRecord] | None = None,
+    without_store: frozenset[str] = frozenset(),
+    **fields: Any,
+) -> ObservedSchedule:
+    """Return an observed schedule. Each namespace has a store, except for some."""
+    stores = {
+        c.namespace: StoreChoice(missing="no store") if c.namespace in without_store else StoreChoice("default")
+        for c in claims
+    }
+    found = ObservedSchedule(of, settings.parse(of), claims, BackupIndex(backups or []), stores)
+    return replace(found, **fields)

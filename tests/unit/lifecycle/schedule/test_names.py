@@ -1,0 +1,70 @@
+"""Names of VolumeBackups: deterministic, valid, and different for different volumes and schedules."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.names import BackupNames
+from tests.support.schedules.builders import cluster_schedule, schedule
+
+TIME = names.of_time(datetime(2026, 5, 4, 12, 0, tzinfo=UTC))
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PART = st.from_regex(r"[ab]([ab-]{0,3}[ab])?", fullmatch=True)
+
+
+def test_name_tells_schedule_volume_and_time() -> None:
+    made = BackupNames(schedule("daily"), TIME)
+    assert made.name("data") == "daily-data-202605041200"
+    assert made.name("data", 2) == "daily-data-202605041200-r2"
+
+
+def test_time_in_names_is_utc() -> None:
+    assert names.of_time(datetime(2026, 5, 4, 14, 0, tzinfo=timezone(timedelta(hours=2)))) == TIME
+
+
+def test_runs_without_a_time_are_told_apart() -> None:
+    runs = [TIME, names.of_token("a"), names.of_token("b"), names.of_creation("uid-1"), names.of_creation("uid-2")]
+    assert len({BackupNames(schedule(), run).name("data") for run in runs}) == len(runs)
+
+
+def test_kinds_of_one_name_do_not_collide() -> None:
+    ours = BackupNames(schedule("daily"), TIME).name("data")
+    assert BackupNames(cluster_schedule("daily"), TIME).name("data") != ours
+
+
+@given(first=st.tuples(PART, PART), second=st.tuples(PART, PART), cluster=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_names_of_different_volumes_differ(first: tuple[str, str], second: tuple[str, str], cluster: bool) -> None:
+    make = cluster_schedule if cluster else schedule
+    made = [BackupNames(make(name), TIME).name(claim) for name, claim in (first, second)]
+    assert (made[0] == made[1]) == (first == second)
+
+
+@given(
+    lengths=st.tuples(st.integers(1, 253), st.integers(1, 253)),
+    retry=st.integers(0, 11),
+    cut=st.sampled_from(["a", "a-", "a.", "-."]),
+)
+@settings(max_examples=200, deadline=None)
+def test_long_names_are_cut_and_stay_valid(lengths: tuple[int, int], retry: int, cut: str) -> None:
+    name, claim = (f"x{cut * length}"[:length].rstrip("-.") or "x" for length in lengths)
+    made = BackupNames(schedule(name), names.of_token("t")).name(claim, retry)
+    assert len(made) <= 253
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*[a-z0-9]", made)
+
+
+def test_long_names_that_are_cut_alike_differ() -> None:
+    made = {BackupNames(schedule("daily"), TIME).name("x" * 250 + end) for end in "abc"}
+    assert len(made) == 3
+
+
+def test_label_of_a_long_name_is_a_hash() -> None:
+    assert names.label_of(schedule("daily")) == "daily"
+    long = names.label_of(schedule("d" * 64))
+    assert len(long) <= 63
+    assert long != names.label_of(schedule("d" * 65))
