@@ -22,7 +22,7 @@ import yaml
 
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, PVC, VOLUME_BACKUP, VOLUME_RESTORE
+from cinderblock.kube.kinds import BACKUP_SCHEDULE, BACKUP_STORE, NAMESPACE, PVC, VOLUME_BACKUP, VOLUME_RESTORE
 from tests.cluster import choices, debian
 from tests.support.cluster.chart import METRICS, of_kind, render
 from tests.support.cluster.metrics import Samples, samples
@@ -154,7 +154,7 @@ async def _scrape_until(url: str, *names: str) -> Samples:
 
 
 async def _something_of_everything(client: KubeClient, namespace: str) -> None:
-    """Create a volume with complete, failed and incomplete backups, an unreachable store, and a failed restore."""
+    """Create a volume with complete, failed and incomplete backups, a failed restore, a schedule and a silent store."""
     await client.create(
         kinds.SECRET,
         {
@@ -178,6 +178,11 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
             status |= {"dataTimestamp": "2026-01-02T03:04:05Z", "storedBytes": 7, "manifestKey": "backups/a/b.manifest"}
             status |= {"unreadableFiles": 1, "unreadableExamples": ["broken"]} if name == "incomplete" else {}
             await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
+    schedule = {"schedule": "@yearly", "volumes": {"selector": {"matchLabels": {"app": "absent"}}}}
+    metadata = {"name": "yearly", "namespace": namespace}
+    await client.create(BACKUP_SCHEDULE, {"metadata": metadata, "spec": schedule})
+    status = {"lastCompletedTime": "2026-01-02T03:04:05Z"}
+    await client.merge_patch(BACKUP_SCHEDULE, "yearly", namespace, {"status": status}, subresource="status")
     spec = {"backupId": "absent", "name": "copy"}
     await client.create(VOLUME_RESTORE, {"metadata": {"name": "failed", "namespace": namespace}, "spec": spec})
 

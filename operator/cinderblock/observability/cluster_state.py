@@ -13,8 +13,11 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.alarms.protection import Protection
+from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection
+from cinderblock.observability import schedule_metrics
+from cinderblock.observability.schedule_metrics import ScheduleMetrics
 from cinderblock.reasons import Reason
 
 NEW: Final = "new"
@@ -85,6 +88,7 @@ class ClusterState:
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
+        schedules: schedules that are not suspended, at most MAX_SCHEDULES of each namespace.
     """
 
     objects: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -96,6 +100,7 @@ class ClusterState:
     protection: dict[str, Counter[Protection]] = field(default_factory=dict)
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
+    schedules: list[ScheduleMetrics] = field(default_factory=list)
 
 
 class ClusterStateBuilder:
@@ -110,6 +115,7 @@ class ClusterStateBuilder:
         self._references: dict[tuple[str, str], VolumeMetrics] = {}
         """By namespace, and UID or name of the claim."""
         self._stores: dict[tuple[str, str], StoreMetrics] = {}
+        self._schedules: Counter[str] = Counter()
 
     def add_store(self, store: BackupStore) -> None:
         """Add a BackupStore."""
@@ -153,6 +159,14 @@ class ClusterStateBuilder:
         found = [self._references[key] for key in keys if key in self._references]
         if found:
             self._state.volumes.append(_merged(claim, found))
+
+    def add_schedule(self, schedule: AnySchedule) -> None:
+        """Add a schedule. A namespace with very many of them has metrics of the first ones only."""
+        found = schedule_metrics.metrics_of(schedule)
+        if found is None or (found.namespace and self._schedules[found.namespace] >= MAX_SCHEDULES):
+            return
+        self._schedules[found.namespace] += 1
+        self._state.schedules.append(found)
 
     def count_protection(self, namespace: str, protection: Protection) -> None:
         """Count a bound volume by whether a schedule selects it."""

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from cinderblock.lifecycle.alarms.protection import Protection
+from cinderblock.observability import schedule_metrics
 from cinderblock.observability.cluster_state import ClusterState, OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
@@ -97,6 +98,7 @@ def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield from _volumes(snapshot.state)
         yield from _alarms(snapshot.state)
         yield from _stores(snapshot.state)
+        yield from schedule_metrics.families(snapshot.state.schedules)
 
 
 def _process(snapshot: MetricsSnapshot) -> Iterator[Metric]:

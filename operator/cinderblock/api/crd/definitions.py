@@ -189,6 +189,12 @@ VOLUME_BACKUP: Final = CustomResource(
             wide=True,
         ),
         PrinterColumn("Stored Bytes", ".status.storedBytes", "Size of the objects in bytes.", "integer", wide=True),
+        PrinterColumn(
+            "Alarm",
+            '.status.conditions[?(@.type=="Suspicious")].reason',
+            "The strongest alarm, or AlarmAccepted.",
+            wide=True,
+        ),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),

@@ -111,7 +111,7 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
         builder.add_restore(restore)
         movers += mover_state.has_mover(restore)
     labelled = kube.reducing(reduce_with_labels)
-    protection = await _read_protection(labelled, schedule_kinds) if schedule_kinds else None
+    protection = await _read_schedules(labelled, schedule_kinds, builder) if schedule_kinds else None
     async for body in _bodies(labelled, kinds.PVC):
         reference = claim_ref(body)
         if reference is not None:
@@ -122,15 +122,19 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
     return builder.result(movers)
 
 
-async def _read_protection(kube: KubeClient, schedule_kinds: Collection[str]) -> ProtectionIndex:
+async def _read_schedules(
+    kube: KubeClient, schedule_kinds: Collection[str], builder: ClusterStateBuilder
+) -> ProtectionIndex:
     """Read the schedules, and the labels of the namespaces if schedules of the cluster may select some."""
     index = ProtectionIndex()
     if kinds.BACKUP_SCHEDULE.kind in schedule_kinds:
         async for schedule in _each(BackupSchedule, kube, kinds.BACKUP_SCHEDULE):
             index.add_schedule(schedule)
+            builder.add_schedule(schedule)
     if kinds.CLUSTER_BACKUP_SCHEDULE.kind in schedule_kinds:
         async for of_cluster in _each(ClusterBackupSchedule, kube, kinds.CLUSTER_BACKUP_SCHEDULE):
             index.add_schedule(of_cluster)
+            builder.add_schedule(of_cluster)
         async for namespace in _namespaces(kube):
             index.add_namespace(namespace["metadata"]["name"], namespace["metadata"].get("labels") or {})
     return index

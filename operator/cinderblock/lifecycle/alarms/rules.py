@@ -107,7 +107,7 @@ def is_empty(compared: ComparedBackup) -> Alarm | None:
 def is_incompressible(compared: ComparedBackup) -> Alarm | None:
     """Raise an alarm if data were replaced by data that cannot be compressed, like encrypted data."""
     backup, history = compared.backup, compared.history
-    if not compared.has_history:
+    if not compared.has_history or not history.has_ratios:
         return None
     found = _incompressible_of_full(backup, history) if backup.is_full else _incompressible(backup, history)
     if found is None:
@@ -209,9 +209,11 @@ def _least(backup: BackupStats, previous: BackupStats) -> float:
 def _compresses_as_usual(backup: BackupStats, history: History) -> bool:
     """Return whether the new data compress like earlier ones, as after maintenance of a database.
 
-    If hardly anything can be compressed, the ratio says nothing.
+    If hardly anything can be compressed, the ratio says nothing. If earlier ratios were not recorded, return True.
     """
     ratios, ratio = history.ratios(), backup.ratio
+    if not history.has_ratios:
+        return True
     if not ratios or ratio is None:
         return False
     usual = median(ratios)

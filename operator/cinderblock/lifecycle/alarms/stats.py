@@ -91,8 +91,13 @@ class History:
         pairs = itertools.pairwise(self.recent)
         return [after.new_share(before) for before, after in pairs if not (after.is_full or after.is_suspicious)]
 
+    @property
+    def has_ratios(self) -> bool:
+        """Whether all of them recorded the size of their new data. Backups of earlier releases did not."""
+        return all(each.pack_bytes is not None for each in self.recent)
+
     def ratios(self) -> list[float]:
-        """Return the known compression ratios of those that raised no open alarm."""
+        """Return the compression ratios of those with new data that raised no open alarm."""
         return [each.ratio for each in self.recent if each.ratio is not None and not each.is_suspicious]
 
     def delay(self, instant: datetime) -> float:

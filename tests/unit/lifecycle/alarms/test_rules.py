@@ -121,6 +121,22 @@ def test_compressed_logs_are_no_alarm() -> None:
     assert reasons(history(logical_bytes=20 * GIB), logical_bytes=12 * GIB, **archive) == []
 
 
+def test_unknown_ratios_of_an_earlier_release_raise_no_alarm() -> None:
+    for earlier in (
+        history(pack_bytes=None),
+        replace(history(), recent=(*history().recent[:-1], replace(USUAL, pack_bytes=None))),
+    ):
+        assert reasons(earlier, transferred_bytes=5 * GIB, pack_bytes=5 * GIB) == []
+        assert reasons(earlier, logical_bytes=GIB) == [Reason.SHRUNK]
+
+
+def test_volume_without_changes_has_no_usual_ratio() -> None:
+    """Photos that nobody changed in ten backups: the new data are compared with nothing, and are too many."""
+    still = [replace(USUAL, data_time=START + n * DAY, transferred_bytes=0, pack_bytes=0) for n in range(HISTORY)]
+    encrypted = {"transferred_bytes": 4 * GIB, "pack_bytes": 4 * GIB}
+    assert reasons(History(tuple(still)), **encrypted) == [Reason.MANY_CHANGES]
+
+
 def test_full_backup_is_compared_with_the_last_full_one() -> None:
     full = {"is_full": True, "transferred_bytes": 10 * GIB}
     assert reasons(history(), **full, pack_bytes=7 * GIB) == [Reason.INCOMPRESSIBLE]

@@ -1,0 +1,95 @@
+"""Metrics of schedules say when runs are due, and when the last one was complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+
+from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
+from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES
+from cinderblock.observability.cluster_state import ClusterStateBuilder
+from cinderblock.observability.schedule_metrics import families, metrics_of
+from tests.support.cluster.metrics import Samples, samples
+
+NOW = "2026-05-04T12:00:00Z"
+SECONDS = 1777896000.0
+STATUS: dict[str, Any] = {
+    "effectiveSince": NOW,
+    "failingVolumes": 3,
+    "retention": {"frozen": 4},
+    "conditions": [
+        {"type": "Ready", "status": "True", "reason": "Scheduled", "lastTransitionTime": NOW},
+        {"type": "Selecting", "status": "False", "reason": "NoVolumes", "lastTransitionTime": NOW},
+    ],
+}
+
+
+def a_schedule(name: str = "daily", status: dict[str, Any] | None = None, **spec: Any) -> BackupSchedule:
+    metadata = {"name": name, "namespace": "shop", "uid": "s-1"}
+    fields = {"schedule": "30 2 * * *"} | spec
+    return BackupSchedule.model_validate({"metadata": metadata, "spec": fields, "status": status or {}})
+
+
+def exposed(*schedules: BackupSchedule | ClusterBackupSchedule) -> Samples:
+    found = [metrics for schedule in schedules if (metrics := metrics_of(schedule)) is not None]
+
+    class Found(Collector):
+        def collect(self) -> Any:
+            return families(found)
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Found())
+    return samples(generate_latest(registry).decode())
+
+
+def test_schedule_has_all_its_metrics() -> None:
+    times = {"lastCompletedTime": NOW, "nextScheduleTime": NOW}
+    found, labels = exposed(a_schedule(status=STATUS | times)), {"schedule_namespace": "shop", "schedule": "daily"}
+    values = {
+        "ready": 1,
+        "selecting": 0,
+        "expected_interval_seconds": 86400,
+        "starting_deadline_seconds": 86400,
+        "effective_since_timestamp_seconds": SECONDS,
+        "last_completed_timestamp_seconds": SECONDS,
+        "next_timestamp_seconds": SECONDS,
+        "failing_volumes": 3,
+        "frozen_backups": 4,
+    }
+    assert {name: found.value(f"schedule_{name}", **labels) for name in values} == values
+
+
+def test_new_schedule_says_nothing_about_runs() -> None:
+    found, labels = exposed(a_schedule(startingDeadline="2h")), {"schedule_namespace": "shop", "schedule": "daily"}
+    assert found.value("schedule_ready", **labels) == 0
+    assert found.value("schedule_selecting", **labels) == 1
+    assert found.value("schedule_starting_deadline_seconds", **labels) == 7200
+    assert found.value("schedule_last_completed_timestamp_seconds", **labels) is None
+
+
+@pytest.mark.parametrize("spec", [{"schedule": "never"}, {"timeZone": "Mars/Olympus"}])
+def test_invalid_schedule_has_no_interval(spec: dict[str, Any]) -> None:
+    found, labels = exposed(a_schedule(**spec)), {"schedule_namespace": "shop", "schedule": "daily"}
+    assert found.value("schedule_expected_interval_seconds", **labels) is None
+    assert found.value("schedule_ready", **labels) == 0
+
+
+def test_schedule_of_the_cluster_has_no_namespace() -> None:
+    body = {"metadata": {"name": "all", "uid": "s-2"}, "spec": {"schedule": "@hourly", "namespaceSelector": {}}}
+    found = exposed(ClusterBackupSchedule.model_validate(body))
+    interval = found.value("schedule_expected_interval_seconds", schedule_namespace="", schedule="all")
+    assert interval == 3600
+
+
+def test_suspended_schedule_has_no_metrics() -> None:
+    assert metrics_of(a_schedule(suspend=True, status=STATUS)) is None
+
+
+def test_namespace_with_very_many_schedules_has_few_series() -> None:
+    builder = ClusterStateBuilder()
+    for number in range(MAX_SCHEDULES + 5):
+        builder.add_schedule(a_schedule(f"schedule-{number}"))
+    assert len(builder.result(0).schedules) == MAX_SCHEDULES
