@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from cinderblock.api import labels
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -47,6 +48,10 @@ OBJECTS_PER_TURN: Final = 25
 KEPT_BYTES: Final = 2048
 """Most bytes that are kept of an object, compressed. A usual backup has 700 (1,500 as JSON). A larger one, for example
 with very long messages in its conditions, is reconciled at each resync."""
+
+PIN_SLOTS: Final = 6
+PIN_SLOT_SECONDS: Final = 600
+"""Backups that could not be pinned are divided into slots of this length, so that each is tried again in an hour."""
 
 JsonObject = dict[str, Any]
 NamespacedId = tuple[str, str]
@@ -193,7 +198,7 @@ class SteadyStateFilter:
         return _changes_nothing(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
     def _is_steady_backup(self, backup: VolumeBackup) -> bool:
-        if not backup.has_ended or backup_checks.is_forgotten(backup) or backup_checks.is_unpinned(backup):
+        if not backup.has_ended or backup_checks.is_forgotten(backup) or self._must_be_pinned(backup):
             return False
         reference = backup.namespace, backup.backup_id
         observed = ObservedBackup(
@@ -203,6 +208,17 @@ class SteadyStateFilter:
             restores=tuple(self._restores_of(reference)),
         )
         return _changes_nothing(backup_decide.decide(observed, self._now), backup.status)
+
+    def _must_be_pinned(self, backup: VolumeBackup) -> bool:
+        """Return whether to try now to pin a backup of an earlier release: at first, and then once an hour.
+
+        The store may be away for days, or may have lost ten thousand backups. So a sixth of them is tried in each ten
+        minutes.
+        """
+        is_tried = any(condition.type == ConditionType.PINNED for condition in backup.status.conditions)
+        slot = int(self._now.timestamp()) // PIN_SLOT_SECONDS
+        is_due = not is_tried or zlib.crc32(backup.uid.encode()) % PIN_SLOTS == slot % PIN_SLOTS
+        return is_due and backup_checks.is_unpinned(backup)
 
     def _restores_of(self, reference: NamespacedId) -> Iterator[VolumeRestore]:
         parsed = (record.parse() for record in self._restores.get(reference, ()))

@@ -96,10 +96,10 @@ class ScheduleReconciler:
         except InvalidInput as error:
             return invalid(schedule, error, now)
         observed, retention = ObservedSchedule(schedule, settings), self._retention
-        is_run, is_due = needs_look(observed, now), retention.is_due(key, schedule)
+        is_run, is_due = needs_look(observed, now), retention.is_due(key, schedule, now)
         conclusion = idle(schedule, settings, times.observe(schedule, settings, now), now)
         if not is_run and not is_due:
-            return with_retention(conclusion, schedule, retention.wait(key, schedule), now)
+            return with_retention(conclusion, schedule, retention.wait(key, schedule, now), now)
         backups: RecordLimit | None = None
         async with self._readers:
             if is_run:
@@ -111,7 +111,7 @@ class ScheduleReconciler:
             if is_due or times.has_ended(schedule, conclusion.status):
                 retained = await retention.apply(context, key, schedule, settings, backups)
             else:
-                retained = retention.wait(key, schedule)
+                retained = retention.wait(key, schedule, now)
         return with_retention(conclusion, schedule, retained, now)
 
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:

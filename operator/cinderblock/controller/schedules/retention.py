@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
@@ -42,10 +41,16 @@ UNMARK_ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """When a schedule was planned, and when it must be planned again, by the clock of the event loop."""
+    """When a schedule with this UID was planned, and when it may and must be planned again."""
 
-    earliest: float
-    latest: float
+    uid: str
+    at: datetime
+    earliest: datetime
+    latest: datetime
+
+    def allows(self, now: datetime) -> bool:
+        """Return whether the schedule may be planned. After a clock has gone back, it may."""
+        return not self.at <= now < self.earliest
 
 
 @dataclass(slots=True)
@@ -58,21 +63,25 @@ class RetentionReconciler:
         """Forget a schedule, so that its next look makes a plan."""
         self._planned.pop(key, None)
 
-    def is_due(self, key: ObjectKey, schedule: AnySchedule) -> bool:
+    def is_due(self, key: ObjectKey, schedule: AnySchedule, now: datetime) -> bool:
         """Return whether a plan must be made now."""
-        planned = self._planned.get(key)
+        planned = self._known_plan(key, schedule)
         if schedule.spec.retention is None:
             # An earlier schedule of this name may have left marks.
             return planned is None or schedule.status.retention is not None
         is_changed = schedule.status.observed_generation != schedule.metadata.generation
-        return planned is None or is_changed or _now() >= planned.earliest
+        return planned is None or is_changed or planned.allows(now)
 
-    def wait(self, key: ObjectKey, schedule: AnySchedule) -> Retained:
-        """Return what is known between two plans."""
+    def _known_plan(self, key: ObjectKey, schedule: AnySchedule) -> _Planned | None:
         planned = self._planned.get(key)
+        return planned if planned is not None and planned.uid == schedule.uid else None
+
+    def wait(self, key: ObjectKey, schedule: AnySchedule, now: datetime) -> Retained:
+        """Return what is known between two plans."""
+        planned = self._known_plan(key, schedule)
         has_rules = schedule.spec.retention is not None
-        seconds = max(0.0, planned.latest - _now()) if planned is not None and has_rules else None
-        return Retained(schedule.status.retention, requeue_after=seconds)
+        seconds = (planned.latest - now).total_seconds() if planned is not None and has_rules else None
+        return Retained(schedule.status.retention, requeue_after=max(0.0, seconds) if seconds is not None else None)
 
     async def apply(
         self,
@@ -104,7 +113,8 @@ class RetentionReconciler:
         applied = await apply_retention(context.kube, actions_of(planned))
         seconds = planned.requeue_after if applied.is_complete else CONTINUE_SECONDS
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND) if applied.is_complete else seconds
-        self._planned[key] = _Planned(_now() + min(least, seconds), _now() + seconds)
+        earliest, latest = (now + timedelta(seconds=delay) for delay in (min(least, seconds), seconds))
+        self._planned[key] = _Planned(schedule.uid, now, earliest, latest)
         refused = (*(_OVERFULL.format(namespace=name) for name in sorted(read.overfull)), *applied.refused)
         return Retained(_with_removal(planned.status, applied, now), refused, seconds)
 
@@ -115,7 +125,8 @@ class RetentionReconciler:
         applied = await apply_retention(context.kube, unmark_all(backups))
         if not applied.is_complete:
             return Retained(schedule.status.retention, applied.refused, CONTINUE_SECONDS)
-        self._planned[key] = _Planned(math.inf, math.inf)
+        now = context.clock()
+        self._planned[key] = _Planned(schedule.uid, now, now, now)
         return Retained(None)
 
 
@@ -172,7 +183,3 @@ def _with_removal(status: RetentionStatus, applied: Applied, now: datetime) -> R
     if not applied.removed:
         return status
     return status.model_copy(update={"last_removal_time": now.replace(microsecond=0)})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

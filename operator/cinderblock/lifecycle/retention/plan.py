@@ -82,7 +82,7 @@ def _counted(verdicts: Sequence[Verdict], previous: RetentionStatus | None) -> R
     waiting = [v for v in counted if not v.judgement.keeps and v.expires_at is None]
     return RetentionStatus(
         kept=sum(verdict.expires_at is None for verdict in counted) - len(waiting),
-        expiring=sum(verdict.expires_at is not None for verdict in counted),
+        expiring=sum(v.expires_at is not None and v.step is not Step.REMOVE for v in counted),
         frozen=sum(verdict.judgement is Judgement.FROZEN and not verdict.rules for verdict in counted),
         braked=sum(verdict.is_braked for verdict in counted),
         last_removal_time=previous.last_removal_time if previous is not None else None,

@@ -1,0 +1,135 @@
+"""Retention of a schedule in a simulated cluster: what is marked, what goes, and what stays whichever write fails."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from cinderblock.errors import KubeUnavailable
+from tests.support.simulation.api import Object
+from tests.support.simulation.schedules import ScheduleSimulation
+from tests.support.store.faults import Crash
+
+FIRST = datetime.fromisoformat("2026-05-05T02:00:00Z")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+KEEP_THREE = {"keepLast": 3, "minAge": "1h", "grace": "24h"}
+
+
+def marked(simulation: ScheduleSimulation) -> list[str]:
+    """Return the names of the backups with status.expiresAt."""
+    return [item["metadata"]["name"] for item in simulation.backups() if (item.get("status") or {}).get("expiresAt")]
+
+
+def days(simulation: ScheduleSimulation) -> list[int]:
+    """Return the days of May whose backups exist."""
+    return [int(name[-6:-4]) for name in simulation.names()]
+
+
+def protect(simulation: ScheduleSimulation, **retention: object) -> Object:
+    """Create a claim, and a schedule with retention."""
+    simulation.claim("data")
+    return simulation.schedule(spread="0s", retention=KEEP_THREE | retention)
+
+
+def test_old_backups_go_after_their_grace() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 9 * DAY + HOUR)
+        assert days(simulation) == [11, 12, 13, 14]
+        assert marked(simulation) == ["daily-data-202605110200"]
+        status = simulation.status(schedule)["retention"]
+        assert (status["kept"], status["expiring"]) == (3, 1)
+        assert status["lastRemovalTime"].startswith("2026-05-14T02:")
+        applied = simulation.condition(schedule, "RetentionApplied")
+        assert (applied["status"], applied["reason"]) == ("True", "RulesApplied")
+
+
+def test_held_backup_loses_its_mark_and_stays() -> None:
+    with ScheduleSimulation() as simulation:
+        protect(simulation)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        assert marked(simulation) == ["daily-data-202605050200"]
+        simulation.change(simulation.backups()[0], hold=True)
+        simulation.run_until(FIRST + 9 * DAY + HOUR)
+        assert days(simulation) == [5, 11, 12, 13, 14]
+        assert marked(simulation) == ["daily-data-202605110200"]
+
+
+def test_marks_go_with_the_schedule() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        assert marked(simulation)
+        simulation.objects.delete(schedule)
+        simulation.run_for(DAY)
+        assert not marked(simulation)
+        assert days(simulation) == [5, 6, 7, 8]
+
+
+def test_marks_go_with_the_rules() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        simulation.objects.update(schedule, spec={k: v for k, v in schedule["spec"].items() if k != "retention"})
+        simulation.run_for(5 * DAY)
+        assert not marked(simulation)
+        assert len(days(simulation)) == 9
+        assert "retention" not in simulation.status(schedule)
+        assert not simulation.condition(schedule, "RetentionApplied")
+
+
+def test_same_schedule_without_rules_removes_marks_of_the_former_one() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        assert marked(simulation)
+        simulation.objects.delete(schedule)
+        simulation.schedule(spread="0s")
+        simulation.run_for(HOUR)
+        assert not marked(simulation)
+
+
+def test_unknown_zone_of_retention_is_told_and_removes_nothing() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation, timeZone="Mars/Olympus")
+        simulation.run_until(FIRST + 9 * DAY)
+        ready = simulation.condition(schedule, "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "InvalidTimeZone")
+        assert "spec.retention.timeZone" in ready["message"]
+        assert not simulation.backups()
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(8))
+@pytest.mark.parametrize("error", [Crash("dies"), KubeUnavailable("no answer")], ids=["crash", "no-answer"])
+def test_same_backups_remain_whichever_write_fails(error: BaseException, at: int, done: bool) -> None:
+    with ScheduleSimulation() as simulation:
+        protect(simulation)
+        simulation.run_until(FIRST + 4 * DAY - HOUR)
+        simulation.faults.plan(at, error, done=done)
+        simulation.run_until(FIRST + 9 * DAY + HOUR)
+        assert days(simulation) == [11, 12, 13, 14]
+        assert marked(simulation) == ["daily-data-202605110200"]
+
+
+def test_operator_that_was_away_gives_the_whole_grace_again() -> None:
+    with ScheduleSimulation() as simulation:
+        protect(simulation)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        assert marked(simulation) == ["daily-data-202605050200"]
+        simulation.now += 3 * DAY
+        simulation.restart()
+        simulation.run_for(23 * HOUR)
+        assert 5 in days(simulation)
+        simulation.run_for(2 * HOUR)
+        assert 5 not in days(simulation)
+
+
+def test_idle_schedule_plans_once_an_hour() -> None:
+    with ScheduleSimulation() as simulation:
+        protect(simulation)
+        simulation.run_until(FIRST + HOUR)
+        looks = simulation.looks
+        simulation.run_for(20 * HOUR)
+        assert 20 <= simulation.looks - looks <= 24
