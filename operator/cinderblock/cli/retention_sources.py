@@ -16,7 +16,6 @@ from cinderblock.kube import kinds
 from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.retention.context import RetentionContext
-from cinderblock.lifecycle.retention.orphaned_marks import schedule_key
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.retention.uses import names_used_by, used_ids
 from cinderblock.repository.catalog import CatalogEntry
@@ -154,7 +153,7 @@ def _subject(
 ) -> Subject:
     """Return one schedule. Other rules than its own have announced nothing yet."""
     reference = f"{schedule.kind}/{schedule.name}"
-    own = [record for record in records if schedule_key(record) == (schedule.namespace, reference)]
+    own = [r for r in records if r.schedule == reference and schedule.namespace in ("", r.namespace)]
     previous = schedule.status.retention if is_own else None
     title = "/".join(filter(None, (schedule.namespace, reference)))
     zone = zone_name(retention, schedule.spec.time_zone)

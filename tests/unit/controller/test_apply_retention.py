@@ -27,9 +27,8 @@ from cinderblock.lifecycle.retention.actions import (
     RemoveExpired,
     UnmarkExpiring,
     actions_of,
-    version_of,
+    unmark_all,
 )
-from cinderblock.lifecycle.retention.orphaned_marks import orphaned_marks
 from tests.support.retention.cluster import MINUTE, RetentionLoop, make_backup, read
 from tests.support.retention.records import DAY, NOW, a_record, rules
 from tests.support.simulation.api import ObjectsInMemory, SimulatedApi, _refusal
@@ -235,22 +234,13 @@ def test_death_around_any_write_ends_in_the_same_state(at: int, done: bool) -> N
     _run(scenario)
 
 
-async def test_marks_without_a_schedule_are_removed(kube: KubeClient) -> None:
+async def test_all_marks_are_removed_except_of_what_is_going(kube: KubeClient) -> None:
     await backups(kube, 3)
     loop = RetentionLoop(kube, KEEP_ONE)
     await loop.apply(NOW)
-    records = await loop.records()
-    assert orphaned_marks(records, {("shop", "BackupSchedule/daily")}) == ()
-    assert await apply_retention(kube, orphaned_marks(records, {("other", "BackupSchedule/daily")})) == Applied(2)
+    assert await apply_retention(kube, unmark_all(await loop.records())) == Applied(2)
     assert all(record.expires_at is None for record in await loop.records())
-
-
-def test_marks_of_cluster_schedules_are_known_in_every_namespace() -> None:
-    marked = a_record(schedule="ClusterBackupSchedule/all", expires_at=NOW)
-    assert orphaned_marks([marked], {("", "ClusterBackupSchedule/all")}) == ()
-    assert orphaned_marks([marked], {("shop", "ClusterBackupSchedule/all")}) == (UnmarkExpiring(version_of(marked)),)
-    going = a_record(expires_at=NOW, is_being_deleted=True)
-    assert orphaned_marks([going, a_record()], set()) == ()
+    assert unmark_all([a_record(expires_at=NOW, is_being_deleted=True), a_record()]) == ()
 
 
 def test_writes_that_keep_come_before_those_that_remove() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -11,10 +10,7 @@ import pytest
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.controller.context import Context
-from cinderblock.controller.schedules.apply_retention import Applied
-from cinderblock.controller.schedules.orphaned_marks import remove_orphaned_marks
 from cinderblock.controller.schedules.retain import Retained, retain
-from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
@@ -189,33 +185,3 @@ def test_restore_that_has_ended_uses_nothing() -> None:
     assert names_used_by(copied) == {("shop", "b-1"), ("shop", "u-1")}
     broken = {"metadata": {"namespace": "shop"}, "spec": {"backupId": "b-1", "size": []}, "status": "x"}
     assert names_used_by(broken) == {("shop", "b-1")}
-
-
-SCHEDULE = {"schedule": "@daily", "retention": {"keepLast": 1}}
-
-
-@pytest.mark.parametrize(
-    ("spec", "is_orphaned"), [(SCHEDULE, False), ({"schedule": "@daily"}, True), (None, True), ("deleted", True)]
-)
-async def test_marks_stay_while_the_schedule_has_retention(scheduled: Scheduled, spec: Any, is_orphaned: bool) -> None:
-    await scheduled.make(2)
-    await scheduled.look(NOW)
-    marked = [r for r in await RetentionLoop(scheduled.context.kube, Retention()).records() if r.expires_at]
-    if spec is not None:
-        scheduled.create("BackupSchedule", "daily", SCHEDULE if spec == "deleted" else spec)
-    if spec == "deleted":
-        found = scheduled.api.objects.get("BackupSchedule", "daily", "shop")
-        assert found is not None
-        scheduled.api.objects.update(found, metadata=found["metadata"] | {"finalizers": ["x"]})
-        scheduled.api.objects.delete(found)
-    assert await remove_orphaned_marks(scheduled.context, marked) == Applied(written=int(is_orphaned))
-
-
-async def test_marks_of_another_operators_schedules_stay(scheduled: Scheduled) -> None:
-    await scheduled.make(2)
-    await scheduled.look(NOW)
-    marked = [r for r in await RetentionLoop(scheduled.context.kube, Retention()).records() if r.expires_at]
-    policy = replace(POLICY, schedule_kinds=frozenset({kinds.CLUSTER_BACKUP_SCHEDULE.kind}))
-    assert await remove_orphaned_marks(replace(scheduled.context, policy=policy), marked) == Applied()
-    scheduled.api.refused = {"/namespaces/shop/backupschedules"}
-    assert await remove_orphaned_marks(scheduled.context, marked) == Applied()

@@ -175,7 +175,8 @@ class SteadyStateFilter:
         parsed = record.parse()
         if isinstance(parsed, VolumeBackup):
             schedule = schedule_key(parsed.namespace, parsed.metadata.annotations)
-            if schedule is not None and parsed.status.expires_at is not None:
+            is_served = schedule is not None and schedule.kind in self._policy.schedule_kinds
+            if schedule is not None and is_served and parsed.status.expires_at is not None:
                 self.marking.add(schedule)
             if parsed.own_phase is not BackupPhase.ERROR:
                 self._ids.add((parsed.namespace, parsed.backup_id))

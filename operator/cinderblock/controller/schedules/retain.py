@@ -13,7 +13,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
+from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.schedules.apply_retention import (
@@ -32,6 +32,7 @@ from cinderblock.lifecycle.retention.judge import Volume, volume_of
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
+from cinderblock.lifecycle.schedule.retained import Retained
 
 UNFINISHED: Final = "status.phase=creating"
 """Selects the backups that may have a parent. It is recorded together with this phase."""
@@ -39,21 +40,6 @@ MAX_NAMESPACES: Final = 200
 """Most namespaces that one pass reads, with three lists each. The others follow in the next pass."""
 RECORDS_PER_THREAD: Final = 1000
 """Backups from which on a plan is made in a thread. 8,760 backups take half a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retained:
-    """The result of one pass of retention.
-
-    Attributes:
-        status: status.retention of the schedule. Until it is written, the grace begins again at each pass.
-        requeue_after: seconds until the next pass.
-        refused: refusals by the API server, one for each namespace.
-    """
-
-    status: RetentionStatus
-    requeue_after: float
-    refused: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -111,7 +97,7 @@ async def retain(
     made = await _plan(retention, zone, backups, known, now)
     applied = await apply_retention(context.kube, _permitted(actions_of(made), actions_of(first), facts.namespaces))
     requeue_after = made.requeue_after if applied.is_complete else CONTINUE_SECONDS
-    return Retained(applied.record(made.status, now), requeue_after, (*facts.refused, *applied.refused))
+    return Retained(applied.record(made.status, now), (*facts.refused, *applied.refused), requeue_after)
 
 
 async def _plan(

@@ -1,28 +1,21 @@
-"""Apply the retention of a schedule: read its backups, plan, mark those that expire, and remove those that have."""
+"""When the retention of a schedule is applied, and how its marks end with it. `retain` is one pass."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.api.v1alpha1.restore import VolumeRestore
-from cinderblock.api.v1alpha1.retention import RetentionStatus
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, Applied, apply_retention
-from cinderblock.controller.schedules.gather import list_places, parsed_pages, read_backups
+from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
+from cinderblock.controller.schedules.gather import read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
-from cinderblock.kube import kinds
+from cinderblock.controller.schedules.retain import retain
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.retention.actions import actions_of, unmark_all
-from cinderblock.lifecycle.retention.context import RetentionContext
-from cinderblock.lifecycle.retention.plan import plan
+from cinderblock.lifecycle.retention.actions import unmark_all
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.retained import Retained
 from cinderblock.lifecycle.schedule.settings import Settings
@@ -104,19 +97,23 @@ class RetentionReconciler:
         """
         read = read or await read_backups(context, key)
         backups = read.records()
-        retention = schedule.spec.retention
-        if retention is None:
+        now, run = context.clock(), times.last_run_in_progress(schedule)
+        retained = await retain(
+            context,
+            schedule,
+            settings.retention_zone,
+            backups,
+            now,
+            unfinished_runs=frozenset([run.time]) if run is not None else frozenset(),
+        )
+        if retained is None:
             return await self._end(context, key, schedule, backups)
-        known = await _known(context, schedule, backups)
-        now = context.clock()
-        planned = await asyncio.to_thread(plan, retention, settings.retention_zone, backups, known, now)
-        applied = await apply_retention(context.kube, actions_of(planned))
-        seconds = planned.requeue_after if applied.is_complete else CONTINUE_SECONDS
-        least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND) if applied.is_complete else seconds
+        seconds = retained.requeue_after or 0.0
+        least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         earliest, latest = (now + timedelta(seconds=delay) for delay in (min(least, seconds), seconds))
         self._planned[key] = _Planned(schedule.uid, now, earliest, latest)
-        refused = (*(_OVERFULL.format(namespace=name) for name in sorted(read.overfull)), *applied.refused)
-        return Retained(_with_removal(planned.status, applied, now), refused, seconds)
+        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
+        return replace(retained, refused=(*overfull, *(retained.refused or ())))
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]
@@ -139,47 +136,3 @@ async def unmark_backups(context: Context, schedule: ObjectKey) -> None:
         backups = (await read_backups(context, schedule)).records()
         if (await apply_retention(context.kube, unmark_all(backups))).is_complete:
             return
-
-
-async def _known(context: Context, schedule: AnySchedule, backups: Sequence[BackupRecord]) -> RetentionContext:
-    places = list_places({backup.namespace for backup in backups})
-    retention = schedule.spec.retention
-    is_asked = retention is not None and retention.gone.after is not None
-    run = times.last_run_in_progress(schedule)
-    return RetentionContext(
-        previous=schedule.status.retention,
-        used_ids=await _used_ids(context, places),
-        volumes=await _volumes(context, places) if is_asked else None,
-        unfinished_runs=frozenset([run.time]) if run is not None else frozenset(),
-    )
-
-
-async def _used_ids(context: Context, places: Collection[str | None]) -> frozenset[str]:
-    """Return the ids of the backups that restores read, and of the parents of unfinished backups."""
-    found: set[str] = set()
-    for place in places:
-        reading = parsed_pages(context, VolumeRestore, kinds.VOLUME_RESTORE, place, fields="status.phase=restoring")
-        async for restores in reading:
-            found |= {restore.status.backup_id for restore in restores if restore.status.backup_id}
-        making = parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, place, fields="status.phase=creating")
-        async for backups in making:
-            found |= {backup.status.parent_id for backup in backups if backup.status.parent_id}
-    return frozenset(found)
-
-
-async def _volumes(context: Context, places: Collection[str | None]) -> frozenset[tuple[str, str]]:
-    """Return namespace and UID of each claim."""
-    return frozenset(
-        [
-            (claim.namespace, claim.uid)
-            for place in places
-            async for page in parsed_pages(context, PersistentVolumeClaim, kinds.PVC, place)
-            for claim in page
-        ]
-    )
-
-
-def _with_removal(status: RetentionStatus, applied: Applied, now: datetime) -> RetentionStatus:
-    if not applied.removed:
-        return status
-    return status.model_copy(update={"last_removal_time": now.replace(microsecond=0)})
