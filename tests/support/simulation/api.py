@@ -153,6 +153,7 @@ class SimulatedApi(Transport):
         check_write: receives every write of the operator, and raises AssertionError if it must never happen.
         rejections: the answer to the creation of an object of a kind: HTTP status and message.
         quota: kinds whose creation a quota rejects.
+        full_namespaces: namespaces in which a quota rejects all creations.
         more_objects: objects that the first page of a list of our kinds in a namespace says it lacks.
     """
 
@@ -166,6 +167,7 @@ class SimulatedApi(Transport):
         self.check_write = check_write
         self.rejections = rejections
         self.quota: set[str] = set()
+        self.full_namespaces: set[str] = set()
         self.more_objects = 0
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
@@ -197,7 +199,7 @@ class SimulatedApi(Transport):
                 return _refusal(403, f"unable to create new content because it is being terminated: {namespace}")
             if kind.kind in self.rejections:
                 return _refusal(*self.rejections[kind.kind])
-            if kind.kind in self.quota:
+            if kind.kind in self.quota or namespace in self.full_namespaces:
                 return _refusal(403, "Forbidden", "exceeded quota: small, used: count=1, limited: count=1")
             if "dryRun" in request.query:
                 metadata = _body(request)["metadata"]
@@ -275,7 +277,9 @@ def _merged(target: Any, patch: Any) -> Any:
 def _selected(item: Object, query: Any) -> bool:
     labels = item["metadata"].get("labels") or {}
     for key, operator, value in _terms(query.get("labelSelector", "")):
-        if operator == "!=" and labels.get(key) != value:
+        if operator == "!=":
+            if labels.get(key) == value:
+                return False
             continue
         if key not in labels or (operator and labels[key] != value):
             return False

@@ -325,9 +325,9 @@ class _Conclusion:
         pace = min(MAX_PACE, max(MIN_PACE, timedelta(seconds=size / READ_PER_SECOND)))
         for judged in self.runs:
             states = {result.state for result in judged.results}
-            if State.DUE in states:
+            if State.DUE in states and self.plan.creations:
                 instants.append(now + pace)
-            if State.RUNNING in states:
+            elif states & {State.DUE, State.RUNNING}:
                 instants.append(now + min(MAX_WAITING_PACE, max(pace, (now - judged.run.time) / WAITING_PACE)))
             if State.REFUSED in states:
                 instants.append(now + max(pace, REFUSED_PACE))

@@ -99,6 +99,7 @@ def _scheduled(observed: ObservedSchedule, time: datetime, now: datetime) -> Run
         is_scheduled=True,
         creates=True,
         retries=True,
+        following=observed.settings.cron.next_after(time),
         is_given_up=times.is_given_up(observed.schedule, time, now),
     )
 
@@ -107,7 +108,14 @@ def _requested(observed: ObservedSchedule, name: str, now: datetime) -> Run:
     """Return the run that was requested. Until all its backups are created, it keeps the time at which it began."""
     last = observed.schedule.status.last_run
     began = last.time if last is not None and last.name == name else now.replace(microsecond=0)
-    return Run(BackupNames(observed.schedule, name), began, is_scheduled=False, creates=True, retries=True)
+    return Run(
+        BackupNames(observed.schedule, name),
+        began,
+        is_scheduled=False,
+        creates=True,
+        retries=True,
+        following=observed.settings.cron.next_after(began),
+    )
 
 
 def _continued(observed: ObservedSchedule, last: RunStatus) -> Run:
@@ -118,6 +126,7 @@ def _continued(observed: ObservedSchedule, last: RunStatus) -> Run:
         is_scheduled=last.name == names.of_time(last.time),
         creates=False,
         retries=not observed.schedule.spec.suspend,
+        following=observed.settings.cron.next_after(last.time),
     )
 
 
@@ -130,5 +139,6 @@ def _overtaken(observed: ObservedSchedule, last: RunStatus, at: Times, now: date
         is_scheduled=is_scheduled,
         creates=is_scheduled and at.base < last.time,
         retries=False,
+        following=now,
         ended=now,
     )

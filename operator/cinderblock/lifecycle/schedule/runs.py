@@ -60,6 +60,7 @@ class Run:
         is_scheduled: whether it has a scheduled time, so that each volume has a place in it.
         creates: whether backups of volumes without one are created.
         retries: whether failed backups are repeated.
+        following: the scheduled time after it began.
         is_given_up: whether no backup is created, because the operator did not run at the time.
         ended: when another run took its place; None: none did.
     """
@@ -69,12 +70,13 @@ class Run:
     is_scheduled: bool
     creates: bool
     retries: bool
+    following: datetime | None
     is_given_up: bool = False
     ended: datetime | None = None
 
     def is_late(self, settings: Settings, due: datetime, now: datetime) -> bool:
         """Return whether no backup of a volume that was due at an instant is created any more."""
-        deadline = self.ended or settings.deadline(self.time, due)
+        deadline = self.ended or settings.deadline(due, self.following)
         return self.is_given_up or (deadline is not None and now >= deadline)
 
 

@@ -49,14 +49,14 @@ class Settings:
         """Return when a claim is due in the run of a scheduled time."""
         return time + offset(claim.uid, schedule_uid, self.spread)
 
-    def deadline(self, time: datetime, due: datetime) -> datetime | None:
+    def deadline(self, due: datetime, following: datetime | None) -> datetime | None:
         """Return until when the backup of a volume may be created; None: without end.
 
         Args:
-            time: when the run began.
-            due: when the volume is due in it.
+            due: when the volume is due in a run.
+            following: the scheduled time after the run began.
         """
-        return due + self.starting_deadline if self.starting_deadline is not None else self.cron.next_after(time)
+        return due + self.starting_deadline if self.starting_deadline is not None else following
 
 
 def parse(schedule: AnySchedule) -> Settings:

@@ -1,0 +1,95 @@
+"""Each reason of schedules is reached: in a condition, in status.failing, or in an Event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from cinderblock.reasons import Reason
+from tests.support.documented_reasons import SCHEDULE_REASONS
+from tests.support.simulation.schedules import ScheduleSimulation
+
+FIRST = datetime.fromisoformat("2026-05-05T02:00:00Z")
+HOUR = timedelta(hours=1)
+
+Scenario = Callable[[ScheduleSimulation], object]
+
+
+def a_run(simulation: ScheduleSimulation) -> None:
+    simulation.claim("data")
+    simulation.schedule(spread="0s")
+    simulation.run_until(FIRST + HOUR)
+
+
+def misses(simulation: ScheduleSimulation) -> None:
+    simulation.claim("data")
+    simulation.schedule(spread="0s", startingDeadline="10m")
+    simulation.run_for(HOUR)
+    simulation.now = FIRST + HOUR
+    simulation.run_for(HOUR)
+
+
+def lacks_a_store(simulation: ScheduleSimulation) -> None:
+    simulation.namespace("bare", with_store=False)
+    simulation.claim("data", "bare")
+    simulation.schedule(namespace="bare", spread="0s")
+    simulation.run_until(FIRST + HOUR)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    Reason.SCHEDULED: a_run,
+    Reason.SUSPENDED: lambda simulation: simulation.schedule(suspend=True),
+    Reason.INVALID_SCHEDULE: lambda simulation: simulation.schedule(spread="24h"),
+    Reason.INVALID_TIME_ZONE: lambda simulation: simulation.schedule(timeZone="Europe/Atlantis"),
+    Reason.INVALID_SELECTOR: lambda simulation: simulation.schedule(volumes={"selector": {"labels": {}}}),
+    Reason.VOLUMES_SELECTED: a_run,
+    Reason.NO_VOLUMES: lambda simulation: simulation.schedule(),
+    Reason.NO_STORE: lacks_a_store,
+    Reason.RUN_IN_PROGRESS: a_run,
+    Reason.RUN_COMPLETED: a_run,
+    Reason.RUN_INCOMPLETE: misses,
+    Reason.MISSED: misses,
+}
+
+
+def reached(simulation: ScheduleSimulation) -> set[str]:
+    found = {event["reason"] for event in simulation.objects.all("Event")}
+    for schedule in simulation.objects.all("BackupSchedule"):
+        status = simulation.status(schedule)
+        found |= {condition["reason"] for condition in status["conditions"]}
+        found |= {volume["reason"] for volume in status["failing"]}
+    return found
+
+
+@pytest.mark.parametrize("reason", SCENARIOS)
+def test_reason_is_reached(reason: str) -> None:
+    with ScheduleSimulation() as simulation:
+        SCENARIOS[reason](simulation)
+        simulation.run_for(timedelta(minutes=1))
+        assert reason in reached(simulation)
+
+
+def test_every_reason_of_schedules_has_a_scenario() -> None:
+    assert set(SCENARIOS) == set(SCHEDULE_REASONS) - {Reason.SKIPPED}
+
+
+def test_spread_that_is_too_long_names_the_interval() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = simulation.schedule(schedule="*/10 * * * *", spread="10m")
+        simulation.run_for(timedelta(minutes=1))
+        assert "which is 10m. Choose a shorter spread" in simulation.condition(schedule, "Ready")["message"]
+        assert simulation.condition(schedule, "Stalled")["status"] == "True"
+        [note] = simulation.events("InvalidSchedule")
+        assert note.startswith("spec.spread 10m")
+
+
+def test_corrected_schedule_is_no_longer_stalled() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = simulation.schedule(timeZone="Europe/Atlantis")
+        simulation.run_for(timedelta(minutes=1))
+        simulation.change(schedule, timeZone="Europe/Berlin")
+        simulation.run_for(timedelta(minutes=1))
+        assert simulation.condition(schedule, "Ready")["status"] == "True"
+        assert not simulation.condition(schedule, "Stalled")

@@ -1,0 +1,212 @@
+"""What users of one namespace can do to the run of a ClusterBackupSchedule: nothing to other namespaces."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from cinderblock.api import labels
+from cinderblock.controller.schedules import gather
+from cinderblock.controller.schedules.record_limit import RecordLimit
+from tests.support.simulation.api import Object
+from tests.support.simulation.schedules import ScheduleSimulation
+
+FIRST = datetime.fromisoformat("2026-05-05T02:00:00Z")
+HOUR = timedelta(hours=1)
+GOOD, EVIL = "good", "evil"
+
+
+def both(simulation: ScheduleSimulation, volumes: int = 3) -> None:
+    for namespace in (GOOD, EVIL):
+        simulation.namespace(namespace)
+        for number in range(volumes):
+            simulation.claim(f"data-{number}", namespace)
+
+
+def forge(simulation: ScheduleSimulation, name: str, claim: str, namespace: str = EVIL, **annotations: str) -> Object:
+    """Create a VolumeBackup with the marks of the schedule, as its users may."""
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {labels.SCHEDULE_LABEL: "all"},
+        "annotations": {labels.SCHEDULE_ANNOTATION: "ClusterBackupSchedule/all", **annotations},
+    }
+    made = simulation.objects.create("VolumeBackup", {"metadata": metadata, "spec": {"volumeId": claim}})
+    assert made is not None
+    return made
+
+
+def uids(simulation: ScheduleSimulation, namespace: str) -> list[str]:
+    return [c["metadata"]["uid"] for c in simulation.objects.all("PersistentVolumeClaim", namespace)]
+
+
+def scheduled(simulation: ScheduleSimulation, namespace: str) -> list[Object]:
+    found = [item for item in simulation.backups(namespace) if "202605050200" in item["metadata"]["name"]]
+    return [item for item in found if labels.SCHEDULED_FOR_ANNOTATION in item["metadata"]["annotations"]]
+
+
+def test_forged_backups_of_foreign_volumes_count_for_nothing() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        for number, uid in enumerate(uids(simulation, GOOD)):
+            made = forge(
+                simulation, f"forged-{number}", uid, **{labels.SCHEDULED_FOR_ANNOTATION: "2026-05-05T02:00:00Z"}
+            )
+            simulation.finish(made)
+        simulation.run_until(FIRST + HOUR)
+        assert len(scheduled(simulation, GOOD)) == 3
+        [schedule] = simulation.objects.all("ClusterBackupSchedule")
+        assert simulation.status(schedule)["lastRun"]["succeeded"] == 6
+
+
+def test_unfinished_forged_backups_use_up_only_their_own_share() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        simulation.duration = None
+        for number in range(110):
+            forge(simulation, f"forged-{number}", f"nothing-{number}")
+        simulation.run_until(FIRST + HOUR)
+        assert len(scheduled(simulation, GOOD)) == 3
+
+
+def test_failures_of_one_namespace_do_not_hide_those_of_others() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        simulation.namespace("a-noisy")
+        simulation.namespace("quiet", with_store=False)
+        for number in range(40):
+            simulation.claim(f"data-{number}", "a-noisy")
+        simulation.claim("precious", "quiet")
+        schedule = simulation.cluster_schedule(spread="0s", retries={"count": 0})
+
+        def fail() -> None:
+            for item in simulation.backups("a-noisy"):
+                if not (item.get("status") or {}).get("phase"):
+                    simulation.finish(item, "error", "SourceError")
+
+        simulation.run_until(FIRST + HOUR, each=fail)
+        status = simulation.status(schedule)
+        assert len(status["failing"]) == 20
+        assert {"namespace": "quiet", "volume": "precious", "reason": "NoStore"} in status["failing"]
+        assert status["failingVolumes"] == 41
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_taken_name_concerns_one_volume(marked: bool) -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST + HOUR)
+        taken = scheduled(simulation, EVIL)[0]["metadata"]["name"].replace("20260505", "20260506")
+        if marked:
+            forge(simulation, taken, "another-volume")
+        else:
+            body: dict[str, Any] = {"metadata": {"name": taken, "namespace": EVIL}, "spec": {"volumeId": "x"}}
+            simulation.objects.create("VolumeBackup", body)
+        simulation.run_until(FIRST + timedelta(days=1) + HOUR)
+        assert [entry["reason"] for entry in simulation.status(schedule)["failing"]] == ["NameTaken"]
+        run = simulation.status(schedule)["lastRun"]
+        assert (run["volumes"], run["succeeded"], run["skipped"]) == (6, 5, 1)
+        [note] = simulation.events("NameTaken")
+        assert "evil/data-" in note
+
+
+def test_refusals_of_one_namespace_stop_no_other_and_are_repeated() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        schedule = simulation.cluster_schedule(spread="0s", startingDeadline="2h")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.full_namespaces = {EVIL}
+        simulation.run_until(FIRST + HOUR)
+        assert (len(scheduled(simulation, GOOD)), len(scheduled(simulation, EVIL))) == (3, 0)
+        status = simulation.status(schedule)
+        assert {(entry["namespace"], entry["reason"]) for entry in status["failing"]} == {(EVIL, "QuotaExceeded")}
+        assert "lastScheduleTime" not in status
+        simulation.api.full_namespaces = set()
+        simulation.run_until(FIRST + 90 * timedelta(minutes=1))
+        assert len(scheduled(simulation, EVIL)) == 3
+        assert simulation.status(schedule)["lastScheduleTime"] == "2026-05-05T02:00:00Z"
+
+
+def test_refusals_until_the_deadline_are_misses() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        schedule = simulation.cluster_schedule(spread="0s", startingDeadline="1h")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.full_namespaces = {EVIL}
+        simulation.run_until(FIRST + 2 * HOUR)
+        run = simulation.status(schedule)["lastRun"]
+        assert (run["succeeded"], run["missed"]) == (3, 3)
+        assert simulation.condition(schedule, "LastRunSucceeded")["reason"] == "RunIncomplete"
+
+
+def test_namespace_with_very_many_forged_backups_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "RecordLimit", partial(RecordLimit, 50))
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        for number in range(60):
+            simulation.finish(forge(simulation, f"forged-{number:03}", f"nothing-{number}"))
+        simulation.run_until(FIRST + HOUR)
+        assert len(scheduled(simulation, GOOD)) == 3
+        assert not scheduled(simulation, EVIL)
+        assert simulation.status(schedule)["lastRun"]["skipped"] == 3
+
+
+def test_schedule_selects_namespaces_and_claims_by_their_labels() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        simulation.namespace("prod", tier="prod")
+        simulation.namespace("test", tier="test")
+        for namespace in ("prod", "test"):
+            simulation.claim("data", namespace, labels={"app": "db"})
+            simulation.claim("cache", namespace, labels={"app": "cache"})
+            simulation.claim("wanted", namespace, annotations={labels.BACKUP_ANNOTATION: "true"}, labels={"app": "db"})
+        selectors = {
+            "namespaceSelector": {"matchLabels": {"tier": "prod"}},
+            "volumes": {"selector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["cache"]}]}},
+        }
+        simulation.cluster_schedule("all", spread="0s", **selectors)
+        simulation.cluster_schedule("asked", spread="0s", optIn=True, namespaceSelector={})
+        simulation.run_until(FIRST + HOUR)
+        made = {
+            (item["metadata"]["namespace"], item["metadata"]["name"].rsplit("-", 2)[0]) for item in simulation.backups()
+        }
+        assert made == {
+            ("prod", "all-data"),
+            ("prod", "all-wanted"),
+            ("prod", "asked-wanted"),
+            ("test", "asked-wanted"),
+        }
+
+
+def test_operator_of_some_namespaces_selects_only_among_them() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        both(simulation)
+        simulation.kube.namespaces = (GOOD,)
+        simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST + HOUR)
+        assert not simulation.backups(EVIL)
+        assert len(simulation.backups(GOOD)) == 3
+        assert not simulation.faults.requests["list", "namespaces"]
+
+
+def test_ten_thousand_volumes_do_not_become_as_many_objects_at_once() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        for namespace in ("a", "b", "c"):
+            simulation.namespace(namespace)
+            for number in range(200):
+                simulation.claim(f"data-{number}", namespace)
+        simulation.duration = None
+        simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST + timedelta(seconds=1))
+        assert len(simulation.backups()) == 50
+        assert {len(simulation.backups(namespace)) for namespace in "abc"} == {16, 17}
+        simulation.run_until(FIRST + timedelta(minutes=5))
+        assert {len(simulation.backups(namespace)) for namespace in "abc"} == {66}
