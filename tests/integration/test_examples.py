@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, NAMESPACE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE
+from cinderblock.kube.kinds import NAMESPACE, SECRET
 
 pytestmark = pytest.mark.integration
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
-KINDS = {kind.kind: kind for kind in (BACKUP_STORE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE)}
+KINDS = OWN_KINDS | {SECRET.kind: SECRET}
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
@@ -27,7 +28,9 @@ async def test_api_server_takes_the_example(client: KubeClient, namespace: str, 
         if item["kind"] == NAMESPACE.kind:
             assert item["metadata"]["name"] == "demo"
             continue
-        assert item["metadata"].pop("namespace") == "demo"
-        item["metadata"]["namespace"] = namespace
-        created = await client.create(KINDS[item["kind"]], item)
+        kind = KINDS[item["kind"]]
+        if kind.namespaced:
+            assert item["metadata"].pop("namespace") == "demo"
+            item["metadata"]["namespace"] = namespace
+        created = await client.create(kind, item)
         assert created["metadata"]["uid"]
