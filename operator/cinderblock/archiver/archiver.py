@@ -144,7 +144,9 @@ class _BackupRun:
         self._avoid = frozenset[int]()
         if parent is not None:
             self._avoid = packs_to_avoid(parent, store, prefix, task.renew_below, avoid)
-        self._known = ChunkIndex(load_initial=None if parent is None else self._reusable_chunks)
+        self._known = ChunkIndex(
+            load_initial=None if parent is None else partial(_reusable_chunks, parent, self._avoid)
+        )
         unfinished = UnfinishedBackup(store, prefix, volume_id, backup_id)
         data_key = unfinished.data_key(keys) if keys is not None else None
         for chunk in unfinished.chunks(data_key, self._packs):
@@ -214,11 +216,6 @@ class _BackupRun:
             renewed_bytes=self._renewed_bytes,
         )
 
-    def _reusable_chunks(self) -> Iterator[Chunk]:
-        """Yield the chunks of the parent that do not lie in packs to avoid."""
-        chunks = () if self._parent is None else self._parent.chunks()
-        return (chunk for chunk in chunks if chunk.pack not in self._avoid)
-
     def _comparison(self) -> Comparison | None:
         """Return what the next incremental backup must know; None for a device, which has no timestamps.
 
@@ -232,6 +229,11 @@ class _BackupRun:
             oldest_ctime_ns=self._writer.oldest_ctime_ns,
             missed_changes=self._missed_changes,
         )
+
+
+def _reusable_chunks(parent: ManifestReader, avoid: frozenset[int]) -> Iterator[Chunk]:
+    """Yield the chunks of the parent that do not lie in packs to avoid."""
+    return (chunk for chunk in parent.chunks() if chunk.pack not in avoid)
 
 
 def _level(compression: Compression) -> int | None:
