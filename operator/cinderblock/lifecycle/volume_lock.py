@@ -61,7 +61,8 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
                 Reason.HAS_DEPENDENT_BACKUPS,
             ),
             *(Reason.READING_REFERENCES, Reason.REFERENCES_UNKNOWN, Reason.DELETING_DATA, Reason.DELETED),
-            *(Reason.HIDDEN, Reason.RETAINED, Reason.DATA_LEFT, Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
+            *(Reason.EXPIRED, Reason.HIDDEN, Reason.RETAINED, Reason.DATA_LEFT),
+            *(Reason.VOLUME_ABANDONED, Reason.VOLUME_KEPT),
             # Actions that the API server or the store rejected, in the middle of an operation or before it.
             *(Reason.ACCESS_DENIED, Reason.ALREADY_EXISTS, Reason.CONFLICT, Reason.INVALID_INPUT),
             *(Reason.KUBE_UNAVAILABLE, Reason.NAMESPACE_TERMINATING, Reason.NOT_FOUND, Reason.NOT_LEADING),

@@ -11,7 +11,7 @@ before the manifest goes, and deleted last, so that a repeated deletion knows of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -112,12 +112,18 @@ class _Deletion:
 
     def _delete_manifest(self, key: str, *, inherits: bool) -> None:
         """Delete a manifest if neither it nor a pack is locked. Raises ObjectLocked; nothing was deleted then."""
+        is_marked = False
         try:
             check_locks(self._store, key, self._objects(), self._now)
             if inherits:
                 self._store.put(self._mark, MARK)
+                is_marked = True
             self._store.delete([key])
         except ObjectLocked as error:
+            if is_marked:
+                # A mark next to a manifest means nothing, unless that manifest is lost later.
+                with suppress(CinderblockError):
+                    self._store.delete([self._mark])
             raise with_effect(error, "Nothing was deleted.") from error
 
     def _delete_packs(self) -> int:

@@ -16,7 +16,7 @@ from typing import Final
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import CinderblockError, Conflict, ObjectLocked
+from cinderblock.errors import CinderblockError, Conflict, ObjectLocked, UnsupportedFormat
 from cinderblock.format.manifest.pack_set import PackSet
 from cinderblock.repository.deletion import has_own_manifest
 from cinderblock.repository.inherited import Sweep, not_gone, read_needed
@@ -37,8 +37,9 @@ class Expiry:
 
     Attributes:
         removed: the backups that are gone, and how many of their packs stay because other backups list them.
-        errors: why others are not gone: ObjectLocked; Conflict if the manifest belongs to another backup (nothing of
-            these was deleted); TransientError if the store still has a deleted manifest.
+        errors: why others are not gone. Nothing was deleted of those with Conflict (the manifest belongs to another
+            backup) or UnsupportedFormat (a later release wrote it). ObjectLocked says if something was deleted.
+            TransientError: the store still has a deleted manifest.
 
     Args:
         store, prefix, volume_id: where the backups are.
@@ -122,7 +123,7 @@ class Expiry:
                 return False
             packs = list_pack_objects(self._store, self._prefix, self._volume_id, backup_id)
             check_locks(rules, key, (found.key for found in packs), self._clock())
-        except Conflict as error:
+        except (Conflict, UnsupportedFormat) as error:
             return error
         except ObjectLocked as error:
             return with_effect(error, _NOTHING_DELETED)

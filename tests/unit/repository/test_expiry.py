@@ -8,6 +8,7 @@ import random
 import pytest
 
 from cinderblock.errors import CinderblockError, Conflict, ReferencesUnknown, TransientError
+from cinderblock.format.hashing import digest_of
 from cinderblock.repository.objects import MARK_NAME, mark_key
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
@@ -176,6 +177,18 @@ def test_replaced_manifest_waits_alone() -> None:
     run = line.expiry([name(0), "alone"])
     list(run.steps())
     assert run.removed == {name(0): 1, "alone": 0}
+
+
+def test_manifest_of_a_later_release_holds_all_even_if_it_expires() -> None:
+    line = a_line(3)
+    content = bytearray(line.backups.store.get(line.key(name(1))))
+    content[44] = 9
+    content[12:44] = digest_of(bytes(content[44:4096]))
+    line.backups.store.put(line.key(name(1)), content)
+    before = list(line.backups.store.list(""))
+    with pytest.raises(ReferencesUnknown, match=line.key(name(1))):
+        line.expire([name(0), name(1)])
+    assert list(line.backups.store.list("")) == before
 
 
 def test_unread_newcomer_is_read_before_packs_go() -> None:

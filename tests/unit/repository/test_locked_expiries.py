@@ -8,6 +8,7 @@ import pytest
 
 from cinderblock.errors import AccessDenied, CinderblockError, ObjectLocked, TransientError
 from cinderblock.repository.expiry import Expiry
+from cinderblock.repository.objects import MARK_NAME
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.parent_chains import ParentChain, name
 from tests.support.store.aws.bucket import Bucket
@@ -115,6 +116,16 @@ def test_last_backup_waits_for_locked_inherited_packs() -> None:
     locked.wait()
     assert locked.expire(1).removed == {name(1): 0}
     assert locked.is_empty()
+
+
+def test_refused_deletion_leaves_no_mark() -> None:
+    locked = LockedLine(3, shows_locks=False)
+    locked.expire(0)
+    locked.lock(locked.line.key(name(2)))
+    with pytest.raises(ObjectLocked, match="Nothing was deleted"):
+        locked.line.remove(name(2), now=locked.clock())
+    assert not [key for key in locked.line.backups.pack_keys(name(2)) if key.endswith(MARK_NAME)]
+    locked.line.check()
 
 
 def test_person_waits_for_locked_inherited_packs_too() -> None:

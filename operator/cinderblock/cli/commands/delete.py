@@ -25,6 +25,8 @@ Delete a backup and all its data. The complete id is required.
 This fails while other backups need its data: delete them first, newest first. For backups of the operator, delete the
 VolumeBackup instead. If this command deletes its data, the VolumeBackup remains but cannot be restored.
 
+Packs that it inherited from expired backups are deleted with it, if no other backup lists them.
+
 In a container with versioning, the data is only hidden, and the command says how many versions remain. While Object
 Lock keeps an object of the backup, the command deletes nothing and ends with exit code 7. It never bypasses a lock.
 
