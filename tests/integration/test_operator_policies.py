@@ -28,6 +28,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
 from cinderblock.cli.commands.release_finalizers import release_finalizers
+from cinderblock.controller.schedules.apply_retention import apply_retention
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.client import KubeClient, connect
@@ -36,6 +37,7 @@ from cinderblock.lifecycle import children
 from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
+from cinderblock.lifecycle.retention.actions import BackupVersion, MarkExpiring, UnmarkExpiring
 from tests.support.cluster import unlike
 from tests.support.cluster.admission import CONFIG_MAP, enforce, lift, wait_until_enforced
 from tests.support.cluster.chart import Objects, render
@@ -870,6 +872,41 @@ async def test_any_other_change_of_an_operation_is_refused(
         await operator.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, patch)
 
 
+async def test_only_announced_backups_are_deleted(
+    operator: KubeClient, client: KubeClient, backup: VolumeBackup
+) -> None:
+    with pytest.raises(AccessDenied, match="whose removal retention has announced"):
+        await operator.delete(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
+    backup = await _marked(operator, backup)
+    held = await client.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, {"spec": {"hold": True}})
+    with pytest.raises(AccessDenied, match=r"must not delete a VolumeBackup with spec\.hold"):
+        await operator.delete(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
+    with pytest.raises(AccessDenied, match="must change no spec"):
+        await operator.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, {"spec": {"hold": False}})
+    released = {"metadata": {"resourceVersion": held["metadata"]["resourceVersion"]}, "spec": {"hold": False}}
+    await client.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, released)
+    await operator.delete(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
+    assert await client.get(kinds.VOLUME_BACKUP, backup.name, backup.namespace) is None
+
+
+async def test_mark_that_was_removed_announces_nothing(operator: KubeClient, backup: VolumeBackup) -> None:
+    marked = await _marked(operator, backup)
+    await apply_retention(operator, [UnmarkExpiring(_version(marked))])
+    with pytest.raises(AccessDenied, match="whose removal retention has announced"):
+        await operator.delete(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
+
+
+async def _marked(operator: KubeClient, backup: VolumeBackup) -> VolumeBackup:
+    """Mark a backup as retention does, and return it."""
+    await apply_retention(operator, [MarkExpiring(_version(backup), datetime(2026, 5, 4, tzinfo=UTC))])
+    body = await operator.get(kinds.VOLUME_BACKUP, backup.name, backup.namespace)
+    return VolumeBackup.model_validate(body)
+
+
+def _version(backup: VolumeBackup) -> BackupVersion:
+    return BackupVersion(backup.namespace, backup.name, backup.uid, backup.metadata.resource_version)
+
+
 async def test_events_are_recorded_and_counted_in_its_own_name(operator: KubeClient, backup: VolumeBackup) -> None:
     body = {"kind": "VolumeBackup", "apiVersion": "cinderblock.io/v1alpha1"}
     body |= {"metadata": {"name": backup.name, "namespace": backup.namespace, "uid": backup.uid}}  # type: ignore[dict-item]
@@ -899,7 +936,7 @@ async def test_only_its_own_lease_is_written(operator: KubeClient, releases: Rel
         await operator.merge_patch(kinds.LEASE, "policies-baseline", releases.namespace, held)
 
 
-async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBackup) -> None:
+async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore) -> None:
     namespace = backup.namespace
     metadata = {"name": "evil", "namespace": namespace}
     job = (await operator.create(kinds.JOB, a_job(backup)))["metadata"]["name"]
@@ -908,8 +945,8 @@ async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBacku
         lambda: operator.create(CONFIG_MAP, {"metadata": metadata}),
         lambda: operator.create(SERVICE_ACCOUNT, {"metadata": metadata}),
         lambda: operator.create(CLUSTER_ROLE, role),
-        lambda: operator.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}}),
-        lambda: operator.delete(kinds.VOLUME_BACKUP, backup.name, namespace),
+        lambda: operator.create(kinds.VOLUME_RESTORE, {"metadata": metadata, "spec": {"backupId": "full"}}),
+        lambda: operator.delete(kinds.VOLUME_RESTORE, restore.name, namespace),
         lambda: operator.delete(kinds.NAMESPACE, namespace, None),
         lambda: operator.merge_patch(kinds.NAMESPACE, namespace, None, {"metadata": {"labels": {"a": "b"}}}),
         lambda: operator.merge_patch(kinds.JOB, job, namespace, {"status": {"active": 1}}, subresource="status"),

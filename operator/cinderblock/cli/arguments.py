@@ -129,7 +129,7 @@ def percentage(text: str) -> float:
     return value
 
 
-def add_store(parser: argparse.ArgumentParser, option: str) -> None:
+def add_store(parser: argparse.ArgumentParser, option: str, *, required: bool = True) -> None:
     """Add the options for the store. ``option`` is the name of the one for its URL."""
     group = parser.add_argument_group("store")
     group.add_argument(
@@ -137,7 +137,7 @@ def add_store(parser: argparse.ArgumentParser, option: str) -> None:
         dest="store",
         metavar="s3://CONTAINER/PREFIX",
         type=store_url,
-        required=True,
+        required=required,
         help="bucket and key prefix of the store; the prefix is optional",
     )
     group.add_argument(

@@ -78,7 +78,7 @@ _ADVICE: Final = {
 """Options that can help with an error, by the error's reason."""
 
 
-_READ_IN_PART: Final = frozenset({"list", "show"})
+_READ_IN_PART: Final = frozenset({"list", "show", "retention"})
 """Commands whose readers often take only the first lines, as head does. Then nobody wants to read about it."""
 
 
@@ -104,6 +104,7 @@ COMMANDS: Final = {
     "verify": Command("verify", "check every byte of a stored backup"),
     "delete": Command("delete", "delete a backup"),
     "rewrap": Command("rewrap", "encrypt the data keys of backups with a new key"),
+    "retention": Command("retention", "show which backups retention would keep and remove"),
     "release-finalizers": Command("release_finalizers", "remove all finalizers before the operator is uninstalled"),
     "operator": Command("run_operator", "run the operator", in_cluster=True),
     "gateway": Command("run_gateway", "serve Cinder's REST API", in_cluster=True),

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -356,6 +356,7 @@ class KubeClient:
         *,
         uid: str,
         resource_version: str | None = None,
+        preserved: Collection[str] = (),
     ) -> JsonObject:
         """Set our part of an object's status by server-side apply.
 
@@ -372,6 +373,7 @@ class KubeClient:
             status: our complete status.
             uid: of the object that was read; a new object of the same name is not changed.
             resource_version: of the object when it was read; it must be unchanged. Saves a read.
+            preserved: names of fields that other writers set by merge patch. ``status`` must not contain them.
 
         Raises:
             NotFound: the object does not exist.
@@ -379,7 +381,7 @@ class KubeClient:
             InvalidInput: the status does not fit the schema; a new field needs the new CustomResourceDefinition.
         """
         if resource_version:
-            return await self._apply_status_at(kind, name, namespace, status, resource_version)
+            return await self._apply_status_at(kind, name, namespace, status, resource_version, preserved=preserved)
         for attempt in range(1, _STATUS_ATTEMPTS + 1):
             current = await self.get(kind, name, namespace)
             description = f"{kind.resource} {namespace}/{name}"
@@ -389,14 +391,21 @@ class KubeClient:
                 raise Conflict(f"Cannot write the status of {description}: a new object has the same name")
             try:
                 version = current["metadata"]["resourceVersion"]
-                return await self._apply_status_at(kind, name, namespace, status, version)
+                return await self._apply_status_at(kind, name, namespace, status, version, preserved=preserved)
             except Conflict:
                 if attempt == _STATUS_ATTEMPTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def delete(
-        self, kind: Kind, name: str, namespace: str | None, *, uid: str | None = None, propagation: str = "Background"
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        propagation: str = "Background",
     ) -> None:
         """Delete an object, unless it is gone already. An object with finalizers stays until they are removed.
 
@@ -405,14 +414,17 @@ class KubeClient:
             name: of the object.
             namespace: of the object.
             uid: if given, delete only the object with this UID.
+            resource_version: if given, delete the object only if it has not changed since.
             propagation: how its dependents are deleted: Background, Foreground or Orphan.
 
         Raises:
-            Conflict: the object of that name has another UID.
+            Conflict: the object of that name has another UID, or has changed.
         """
         options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        given = {"uid": uid, "resourceVersion": resource_version}
+        preconditions = {name: value for name, value in given.items() if value}
+        if preconditions:
+            options["preconditions"] = preconditions
         await self._send(RequestInfo("delete", kind, namespace, name), "DELETE", None, options, accept=(404,))
 
     async def pod_log_tail(
@@ -466,7 +478,14 @@ class KubeClient:
         await self._transport.aclose()
 
     async def _apply_status_at(
-        self, kind: Kind, name: str, namespace: str | None, status: JsonObject, resource_version: str
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        status: JsonObject,
+        resource_version: str,
+        *,
+        preserved: Collection[str],
     ) -> JsonObject:
         body = {"metadata": {"name": name, "resourceVersion": resource_version}, "status": status}
         if namespace:
@@ -478,15 +497,22 @@ class KubeClient:
         except KubeUnavailable as error:
             if not any(text in error.message for text in _MISTYPED):
                 raise
-            return await self._replace_status_at(kind, name, namespace, status, resource_version)
+            return await self._replace_status_at(kind, name, namespace, status, resource_version, preserved=preserved)
         applied: JsonObject = response.json()
-        if _has_lost_ownership(applied) and applied.get("status") != status:
+        if _has_lost_ownership(applied) and _without(applied.get("status") or {}, preserved) != status:
             version = applied["metadata"]["resourceVersion"]
-            return await self._replace_status_at(kind, name, namespace, status, version)
+            return await self._replace_status_at(kind, name, namespace, status, version, preserved=preserved)
         return _without_managed_fields(applied)
 
     async def _replace_status_at(
-        self, kind: Kind, name: str, namespace: str | None, status: JsonObject, resource_version: str
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        status: JsonObject,
+        resource_version: str,
+        *,
+        preserved: Collection[str],
     ) -> JsonObject:
         """Write a whole status by merge patch, for an object that server-side apply refuses, or whose owners are lost.
 
@@ -498,7 +524,7 @@ class KubeClient:
             raise Conflict(f"Cannot write the status of {kind.resource} {namespace}/{name}: it has changed")
         patch = {
             "metadata": {"resourceVersion": resource_version},
-            "status": _merge_from(found.get("status") or {}, status),
+            "status": _merge_from(_without(found.get("status") or {}, preserved), status),
         }
         return await self.merge_patch(kind, name, namespace, patch, subresource="status")
 
@@ -572,6 +598,10 @@ def _has_lost_ownership(body: JsonObject) -> bool:
     """Return whether managedFields were cleared, so that server-side apply no longer removes what we wrote before."""
     managers = body["metadata"].get("managedFields") or ()
     return any(m.get("manager") == _LOST_MANAGER and m.get("subresource") == "status" for m in managers)
+
+
+def _without(status: JsonObject, names: Collection[str]) -> JsonObject:
+    return {key: value for key, value in status.items() if key not in names}
 
 
 def _merge_from(old: JsonObject, new: JsonObject) -> JsonObject:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from cinderblock.api.v1alpha1.backup import RETENTION_FIELDS
 from cinderblock.kube import kinds
 from cinderblock.kube.client import PAGE_LIMIT
 from cinderblock.kube.kinds import Kind
@@ -234,7 +235,7 @@ class SimulatedApi(Transport):
         if request.method == "DELETE":
             self.objects.delete(found)
         elif subresource == "status":
-            self.objects.update(found, status=body["status"])
+            self.objects.update(found, status=_new_status(found.get("status") or {}, body["status"], request))
         else:
             merged = _merged(found, body)
             self.objects.update(found, **{part: value for part, value in merged.items() if part != "kind"})
@@ -259,6 +260,14 @@ def _answer(status: int, body: Object) -> Response:
 
 def _refusal(code: int, reason: str, message: str = "") -> Response:
     return _answer(code, {"kind": "Status", "code": code, "reason": reason, "message": message or reason})
+
+
+def _new_status(old: Object, given: Object, request: Request) -> Object:
+    """Return the status after a write: an apply replaces it, except for what is only written by merge-patches."""
+    if request.content_type == "application/merge-patch+json":
+        merged: Object = _merged(old, given)
+        return merged
+    return {key: value for key, value in old.items() if key in RETENTION_FIELDS} | given
 
 
 def _merged(target: Any, patch: Any) -> Any:

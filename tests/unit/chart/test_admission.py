@@ -71,9 +71,9 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
         if verb in ROLE_VERBS
     }
     own = {right for right in granted if right[0] == "cinderblock.io"}
-    created = {("cinderblock.io", "volumebackups", "CREATE")}
-    assert {right for right in own if right[2] != "UPDATE"} == created
-    assert rows == (granted - own) | created | {("cinderblock.io", "*", "UPDATE")}
+    of_schedules = {("cinderblock.io", "volumebackups", operation) for operation in ("CREATE", "DELETE")}
+    assert {right for right in own if right[2] != "UPDATE"} == of_schedules
+    assert rows == (granted - own) | of_schedules | {("cinderblock.io", "*", "UPDATE")}
 
 
 def test_last_policy_leaves_out_what_the_rows_judge() -> None:
@@ -143,7 +143,10 @@ def test_refusals_name_the_value_and_what_was_found() -> None:
 
 def test_upgrade_that_keeps_only_old_values_renders() -> None:
     """`helm upgrade --reuse-values` gives no value that the former release did not have."""
-    assert _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null") == _policies()
+    assert (
+        _policies("admissionPolicies.moverAdditions=null", "mover.allowSystemPriority=null", "schedules=null")
+        == _policies()
+    )
 
 
 def test_who_may_create_what() -> None:

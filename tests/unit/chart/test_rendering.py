@@ -66,13 +66,14 @@ def test_only_the_operator_reads_unnamed_secrets() -> None:
     assert readers == ["ClusterRole/cinderblock"]
 
 
-def test_operator_creates_only_backups_and_deletes_none_of_our_objects() -> None:
+def test_operator_creates_and_deletes_only_backups_of_our_objects() -> None:
     ours = [rule for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
             and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
     assert ours
-    assert [rule["resources"] for rule in ours if "create" in rule["verbs"]] == [["volumebackups"]]
+    for verb in ("create", "delete"):
+        assert [rule["resources"] for rule in ours if verb in rule["verbs"]] == [["volumebackups"]]
     for rule in ours:
-        assert {"delete", "deletecollection", "update"}.isdisjoint(rule["verbs"])
+        assert {"deletecollection", "update"}.isdisjoint(rule["verbs"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,9 @@ def test_rights_for_schedules_follow_the_values(setting: str, word: str, kinds: 
     rules = [rule for role, rule in _rules(objects) if role == "ClusterRole/cinderblock"]
     readable = {name for rule in rules if "watch" in rule["verbs"] for name in rule["resources"]}
     assert {name for name in readable if "schedules" in name} == kinds
-    assert any(rule["verbs"] == ["create"] and rule["resources"] == ["volumebackups"] for rule in rules) == bool(kinds)
+    assert any(
+        rule["verbs"] == ["create", "delete"] and rule["resources"] == ["volumebackups"] for rule in rules
+    ) == bool(kinds)
     container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "CINDERBLOCK_SCHEDULES", "value": word} in container["env"]
 

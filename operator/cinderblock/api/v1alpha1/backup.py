@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,10 @@ MetadataKey = Annotated[str, Field(max_length=255, pattern=r"^[a-zA-Z0-9_:. /-]{
 
 Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
+
+
+RETENTION_FIELDS: Final = ("expiresAt",)
+"""Fields of a VolumeBackup's status that only retention writes."""
 
 
 class BackupPhase(StrEnum):

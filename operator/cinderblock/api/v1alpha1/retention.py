@@ -31,9 +31,9 @@ class GoneRetention(Model):
 class Retention(Model):
     """Rules by which old backups are removed. A backup is kept if any rule keeps it.
 
-    The rules are those of restic: each looks at the backups of one volume from the newest to the oldest, and keeps the
-    newest backup of each hour, day, week, month or year that has one. At least one rule is required. A backup is never
-    removed while it is the last complete one of its volume, the last verified one, held, locked or in use.
+    The rules are those of restic. Each goes through the backups of one volume from the newest to the oldest. It keeps
+    the newest backup of each hour, day, week, month or year that has one. At least one rule is required. A backup is
+    never removed while it is the last complete one of its volume, the last verified one, held, locked or in use.
     """
 
     time_zone: Annotated[str, Field(max_length=64)] = ""
@@ -70,7 +70,7 @@ class Retention(Model):
 
 
 class RetentionStatus(Model):
-    """What retention keeps and removes."""
+    """Numbers of backups that retention keeps and removes."""
 
     kept: Annotated[int, Field(ge=0)] = 0
     """Number of backups that are kept."""
@@ -82,3 +82,10 @@ class RetentionStatus(Model):
     """Number of backups whose removal waits because of maxPerDay."""
     last_removal_time: datetime | None = None
     """Time at which a backup was last removed."""
+    rules: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the rules that are applied."""
+    effective_since: datetime | None = None
+    """Time since which these rules are applied without a pause. No backup is removed before the grace has passed from
+    then on, so the grace begins again when the rules change, and after the operator was away for hours."""
+    last_applied_time: datetime | None = None
+    """Time at which the rules were applied, updated once an hour."""

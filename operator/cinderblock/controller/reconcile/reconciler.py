@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import RETENTION_FIELDS, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
@@ -295,12 +295,21 @@ def _record_metrics(context: Context, target: Target, status: AnyStatus | None, 
 async def _write_status(context: Context, target: Target, decision: Decision) -> None:
     """Write the status over the version that was read; if the object has changed since, over its current version.
 
-    The UID makes sure that it is the same object.
+    The UID makes sure that it is the same object. A mark that retention has written meanwhile stays.
     """
     read, status = target.object, decision.status
     if status is None:
         return
-    write = partial(context.kube.apply_status, target.kind, read.name, read.namespace, status.to_wire(), uid=read.uid)
+    written = {key: value for key, value in status.to_wire().items() if key not in RETENTION_FIELDS}
+    write = partial(
+        context.kube.apply_status,
+        target.kind,
+        read.name,
+        read.namespace,
+        written,
+        uid=read.uid,
+        preserved=RETENTION_FIELDS,
+    )
     has_new_version = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
     try:
         if not has_new_version:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from cinderblock.api.v1alpha1.retention import RetentionStatus
 from cinderblock.api.v1alpha1.schedule import (
     AnySchedule,
     BackupSchedule,
@@ -19,6 +20,7 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey, key_of
 from cinderblock.controller.schedules.create import create_all
 from cinderblock.controller.schedules.gather import gather
+from cinderblock.controller.schedules.retention_turns import RetentionTurns, key_of_schedule
 from cinderblock.errors import Conflict, InvalidInput, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
@@ -52,9 +54,12 @@ class ScheduleReconciler:
     _written: dict[ObjectKey, float] = field(default_factory=dict)
     """When the status of a schedule was last written, by the clock of the event loop."""
 
+    _retention: RetentionTurns = field(default_factory=RetentionTurns)
+
     def forget(self, key: ObjectKey) -> None:
         """Forget a schedule that no longer exists."""
         self._written.pop(key, None)
+        self._retention.forget(key)
 
     async def reconcile(self, context: Context, body: dict[str, Any]) -> float | None:
         """Move a schedule one step forward. Return the seconds until the next look; None: when it changes.
@@ -91,13 +96,26 @@ class ScheduleReconciler:
         except InvalidInput as error:
             return invalid(schedule, error, now)
         observed = ObservedSchedule(schedule, settings)
-        if not needs_look(observed, now):
-            return idle(schedule, settings, times.observe(schedule, settings, now), now)
+        if schedule.status.observed_generation != schedule.metadata.generation:
+            self._retention.forget(key_of_schedule(schedule))
+        if not needs_look(observed, now) and self._retention.delay(schedule, now) != 0.0:
+            concluded = idle(schedule, settings, times.observe(schedule, settings, now), now)
+            retention = schedule.status.retention if schedule.spec.retention is not None else None
+            return self._with_retention(schedule, concluded, retention, now)
         async with self._readers:
             observed = await gather(context, observed)
             plan = decide(observed, now)
             outcomes = await create_all(context, schedule, plan.creations)
-        return conclude(observed, plan, outcomes, now)
+            retention = await self._retention.take(context, observed, plan, now)
+        return self._with_retention(schedule, conclude(observed, plan, outcomes, now), retention, now)
+
+    def _with_retention(
+        self, schedule: AnySchedule, concluded: Conclusion, retention: RetentionStatus | None, now: datetime
+    ) -> Conclusion:
+        """Return a conclusion with the status of retention, and with its next look if that comes first."""
+        status = concluded.status.model_copy(update={"retention": retention})
+        delays = (concluded.requeue_after, self._retention.delay(schedule, now))
+        return replace(concluded, status=status, requeue_after=min((s for s in delays if s is not None), default=None))
 
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
         since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))

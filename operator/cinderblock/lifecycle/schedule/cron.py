@@ -100,12 +100,7 @@ def parse(expression: str, zone: str) -> Cron:
         InvalidInput: the expression is wrong or never comes (reason InvalidSchedule), or the database has no such zone
             (reason InvalidTimeZone).
     """
-    try:
-        _zone(zone)
-    except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
-        raise _unknown_zone(zone) from error
-    except KeyError:
-        raise _unknown_zone(zone) from None
+    find_zone(zone, "spec.timeZone")
     fields = NICKNAMES.get(expression.strip().lower(), expression)
     if len(fields.split()) != 5 or not fields.isascii() or not all(map(_is_field, fields.split())):
         raise _invalid(expression, _EXAMPLE)
@@ -130,9 +125,21 @@ def _invalid(expression: str, hint: str) -> InvalidInput:
     )
 
 
-def _unknown_zone(zone: str) -> InvalidInput:
-    message = f'spec.timeZone "{zone}" is not a known time zone. Use a name such as Europe/Berlin.'
-    return InvalidInput(message, reason=Reason.INVALID_TIME_ZONE)
+def find_zone(name: str, field: str) -> ZoneInfo:
+    """Return a time zone of the database.
+
+    Args:
+        name: its name.
+        field: the field with the name, for the message.
+
+    Raises:
+        InvalidInput: the database has no such zone (reason InvalidTimeZone).
+    """
+    try:
+        return _zone(name)
+    except (KeyError, OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
+        message = f'{field} "{name}" is not a known time zone. Use a name such as Europe/Berlin.'
+        raise InvalidInput(message, reason=Reason.INVALID_TIME_ZONE) from None
 
 
 def past_times(cron: Cron, since: datetime, until: datetime) -> PastTimes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from cinderblock.api.duration import from_timedelta, parse_long_duration, to_timedelta
 from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.schedule import cron as cron_times
 from cinderblock.lifecycle.schedule import selector
 from cinderblock.lifecycle.schedule.cron import Cron
@@ -33,6 +34,7 @@ class Settings:
         full_every: age of the newest full backup from which the next one is full.
         retries: number of further backups after one that failed.
         backoff: delay before each of them.
+        retention_zone: time zone in which the days of retention begin; None: there is no retention.
     """
 
     cron: Cron
@@ -44,6 +46,7 @@ class Settings:
     full_every: timedelta
     retries: int
     backoff: timedelta
+    retention_zone: tzinfo | None
 
     def due(self, claim: ClaimRecord, schedule_uid: str, time: datetime) -> datetime:
         """Return when a claim is due in the run of a scheduled time."""
@@ -83,6 +86,9 @@ def parse(schedule: AnySchedule) -> Settings:
         full_every=parse_long_duration(spec.full.every),
         retries=spec.retries.count,
         backoff=to_timedelta(spec.retries.backoff),
+        retention_zone=cron_times.find_zone(zone_name(spec.retention, spec.time_zone), "spec.retention.timeZone")
+        if spec.retention is not None
+        else None,
     )
 
 

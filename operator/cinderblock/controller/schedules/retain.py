@@ -1,0 +1,166 @@
+"""Retention of one schedule: plan, read what protects the backups that would go, plan again, and execute the plan.
+
+Restores, unfinished backups and claims are read only in the namespaces where the first plan would write. In a namespace
+where they cannot be read, nothing is marked and nothing is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, tzinfo
+from typing import Any, Final
+
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
+from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.schedules.apply_retention import (
+    CONTINUE_SECONDS,
+    MAX_WRITES,
+    apply_retention,
+    in_turns,
+)
+from cinderblock.errors import AccessDenied
+from cinderblock.kube import kinds
+from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.backup_record import BackupRecord, record_of
+from cinderblock.lifecycle.retention.actions import RetentionAction, UnmarkExpiring, actions_of
+from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.judge import Volume, volume_of
+from cinderblock.lifecycle.retention.plan import plan
+from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
+from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
+
+UNFINISHED: Final = "status.phase=creating"
+"""Selects the backups that may have a parent. It is recorded together with this phase."""
+MAX_NAMESPACES: Final = 200
+"""Most namespaces that one pass reads, with three lists each. The others follow in the next pass."""
+RECORDS_PER_THREAD: Final = 1000
+"""Backups from which on a plan is made in a thread. 8,760 backups take half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """The result of one pass of retention.
+
+    Attributes:
+        status: status.retention of the schedule. Until it is written, the grace begins again at each pass.
+        requeue_after: seconds until the next pass.
+        refused: refusals by the API server, one for each namespace.
+    """
+
+    status: RetentionStatus
+    requeue_after: float
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Facts:
+    """The facts about some namespaces.
+
+    Attributes:
+        namespaces: those that could be read.
+        names: names of the backups that restores read.
+        children: unfinished backups.
+        volumes: the claims that exist.
+        refused: refusals of the API server.
+    """
+
+    namespaces: set[str] = field(default_factory=set)
+    names: set[BackupName] = field(default_factory=set)
+    children: list[BackupRecord] = field(default_factory=list)
+    volumes: set[Volume] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+
+
+async def retain(
+    context: Context,
+    schedule: AnySchedule,
+    zone: tzinfo,
+    backups: Sequence[BackupRecord],
+    now: datetime,
+    *,
+    unfinished_runs: frozenset[datetime] = frozenset(),
+) -> Retained | None:
+    """Mark, unmark and remove backups of a schedule. Return None if it has no retention.
+
+    Args:
+        context: what to work with.
+        schedule: the schedule.
+        zone: the zone in which days begin: see `zone_name`.
+        backups: all VolumeBackups that the schedule made, as they were read just now.
+        now: the instant of the plan.
+        unfinished_runs: scheduled times of runs that still retry.
+
+    Raises what the API server raises.
+    """
+    retention = schedule.spec.retention
+    if retention is None:
+        return None
+    # Without claims, every volume counts as gone, so that the first plan has all that may have to go.
+    assumed = RetentionContext(schedule.status.retention, volumes=frozenset(), unfinished_runs=unfinished_runs)
+    first = await _plan(retention, zone, backups, assumed, now)
+    facts = await _read(context, _namespaces_to_read(first), needs_claims=retention.gone.after is not None)
+    known = replace(
+        assumed,
+        used_ids=used_ids((*backups, *facts.children), facts.names),
+        volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
+    )
+    made = await _plan(retention, zone, backups, known, now)
+    applied = await apply_retention(context.kube, _permitted(actions_of(made), actions_of(first), facts.namespaces))
+    requeue_after = made.requeue_after if applied.is_complete else CONTINUE_SECONDS
+    return Retained(applied.record(made.status, now), requeue_after, (*facts.refused, *applied.refused))
+
+
+async def _plan(
+    retention: Retention, zone: tzinfo, backups: Sequence[BackupRecord], context: RetentionContext, now: datetime
+) -> RetentionPlan:
+    if len(backups) < RECORDS_PER_THREAD:
+        return plan(retention, zone, backups, context, now)
+    return await asyncio.to_thread(plan, retention, zone, backups, context, now)
+
+
+def _namespaces_to_read(first: RetentionPlan) -> list[str]:
+    """Return the namespaces of the next writes, and of volumes that may be gone."""
+    written = [action.backup.namespace for action in in_turns(actions_of(first))[:MAX_WRITES]]
+    gone = [verdict.backup.namespace for verdict in first.verdicts if verdict.judgement is Judgement.GONE]
+    return list(dict.fromkeys((*written, *gone)))[:MAX_NAMESPACES]
+
+
+def _permitted(
+    actions: Sequence[RetentionAction], first: Collection[RetentionAction], namespaces: Collection[str]
+) -> list[RetentionAction]:
+    """Return the actions in namespaces that were read, and the removals of marks that need no facts."""
+    unmarked = {action for action in first if isinstance(action, UnmarkExpiring)}
+    return [action for action in actions if action.backup.namespace in namespaces or action in unmarked]
+
+
+async def _read(context: Context, namespaces: Sequence[str], *, needs_claims: bool) -> _Facts:
+    """Read restores and unfinished backups that need others, and the claims if their absence counts.
+
+    Each namespace is read for itself: a list of all namespaces may leave out those that may not be read.
+    """
+    facts = _Facts()
+    for namespace in namespaces:
+        try:
+            restores = [b async for b in _bodies(context, kinds.VOLUME_RESTORE, namespace)]
+            unfinished = [b async for b in _bodies(context, kinds.VOLUME_BACKUP, namespace, UNFINISHED)]
+            claims = [b async for b in _bodies(context, kinds.PVC, namespace)] if needs_claims else []
+        except AccessDenied as error:
+            facts.refused.append(error.message)
+            continue
+        facts.namespaces.add(namespace)
+        facts.names.update(name for body in restores for name in names_used_by(body))
+        facts.children += [record_of(backup) for backup in parse_all(VolumeBackup, unfinished)]
+        facts.volumes.update((namespace, body["metadata"]["uid"]) for body in claims)
+    return facts
+
+
+async def _bodies(context: Context, kind: Kind, namespace: str, fields: str = "") -> AsyncIterator[dict[str, Any]]:
+    """Yield objects page by page. After a list has expired, some come again."""
+    async for page in context.kube.pages(kind, namespace, fields=fields):
+        for body in page or ():
+            yield body
+        await asyncio.sleep(0)

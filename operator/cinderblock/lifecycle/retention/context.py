@@ -1,0 +1,34 @@
+"""The facts that retention needs besides the backups of the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from cinderblock.api.v1alpha1.retention import RetentionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionContext:
+    """The facts that a plan depends on, besides the rules and the backups.
+
+    Every default is the safe one: with it nothing is removed that would otherwise be kept, except that a restore which
+    is not named here does not protect its backup.
+
+    Attributes:
+        previous: status.retention of the schedule. None: retention is new, so every backup gets the whole grace.
+        used_ids: ids of backups that a VolumeRestore reads, or that an unfinished backup has as its parent.
+        volumes: namespace and UID of each claim that exists; None: not known, so no volume counts as gone.
+        unfinished_runs: scheduled times of runs that still retry.
+        locked_ids: ids of backups that the store keeps locked, as far as that is known.
+        verified_at: time of the last successful verification, by the id of the backup.
+    """
+
+    previous: RetentionStatus | None = None
+    used_ids: frozenset[str] = frozenset()
+    volumes: frozenset[tuple[str, str]] | None = None
+    unfinished_runs: frozenset[datetime] = frozenset()
+    locked_ids: frozenset[str] = frozenset()
+    verified_at: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}), hash=False)

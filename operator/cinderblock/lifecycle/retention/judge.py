@@ -1,0 +1,260 @@
+"""The order of judgement: whether each backup is kept, and by what. The first answer wins."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+
+from cinderblock.api.duration import parse_long_duration
+from cinderblock.api.v1alpha1.backup import BackupPhase
+from cinderblock.api.v1alpha1.retention import Retention
+from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.retention import keep_rules
+from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, data_time, order, utc, youngest_time
+from cinderblock.lifecycle.retention.verdict import Judgement
+
+FREEZE = timedelta(days=14)
+"""Time for which a suspicious backup keeps what was there before it, unless a person accepts it earlier."""
+
+Volume = tuple[str, str]
+"""Namespace and UID of a claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A backup with its judgement.
+
+    Attributes:
+        backup: the backup.
+        judgement: the first answer.
+        rules: the keep rules that it fulfills.
+        witness: a newer complete backup of its group that is kept; None: there is none.
+    """
+
+    backup: BackupRecord
+    judgement: Judgement
+    rules: tuple[str, ...] = ()
+    witness: BackupRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rules with their durations parsed, and what is the same for all backups."""
+
+    retention: Retention
+    zone: tzinfo
+    context: RetentionContext
+    now: datetime
+    used_ids: frozenset[str]
+    gone: frozenset[Volume]
+    min_age: timedelta
+    max_age: timedelta | None
+    has_keep_rules: bool
+
+    def is_future(self, record: BackupRecord) -> bool:
+        return data_time(record) > self.now + CLOCK_TOLERANCE
+
+    def is_in_use(self, record: BackupRecord) -> bool:
+        return record.phase is BackupPhase.RESTORING or record.backup_id in self.used_ids
+
+    def age(self, record: BackupRecord) -> timedelta:
+        return self.now - youngest_time(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Guards:
+    """The backups that a group must keep, whatever the rules say.
+
+    Attributes:
+        whole: its newest complete backup.
+        unsuspicious: its newest complete backup that is not suspicious.
+        verified: its newest verified backup.
+        frozen_before: position from which on backups are frozen, in the order from new to old; None: none is.
+    """
+
+    whole: BackupRecord | None
+    unsuspicious: BackupRecord | None
+    verified: BackupRecord | None
+    frozen_before: int | None
+
+
+def judge(
+    retention: Retention, zone: tzinfo, backups: Sequence[BackupRecord], context: RetentionContext, now: datetime
+) -> list[Judged]:
+    """Return a judgement for each backup, in the order of namespace and volume, from new to old.
+
+    A backup that is given twice, as a list does that began again, counts once.
+    """
+    ordered = sorted({record.uid: record for record in backups}.values(), key=order, reverse=True)
+    outside = {record.uid: outer for record in ordered if (outer := _outside(record)) is not None}
+    if any(utc(record.created) > now + CLOCK_TOLERANCE for record in ordered):
+        judged = [Judged(record, outside.get(record.uid, Judgement.CLOCK_BEHIND)) for record in ordered]
+    else:
+        rules = _rules(retention, zone, ordered, context, now)
+        judged = [Judged(record, outside[record.uid]) for record in ordered if record.uid in outside]
+        for group in _groups(record for record in ordered if record.uid not in outside and record.is_complete):
+            judged += _judge_group(rules, group)
+        judged += _judge_failed(rules, [r for r in ordered if r.uid not in outside and not r.is_complete])
+    judged.sort(key=lambda item: order(item.backup), reverse=True)
+    return sorted(judged, key=lambda item: (item.backup.namespace, item.backup.volume_name, item.backup.volume_id))
+
+
+def volume_of(record: BackupRecord) -> Volume:
+    """Return the volume of a backup."""
+    return record.namespace, record.volume_id
+
+
+def _outside(record: BackupRecord) -> Judgement | None:
+    """Return why retention does not judge a backup at all; None: it does."""
+    if record.is_being_deleted or record.phase in (BackupPhase.DELETING, BackupPhase.ERROR_DELETING):
+        return Judgement.DELETING
+    if record.is_imported:
+        return Judgement.IMPORTED
+    if record.keeps_data:
+        return Judgement.RETAINED
+    return None if record.has_ended else Judgement.UNFINISHED
+
+
+def _rules(
+    retention: Retention, zone: tzinfo, ordered: Sequence[BackupRecord], context: RetentionContext, now: datetime
+) -> _Rules:
+    parents = {record.parent_id for record in ordered if not record.has_ended and not record.is_being_deleted}
+    return _Rules(
+        retention=retention,
+        zone=zone,
+        context=context,
+        now=now,
+        used_ids=(context.used_ids | parents) - {""},
+        gone=_gone(retention, ordered, context, now),
+        min_age=parse_long_duration(retention.min_age),
+        max_age=parse_long_duration(retention.max_age) if retention.max_age is not None else None,
+        has_keep_rules=keep_rules.exist(retention),
+    )
+
+
+def _gone(
+    retention: Retention, ordered: Iterable[BackupRecord], context: RetentionContext, now: datetime
+) -> frozenset[Volume]:
+    """Return the volumes that no longer exist, and whose last backup is older than ``gone.after``."""
+    if retention.gone.after is None or context.volumes is None:
+        return frozenset()
+    after = parse_long_duration(retention.gone.after)
+    newest: dict[Volume, datetime] = {}
+    for record in ordered:
+        volume = volume_of(record)
+        newest[volume] = max(newest.get(volume, youngest_time(record)), youngest_time(record))
+    return frozenset(
+        volume for volume, time in newest.items() if volume[1] and volume not in context.volumes and now - time > after
+    )
+
+
+def _groups(records: Iterable[BackupRecord]) -> list[list[BackupRecord]]:
+    """Return the groups, each from new to old.
+
+    A claim that was made again under the same name has another UID, and is another group: its first, empty backups do
+    not push out those of the claim before it. The same holds for a volume that now uses another store or container.
+    """
+    groups: dict[tuple[str, str, str, str], list[BackupRecord]] = defaultdict(list)
+    for record in records:
+        groups[*volume_of(record), record.store_name, record.container].append(record)
+    return list(groups.values())
+
+
+def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
+    """Judge the complete backups of one group, from new to old. Those from the future count for no rule."""
+    present = [record for record in group if not rules.is_future(record)]
+    guards = _guards(rules, present)
+    kept = dict(zip((r.uid for r in present), keep_rules.kept(rules.retention, rules.zone, present), strict=True))
+    positions = {record.uid: position for position, record in enumerate(present)}
+    judged = []
+    for record in group:
+        reasons = kept.get(record.uid, ())
+        answer = _guarded(rules, guards, record, positions.get(record.uid)) or _by_rules(rules, record, reasons)
+        is_gone = volume_of(record) in rules.gone
+        judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.whole))
+    return judged
+
+
+def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
+    if present and volume_of(present[0]) in rules.gone:
+        return _Guards(None, None, None, _frozen_before(present, rules.now))
+    verified = [r for r in present if r.backup_id in rules.context.verified_at]
+    return _Guards(
+        whole=present[0] if present else None,
+        unsuspicious=next((record for record in present if not record.is_suspicious), None),
+        verified=verified[0] if verified else None,
+        frozen_before=_frozen_before(present, rules.now),
+    )
+
+
+def _frozen_before(present: Sequence[BackupRecord], now: datetime) -> int | None:
+    """Return from which position on backups are frozen, because a series of suspicious ones began after them.
+
+    A series begins with a suspicious backup whose predecessor is not suspicious. It freezes for 14 days from its
+    beginning, even if later backups look normal: data that was encrypted once does not change much afterwards.
+    """
+    for position, record in enumerate(present):
+        predecessor = present[position + 1] if position + 1 < len(present) else None
+        begins = record.is_suspicious and (predecessor is None or not predecessor.is_suspicious)
+        if begins and now - youngest_time(record) <= FREEZE:
+            return position + 1
+    return None
+
+
+def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord, position: int | None) -> Judgement | None:
+    """Return the guard that keeps a complete backup, in the order of judgement. None: the rules decide.
+
+    Args:
+        rules: the rules.
+        guards: what its group must keep.
+        record: the backup.
+        position: its position in the group, from new to old; None: it is from the future.
+    """
+    is_frozen = guards.frozen_before is not None and position is not None and position >= guards.frozen_before
+    answers = (
+        (Judgement.HELD, record.is_held),
+        (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
+        (Judgement.IN_USE, rules.is_in_use(record)),
+        (Judgement.LAST_WHOLE, record is guards.whole),
+        (Judgement.LAST_UNSUSPICIOUS, record is guards.unsuspicious),
+        (Judgement.LAST_VERIFIED, record is guards.verified),
+        (Judgement.FUTURE, position is None),
+        (Judgement.MIN_AGE, rules.age(record) < rules.min_age),
+        (Judgement.FROZEN, is_frozen),
+    )
+    return next((judgement for judgement, applies in answers if applies), None)
+
+
+def _by_rules(rules: _Rules, record: BackupRecord, reasons: tuple[str, ...]) -> Judgement:
+    """Return the judgement of a complete backup that no guard keeps."""
+    if volume_of(record) in rules.gone:
+        return Judgement.GONE
+    if rules.max_age is not None and rules.now - data_time(record) > rules.max_age:
+        return Judgement.MAX_AGE
+    if not rules.has_keep_rules:
+        return Judgement.NO_RULES
+    return Judgement.RULES if reasons else Judgement.EXPIRED
+
+
+def _judge_failed(rules: _Rules, failed: Sequence[BackupRecord]) -> list[Judged]:
+    """Judge the failed backups, from new to old. The newest of each volume are kept, and those of unfinished runs."""
+    counts: dict[Volume, int] = defaultdict(int)
+    judged = []
+    for record in failed:
+        counts[volume_of(record)] += 1
+        answers = (
+            (Judgement.HELD, record.is_held),
+            (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
+            (Judgement.IN_USE, rules.is_in_use(record)),
+            (Judgement.FUTURE, rules.is_future(record)),
+            (Judgement.RETRYING, record.scheduled_for in rules.context.unfinished_runs),
+            (Judgement.MIN_AGE, rules.age(record) < rules.min_age),
+            (Judgement.GONE, volume_of(record) in rules.gone),
+            (Judgement.FAILED_LAST, counts[volume_of(record)] <= rules.retention.failed.last),
+        )
+        answer = next((judgement for judgement, applies in answers if applies), Judgement.FAILED)
+        judged.append(Judged(record, answer))
+    return judged

@@ -1,0 +1,44 @@
+"""Times of backups, and the order that they define."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cinderblock.lifecycle.backup_record import BackupRecord
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""Difference between two clocks that is not an error: those of the operator, the API server and a CSI driver."""
+DAY = timedelta(hours=24)
+
+
+def data_time(record: BackupRecord) -> datetime:
+    """Return the time of the data. Before it is known, it is the time when the VolumeBackup was created."""
+    return utc(record.data_time or record.created)
+
+
+def youngest_time(record: BackupRecord) -> datetime:
+    """Return the later one of the time of the data and the time of creation.
+
+    The API server's clock tells the second one. A CSI driver that reports 1970 makes no new backup old.
+    """
+    return max(data_time(record), utc(record.created))
+
+
+def utc(time: datetime) -> datetime:
+    """Return a time in UTC. A time without a zone is one in UTC."""
+    if time.tzinfo is None:
+        return time.replace(tzinfo=UTC)
+    return time if time.tzinfo is UTC else _converted(time)
+
+
+def order(record: BackupRecord) -> tuple[datetime, datetime, str]:
+    """Return the sort key of a backup, from old to new. Backups with equal times have an order as well."""
+    return data_time(record), utc(record.created), record.uid
+
+
+def _converted(time: datetime) -> datetime:
+    """Convert a time to UTC, except one in the first or the last hours of the calendar."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        return time.replace(tzinfo=UTC)

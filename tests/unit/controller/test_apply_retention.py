@@ -1,0 +1,262 @@
+"""The execution of retention on an API server in memory: bounds, order, conflicts, and deaths around each write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.controller.schedules.apply_retention import (
+    MAX_REMOVALS,
+    MAX_WRITES,
+    Applied,
+    apply_retention,
+    in_turns,
+)
+from cinderblock.errors import KubeUnavailable
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.responses import Response
+from cinderblock.kube.transport import Request
+from cinderblock.lifecycle.retention.actions import (
+    BackupVersion,
+    MarkExpiring,
+    RemoveExpired,
+    UnmarkExpiring,
+    actions_of,
+    version_of,
+)
+from cinderblock.lifecycle.retention.orphaned_marks import orphaned_marks
+from tests.support.retention.cluster import MINUTE, RetentionLoop, make_backup, read
+from tests.support.retention.records import DAY, NOW, a_record, rules
+from tests.support.simulation.api import ObjectsInMemory, SimulatedApi, _refusal
+from tests.support.simulation.simulation import Faults
+from tests.support.store.faults import Crash
+
+KEEP_ONE = rules(keep_last=1)
+
+
+class Api(SimulatedApi):
+    """An API server that refuses the writes in some namespaces.
+
+    Attributes:
+        refusing: these namespaces.
+        refusal: the answer there.
+        before_deletion: runs before a deletion arrives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ObjectsInMemory(lambda: NOW - 90 * DAY), lambda *_: None)
+        self.refusing: set[str] = set()
+        self.refusal = _refusal(403, "Forbidden", "denied")
+        self.before_deletion: Callable[[], object] = lambda: None
+
+    async def round_trip(self, request: Request) -> Response:
+        if request.method != "GET" and any(f"/namespaces/{name}/" in request.path for name in self.refusing):
+            return self.refusal
+        if request.method == "DELETE":
+            self.before_deletion()
+        return await super().round_trip(request)
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def kube(api: Api) -> KubeClient:
+    return KubeClient(api)
+
+
+async def backups(kube: KubeClient, count: int, namespace: str = "shop") -> None:
+    """Create backups of consecutive days; ``b-0`` is the newest."""
+    for number in range(count):
+        await make_backup(kube, namespace, f"b-{number}", NOW - (number + 1) * DAY)
+
+
+async def names(loop: RetentionLoop) -> set[str]:
+    """Return the names of the backups that exist."""
+    return {record.name for record in await loop.records()}
+
+
+async def test_expired_backups_are_marked_and_then_deleted(kube: KubeClient) -> None:
+    await backups(kube, 3)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    assert await loop.apply(NOW) == Applied(written=2)
+    assert {record.name for record in await loop.records() if record.expires_at == NOW} == {"b-1", "b-2"}
+    assert loop.last_removal is None
+    assert await loop.apply(NOW + MINUTE) == Applied(removed=2)
+    assert await names(loop) == {"b-0"}
+    assert await loop.apply(NOW + 2 * MINUTE) == Applied()
+    assert loop.last_removal == NOW + MINUTE
+
+
+async def test_mark_of_a_kept_backup_is_removed(kube: KubeClient) -> None:
+    await backups(kube, 2)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    loop.retention = rules(keep_last=2)
+    assert await loop.apply(NOW + MINUTE) == Applied(written=1)
+    assert all(record.expires_at is None for record in await loop.records())
+
+
+async def test_hold_that_comes_before_the_deletion_wins(kube: KubeClient, api: Api) -> None:
+    await backups(kube, 2)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    found = api.objects.get("VolumeBackup", "b-1", "shop")
+    assert found is not None
+    api.before_deletion = lambda: api.objects.update(found, spec=found["spec"] | {"hold": True})
+    assert await loop.apply(NOW + MINUTE) == Applied(is_complete=False)
+    api.before_deletion = lambda: None
+    assert await loop.apply(NOW + 2 * MINUTE) == Applied(written=1)
+    assert await names(loop) == {"b-0", "b-1"}
+
+
+@pytest.mark.parametrize("change", ["gone", "replaced", "deleting", "error"])
+async def test_backup_stays_if_the_newer_one_is_not_there_any_more(kube: KubeClient, api: Api, change: str) -> None:
+    await backups(kube, 2)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    actions = actions_of(await loop.plan(NOW + MINUTE))
+    newest = api.objects.get("VolumeBackup", "b-0", "shop")
+    assert newest is not None
+    match change:
+        case "error":
+            api.objects.update(newest, status=newest["status"] | {"phase": "error"})
+        case "deleting":
+            api.objects.update(newest, metadata=newest["metadata"] | {"finalizers": ["x"]})
+            api.objects.delete(newest)
+        case _:
+            api.objects.delete(newest)
+    if change == "replaced":
+        await make_backup(kube, "shop", "b-0", NOW)
+    assert await apply_retention(kube, actions) == Applied(is_complete=False)
+    assert await read(kube, "shop", "b-1") is not None
+
+
+async def test_writes_of_one_call_are_bounded(kube: KubeClient) -> None:
+    count = 2 * MAX_WRITES + 2
+    await backups(kube, count)
+    loop, removed = RetentionLoop(kube, KEEP_ONE), 0
+    assert await loop.apply(NOW) == Applied(written=MAX_WRITES, is_complete=False)
+    assert await loop.apply(NOW) == Applied(written=MAX_WRITES, is_complete=False)
+    assert await loop.apply(NOW) == Applied(written=1)
+    while not (applied := await loop.apply(NOW + MINUTE)).is_complete:
+        assert applied.removed == MAX_REMOVALS
+        removed += applied.removed
+    assert removed + applied.removed == count - 1
+
+
+async def test_namespaces_take_turns(kube: KubeClient) -> None:
+    await backups(kube, MAX_WRITES + 10, "large")
+    await backups(kube, 5, "small")
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    marked = [record.namespace for record in await loop.records() if record.expires_at is not None]
+    assert marked.count("small") == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (403, "Forbidden", "admission webhook denied the request"),
+        (422, "Invalid", "the policy says no"),
+        (500, "InternalError", 'failed calling webhook "w.example.org": context deadline exceeded'),
+    ],
+)
+async def test_namespace_that_refuses_does_not_stop_the_others(
+    kube: KubeClient, api: Api, code: int, reason: str, message: str
+) -> None:
+    api.refusal = _refusal(code, reason, message)
+    await backups(kube, 40, "shop")
+    await backups(kube, 3, "demo")
+    loop = RetentionLoop(kube, KEEP_ONE)
+    api.refusing = {"shop"}
+    applied = await loop.apply(NOW)
+    assert (applied.written, applied.removed, applied.is_complete) == (2, 0, True)
+    assert len(applied.refused) == 1
+    assert message in applied.refused[0]
+
+
+async def test_server_that_does_not_answer_ends_the_call(kube: KubeClient, api: Api) -> None:
+    await backups(kube, 3)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    faults = Faults()
+    faults.plan(1, KubeUnavailable("no answer"), done=False)
+    kube.observer = faults
+    with pytest.raises(KubeUnavailable):
+        await loop.apply(NOW)
+    assert len(faults.log) == 2
+
+
+async def test_backup_that_is_gone_needs_nothing(kube: KubeClient, api: Api) -> None:
+    version = BackupVersion("shop", "gone", "u-1", "7")
+    actions = (UnmarkExpiring(version), MarkExpiring(version, NOW), RemoveExpired(version, None))
+    assert (await apply_retention(kube, actions)).is_complete
+
+
+def _run(work: Callable[[KubeClient, Api], Coroutine[Any, Any, None]]) -> None:
+    api = Api()
+    asyncio.run(work(KubeClient(api), api))
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", range(7))
+def test_death_around_any_write_ends_in_the_same_state(at: int, done: bool) -> None:
+    """Four marks and three deletions; the mark of a backup that is held later is removed."""
+
+    async def scenario(kube: KubeClient, api: Api) -> None:
+        await backups(kube, 5)
+        loop = RetentionLoop(kube, rules(keep_last=1, grace="24h"))
+        faults = Faults()
+        faults.plan(at, Crash("scripted"), done=done)
+        kube.observer = faults
+        removed_at: dict[str, datetime] = {}
+        for hour in range(60):
+            now, before = NOW + hour * timedelta(hours=1), await names(loop)
+            if hour == 12:
+                kube.observer, observer = None, kube.observer
+                found = api.objects.get("VolumeBackup", "b-2", "shop")
+                assert found is not None
+                api.objects.update(found, spec=found["spec"] | {"hold": True})
+                kube.observer = observer
+            with contextlib.suppress(Crash):
+                await loop.apply(now)
+            removed_at |= dict.fromkeys(before - await names(loop), now)
+        assert await names(loop) == {"b-0", "b-2"}
+        assert min(removed_at.values()) >= NOW + DAY
+        assert all(record.expires_at is None for record in await loop.records())
+
+    _run(scenario)
+
+
+async def test_marks_without_a_schedule_are_removed(kube: KubeClient) -> None:
+    await backups(kube, 3)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    records = await loop.records()
+    assert orphaned_marks(records, {("shop", "BackupSchedule/daily")}) == ()
+    assert await apply_retention(kube, orphaned_marks(records, {("other", "BackupSchedule/daily")})) == Applied(2)
+    assert all(record.expires_at is None for record in await loop.records())
+
+
+def test_marks_of_cluster_schedules_are_known_in_every_namespace() -> None:
+    marked = a_record(schedule="ClusterBackupSchedule/all", expires_at=NOW)
+    assert orphaned_marks([marked], {("", "ClusterBackupSchedule/all")}) == ()
+    assert orphaned_marks([marked], {("shop", "ClusterBackupSchedule/all")}) == (UnmarkExpiring(version_of(marked)),)
+    going = a_record(expires_at=NOW, is_being_deleted=True)
+    assert orphaned_marks([going, a_record()], set()) == ()
+
+
+def test_writes_that_keep_come_before_those_that_remove() -> None:
+    def version(namespace: str, name: str) -> BackupVersion:
+        return BackupVersion(namespace, name, name, "7")
+
+    removal, mark = RemoveExpired(version("a", "r"), None), MarkExpiring(version("a", "m"), NOW)
+    unmarks = [UnmarkExpiring(version("a", "1")), UnmarkExpiring(version("a", "2")), UnmarkExpiring(version("b", "3"))]
+    assert in_turns([removal, mark, *unmarks]) == [unmarks[0], unmarks[2], unmarks[1], mark, removal]
