@@ -26,7 +26,7 @@ class ConditionType(StrEnum):
     PINNED = "Pinned"
     """False if an earlier release made the backup, and the operator could not record its pins yet."""
     SUSPICIOUS = "Suspicious"
-    """True if the figures of a backup differ from those of earlier backups in a way that a person should look at."""
+    """True if the numbers of a backup differ from those of earlier backups in a way that a person should check."""
     LAST_RUN_SUCCEEDED = "LastRunSucceeded"
     """Whether the last run of a schedule made a backup of every volume."""
     SELECTING = "Selecting"

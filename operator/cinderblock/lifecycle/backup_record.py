@@ -1,4 +1,4 @@
-"""The part of a VolumeBackup that schedules and retention look at, small enough for tens of thousands of backups."""
+"""The part of a VolumeBackup that schedules and retention need, small enough for tens of thousands of backups."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class BackupRecord:
         is_imported: whether it was imported.
         is_being_deleted: whether it has a deletionTimestamp.
         expires_at: from when retention removes it.
-        logical_bytes, transferred_bytes, stored_bytes: its figures; None: not known.
+        logical_bytes, transferred_bytes, stored_bytes: its numbers; None: not known.
         fail_reason: the reason of the condition Ready after a failure; empty otherwise.
-        is_suspicious: whether its figures raised an alarm that nobody has accepted.
+        is_suspicious: whether its numbers raised an alarm that nobody has accepted.
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
@@ -128,7 +128,7 @@ def _is_suspicious(backup: VolumeBackup, status: VolumeBackupStatus) -> bool:
 
 
 def _parse_time(text: str) -> datetime | None:
-    """Parse an annotation, which anybody can write. Return None if it is no time with a zone."""
+    """Parse an annotation, which anybody can write. Return None if it is not a time with a zone."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

@@ -133,7 +133,7 @@ def check(case: Case) -> None:
 
 
 def _told(simulation: ScheduleSimulation) -> set[str]:
-    """Return the runs that an Event tells of, whatever became of them."""
+    """Return the runs that an Event reports."""
     notes = [
         *simulation.events("RunInProgress"),
         *simulation.events("RunIncomplete"),

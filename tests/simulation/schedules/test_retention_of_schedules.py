@@ -1,4 +1,4 @@
-"""Schedules with retention: old backups go, while runs go on."""
+"""Schedules with retention: old backups go, while runs continue."""
 
 from __future__ import annotations
 

@@ -47,10 +47,7 @@ def test_step_in_a_path_is_no_name(namespace: str, name: str | None) -> None:
 
 
 def test_own_kinds_match_the_definitions() -> None:
-    ours = {
-        (kind.group, kind.version, kind.plural, kind.kind)
-        for kind in OWN_KINDS.values()
-    }
+    ours = {(kind.group, kind.version, kind.plural, kind.kind) for kind in OWN_KINDS.values()}
     assert ours == {(GROUP, VERSION, resource.plural, resource.kind) for resource in RESOURCES}
 
 

@@ -48,7 +48,7 @@ MODELS: Final[dict[str, tuple[Kind, type[BackupSchedule] | type[ClusterBackupSch
 
 @dataclass(slots=True)
 class ScheduleReconciler:
-    """Reconciles schedules. What it remembers only saves work."""
+    """Reconciles schedules. Its memory only saves work."""
 
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
     _written: dict[ObjectKey, float] = field(default_factory=dict)

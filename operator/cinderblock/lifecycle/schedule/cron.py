@@ -28,7 +28,7 @@ NICKNAMES: Final = {
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
 }
-"""Names of expressions that every cron knows. Others, such as ``@reboot``, are no times."""
+"""Names of expressions that every cron knows. Others, such as ``@reboot``, do not stand for times."""
 
 STEPS: Final = 300
 """Times that are visited one by one, which takes 5 ms. Beyond that, the newest time is searched by halving."""

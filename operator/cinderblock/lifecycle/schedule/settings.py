@@ -22,7 +22,7 @@ DEFAULT_SPREAD: Final = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a schedule asks for.
+    """The requests of a schedule.
 
     Attributes:
         cron: its times.
