@@ -86,7 +86,7 @@ FULL_TIME_ANNOTATION = "cinderblock.io/full-time"
 BACKUP_ANNOTATION = "cinderblock.io/backup"
 """On a PersistentVolumeClaim: "false" leaves it out of all schedules, and "true" puts it into those that ask for it."""
 ACCEPT_ANNOTATION = "cinderblock.io/accept"
-"""On a VolumeBackup: its own id, after a person has looked at a suspicious backup and accepts it."""
+"""On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it."""
 
 
 def child_name(owner_uid: str) -> str:

@@ -65,7 +65,7 @@ _FINAL_PHASES = frozenset({"available", "error", "error_restoring"})
 def is_in_progress(body: dict[str, Any]) -> bool:
     """Return whether an object is new, changed or being deleted, or an operation on it runs.
 
-    The run of a schedule is no such operation: it goes on by the clock.
+    The run of a schedule does not count: it continues by the clock.
     """
     metadata, status = body["metadata"], body.get("status") or {}
     if "deletionTimestamp" in metadata or status.get("observedGeneration") != metadata.get("generation"):

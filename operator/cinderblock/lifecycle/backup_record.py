@@ -1,4 +1,4 @@
-"""The part of a VolumeBackup that schedules and retention look at, small enough for tens of thousands of backups."""
+"""The part of a VolumeBackup that schedules and retention need, small enough for tens of thousands of backups."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
 
 
 def _parse_time(text: str) -> datetime | None:
-    """Parse an annotation, which anybody can write. Return None if it is no time with a zone."""
+    """Parse an annotation, which anybody can write. Return None if it is not a time with a zone."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:

@@ -106,7 +106,7 @@ class OperatorMetrics:
         self._reconciles.labels(kind, SUCCESS if is_success else ERROR).observe(seconds)
 
     def count_schedule(self, namespace: str, name: str, *, missed: int, skipped: int) -> None:
-        """Add to the counts of a schedule, which begin at zero when it is first looked at."""
+        """Add to the counts of a schedule, which begin at zero with its first reconciliation."""
         self._missed.labels(namespace, name).inc(missed)
         self._skipped.labels(namespace, name).inc(skipped)
 

@@ -1,4 +1,4 @@
-"""What users of one namespace can do to the run of a ClusterBackupSchedule: nothing to other namespaces."""
+"""Users of one namespace cannot disturb the run of a ClusterBackupSchedule in other namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The times of a cron expression by looking at every minute: slow and obvious."""
+"""The times of a cron expression by trying every minute: slow and obvious."""
 
 from __future__ import annotations
 

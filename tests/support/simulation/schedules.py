@@ -73,7 +73,7 @@ class ScheduleSimulation:
         self._runner.close()
 
     def restart(self) -> None:
-        """Start the operator anew, as after its death."""
+        """Start the operator again, as after its death."""
         self.kube = KubeClient(self.api, observer=self.faults, reduce=reduce_object)
         self.reconciler = self._runner.run(self._new_reconciler())
         for kind in ("BackupSchedule", "ClusterBackupSchedule"):

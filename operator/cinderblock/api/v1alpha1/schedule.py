@@ -26,14 +26,14 @@ NAMED_FAILURES = 20
 
 
 class Missed(StrEnum):
-    """What happens to a time at which the operator could not act."""
+    """Treatment of a time at which the operator could not act."""
 
     LATEST = "Latest"
     SKIP = "Skip"
 
 
 class Overlap(StrEnum):
-    """What happens at a time when the volume's backup of an earlier time has not ended."""
+    """Treatment of a volume whose backup of an earlier time has not ended."""
 
     SKIP = "Skip"
     QUEUE = "Queue"
@@ -123,10 +123,10 @@ class BackupScheduleSpec(Model):
     """Delay after which a time counts as missed, if no backup could be created until then. Defaults to the time until
     the next run."""
     missed: Missed = Missed.LATEST
-    """What happens after times at which the operator did not run: Latest makes up for the newest one within the
+    """Treatment of times at which the operator did not run: Latest makes up for the newest one within the
     starting deadline, and Skip for none. Defaults to Latest."""
     overlap: Overlap = Overlap.SKIP
-    """What happens to a volume whose earlier backup has not ended: Skip counts the time as skipped, and Queue creates
+    """Treatment of a volume whose earlier backup has not ended: Skip counts the time as skipped, and Queue creates
     the backup, which waits. Defaults to Skip."""
     suspend: bool = False
     """Whether the schedule makes no backups. Times during the pause are not made up for. Defaults to false."""
@@ -163,8 +163,8 @@ class RunStatus(Model):
     time: datetime
     """The scheduled time, or the time at which a run without one began."""
     name: Annotated[str, Field(max_length=63)] = ""
-    """The part of the names of its VolumeBackups that is the same for all: the scheduled time in UTC, for example
-    202605041200, or a word that begins with now- for spec.runNow, and with first- for spec.runOnCreate."""
+    """Common part of the names of its VolumeBackups: the scheduled time in UTC, for example 202605041200. For
+    spec.runNow, it begins with now-, and for spec.runOnCreate with first-."""
     volumes: Annotated[int, Field(ge=0)] = 0
     """Number of volumes that the schedule selected."""
     created: Annotated[int, Field(ge=0)] = 0
@@ -199,7 +199,7 @@ class BackupScheduleStatus(Model):
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
-    """Conditions of the schedule. Ready is False if the schedule cannot work as it is. LastRunSucceeded tells about the
+    """Conditions of the schedule. Ready is False if the schedule has an error. LastRunSucceeded tells about the
     last run, and Selecting is False if no volume is selected."""
     observed_times: Annotated[str, Field(max_length=400)] | None = None
     """Schedule, time zone and suspend that effectiveSince belongs to."""
@@ -221,7 +221,7 @@ class BackupScheduleStatus(Model):
     failing_volumes: Annotated[int, Field(ge=0)] | None = None
     """Number of such volumes."""
     retention: RetentionStatus | None = None
-    """What retention keeps and removes."""
+    """Result of retention."""
 
 
 class BackupSchedule(Object):

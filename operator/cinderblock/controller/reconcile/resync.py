@@ -90,7 +90,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
 
 
 async def _list_schedules(context: Context) -> list[tuple[ObjectKey, bool]]:
-    """Return all schedules that the cluster serves. Most of them only look at the time."""
+    """Return all schedules that the cluster serves. Most of them only check the time."""
     found: list[tuple[ObjectKey, bool]] = []
     for kind in SCHEDULE_KINDS.values():
         if kind.kind in context.policy.schedule_kinds and await context.kube.serves(kind):

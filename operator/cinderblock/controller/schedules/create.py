@@ -27,7 +27,7 @@ FAILING_NAMESPACES: Final = 3
 async def create_all(context: Context, schedule: AnySchedule, creations: Sequence[Creation]) -> dict[Creation, Outcome]:
     """Create VolumeBackups in order. A refusal in one namespace stops no other one.
 
-    Raises KubeUnavailable if the API server does not answer. What was created until then is found later.
+    Raises KubeUnavailable if the API server does not answer. Backups that were created until then are found later.
     """
     outcomes: dict[Creation, Outcome] = {}
     refused: dict[str, Outcome] = {}

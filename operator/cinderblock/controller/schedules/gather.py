@@ -31,7 +31,7 @@ from cinderblock.lifecycle.store.decide import default_store
 OBJECTS_PER_TURN: Final = 100
 """Objects parsed before other tasks of the event loop run: about 10 ms."""
 FEW_NAMESPACES: Final = 20
-"""Namespaces that are listed one by one. Of more, one list of all namespaces is read."""
+"""Namespaces that are listed one by one. If there are more, one list of all namespaces is read."""
 DEFAULT_STORES: Final = 20
 """Default BackupStores of a namespace that are kept. More than one is an error, whose message names them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,11 +15,14 @@ from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, a
 from cinderblock.controller.schedules.gather import read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retain import retain
+from cinderblock.errors import CinderblockError, NotLeading
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import unmark_all
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.retained import Retained
 from cinderblock.lifecycle.schedule.settings import Settings
+
+log = logging.getLogger(__name__)
 
 LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
@@ -84,7 +88,7 @@ class RetentionReconciler:
         settings: Settings,
         read: RecordLimit | None,
     ) -> Retained:
-        """Make a plan and execute it.
+        """Make a plan and execute it. A failure holds up no run: it is logged, and the plan is made again.
 
         Args:
             context: what to work with.
@@ -93,19 +97,33 @@ class RetentionReconciler:
             settings: its parsed spec.
             read: its backups, if they were read just now.
 
-        Raises what the API server raises.
+        Raises NotLeading.
         """
+        try:
+            return await self._apply(context, key, schedule, settings, read)
+        except NotLeading:
+            raise
+        except CinderblockError as error:
+            log.warning("Retention is repeated later: %s", error.message, extra={"reason": error.reason})
+            now = context.clock()
+            again = now + timedelta(seconds=LEAST_SECONDS)
+            self._planned[key] = _Planned(schedule.uid, now, again, again)
+            return Retained(schedule.status.retention, requeue_after=LEAST_SECONDS)
+
+    async def _apply(
+        self,
+        context: Context,
+        key: ObjectKey,
+        schedule: AnySchedule,
+        settings: Settings,
+        read: RecordLimit | None,
+    ) -> Retained:
         read = read or await read_backups(context, key)
         backups = read.records()
         now, run = context.clock(), times.last_run_in_progress(schedule)
-        retained = await retain(
-            context,
-            schedule,
-            settings.retention_zone,
-            backups,
-            now,
-            unfinished_runs=frozenset([run.time]) if run is not None else frozenset(),
-        )
+        unfinished = frozenset([run.time]) if run is not None else frozenset()
+        zone = settings.retention_zone
+        retained = await retain(context, schedule, zone, backups, now, unfinished_runs=unfinished) if zone else None
         if retained is None:
             return await self._end(context, key, schedule, backups)
         seconds = retained.requeue_after or 0.0

@@ -1,4 +1,4 @@
-"""The status, the Events and the next look of a schedule, after its VolumeBackups were created or refused."""
+"""The status, the Events and the next reconciliation of a schedule, after its VolumeBackups were created or refused."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from cinderblock.reasons import AnyReason, Reason
 MIN_PACE: Final = timedelta(seconds=5)
 MAX_PACE: Final = timedelta(seconds=60)
 READ_PER_SECOND: Final = 500
-"""Claims and backups for which a look is delayed by one second: reading them takes about 0.1 s of processor time."""
+"""Claims and backups that delay the next reconciliation by one second. Reading 500 takes 0.05 s of processor time."""
 WAITING_PACE: Final = 10
-"""A run whose backups are only waited for is looked at again after this part of its age."""
+"""A run whose backups are only waited for is checked again after this part of its age."""
 MAX_WAITING_PACE: Final = timedelta(minutes=5)
 REFUSED_PACE: Final = timedelta(seconds=30)
 """Delay before a creation is repeated that the API server refused."""
@@ -37,17 +37,17 @@ IDLE_PACE: Final = timedelta(hours=1)
 
 
 class OutcomeKind(StrEnum):
-    """What came of a creation."""
+    """Result of a creation."""
 
     CREATED = "created"
-    """The VolumeBackup exists: it was created now, or by a look whose result was lost."""
+    """The VolumeBackup exists: it was created now, or by a reconciliation whose result was lost."""
     NAME_TAKEN = "nameTaken"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a creation.
+    """Result of a creation.
 
     Attributes:
         kind: what came of it.
@@ -61,12 +61,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """The end of a look at a schedule.
+    """The result of reconciling a schedule.
 
     Attributes:
         status: the status to write.
         events: the Events to record.
-        requeue_after: seconds until the next look; None: not before the schedule changes.
+        requeue_after: seconds until the next reconciliation; None: not before the schedule changes.
         missed: number of scheduled times of which volumes were missed.
         skipped: number of volumes that were skipped.
     """
@@ -79,7 +79,7 @@ class Conclusion:
 
 
 def invalid(schedule: AnySchedule, error: InvalidInput, now: datetime) -> Conclusion:
-    """Return the conclusion about a schedule that cannot work as it is. Its last run stays in its status."""
+    """Return the conclusion about a schedule with an error in its spec. Its last run stays in its status."""
     status, generation = schedule.status, schedule.metadata.generation
     shown = conditions.stalled(status.conditions, now, generation, error.reason, error.message)
     is_known = any(c.type == ConditionType.READY and c.reason == error.reason for c in status.conditions)

@@ -28,7 +28,7 @@ NICKNAMES: Final = {
     "@monthly": "0 0 1 * *",
     "@yearly": "0 0 1 1 *",
 }
-"""Names of expressions that every cron knows. Others, such as ``@reboot``, are no times."""
+"""Names of expressions that every cron knows. Others, such as ``@reboot``, do not stand for times."""
 
 STEPS: Final = 300
 """Times that are visited one by one, which takes 5 ms. Beyond that, the newest time is searched by halving."""
@@ -100,7 +100,7 @@ def parse(expression: str, zone: str) -> Cron:
         InvalidInput: the expression is wrong or never comes (reason InvalidSchedule), or the database has no such zone
             (reason InvalidTimeZone).
     """
-    parse_zone(zone, "spec.timeZone")
+    find_zone(zone, "spec.timeZone")
     fields = NICKNAMES.get(expression.strip().lower(), expression)
     if len(fields.split()) != 5 or not fields.isascii() or not all(map(_is_field, fields.split())):
         raise _invalid(expression, _EXAMPLE)
@@ -125,12 +125,20 @@ def _invalid(expression: str, hint: str) -> InvalidInput:
     )
 
 
-def parse_zone(zone: str, field: str) -> ZoneInfo:
-    """Return a time zone by its name. Raises InvalidInput (reason InvalidTimeZone), which names the field."""
+def find_zone(name: str, field: str) -> ZoneInfo:
+    """Return a time zone of the database.
+
+    Args:
+        name: its name.
+        field: the field with the name, for the message.
+
+    Raises:
+        InvalidInput: the database has no such zone (reason InvalidTimeZone).
+    """
     try:
-        return _zone(zone)
-    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        message = f'{field} "{zone}" is not a known time zone. Use a name such as Europe/Berlin.'
+        return _zone(name)
+    except (KeyError, OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
+        message = f'{field} "{name}" is not a known time zone. Use a name such as Europe/Berlin.'
         raise InvalidInput(message, reason=Reason.INVALID_TIME_ZONE) from None
 
 

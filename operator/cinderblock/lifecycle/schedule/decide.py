@@ -1,4 +1,4 @@
-"""``decide`` for a schedule: which VolumeBackups to create now. `conclude` makes the status of what came of it."""
+"""``decide`` for a schedule: which VolumeBackups to create now. `conclude` makes the status."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class JudgedRun:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about a schedule.
+    """Decision about a schedule.
 
     Attributes:
         times: its times.
-        runs: the runs that may create backups: of the time that is due, of spec.runNow, and the last one while it goes
-            on.
+        runs: the runs that may create backups: of the time that is due, of spec.runNow, and the last one until it has
+            ended.
         shown: the run that the status shows, one of these; None: none.
-        overtaken: a run that went on and that the shown one replaces.
+        overtaken: an unfinished run that the shown one replaces.
         creations: the VolumeBackups to create, in this order.
     """
 
@@ -82,7 +82,7 @@ def decide(observed: ObservedSchedule, now: datetime) -> Plan:
 
 
 def _shown(observed: ObservedSchedule, due: datetime | None, requested: str | None) -> str | None:
-    """Return the run that the status shows: one that begins now, or the one that it has shown, if that goes on."""
+    """Return the run that the status shows: one that begins now, or else the one that it has shown until now."""
     schedule = observed.schedule
     last = schedule.status.last_run
     if due is not None and not times.has_begun(schedule, due):

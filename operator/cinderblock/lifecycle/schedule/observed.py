@@ -1,4 +1,4 @@
-"""What a schedule observes: its claims, its backups, and the stores of their namespaces."""
+"""The observed state of a schedule: its claims, its backups, and the stores of their namespaces."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PARENT_REASONS: Final = frozenset(
 
 
 class State(StrEnum):
-    """What became of a volume in a run."""
+    """Result for a volume in a run."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -47,7 +47,7 @@ class State(StrEnum):
 WAITING: Final = frozenset({State.DUE, State.LATER, State.REFUSED})
 """States in which the first backup of the run is still to be created."""
 ACTIVE: Final = WAITING | {State.RUNNING, State.RETRYING}
-"""States in which the run goes on."""
+"""States in which the run continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a volume in a run.
+    """Result for a volume in a run.
 
     Attributes:
         claim: the volume.
@@ -93,7 +93,7 @@ class Result:
         attempts: number of backups of the run.
         retry: number of the retry to create; 0: the first backup.
         is_full: whether the backup to create must be full.
-        at: when to look again; None: at the next look.
+        at: when the state may change by time alone; None: not so.
     """
 
     claim: ClaimRecord

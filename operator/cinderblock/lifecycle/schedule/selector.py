@@ -82,7 +82,7 @@ class LabelSelector:
 
 
 def parse(selector: Mapping[str, Any], field: str) -> LabelSelector:
-    """Return a selector as it is in an object.
+    """Return the selector in a field of an object.
 
     Args:
         selector: the selector.

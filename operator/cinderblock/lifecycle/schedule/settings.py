@@ -7,8 +7,9 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from cinderblock.api.duration import from_timedelta, parse_long_duration, to_timedelta
-from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleSpec, ClusterBackupScheduleSpec
+from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.schedule import cron as cron_times
 from cinderblock.lifecycle.schedule import selector
 from cinderblock.lifecycle.schedule.cron import Cron
@@ -21,7 +22,7 @@ DEFAULT_SPREAD: Final = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a schedule asks for.
+    """The requests of a schedule.
 
     Attributes:
         cron: its times.
@@ -33,7 +34,7 @@ class Settings:
         full_every: age of the newest full backup from which the next one is full.
         retries: number of further backups after one that failed.
         backoff: delay before each of them.
-        retention_zone: the zone in which retention cuts days.
+        retention_zone: time zone in which the days of retention begin; None: there is no retention.
     """
 
     cron: Cron
@@ -45,7 +46,7 @@ class Settings:
     full_every: timedelta
     retries: int
     backoff: timedelta
-    retention_zone: tzinfo
+    retention_zone: tzinfo | None
 
     def due(self, claim: ClaimRecord, schedule_uid: str, time: datetime) -> datetime:
         """Return when a claim is due in the run of a scheduled time."""
@@ -85,15 +86,10 @@ def parse(schedule: AnySchedule) -> Settings:
         full_every=parse_long_duration(spec.full.every),
         retries=spec.retries.count,
         backoff=to_timedelta(spec.retries.backoff),
-        retention_zone=cron_times.parse_zone(*_retention_zone(spec)),
+        retention_zone=cron_times.find_zone(zone_name(spec.retention, spec.time_zone), "spec.retention.timeZone")
+        if spec.retention is not None
+        else None,
     )
-
-
-def _retention_zone(spec: BackupScheduleSpec) -> tuple[str, str]:
-    """Return the name of the zone of retention, and the field that gives it."""
-    if spec.retention is not None and spec.retention.time_zone:
-        return spec.retention.time_zone, "spec.retention.timeZone"
-    return spec.time_zone, "spec.timeZone"
 
 
 def _spread(cron: Cron, given: str | None) -> timedelta:

@@ -6,7 +6,7 @@ from cinderblock.api.v1alpha1.schedule import BackupScheduleStatus, RunStatus
 
 
 def is_urgent(before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
-    """Return whether a change of a status is more than counts of a run that goes on, which change every few seconds."""
+    """Return whether a change of a status is more than counts of an unfinished run, which change every few seconds."""
     return _without_counts(before) != _without_counts(after)
 
 

@@ -13,7 +13,7 @@ from cinderblock.lifecycle.schedule.names import place
 
 @dataclass(frozen=True, slots=True)
 class ClaimRecord:
-    """The part of a PersistentVolumeClaim that schedules look at, small enough for tens of thousands of claims.
+    """The part of a PersistentVolumeClaim that schedules need, small enough for tens of thousands of claims.
 
     Attributes:
         namespace, name, uid: its identity.
