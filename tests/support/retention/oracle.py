@@ -135,9 +135,21 @@ def _is_gone(
 
 def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: RetentionContext) -> bool:
     whole = not any(_is_newer(b, backup) for b in group)
-    unsuspicious = not backup.is_suspicious and not any(_is_newer(b, backup) for b in group if not b.is_suspicious)
     verified = [b for b in group if b.backup_id in context.verified_at]
-    return whole or unsuspicious or (backup in verified and not any(_is_newer(b, backup) for b in verified))
+    return whole or _is_guarded_by_alarm(backup, group) or (backup in verified and _is_newest(backup, verified))
+
+
+def _is_guarded_by_alarm(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
+    """Return whether a backup is the oldest open alarm, or the newest backup before all of them."""
+    alarms = [b for b in group if b.is_suspicious]
+    if backup in alarms:
+        return not any(_is_newer(backup, b) for b in alarms)
+    earlier = [b for b in group if all(_is_newer(alarm, b) for alarm in alarms)]
+    return _is_newest(backup, earlier or [b for b in group if b not in alarms])
+
+
+def _is_newest(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
+    return backup in group and not any(_is_newer(b, backup) for b in group)
 
 
 def _is_frozen(backup: BackupRecord, group: Sequence[BackupRecord], now: datetime) -> bool:

@@ -70,13 +70,16 @@ class _Guards:
 
     Attributes:
         whole: its newest complete backup.
-        unsuspicious: its newest complete backup that is not suspicious.
+        unalarmed: its newest complete backup before its oldest open alarm. Later ones look normal even if data was
+            encrypted once, so none of them counts.
+        alarm: its oldest backup with an open alarm, so that the alarm is not forgotten.
         verified: its newest verified backup.
         frozen_before: position from which on backups are frozen, in the order from new to old; None: none is.
     """
 
     whole: BackupRecord | None
-    unsuspicious: BackupRecord | None
+    unalarmed: BackupRecord | None
+    alarm: BackupRecord | None
     verified: BackupRecord | None
     frozen_before: int | None
 
@@ -180,11 +183,15 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
 
 def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
     if present and volume_of(present[0]) in rules.gone:
-        return _Guards(None, None, None, _frozen_before(present, rules.now))
+        return _Guards(None, None, None, None, _frozen_before(present, rules.now))
     verified = [r for r in present if r.backup_id in rules.context.verified_at]
+    oldest = max((position for position, record in enumerate(present) if record.is_suspicious), default=None)
+    before = present[oldest + 1 :] if oldest is not None else present
+    unsuspicious = (record for record in present if not record.is_suspicious)
     return _Guards(
         whole=present[0] if present else None,
-        unsuspicious=next((record for record in present if not record.is_suspicious), None),
+        unalarmed=before[0] if before else next(unsuspicious, None),
+        alarm=present[oldest] if oldest is not None else None,
         verified=verified[0] if verified else None,
         frozen_before=_frozen_before(present, rules.now),
     )
@@ -219,7 +226,8 @@ def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord, position: int
         (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
         (Judgement.IN_USE, rules.is_in_use(record)),
         (Judgement.LAST_WHOLE, record is guards.whole),
-        (Judgement.LAST_UNSUSPICIOUS, record is guards.unsuspicious),
+        (Judgement.LAST_UNALARMED, record is guards.unalarmed),
+        (Judgement.OPEN_ALARM, record is guards.alarm),
         (Judgement.LAST_VERIFIED, record is guards.verified),
         (Judgement.FUTURE, position is None),
         (Judgement.MIN_AGE, rules.age(record) < rules.min_age),

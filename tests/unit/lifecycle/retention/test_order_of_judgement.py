@@ -38,12 +38,12 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
-    (Judgement.LAST_UNSUSPICIOUS, {}, RetentionContext(verified_at={"b-1": OLD}), [SUSPICIOUS], {}),
+    (Judgement.LAST_UNALARMED, {}, RetentionContext(verified_at={"b-1": OLD}), [SUSPICIOUS], {}),
     (Judgement.LAST_VERIFIED, {}, RetentionContext(verified_at={"b-1": OLD}), [NEWER], {"max_age": "1h"}),
     (Judgement.FUTURE, {"data_time": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
     (Judgement.MIN_AGE, {}, RetentionContext(), [NEWER], {"min_age": "60d", "max_age": "1h"}),
     (Judgement.MIN_AGE, {"created": NOW - HOUR}, RetentionContext(), [NEWER], {"min_age": "24h"}),
-    (Judgement.FROZEN, {}, RetentionContext(), [a_record("good", NOW), SUSPICIOUS], {"max_age": "1h"}),
+    (Judgement.FROZEN, {}, RetentionContext(), [SUSPICIOUS, a_record("before", OLD + HOUR)], {"max_age": "1h"}),
     (Judgement.MAX_AGE, {}, RetentionContext(), [NEWER], {"max_age": "1h", "keep_last": 9}),
     (Judgement.RULES, {}, RetentionContext(), [NEWER], {"keep_last": 9}),
     (Judgement.NO_RULES, {}, RetentionContext(), [NEWER], {"keep_last": 0}),
@@ -119,8 +119,8 @@ def test_alarm_freezes_what_was_there_before_it() -> None:
     backups[2] = replace(backups[2], is_suspicious=True)
     plan = planned(rules(keep_last=1), backups)
     frozen = {v.backup.uid for v in plan.verdicts if v.judgement is Judgement.FROZEN}
-    assert frozen == {f"b-{number}" for number in range(4, 20)}
-    assert plan.status.frozen == 16
+    assert frozen == {f"b-{number}" for number in range(5, 20)}
+    assert plan.status.frozen == 15
     assert judgement(plan, "b-1") is Judgement.EXPIRED
     accepted = [replace(backup, is_suspicious=False) for backup in backups]
     assert planned(rules(keep_last=1), accepted).status.frozen == 0
@@ -130,14 +130,24 @@ def test_freeze_ends_after_fourteen_days() -> None:
     backups = dailies(40)
     backups[14] = replace(backups[14], is_suspicious=True)
     assert planned(rules(keep_last=1), backups).status.frozen == 0
-    assert planned(rules(keep_last=1), backups, NOW - 2 * HOUR + timedelta(minutes=58)).status.frozen == 25
+    assert planned(rules(keep_last=1), backups, NOW - 2 * HOUR + timedelta(minutes=58)).status.frozen == 24
 
 
 def test_series_of_alarms_freezes_once() -> None:
     backups = [replace(backup, is_suspicious=number < 20) for number, backup in enumerate(dailies(40))]
     plan = planned(rules(keep_last=1), backups)
     assert plan.status.frozen == 0
-    assert judgement(plan, "b-20") is Judgement.LAST_UNSUSPICIOUS
+    assert judgement(plan, "b-20") is Judgement.LAST_UNALARMED
+
+
+def test_open_alarm_keeps_itself_and_the_backup_before_it() -> None:
+    backups = dailies(60)
+    backups[40] = replace(backups[40], is_suspicious=True)
+    plan = planned(rules(keep_last=3), backups)
+    kept = {verdict.backup.uid: verdict.judgement for verdict in plan.verdicts if verdict.judgement.keeps}
+    assert kept["b-40"] is Judgement.OPEN_ALARM
+    assert kept["b-41"] is Judgement.LAST_UNALARMED
+    assert set(kept) == {"b-0", "b-1", "b-2", "b-40", "b-41"}
 
 
 def test_failed_backups_are_kept_by_number() -> None:
