@@ -27,7 +27,7 @@ STORE_DELAY_SECONDS = 2.0
 """Seconds by which a BackupStore is reconciled after a change of its users, so that many changes cost one pass."""
 
 SCHEDULE_DELAY_SECONDS = 30.0
-"""Seconds by which a schedule looks at its backups after one of them has changed, for example by a hold."""
+"""Seconds by which a schedule is reconciled after one of its backups has changed, for example by a hold."""
 
 CHILD_KINDS = (kinds.JOB, kinds.POD, kinds.PVC, kinds.VOLUME_SNAPSHOT)
 """Kinds of children. The API server only sends those with the operator's label."""

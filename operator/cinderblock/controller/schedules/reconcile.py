@@ -49,7 +49,7 @@ MODELS: Final[dict[str, tuple[Kind, type[BackupSchedule] | type[ClusterBackupSch
 
 @dataclass(slots=True)
 class ScheduleReconciler:
-    """Reconciles schedules. What it remembers only saves work."""
+    """Reconciles schedules. Its memory only saves work."""
 
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
     _retention: RetentionReconciler = field(default_factory=RetentionReconciler)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
-"""Of very many backups, a plan is made once in so many seconds that this many are read each second."""
+"""A schedule with very many backups is planned less often, so that it reads this many backups a second."""
 _OVERFULL: Final = (
     "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
     " who creates them."
@@ -52,7 +52,7 @@ class _Planned:
 
 @dataclass(slots=True)
 class RetentionReconciler:
-    """Applies the retention of schedules. What it remembers only saves work."""
+    """Applies the retention of schedules. Its memory only saves work."""
 
     _planned: dict[ObjectKey, _Planned] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What retention has done, as part of the status of its schedule."""
+"""The result of retention, as part of the status of its schedule."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cinderblock.lifecycle.schedule.conclude import Conclusion
 from cinderblock.reasons import Reason
 
 _FROZEN = (
-    " {count} stay only because a newer backup is suspicious: look at it, and accept it with the annotation"
+    " {count} stay only because a newer backup is suspicious. Check that backup, and accept it with the annotation"
     " cinderblock.io/accept."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What retention has done, and when it looks again.
+    """The result of one pass of retention.
 
     Attributes:
         status: status.retention of the schedule; None: it has no retention.
         refused: refusals by the API server; None: nothing was tried.
-        requeue_after: seconds until the next look; None: there is nothing to look at.
+        requeue_after: seconds until the next pass; None: none is needed.
     """
 
     status: RetentionStatus | None
@@ -35,7 +35,7 @@ class Retained:
 
 
 def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Retained, now: datetime) -> Conclusion:
-    """Return a conclusion that also says what retention has done."""
+    """Return a conclusion with the result of retention."""
     shown = conclusion.status.conditions
     events = conclusion.events
     if retained.status is None:
