@@ -57,17 +57,19 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.peers:
         return peers.compare()
-    print("| policy | volume | changes | renew below | stored, last day | stored, most | exact bound | sent a day |")
+    print(
+        "| policy | volume | changes | renew below | stored, last 90 days | stored, most | exact bound | sent a day |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     misses = 0
     for scenario in scenarios(given.below, everything=given.all):
         found = live_through(scenario, TREE_SIZE if scenario.kind == "tree" else given.size, given.days)
-        is_missed = scenario.aim is not None and found.largest > scenario.aim
+        is_missed = scenario.aim is not None and found.settled > scenario.aim
         misses += is_missed
         aim = f", aim {scenario.aim}{' missed' if is_missed else ''}" if scenario.aim is not None else ""
         cells = (
-            *(scenario.policy, scenario.kind, scenario.changes, f"{scenario.below} %", f"{found.stored[-1]:.2f}"),
-            *(f"{found.largest:.2f}{aim}", f"{found.bound:.2f}"),
+            *(scenario.policy, scenario.kind, scenario.changes, f"{scenario.below} %", f"{found.settled:.2f}{aim}"),
+            *(f"{max(found.stored):.2f}", f"{found.bound:.2f}"),
             f"{found.sent:.2%} (renewed {found.renewed:.2%})",
         )
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -34,8 +34,8 @@ CHANGED: Final = 0.01
 HOT: Final = 0.1
 """Share of the volume that is hot, and gets HOT_CHANGES of all changes."""
 HOT_CHANGES: Final = 0.9
-SETTLED: Final = 60
-"""Days after which the stored bytes should not grow any more."""
+SETTLED: Final = 90
+"""Last days whose average counts. In the first months, the packs of the first backup become little used together."""
 
 Keeps = Callable[[int, int], bool]
 """Whether a policy keeps the backup of a day, given today."""
@@ -79,9 +79,9 @@ class Result:
     renewed: float = 0
 
     @property
-    def largest(self) -> float:
-        """The largest part that was ever stored after the first SETTLED days."""
-        return max(self.stored[SETTLED:] or self.stored)
+    def settled(self) -> float:
+        """The average of the last SETTLED days."""
+        return sum(self.stored[-SETTLED:]) / len(self.stored[-SETTLED:])
 
 
 class Volume:
