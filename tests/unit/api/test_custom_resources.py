@@ -59,7 +59,10 @@ def at(resource: CustomResource, path: str) -> dict[str, Any]:
 
 CORE_FIELDS = ("tolerations[]", "resources", "affinity", "securityContext", "podSecurityContext")
 """Fields of spec.mover whose schemas are Kubernetes' own."""
-CORE_PATHS = tuple(f".spec.mover.{field}" for field in CORE_FIELDS)
+CORE_PATHS = (
+    *(f".spec.mover.{field}" for field in CORE_FIELDS),
+    *(".spec.volumes.selector", ".spec.namespaceSelector"),
+)
 
 
 def own_nodes(resource: CustomResource) -> Iterator[tuple[str, dict[str, Any]]]:
