@@ -872,6 +872,55 @@ async def test_any_other_change_of_an_operation_is_refused(
         await operator.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, patch)
 
 
+SCHEDULED: dict[str, Any] = {
+    "metadata": {
+        "name": "daily-data-202605040200",
+        "labels": {labels.SCHEDULE_LABEL: "daily", "team": "db"},
+        "annotations": {
+            labels.SCHEDULE_ANNOTATION: "BackupSchedule/daily",
+            labels.SCHEDULED_FOR_ANNOTATION: "2026-05-04T02:00:00Z",
+            labels.FULL_TIME_ANNOTATION: "2026-05-01T02:00:00Z",
+        },
+    },
+    "spec": {"volumeId": "data", "incremental": True, "force": True},
+}
+UNSCHEDULED: dict[str, dict[str, Any]] = {
+    "no schedule": {"metadata": {"annotations": {labels.SCHEDULE_ANNOTATION: None}}},
+    "another kind": {"metadata": {"annotations": {labels.SCHEDULE_ANNOTATION: "Pod/daily"}}},
+    "no time": {"metadata": {"annotations": {labels.SCHEDULED_FOR_ANNOTATION: None}}},
+    "no label": {"metadata": {"labels": {labels.SCHEDULE_LABEL: None}}},
+    "another mark": {"metadata": {"annotations": {labels.RELEASED_ANNOTATION: "leave-data"}}},
+    "a label of ours": {"metadata": {"labels": {labels.OWNER_UID_LABEL: "some"}}},
+    "a finalizer": {"metadata": {"finalizers": [labels.BACKUP_FINALIZER]}},
+    "an owner": {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "a", "uid": "u"}]}},
+    "an import": {"spec": {"volumeId": None, "incremental": None, "force": None, "import": {"id": "some"}}},
+    "a snapshot": {"spec": {"snapshotId": "some"}},
+}
+
+
+async def test_backups_of_schedules_are_created(operator: KubeClient, namespace: str) -> None:
+    body = merged(SCHEDULED, {"metadata": {"namespace": namespace}})
+    await operator.create(kinds.VOLUME_BACKUP, body)
+
+
+@pytest.mark.parametrize("change", UNSCHEDULED.values(), ids=UNSCHEDULED)
+async def test_any_other_backup_is_refused(operator: KubeClient, namespace: str, change: dict[str, Any]) -> None:
+    body = merged(merged(SCHEDULED, {"metadata": {"namespace": namespace}}), change)
+    with pytest.raises(AccessDenied, match=r"The operator must (create|give|back)"):
+        await operator.create(kinds.VOLUME_BACKUP, body)
+
+
+def merged(body: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with a merge patch (RFC 7386)."""
+    found = {key: value for key, value in body.items() if patch.get(key, value) is not None}
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            found[key] = merged(body.get(key) or {}, value)
+        elif value is not None:
+            found[key] = value
+    return found
+
+
 async def test_only_announced_backups_are_deleted(
     operator: KubeClient, client: KubeClient, backup: VolumeBackup
 ) -> None:
