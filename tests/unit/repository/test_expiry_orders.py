@@ -167,8 +167,12 @@ class Fleet(RuleBasedStateMachine):
                 self.line.remove(backup, None, self.known)
         except ReferencesUnknown:
             assert self.damaged.keys() - {backup}
+            if backup not in self.line.there():
+                # The attempt that died knew what the damaged one lists. The packs wait for another attempt.
+                self.lost.add(backup)
         except Conflict:
-            assert backup in self.needed()
+            # The cache remembers what a damaged one listed.
+            assert backup in self.needed() or self.damaged.keys() - {backup}
         else:
             self.lost.discard(backup)
             self.damaged.pop(backup, None)
