@@ -22,7 +22,7 @@ from tests.support.retention.records import DAY, NOW, Retaining, a_record, daili
 from tests.support.retention.strategies import COUNTS, contexts, counts, fleets, retentions
 
 ZONES = st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Etc/UTC"])
-EXAMPLES, MANY = 60, 5000
+EXAMPLES, MANY = 60, 1500
 SECONDS = timedelta(minutes=2)
 
 
@@ -104,7 +104,7 @@ def test_daily_application_ends_as_one_application(given_: dict[str, Any], perio
 
 @pytest.mark.long
 @given(counts(), st.integers(1, 40), ZONES)
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_two_years_of_application_end_as_one_application(given_: dict[str, Any], period: int, zone: str) -> None:
     _ends_alike(given_, 730, period, zone)
 
