@@ -20,6 +20,7 @@ from cinderblock.store.retention import ObjectState, Versions
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import from_answer, protocol_violation
 from cinderblock.store.s3.codes import Kind, classify
+from cinderblock.store.s3.errors import PARSER_DEFECTS
 from cinderblock.store.s3.lifecycle_rules import parse_rules
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class S3Retention:
                 if rejection is None:
                     raise
                 raise rejection from error
-            except (KeyError, ValueError, ResponseParserError) as error:
+            except (KeyError, ValueError, ResponseParserError, *PARSER_DEFECTS) as error:
                 # Some errors of the network are a ValueError as well.
                 if isinstance(error, BotoCoreError | OSError):
                     raise
@@ -231,7 +232,7 @@ def _parse_date(text: str) -> datetime | None:
     try:
         parsed: datetime = parse_timestamp(text)
         return parsed.astimezone(UTC) if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+    except (ValueError, *PARSER_DEFECTS):
         return None
 
 
