@@ -46,7 +46,7 @@ from cinderblock.format.manifest.footer import (
     implausible,
     parse_trailer,
 )
-from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.manifest.header import HEADER_BYTES, MAX_ID_BYTES
 from cinderblock.format.range_reader import RangeReader, read_exactly
 
 SMALL_SUMMARY_BYTES: Final = 256 << 10
@@ -369,7 +369,7 @@ def _characters(fields: object) -> int:
 
 def _origin_id(origin: dict[str, Any]) -> str:
     backup_id = origin["backupId"]
-    if not isinstance(backup_id, str):
+    if not isinstance(backup_id, str) or len(backup_id) > MAX_ID_BYTES:
         raise TypeError
     return backup_id
 
