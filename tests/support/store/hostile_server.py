@@ -181,6 +181,13 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "a size that is no number": _page(_contents("key", "many")),
     "a size below zero": _page(_contents("key", "-1")),
     "a date that does not exist": _page("<Contents><Key>k</Key><LastModified>1e300</LastModified></Contents>"),
+    "a date without end": _page(
+        f"<Contents><Key>k</Key><Size>1</Size><LastModified>{'1.' * 500_000}</LastModified></Contents>"
+    ),
+    "a version of a date without end": _xml(
+        f"<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>k</Key><LastModified>{'1.' * 500_000}"
+        "</LastModified></Version></ListVersionsResult>".encode()
+    ),
     "an object of a date that does not exist": _whole(
         _head("200 OK", "Last-Modified: 1e300", "x-amz-object-lock-retain-until-date: 1e300", "Content-Length: 0")
     ),
