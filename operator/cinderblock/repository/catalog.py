@@ -205,7 +205,8 @@ class Catalog:
                     raise
                 return CatalogEntry(backup, read_header(read, backup.expected(), backup.key))
         except (IntegrityError, UnsupportedFormat) as error:
-            return CatalogEntry(backup, None, damage=error)
+            # The error itself has a traceback, which keeps the footer, of up to 16 MiB.
+            return CatalogEntry(backup, None, damage=type(error)(error.message, reason=error.reason))
         except ObjectNotFound:
             return None
         return CatalogEntry(backup, summary.header, summary)
