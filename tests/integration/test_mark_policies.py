@@ -317,6 +317,25 @@ async def test_others_change_no_mark_of_a_child_and_anything_else(
     await tenant.delete(kinds.PVC, name, namespace)
 
 
+async def test_others_set_no_mark_together_with_a_status(people: People, tenant: KubeClient, account: str) -> None:
+    """The API server takes labels, annotations and owners from such a write, too."""
+    pod = {"metadata": {"name": "mine", "namespace": account}, "spec": a_template()["spec"]}
+    async with aclosing(await people.connect("marks")) as operator:
+        for kind, body in (
+            (kinds.PVC, a_claim(account, "mine")),
+            (kinds.JOB, a_job(account)),
+            (kinds.POD, pod),
+        ):
+            await operator.create(kind, body)
+    for kind in (kinds.PVC, kinds.JOB, kinds.POD):
+        for attack in FORGED.values():
+            if "finalizers" not in attack:
+                with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+                    await tenant.merge_patch(kind, "mine", account, {"metadata": attack}, subresource="status")
+        harmless = {"metadata": {"labels": {"app": "shop"}}}
+        await tenant.merge_patch(kind, "mine", account, harmless, subresource="status")
+
+
 async def test_user_s_objects_with_other_annotations_of_ours_pass(tenant: KubeClient, namespace: str) -> None:
     metadata = {
         "labels": {labels.MANAGED_BY_LABEL: "Helm"},

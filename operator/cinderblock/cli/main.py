@@ -130,6 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout, output = guard(sys.stdout, 1)
     sys.stderr, _ = guard(sys.stderr, 2)
     try:
+        return _run_to_end(words, output)
+    except signals.Interrupted as error:
+        # Nobody may read the output: writing the rest of it could take forever, also when the interpreter exits.
+        if output is not None:
+            output.drop()
+        return SIGNALLED + error.signal
+
+
+def _run_to_end(words: Sequence[str], output: OutputFile | None) -> int:
+    """Run a command line, and write all of its output. Raises Interrupted."""
+    try:
         code = _run(words)
     except SystemExit as end:
         # argparse ends in this way. Its help is output, too.
@@ -159,13 +170,13 @@ def _run(words: Sequence[str]) -> int:
     except CinderblockError as error:
         _print_error(name, error, as_json=getattr(parsed, "json", False))
         return exit_code_for(error)
-    except KeyboardInterrupt as error:
-        if isinstance(error, signals.Interrupted):
-            return SIGNALLED + error.signal
+    except signals.Interrupted:
+        raise
+    except KeyboardInterrupt:
         # asyncio raises one of its own after SIGINT.
         signals.restore_defaults()
         print(f"cinderblock {name}: stopped by SIGINT", file=sys.stderr)
-        return SIGNALLED + signal.SIGINT
+        raise signals.Interrupted(signal.SIGINT) from None
     except Exception as error:
         # Logs of pods must have the whole traceback.
         if COMMANDS[name].in_cluster:

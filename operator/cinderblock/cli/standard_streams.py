@@ -59,6 +59,10 @@ class OutputFile(io.FileIO):
                 self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return view.nbytes
 
+    def drop(self) -> None:
+        """Drop all further output, and what is still buffered."""
+        self.error = self.error or InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
 
 def guard(stream: TextIO, descriptor: int) -> tuple[TextIO, OutputFile | None]:
     """Return a stream like ``stream`` whose writes do not raise, and its file.

@@ -38,6 +38,8 @@ MAX_ENTRIES: Final = 1_000_000
 with 30 ancestors takes 6 kB."""
 MAX_NAMESAKES: Final = 100
 """Most backups of one id. An id is a UID, so a second one is a copy that somebody has made."""
+MAX_REFERENCE_BYTES: Final = 1 << 30
+"""Most bytes of a look-up for a command, which has its process for itself: a chain of 100,000 backups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class Catalog:
 
     def references(self, volume_id: str) -> References:
         """Begin a look-up of which backups of a volume need packs of which others."""
-        return References(self._store, self._prefix, volume_id, self._keys, VolumeReferences())
+        return References(self._store, self._prefix, volume_id, self._keys, VolumeReferences(MAX_REFERENCE_BYTES))
 
     def find_dependents(self, backup: BackupRef) -> list[str]:
         """Return the ids of the backups that need packs of this one.
@@ -203,7 +205,8 @@ class Catalog:
                     raise
                 return CatalogEntry(backup, read_header(read, backup.expected(), backup.key))
         except (IntegrityError, UnsupportedFormat) as error:
-            return CatalogEntry(backup, None, damage=error)
+            # The error itself has a traceback, which keeps the footer, of up to 16 MiB.
+            return CatalogEntry(backup, None, damage=type(error)(error.message, reason=error.reason))
         except ObjectNotFound:
             return None
         return CatalogEntry(backup, summary.header, summary)

@@ -14,10 +14,14 @@ from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from cinderblock.errors import TooLarge
 from cinderblock.repository.objects import BackupRef
 
 CACHE_BYTES: Final = 16 << 20
 """Most bytes of `ReferenceCache`: some 25,000 backups, or one volume with 8,760 incremental ones."""
+MAX_VOLUME_BYTES: Final = 32 << 20
+"""Most bytes of one volume during a look-up: a chain of 18,000 incremental backups. Honest manifests list backups of
+their volume. A forged one may list 65,536 others."""
 _MANIFEST_BYTES: Final = 500
 """Bytes of one manifest without its bit set: objects, strings and dictionary entries."""
 _VOLUME_BYTES: Final = 1500
@@ -51,6 +55,10 @@ class BackupIdTable:
             found |= 0 if number is None else 1 << number
         return found
 
+    def count(self, ids: Collection[str]) -> int:
+        """Return how many of these ids have numbers."""
+        return sum(backup_id in self._ids for backup_id in ids)
+
     def has(self, bits: int, backup_id: str) -> bool:
         """Return whether a set contains an id."""
         number = self._ids.get(backup_id)
@@ -81,9 +89,14 @@ class ManifestReferences:
 
 
 class VolumeReferences:
-    """Cached references of the manifests of one volume. Several threads may use it."""
+    """Cached references of the manifests of one volume. Several threads may use it.
 
-    def __init__(self) -> None:
+    Args:
+        limit: most bytes of memory, as `bytes` counts them.
+    """
+
+    def __init__(self, limit: int = MAX_VOLUME_BYTES) -> None:
+        self._limit = limit
         self._lock = threading.Lock()
         self._ids = BackupIdTable()
         self._lists: dict[str, ManifestReferences] = {}
@@ -115,9 +128,17 @@ class VolumeReferences:
     def add(
         self, found: BackupRef, parent_id: str | None, packs_of: Collection[str] | None, missing_key: str | None
     ) -> ManifestReferences:
-        """Cache the references of a manifest."""
+        """Cache the references of a manifest. Raises TooLarge, and forgets all, if the memory is used up."""
         with self._lock:
             self._drop({found.backup_id} & self._lists.keys())
+            new = len(packs_of or ()) - self._ids.count(packs_of or ())
+            if self.bytes + new * _MANIFEST_BYTES // 2 > self._limit:
+                self._drop(set(self._lists))
+                self._ids = BackupIdTable()
+                raise TooLarge(
+                    f"Cannot read the manifests of volume {found.volume_id}: they list more backups than any volume"
+                    f" has. Find out who writes to the container. The last one read is {found.key}."
+                )
             bits = None if packs_of is None else self._ids.bits(sorted(packs_of))
             lists = ManifestReferences(self._ids, found.size, parent_id, bits, missing_key)
             self._lists[found.backup_id] = lists

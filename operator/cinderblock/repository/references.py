@@ -252,7 +252,8 @@ class References:
         except ObjectNotFound:
             return None
         except (IntegrityError, TooLarge, UnsupportedFormat) as error:
-            return error
+            # The error itself has a traceback, which keeps the footer, of up to 16 MiB.
+            return type(error)(error.message, reason=error.reason)
 
     def _has_packs(self, found: BackupRef) -> bool:
         packs = list_pack_objects(self._store, self._prefix, found.volume_id, found.backup_id)

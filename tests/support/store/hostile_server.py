@@ -121,6 +121,15 @@ _LAUGHS: Final = (
     + b"]><Error><Code>&i;</Code></Error>"
 )
 
+
+def _declared(declaration: str, content: str, padding: int = 0) -> bytes:
+    """Return XML with declarations, which a parser repeats. Padding makes more repetitions look harmless to expat."""
+    return f"<!DOCTYPE a [<!--{'x' * padding}--><!{declaration}>]><a>{content}</a>".encode()
+
+
+_ENTITY: Final = f"ENTITY e '{'x' * 60_000}'"
+_DEFAULT: Final = f"ATTLIST b a CDATA '{'x' * 40_000}'"
+
 MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "more than was asked for": _endless(_head("206 Partial Content", "Content-Range: bytes 2-4/10")),
     "announces more than was asked for": _endless(
@@ -150,7 +159,16 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "a compressed bomb": _whole(_head("200 OK", "Content-Encoding: gzip", f"Content-Length: {len(_BOMB)}"), _BOMB),
     "entities of entities": _xml(_LAUGHS, "400 Bad Request"),
     "entities of entities in an answer": _xml(_LAUGHS),
+    "an entity many times": _xml(_declared(_ENTITY, f"<b>{'&e;' * 1000}</b>", padding=1_000_000)),
+    "an entity many times, in UTF-16": _xml(
+        _declared(_ENTITY, f"<b>{'&e;' * 1000}</b>", padding=1_000_000).decode().encode("utf-16")
+    ),
+    "an entity many times in an error": _xml(_declared(_ENTITY, f"<b>{'&e;' * 120}</b>"), "403 Forbidden"),
+    "a default attribute many times": _xml(_declared(_DEFAULT, "<b/>" * 5000)),
+    "a default attribute many times in an error": _xml(_declared(_DEFAULT, "<b/>" * 5000), "403 Forbidden"),
     "elements within elements": _xml(b"<a>" * 300_000),
+    "whole elements within elements": _xml(b"<a>" * 32_000 + b"</a>" * 32_000),
+    "whole elements within elements of an error": _xml(b"<a>" * 9_000 + b"</a>" * 9_000, "403 Forbidden"),
     "a million elements": _xml(b"<a>" + b"<b/>" * 1_000_000 + b"</a>"),
     "a million attributes": _xml(b"<a " + b"".join(b'a%d="" ' % number for number in range(300_000)) + b"/>"),
     "bytes that are no text": _xml(bytes(range(256)) * 100),
@@ -162,6 +180,20 @@ MISBEHAVIORS: Final[dict[str, Misbehavior]] = {
     "a size without a key": _page("<Contents><Size>1</Size></Contents>"),
     "a size that is no number": _page(_contents("key", "many")),
     "a size below zero": _page(_contents("key", "-1")),
+    "a date that does not exist": _page("<Contents><Key>k</Key><LastModified>1e300</LastModified></Contents>"),
+    "a date without end": _page(
+        f"<Contents><Key>k</Key><Size>1</Size><LastModified>{'1.' * 500_000}</LastModified></Contents>"
+    ),
+    "a version of a date without end": _xml(
+        f"<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>k</Key><LastModified>{'1.' * 500_000}"
+        "</LastModified></Version></ListVersionsResult>".encode()
+    ),
+    "an object of a date that does not exist": _whole(
+        _head("200 OK", "Last-Modified: 1e300", "x-amz-object-lock-retain-until-date: 1e300", "Content-Length: 0")
+    ),
+    "an error that is a word": _xml(b"<Answer><Error>no</Error></Answer>", "403 Forbidden"),
+    "an error whose code has elements": _xml(b"<Error><Code><a>no</a></Code></Error>", "403 Forbidden"),
+    "metadata that are a word": _xml(b"<Answer><ResponseMetadata>no</ResponseMetadata></Answer>", "403 Forbidden"),
     "asks for the body and leaves": _asks_for_the_body_and_leaves,
     "headers before the answer, without end": _endless(b"HTTP/1.1 100 Continue\r\n", b"X: y\r\n" * 100),
     "hangs up": lambda _: iter(()),

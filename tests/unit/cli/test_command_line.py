@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import gc
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -271,6 +273,43 @@ def test_second_interrupt_ends_at_once(
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err == "cinderblock list: stopped by SIGINT\n"
+
+
+BLOCKED_COMMAND = """
+import os, sys
+from cinderblock.cli import main, standard_streams
+
+write = standard_streams.OutputFile.write
+
+def report_and_write(self, content):
+    os.write(2, b"x" if self.fileno() == 1 else b"")
+    return write(self, content)
+
+standard_streams.OutputFile.write = report_and_write
+sys.exit(main.main(["list", "--help"]))
+"""
+"""A command that writes an x on standard error whenever it is about to write to standard output."""
+
+
+def test_one_signal_ends_a_command_whose_output_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    with subprocess.Popen([sys.executable, "-c", BLOCKED_COMMAND], stdout=writer, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            assert process.stderr.read(1) == b"x"
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+        assert process.stderr.read().replace(b"x", b"") == b"cinderblock list: stopped by SIGTERM\n"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_missing_aws_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

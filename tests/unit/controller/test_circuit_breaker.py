@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -97,6 +99,28 @@ async def test_open_breaker_fails_calls_without_making_them(monkeypatch: pytest.
         with pytest.raises(StoreUnreachable):
             await again.call(counted)
     assert calls == 4
+
+
+async def test_open_breaker_keeps_nothing_that_the_call_has_read() -> None:
+    """A tenant may have thousands of stores, and an answer has up to 4 MiB."""
+    answers = []
+
+    def read_and_fail() -> None:
+        answer = _Answer()
+        answers.append(weakref.ref(answer))
+        raise StoreUnreachable(f"{answer} is malformed")
+
+    breaker = a_breaker()
+    for _ in range(2):
+        with pytest.raises(StoreUnreachable):
+            await breaker.call(read_and_fail)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [answer() for answer in answers] == [None]
+
+
+class _Answer:
+    """An answer of a server."""
 
 
 @pytest.mark.parametrize("is_one_endpoint", [True, False])

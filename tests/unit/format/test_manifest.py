@@ -284,6 +284,7 @@ def malformed(change: dict[int, bytes]) -> bytes:
         {18: b"", 8: b"\3", 7: b"a\0b"},
         {24: struct.pack("<I", 2)},
         {24: struct.pack("<I", 0)},
+        {24: struct.pack("<II", 0xFFFFFFFF, 1)},
         {26: struct.pack("<I", 0)},
         {26: struct.pack("<I", 1001)},
         {27: struct.pack("<I", 1)},

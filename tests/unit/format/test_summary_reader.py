@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from typing import Any
 
@@ -20,7 +21,7 @@ from cinderblock.format.manifest.footer import (
     FooterSummary,
     encode_footer,
 )
-from cinderblock.format.manifest.header import new_header
+from cinderblock.format.manifest.header import MAX_ID_BYTES, new_header
 from cinderblock.format.manifest.reader import ManifestReader, read_summary
 from cinderblock.format.pack import Origin, PackTable
 from tests.support.mover.backups import key_ring
@@ -285,3 +286,12 @@ def test_longer_document_than_asked_for_is_rejected() -> None:
     stored = SparseObject(*footer_of(columns(document())))
     with pytest.raises(TooLarge, match="at most 100 are read"):
         read_summary(stored.read, None, EXPECTED, "forged", max_summary_bytes=100)
+
+
+def test_ids_of_origins_are_no_longer_than_ids() -> None:
+    """The operator keeps them: with 16 MiB each, a few manifests would exhaust its memory."""
+    fields = json.loads(document(origins=2))
+    fields["origins"][1]["backupId"] = "x" * (MAX_ID_BYTES + 1)
+    stored = SparseObject(*footer_of(columns(json.dumps(fields).encode(), packs=2, origins=2)))
+    with pytest.raises(IntegrityError, match="its footer is malformed"):
+        read_summary(stored.read, None, EXPECTED, "forged")

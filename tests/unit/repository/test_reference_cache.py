@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from cinderblock.errors import TooLarge
 from cinderblock.repository.objects import BackupRef
 from cinderblock.repository.reference_cache import CACHE_BYTES, BackupIdTable, ReferenceCache, VolumeReferences
 from cinderblock.repository.references import References
@@ -86,6 +87,19 @@ def test_volume_above_the_limit_is_read_each_time() -> None:
         assert volumes.bytes == 0
     assert answers == [(name(1), name(2), name(3))] * 2
     assert gets[0] == gets[1] > 0
+
+
+def test_manifests_that_list_more_backups_than_a_volume_has_are_refused() -> None:
+    """65,536 ids fit into the footer of one manifest, and anybody with the bucket can write 100,000 manifests."""
+    known = VolumeReferences(limit=2_000_000)
+    for number in range(7):
+        known.add(manifest(f"b-{number}"), None, [f"{number}-{other}" for other in range(1000)], None)
+    assert 1_700_000 < known.bytes < 2_000_000
+    with pytest.raises(TooLarge, match=r"Find out who writes to the container.*b-7\.manifest"):
+        known.add(manifest("b-7"), None, [f"7-{other}" for other in range(1000)], None)
+    assert known.is_empty
+    known.add(manifest("b-0"), None, ["b-1"], None)
+    assert known.bytes < 10_000
 
 
 def test_volumes_without_backups_take_nothing() -> None:

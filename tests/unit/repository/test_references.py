@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from cinderblock.api.layout import backup_prefix, pack_prefix
@@ -15,14 +17,18 @@ from cinderblock.errors import (
     StoreUnreachable,
     UnsupportedFormat,
 )
+from cinderblock.format.crypto.sealer import FrameKind
 from cinderblock.format.hashing import digest_of
-from cinderblock.format.manifest.header import ManifestHeader, parse_header
+from cinderblock.format.manifest.columns import join_columns
+from cinderblock.format.manifest.footer import compress_frame
+from cinderblock.format.manifest.header import ManifestHeader, new_header, parse_header
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.mover.backups import PREFIX, VOLUME, key_ring
 from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import FaultyStore
+from tests.support.store.forged_manifests import BACKUP_ID, columns, document, trailer
 
 JUNK = (
     f"{backup_prefix(PREFIX)}{VOLUME}/",
@@ -55,6 +61,31 @@ def damage(line: ParentChain, backup_id: str, at: int = -1) -> None:
     content = bytearray(line.backups.store.get(line.key(backup_id)))
     content[at] ^= 1
     line.backups.store.put(line.key(backup_id), content)
+
+
+def test_errors_keep_nothing_that_was_read() -> None:
+    """A look-up may find 100,000 damaged manifests. Each has a tail of 64 KiB and a document of up to 16 MiB."""
+    line = ParentChain()
+    for number in range(20):
+        line.backups.store.put(line.key(name(number)), damaged_manifest(name(number)))
+    tracemalloc.start()
+    try:
+        look = line.references()
+        look.read_all()
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(look.needs("other").unknown) == 20
+    assert held < 20 * 20_000
+
+
+def damaged_manifest(backup_id: str) -> bytes:
+    """Return a manifest whose footer has a large document and a wrong digest."""
+    text = document(digest="0" * 64, further="x" * 200_000).replace(BACKUP_ID.encode(), backup_id.encode())
+    header = new_header(VOLUME, backup_id, None, None, None)
+    plaintext = compress_frame(join_columns(columns(text)))
+    frame = header.sealer(None, "forged").seal(FrameKind.INDEX, 0, plaintext)
+    return header.encode() + frame + trailer(frame, len(join_columns(columns(text))))
 
 
 def test_only_backups_that_list_its_packs_need_a_backup() -> None:

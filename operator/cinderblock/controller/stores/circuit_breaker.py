@@ -182,7 +182,8 @@ class StoreBreaker:
         self._endpoint.judge(_now() - began if seconds <= CALL_SECONDS else 0.0, is_answered=True)
 
     def _fail(self, error: StoreUnreachable) -> StoreUnreachable:
-        self._open, self._endpoint.is_proven = (error, _now() + OPEN_SECONDS), False
+        # The error itself has a traceback, which keeps whatever the call has read.
+        self._open, self._endpoint.is_proven = (_repeated(error), _now() + OPEN_SECONDS), False
         return error
 
     def _busy(self, cause: str) -> str:

@@ -93,7 +93,7 @@ class SectionTable:
             self._read_entries(columns[_CHUNK_COLUMNS : _CHUNK_COLUMNS + _ENTRY_COLUMNS])
             self._xattrs = _read_xattrs(columns[20:24])
             self._read_extents(columns[24:])
-        except (ValueError, IndexError, struct.error):
+        except (ValueError, IndexError, OverflowError, struct.error):
             raise _malformed(label) from None
 
     def _read_entries(self, columns: Sequence[memoryview]) -> None:

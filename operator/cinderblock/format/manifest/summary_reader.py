@@ -46,7 +46,7 @@ from cinderblock.format.manifest.footer import (
     implausible,
     parse_trailer,
 )
-from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.manifest.header import HEADER_BYTES, MAX_ID_BYTES
 from cinderblock.format.manifest.pack_set import MAX_BLOCKS, Blocks, PackSet, add_numbers, count_blocks
 from cinderblock.format.pack import Origin
 from cinderblock.format.range_reader import RangeReader, read_exactly
@@ -401,7 +401,7 @@ def _characters(fields: object) -> int:
 
 def _origin(origin: dict[str, Any]) -> Origin:
     backup_id, attempt = origin["backupId"], origin["attempt"]
-    if not (isinstance(backup_id, str) and isinstance(attempt, str)):
+    if not (isinstance(backup_id, str) and isinstance(attempt, str)) or len(backup_id + attempt) > 2 * MAX_ID_BYTES:
         raise TypeError
     return Origin(backup_id, attempt)
 

@@ -26,6 +26,7 @@ from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.endpoint_policy import EndpointPolicy
 from cinderblock.store.s3.checksum import use_signer
 from cinderblock.store.s3.connection import bound
+from cinderblock.store.s3.dates import parse_date
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -95,7 +96,11 @@ def ambient_region() -> str | None:
 
 @cache
 def _session() -> boto3.session.Session:
-    return boto3.session.Session()
+    session = boto3.session.Session()
+    # boto3 has no public way to choose how dates are read. test_hostile_servers fails if this one goes.
+    parsers = session._session.get_component("response_parser_factory")  # noqa: SLF001
+    parsers.set_parser_defaults(timestamp_parser=parse_date)
+    return session
 
 
 def _config(location: StoreLocation, read_timeout: float) -> Config:

@@ -49,6 +49,9 @@ seconds to parse."""
 _ATTRIBUTES: Final = 10_000
 """Most attributes of an answer, counted in the simplest way. Answers of S3 have a few namespaces."""
 _ATTRIBUTE: Final = re.compile(rb"=\s*[\"']")
+_DECLARATION: Final = re.compile(rb"<!(?:ENTITY|ATTLIST)")
+"""Declarations that S3 never makes. A parser repeats an entity at each use, and a default attribute at each element.
+expat limits entities to a hundred times the text, and default attributes not at all. An answer of 2 MB took 6 GiB."""
 
 
 class AnswerTooLong(Exception):
@@ -220,6 +223,9 @@ def _read(response: AWSResponse) -> bytes:
 
 def _is_costly(content: bytes) -> bool:
     """Return whether it would take much memory and time to parse an answer."""
+    # expat accepts UTF-16, whatever encoding botocore names. There, each character of markup has a NUL.
+    if _DECLARATION.search(content.replace(b"\0", b"")):
+        return True
     if len(content) <= ERROR_BYTES:
         return False
     attributes = itertools.islice(_ATTRIBUTE.finditer(content), _ATTRIBUTES, None)

@@ -36,6 +36,9 @@ _LIBRARY_ERRORS: Final = (
     ValueError,
     ResponseParserError,
 )
+PARSER_DEFECTS: Final = (ArithmeticError, AttributeError, RuntimeError, TypeError)
+"""Further exceptions of botocore for answers that it does not expect: a date that does not exist, an ``Error`` without
+elements, or elements so deep that its recursion ends."""
 
 
 @contextmanager
@@ -56,6 +59,8 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
         raise protocol_violation(address, str(error)) from error
     except KeyError as error:
         raise not_s3(address, f"a response without {error}") from error
+    except PARSER_DEFECTS as error:
+        raise not_s3(address, "a malformed response") from error
 
 
 def _too_slow(address: StoreAddress, deadline: Deadline) -> StoreTooSlow:

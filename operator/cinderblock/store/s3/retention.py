@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
-from botocore.utils import parse_timestamp
 
 from cinderblock.errors import PermanentError
 from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
@@ -20,6 +19,8 @@ from cinderblock.store.retention import ObjectState, Versions
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import from_answer, protocol_violation
 from cinderblock.store.s3.codes import Kind, classify
+from cinderblock.store.s3.dates import parse_date
+from cinderblock.store.s3.errors import PARSER_DEFECTS
 from cinderblock.store.s3.lifecycle_rules import parse_rules
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class S3Retention:
                 if rejection is None:
                     raise
                 raise rejection from error
-            except (KeyError, ValueError, ResponseParserError) as error:
+            except (KeyError, ValueError, ResponseParserError, *PARSER_DEFECTS) as error:
                 # Some errors of the network are a ValueError as well.
                 if isinstance(error, BotoCoreError | OSError):
                     raise
@@ -229,9 +230,9 @@ def _state(found: Mapping[str, Any]) -> ObjectState:
 def _parse_date(text: str) -> datetime | None:
     """Return a date of a server; None if it cannot be read, or does not exist in UTC."""
     try:
-        parsed: datetime = parse_timestamp(text)
+        parsed = parse_date(text)
         return parsed.astimezone(UTC) if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+    except (ValueError, *PARSER_DEFECTS):
         return None
 
 
