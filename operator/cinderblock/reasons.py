@@ -274,8 +274,6 @@ class Reason(StrEnum):
     """The retention of a schedule marks and removes backups by its rules."""
     RULES_REFUSED = "RulesRefused"
     """The API server refuses what the retention of a schedule does."""
-    SKIPPED = "Skipped"
-    """A volume was left out, because its earlier backup has not ended."""
 
     # Movers
     MOVER_NOT_PERMITTED = "MoverNotPermitted"

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+from typing_extensions import override
 
+from cinderblock.errors import AccessDenied
+from cinderblock.kube.client import RequestInfo
+from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import SCHEDULE_REASONS
 from tests.support.simulation.schedules import ScheduleSimulation
+from tests.support.simulation.simulation import Faults
 
 FIRST = datetime.fromisoformat("2026-05-05T02:00:00Z")
 HOUR = timedelta(hours=1)
@@ -38,6 +43,27 @@ def lacks_a_store(simulation: ScheduleSimulation) -> None:
     simulation.run_until(FIRST + HOUR)
 
 
+def retains(simulation: ScheduleSimulation) -> None:
+    simulation.claim("data")
+    simulation.schedule(spread="0s", retention={"keepLast": 1, "minAge": "0s"})
+    simulation.run_until(FIRST + 25 * HOUR)
+
+
+class MarksRefused(Faults):
+    """Refuses every change of a VolumeBackup."""
+
+    @override
+    async def before(self, call: RequestInfo) -> None:
+        if call.is_write and call.kind is VOLUME_BACKUP and call.verb == "patch":
+            raise AccessDenied("A policy refuses the change")
+
+
+def may_not_mark(simulation: ScheduleSimulation) -> None:
+    simulation.faults = MarksRefused()
+    simulation.restart()
+    retains(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
     Reason.SCHEDULED: a_run,
     Reason.SUSPENDED: lambda simulation: simulation.schedule(suspend=True),
@@ -51,6 +77,8 @@ SCENARIOS: dict[str, Scenario] = {
     Reason.RUN_COMPLETED: a_run,
     Reason.RUN_INCOMPLETE: misses,
     Reason.MISSED: misses,
+    Reason.RULES_APPLIED: retains,
+    Reason.RULES_REFUSED: may_not_mark,
 }
 
 
@@ -72,7 +100,7 @@ def test_reason_is_reached(reason: str) -> None:
 
 
 def test_every_reason_of_schedules_has_a_scenario() -> None:
-    assert set(SCENARIOS) == set(SCHEDULE_REASONS) - {Reason.SKIPPED}
+    assert set(SCENARIOS) == set(SCHEDULE_REASONS)
 
 
 def test_spread_that_is_too_long_names_the_interval() -> None:

@@ -401,8 +401,10 @@ def _characters(fields: object) -> int:
 
 def _origin(origin: dict[str, Any]) -> Origin:
     backup_id, attempt = origin["backupId"], origin["attempt"]
-    if not (isinstance(backup_id, str) and isinstance(attempt, str)) or len(backup_id + attempt) > 2 * MAX_ID_BYTES:
+    if not (isinstance(backup_id, str) and isinstance(attempt, str)):
         raise TypeError
+    if max(len(backup_id), len(attempt)) > MAX_ID_BYTES:
+        raise ValueError
     return Origin(backup_id, attempt)
 
 

@@ -137,7 +137,7 @@ def _judge_volume(observed: ObservedSchedule, run: Run, claim: ClaimRecord, due:
         return Result(claim, State.MISSED, Reason.MISSED)
     if due > now:
         return Result(claim, State.LATER, at=due)
-    return Result(claim, State.DUE) if may_overlap else Result(claim, State.SKIPPED, Reason.SKIPPED)
+    return Result(claim, State.DUE) if may_overlap else Result(claim, State.SKIPPED)
 
 
 def _unable(observed: ObservedSchedule, claim: ClaimRecord) -> Result | None:
