@@ -125,6 +125,6 @@ def _parse_time(text: str) -> datetime | None:
     """Parse an annotation, which anybody can write. Return None if it is not a time with a zone."""
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        return parsed.astimezone(UTC) if parsed.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return parsed if parsed.tzinfo is not None else None

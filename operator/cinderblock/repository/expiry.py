@@ -90,8 +90,9 @@ class Expiry:
         yield
         references.list_again()
         self._check_gone(references)
-        if references.listed_ids - known or not references.is_complete:
-            # A backup was committed meanwhile, or a locked one stays.
+        if references.listed_ids != known or not references.is_complete:
+            # A backup was committed meanwhile, or a locked one stays. Or another removal took one: its packs are
+            # neither needed nor those of a live backup, and its mark would release them.
             needed = PackSet()
             yield from read_needed(references, needed)
         yield from self._sweep(references.listed_ids, needed)

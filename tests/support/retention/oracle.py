@@ -29,7 +29,7 @@ def kept(
 
 
 def _time(backup: BackupRecord) -> datetime:
-    return backup.data_time if backup.data_time is not None else backup.created
+    return max(backup.created, backup.data_time) if backup.data_time is not None else backup.created
 
 
 def _is_newer(one: BackupRecord, other: BackupRecord) -> bool:

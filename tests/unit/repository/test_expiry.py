@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 
 import pytest
@@ -102,6 +103,21 @@ def test_last_heir_without_packs_of_its_own_lets_them_go() -> None:
     line.check()
     line.remove("same")
     assert is_empty(line)
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_another_removal_in_the_middle_costs_no_packs(before: int) -> None:
+    line = a_line(4)
+    line.add("x", None)
+    first = line.expiry(["x"])
+    steps = first.steps()
+    for _ in itertools.islice(steps, before):
+        pass
+    line.expire([name(0)])
+    with contextlib.suppress(TransientError):
+        for _ in steps:
+            pass
+    line.check()
 
 
 @pytest.mark.parametrize("keys", [None, key_ring()], ids=["unsealed", "sealed"])

@@ -127,11 +127,12 @@ async def _read_schedules(
 ) -> ProtectionIndex:
     """Read the schedules, and the labels of the namespaces if schedules of the cluster may select some."""
     index = ProtectionIndex()
-    if kinds.BACKUP_SCHEDULE.kind in schedule_kinds:
+    # After an upgrade, the cluster may lack the definitions.
+    if kinds.BACKUP_SCHEDULE.kind in schedule_kinds and await kube.serves(kinds.BACKUP_SCHEDULE):
         async for schedule in _each(BackupSchedule, kube, kinds.BACKUP_SCHEDULE):
             index.add_schedule(schedule)
             builder.add_schedule(schedule)
-    if kinds.CLUSTER_BACKUP_SCHEDULE.kind in schedule_kinds:
+    if kinds.CLUSTER_BACKUP_SCHEDULE.kind in schedule_kinds and await kube.serves(kinds.CLUSTER_BACKUP_SCHEDULE):
         async for of_cluster in _each(ClusterBackupSchedule, kube, kinds.CLUSTER_BACKUP_SCHEDULE):
             index.add_schedule(of_cluster)
             builder.add_schedule(of_cluster)

@@ -11,6 +11,7 @@ from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context
 from cinderblock.errors import AlreadyExists, KubeUnavailable, NotFound, PermanentError
 from cinderblock.kube import kinds
+from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.conclude import Outcome, OutcomeKind
 from cinderblock.lifecycle.schedule.creation import Creation
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 OF_THE_NAMESPACE: Final = frozenset({Reason.QUOTA_EXCEEDED, Reason.NAMESPACE_TERMINATING})
 """Refusals that concern each VolumeBackup of a namespace."""
 FAILING_NAMESPACES: Final = 3
-"""Namespaces in which the API server fails before it counts as down. In fewer, a webhook may fail."""
+"""Namespaces in which the API server fails before it counts as down."""
+SILENT_WEBHOOKS: Final = 10
+"""Namespaces whose webhook does not answer, after which the rest waits for the next time. Each may take 10 s."""
 
 
 async def create_all(context: Context, schedule: AnySchedule, creations: Sequence[Creation]) -> dict[Creation, Outcome]:
@@ -31,7 +34,7 @@ async def create_all(context: Context, schedule: AnySchedule, creations: Sequenc
     """
     outcomes: dict[Creation, Outcome] = {}
     refused: dict[str, Outcome] = {}
-    failures = 0
+    failures = silent = 0
     for creation in creations:
         namespace = creation.claim.namespace
         if namespace in refused:
@@ -40,10 +43,14 @@ async def create_all(context: Context, schedule: AnySchedule, creations: Sequenc
         try:
             outcome = await _create(context, schedule, creation)
         except KubeUnavailable as error:
-            failures += 1
+            is_webhook = is_refused_by_webhook(error.message)
+            silent, failures = silent + is_webhook, failures + (not is_webhook)
             if failures >= FAILING_NAMESPACES:
                 raise
             outcome = refused[namespace] = Outcome(OutcomeKind.REFUSED, error.reason, error.message)
+            if silent >= SILENT_WEBHOOKS:
+                outcomes[creation] = outcome
+                break
         if outcome is not None:
             outcomes[creation] = outcome
             if outcome.kind is OutcomeKind.REFUSED:

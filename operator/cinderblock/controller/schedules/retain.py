@@ -32,6 +32,7 @@ from cinderblock.lifecycle.retention.judge import Volume, volume_of
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
+from cinderblock.lifecycle.schedule.names import place
 from cinderblock.lifecycle.schedule.retained import Retained
 
 UNFINISHED: Final = "status.phase=creating"
@@ -88,14 +89,14 @@ async def retain(
     # Without claims, every volume counts as gone, so that the first plan has all that may have to go.
     assumed = RetentionContext(schedule.status.retention, volumes=frozenset(), unfinished_runs=unfinished_runs)
     first = await _plan(retention, zone, backups, assumed, now)
-    facts = await _read(context, _namespaces_to_read(first), needs_claims=retention.gone.after is not None)
+    facts = await _read(context, _namespaces_to_read(first, now), needs_claims=retention.gone.after is not None)
     known = replace(
         assumed,
         used_ids=used_ids((*backups, *facts.children), facts.names),
         volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
     )
     made = await _plan(retention, zone, backups, known, now)
-    applied = await apply_retention(context.kube, _permitted(actions_of(made), actions_of(first), facts.namespaces))
+    applied = await apply_retention(context.kube, _permitted(_mixed(made, now), actions_of(first), facts.namespaces))
     requeue_after = made.requeue_after if applied.is_complete else CONTINUE_SECONDS
     return Retained(applied.record(made.status, now), (*facts.refused, *applied.refused), requeue_after)
 
@@ -108,9 +109,17 @@ async def _plan(
     return await asyncio.to_thread(plan, retention, zone, backups, context, now)
 
 
-def _namespaces_to_read(first: RetentionPlan) -> list[str]:
+def _mixed(made: RetentionPlan, now: datetime) -> list[RetentionAction]:
+    """Return the actions of a plan, with the namespaces in another order each time.
+
+    Namespaces that refuse everything must not use up the writes of the others.
+    """
+    return sorted(actions_of(made), key=lambda action: place(action.backup.namespace, now.isoformat()))
+
+
+def _namespaces_to_read(first: RetentionPlan, now: datetime) -> list[str]:
     """Return the namespaces of the next writes, and of volumes that may be gone."""
-    written = [action.backup.namespace for action in in_turns(actions_of(first))[:MAX_WRITES]]
+    written = [action.backup.namespace for action in in_turns(_mixed(first, now))[:MAX_WRITES]]
     gone = [verdict.backup.namespace for verdict in first.verdicts if verdict.judgement is Judgement.GONE]
     return list(dict.fromkeys((*written, *gone)))[:MAX_NAMESPACES]
 

@@ -13,7 +13,7 @@ from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention import keep_rules
 from cinderblock.lifecycle.retention.context import RetentionContext
-from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, data_time, order, utc, youngest_time
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, data_time, order, utc
 from cinderblock.lifecycle.retention.verdict import Judgement
 
 FREEZE = timedelta(days=14)
@@ -61,7 +61,7 @@ class _Rules:
         return record.phase is BackupPhase.RESTORING or record.backup_id in self.used_ids
 
     def age(self, record: BackupRecord) -> timedelta:
-        return self.now - youngest_time(record)
+        return self.now - data_time(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _gone(
     newest: dict[Volume, datetime] = {}
     for record in ordered:
         volume = volume_of(record)
-        newest[volume] = max(newest.get(volume, youngest_time(record)), youngest_time(record))
+        newest[volume] = max(newest.get(volume, data_time(record)), data_time(record))
     return frozenset(
         volume for volume, time in newest.items() if volume[1] and volume not in context.volumes and now - time > after
     )
@@ -206,7 +206,7 @@ def _frozen_before(present: Sequence[BackupRecord], now: datetime) -> int | None
     for position, record in enumerate(present):
         predecessor = present[position + 1] if position + 1 < len(present) else None
         begins = record.is_suspicious and (predecessor is None or not predecessor.is_suspicious)
-        if begins and now - youngest_time(record) <= FREEZE:
+        if begins and now - data_time(record) <= FREEZE:
             return position + 1
     return None
 

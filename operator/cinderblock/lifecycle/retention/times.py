@@ -12,16 +12,13 @@ DAY = timedelta(hours=24)
 
 
 def data_time(record: BackupRecord) -> datetime:
-    """Return the time of the data. Before it is known, it is the time when the VolumeBackup was created."""
-    return utc(record.data_time or record.created)
+    """Return the time of the data, which is never before the creation of the VolumeBackup.
 
-
-def youngest_time(record: BackupRecord) -> datetime:
-    """Return the later one of the time of the data and the time of creation.
-
-    The API server's clock tells the second one. A CSI driver that reports 1970 makes no new backup old.
+    The API server's clock tells the time of creation. So a CSI driver that reports 1970, or a storage clock that was
+    set back, makes no new backup old. Before the time of the data is known, the time of creation counts.
     """
-    return max(data_time(record), utc(record.created))
+    created = utc(record.created)
+    return max(utc(record.data_time), created) if record.data_time is not None else created
 
 
 def utc(time: datetime) -> datetime:

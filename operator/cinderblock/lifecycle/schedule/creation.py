@@ -51,7 +51,8 @@ def choose(observed: ObservedSchedule, judged: list[tuple[Run, list[Result]]], n
                 due[claim.namespace].append((is_failing, run.time, claim.uid, run, result))
     share = observed.limits.of_namespace(len(due))
     turns: list[Iterator[tuple[Run, Result]]] = []
-    for namespace, candidates in sorted(due.items()):
+    # In another order each time: namespaces that refuse everything must not use up the creations of the others.
+    for namespace, candidates in sorted(due.items(), key=lambda item: names.place(item[0], now.isoformat())):
         candidates.sort(key=lambda candidate: candidate[:3])
         free = max(0, share - observed.backups.unfinished[namespace])
         turns.append(iter([(run, result) for *_, run, result in candidates[:free]]))

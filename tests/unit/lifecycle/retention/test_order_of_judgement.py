@@ -42,7 +42,7 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.LAST_VERIFIED, {}, RetentionContext(verified_at={"b-1": OLD}), [NEWER], {"max_age": "1h"}),
     (Judgement.FUTURE, {"data_time": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
     (Judgement.MIN_AGE, {}, RetentionContext(), [NEWER], {"min_age": "60d", "max_age": "1h"}),
-    (Judgement.MIN_AGE, {"created": NOW - HOUR}, RetentionContext(), [NEWER], {"min_age": "24h"}),
+    (Judgement.MIN_AGE, {"created": NOW - HOUR}, RetentionContext(), [a_record("later", NOW)], {"min_age": "24h"}),
     (Judgement.FROZEN, {}, RetentionContext(), [SUSPICIOUS, a_record("before", OLD + HOUR)], {"max_age": "1h"}),
     (Judgement.MAX_AGE, {}, RetentionContext(), [NEWER], {"max_age": "1h", "keep_last": 9}),
     (Judgement.RULES, {}, RetentionContext(), [NEWER], {"keep_last": 9}),
@@ -138,6 +138,14 @@ def test_series_of_alarms_freezes_once() -> None:
     plan = planned(rules(keep_last=1), backups)
     assert plan.status.frozen == 0
     assert judgement(plan, "b-20") is Judgement.LAST_UNALARMED
+
+
+def test_storage_clock_that_was_set_back_removes_no_new_backup() -> None:
+    old = [a_record(f"old-{n}", NOW - (10 + n) * DAY) for n in range(20)]
+    new = [a_record(f"new-{n}", NOW - n * DAY - HOUR) for n in range(10)]
+    wrong = [replace(backup, data_time=NOW - (2200 + n) * DAY) for n, backup in enumerate(new)]
+    plan = planned(rules(keep_daily=7), [*old, *wrong])
+    assert {v.backup.uid for v in plan.verdicts if v.judgement.keeps} == {f"new-{n}" for n in range(7)}
 
 
 def test_open_alarm_keeps_itself_and_the_backup_before_it() -> None:

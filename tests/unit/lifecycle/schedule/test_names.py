@@ -64,7 +64,7 @@ def test_long_names_that_are_cut_alike_differ() -> None:
 
 
 def test_label_of_a_long_name_is_a_hash() -> None:
-    assert names.label_of(schedule("daily")) == "daily"
-    long = names.label_of(schedule("d" * 64))
+    assert names.label_of(schedule("daily").name) == "daily"
+    long = names.label_of(schedule("d" * 64).name)
     assert len(long) <= 63
-    assert long != names.label_of(schedule("d" * 65))
+    assert long != names.label_of(schedule("d" * 65).name)
