@@ -62,8 +62,8 @@ class Retention(Model):
     gone: GoneRetention = GoneRetention()
     """Retention of the backups of volumes that no longer exist."""
     grace: LongDuration = "24h"
-    """Time between the announcement of a removal and the removal. During this time, status.expiresAt of the VolumeBackup
-    is set, and you can keep the backup with spec.hold. Defaults to 24h."""
+    """Time between the announcement of a removal and the removal. During this time, status.expiresAt of the
+    VolumeBackup is set, and you can keep the backup with spec.hold. Defaults to 24h."""
     max_per_day: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """Greatest number of backups of each volume that are removed in 24 hours; 0 means no limit. Defaults to 10, or to
     twice the number of backups that were made in the last 24 hours if that is more."""

@@ -130,8 +130,8 @@ class BackupScheduleSpec(Model):
     """Treatment of a volume whose earlier backup has not ended: Skip counts the time as skipped, and Queue creates
     the backup, which waits. Defaults to Skip."""
     suspend: bool = False
-    """Whether the schedule makes no backups. Times during the pause are not made up for. Retention continues. Defaults to
-    false."""
+    """Whether the schedule makes no backups. Times during the pause are not made up for. Retention continues. Defaults
+    to false."""
     run_on_create: bool = False
     """Whether to run once when the schedule is created. Defaults to false."""
     run_now: Annotated[str, Field(max_length=63)] = ""
