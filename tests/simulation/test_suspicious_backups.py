@@ -79,7 +79,7 @@ def test_encrypted_volume_makes_the_next_backup_suspicious(simulation: Simulatio
     assert dict(simulation.events())["Incompressible"] == 1
     status = simulation.get("VolumeBackup", "odd")["status"]
     (message,) = (c["message"] for c in status["conditions"] if c["type"] == "Suspicious")
-    assert "kubectl annotate volumebackup odd cinderblock.io/accept=" in message
+    assert "annotate volumebackup odd cinderblock.io/accept=" in message
     assert (status["entries"], status["storedBytes"] - status["manifestBytes"]) == (1000, 5 * GIB)
 
 

@@ -56,6 +56,15 @@ def test_held_backup_loses_its_mark_and_stays() -> None:
         assert marked(simulation) == ["daily-data-202605110200"]
 
 
+def test_suspended_schedule_still_removes_old_backups() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 4 * DAY + HOUR)
+        simulation.change(schedule, suspend=True)
+        simulation.run_until(FIRST + 8 * DAY)
+        assert days(simulation) == [7, 8, 9]
+
+
 def test_marks_go_with_the_schedule() -> None:
     with ScheduleSimulation() as simulation:
         schedule = protect(simulation)

@@ -211,6 +211,19 @@ def test_pause_is_not_made_up_for() -> None:
         assert simulation.names() == ["daily-data-202605070200"]
 
 
+def test_requested_run_waits_for_the_end_of_a_pause() -> None:
+    with ScheduleSimulation() as simulation:
+        simulation.claim("data")
+        schedule = simulation.schedule(spread="0s", suspend=True)
+        simulation.run_for(HOUR)
+        simulation.change(schedule, runNow="first")
+        simulation.run_for(HOUR)
+        assert not simulation.backups()
+        simulation.change(schedule, suspend=False)
+        simulation.run_for(HOUR)
+        assert len(simulation.backups()) == 1
+
+
 def test_changed_time_does_not_run_for_the_past() -> None:
     with ScheduleSimulation() as simulation:
         simulation.claim("data")

@@ -208,8 +208,8 @@ class VolumeBackupStatus(Model):
     logical_bytes: Annotated[int, Field(ge=0)] | None = None
     """Data in the volume, without holes and zeros, in bytes."""
     transferred_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Data that the mover sent, or found sent by an interrupted run, before compression, in bytes: changes since the
-    parent, and renewedBytes."""
+    """Data that this backup added to the store, before compression, in bytes: changes since the parent, and
+    renewedBytes. It includes what an interrupted run had sent."""
     renewed_bytes: Annotated[int, Field(ge=0)] | None = None
     """Data that the mover sent again although it had not changed, because little of its packs was still in use
     (renewBelow of the BackupStore), before compression, in bytes."""

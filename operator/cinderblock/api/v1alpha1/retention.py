@@ -24,7 +24,7 @@ class GoneRetention(Model):
     """Retention of the backups of volumes that no longer exist."""
 
     after: LongDuration | None = None
-    """Time after the last backup of a volume that is gone, after which all its backups are removed. Defaults to
+    """Age of the last backup of such a volume above which all its backups are removed, for example 90d. Defaults to
     never."""
 
 
@@ -32,14 +32,14 @@ class Retention(Model):
     """Rules by which old backups are removed. A backup is kept if any rule keeps it.
 
     The rules are those of restic. Each goes through the backups of one volume from the newest to the oldest. It keeps
-    the newest backup of each hour, day, week, month or year that has one. At least one rule is required. A backup is
-    never removed while it is the last complete one of its volume, the last verified one, held, locked or in use.
+    the newest backup of each hour, day, week, month or year that has one. At least one keep rule is required. No backup
+    is removed while it is held, in use, or the last complete one of a volume that exists.
     """
 
     time_zone: Annotated[str, Field(max_length=64)] = ""
     """Time zone in which days begin, for example Europe/Berlin. Defaults to the time zone of the schedule."""
     keep_last: Count = 0
-    """Number of newest backups to keep. Defaults to 0."""
+    """Number of newest complete backups to keep. Defaults to 0."""
     keep_hourly: Count = 0
     """Number of hours for which the newest backup is kept. Defaults to 0."""
     keep_daily: Count = 0
@@ -62,10 +62,10 @@ class Retention(Model):
     gone: GoneRetention = GoneRetention()
     """Retention of the backups of volumes that no longer exist."""
     grace: LongDuration = "24h"
-    """Time between the decision to remove a backup and its removal. During it, status.expiresAt of the VolumeBackup is
-    set, and you can keep the backup with spec.hold. Defaults to 24h."""
+    """Time between the announcement of a removal and the removal. During this time, status.expiresAt of the
+    VolumeBackup is set, and you can keep the backup with spec.hold. Defaults to 24h."""
     max_per_day: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Number of backups of each volume that are removed in 24 hours at most; 0 means no limit. Defaults to 10, or to
+    """Greatest number of backups of each volume that are removed in 24 hours; 0 means no limit. Defaults to 10, or to
     twice the number of backups that were made in the last 24 hours if that is more."""
 
 
@@ -85,7 +85,7 @@ class RetentionStatus(Model):
     rules: Annotated[str, Field(max_length=64)] | None = None
     """Digest of the rules that are applied."""
     effective_since: datetime | None = None
-    """Time since which these rules are applied without a pause. No backup is removed before the grace has passed from
-    then on, so the grace begins again when the rules change, and after the operator was away for hours."""
+    """Time since which these rules are applied without a pause. No backup is removed before the grace has passed since
+    then. So the grace begins again when the rules change, and after the operator was away for more than 3 hours."""
     last_applied_time: datetime | None = None
     """Time at which the rules were applied, updated once an hour."""

@@ -47,15 +47,16 @@ class VolumeSelection(Model):
     storage_classes: Annotated[list[Name], Field(max_length=64)] = []
     """Names of the StorageClasses of the claims. Defaults to all classes."""
     min_age: LongDuration = "0s"
-    """Age from which a claim is backed up, for example 1h to leave out volumes that are still empty. Defaults to 0s."""
+    """Smallest age of a claim that is backed up, for example 1h to leave out volumes that are still empty. Defaults to
+    0s."""
 
 
 class FullRule(Model):
     """When a backup is a full one. All others are incremental."""
 
     every: LongDuration = "90d"
-    """Age of the volume's newest full backup from which the next backup is a full one. Each volume has its own day, so
-    that not all volumes make a full backup in one night. With 0s every backup is full. Defaults to 90d."""
+    """Period in which each volume gets one full backup. Each volume has its own day in it, so that not all volumes make
+    a full backup in one night. With 0s every backup is full. Defaults to 90d."""
 
 
 class Retries(Model):
@@ -120,24 +121,25 @@ class BackupScheduleSpec(Model):
     """Time over which the backups of one run begin. Each volume has a fixed place in it. It must be shorter than the
     interval of the schedule. Defaults to 10m, or to half of the interval if that is shorter."""
     starting_deadline: LongDuration | None = None
-    """Delay after which a time counts as missed, if no backup could be created until then. Defaults to the time until
-    the next run."""
+    """Delay after which a scheduled time counts as missed, if no backup could be created before. Failed backups are not
+    repeated after it either. Defaults to the time until the next run."""
     missed: Missed = Missed.LATEST
-    """Treatment of times at which the operator did not run: Latest makes up for the newest one within the
-    starting deadline, and Skip for none. Defaults to Latest."""
+    """Treatment of times at which the operator did not run: Latest makes up for the newest one within the starting
+    deadline, and Skip for none. Defaults to Latest."""
     overlap: Overlap = Overlap.SKIP
     """Treatment of a volume whose earlier backup has not ended: Skip counts the time as skipped, and Queue creates
     the backup, which waits. Defaults to Skip."""
     suspend: bool = False
-    """Whether the schedule makes no backups. Times during the pause are not made up for. Defaults to false."""
+    """Whether the schedule makes no backups. Times during the pause are not made up for. Retention continues. Defaults
+    to false."""
     run_on_create: bool = False
     """Whether to run once when the schedule is created. Defaults to false."""
     run_now: Annotated[str, Field(max_length=63)] = ""
-    """A token that starts a run at once, without spread, whenever it differs from status.lastRunNow. Defaults to no
-    such run."""
+    """A token that starts a run at once, without spread, whenever it differs from status.lastRunNow. A token that was
+    used before starts nothing while its backups exist. Defaults to no such run."""
     volumes: VolumeSelection = VolumeSelection()
-    """Volumes to back up, which are listed at each run. Defaults to all bound claims of the namespace. A claim with the
-    annotation cinderblock.io/backup: "false" is always left out."""
+    """Volumes to back up, which are listed at each run. A claim with the annotation cinderblock.io/backup: "false" is
+    always left out. Defaults to all bound claims of the selected namespaces."""
     full: FullRule = FullRule()
     """When a backup is a full one."""
     retries: Retries = Retries()
@@ -174,8 +176,8 @@ class RunStatus(Model):
     failed: Annotated[int, Field(ge=0)] = 0
     """Number of volumes whose backups of this run have all failed."""
     skipped: Annotated[int, Field(ge=0)] = 0
-    """Number of volumes that were left out because their earlier backup had not ended, or their namespace has no
-    store."""
+    """Number of volumes that were left out: an earlier backup had not ended, the namespace has no BackupStore or too
+    many VolumeBackups, or the name of the backup was taken."""
     missed: Annotated[int, Field(ge=0)] = 0
     """Number of volumes whose backup could not be created before the starting deadline."""
 
@@ -199,15 +201,16 @@ class BackupScheduleStatus(Model):
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
-    """Conditions of the schedule. Ready is False if the schedule has an error. LastRunSucceeded tells about the
-    last run, and Selecting is False if no volume is selected."""
+    """Conditions of the schedule. Ready is False if the schedule has an error. LastRunSucceeded is True if the last run
+    backed up every volume. Selecting is False if no volume is selected. RetentionApplied is False if the API server
+    refuses what retention does."""
     observed_times: Annotated[str, Field(max_length=400)] | None = None
     """Schedule, time zone and suspend that effectiveSince belongs to."""
     effective_since: datetime | None = None
     """Time from which runs are due: the creation of the schedule, the last change of its times, or the end of a
     pause."""
     last_schedule_time: datetime | None = None
-    """The newest scheduled time that was dealt with completely."""
+    """The newest scheduled time for which all backups were created or given up."""
     next_schedule_time: datetime | None = None
     """The next scheduled time."""
     last_completed_time: datetime | None = None
@@ -217,11 +220,11 @@ class BackupScheduleStatus(Model):
     last_run: RunStatus | None = None
     """The current or the last run."""
     failing: Annotated[list[FailingVolume], Field(max_length=NAMED_FAILURES)] = []
-    """Up to 20 volumes whose last backup failed, or for which none could be created."""
+    """Volumes whose last backup failed, or for which none could be created; at most 20."""
     failing_volumes: Annotated[int, Field(ge=0)] | None = None
     """Number of such volumes."""
     retention: RetentionStatus | None = None
-    """Result of retention."""
+    """Numbers of the last pass of retention. It is unset without spec.retention."""
 
 
 class BackupSchedule(Object):
@@ -234,7 +237,8 @@ class BackupSchedule(Object):
 
 
 class ClusterBackupSchedule(Object):
-    """A schedule of an administrator that backs up volumes of several namespaces."""
+    """A schedule that backs up volumes of several namespaces, and removes their old backups. Only people with rights in
+    the whole cluster may create it."""
 
     api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
     kind: Literal["ClusterBackupSchedule"] = "ClusterBackupSchedule"

@@ -245,9 +245,9 @@ class BackupStoreSpec(Model):
     """Interval of complete comparisons: every n-th incremental backup of a file system reads all files and compares
     them by hash. With 1, every incremental backup does. Defaults to 30."""
     renew_below: Annotated[int, Field(ge=0, le=90)] = 50
-    """Percentage of a pack in use, below which an incremental backup renews it. It then sends the part in use again, so
-    that the pack can be deleted with the last backup that needs it. This concerns only packs of deleted backups, and at
-    most 5 % of the volume's data in each backup. With 0, no pack is renewed. Defaults to 50."""
+    """Threshold for renewing a pack of a deleted backup, in percent of the pack. If less of the pack is in use, the
+    next incremental backup sends that part again, so that the pack can be deleted. Each backup renews at most 5 % of
+    the volume's data, or one pack if that is more. With 0, no pack is renewed. Defaults to 50."""
     allow_unsealed: bool = False
     """Whether a store with an encryption Secret accepts unencrypted backups, from an import or after a lost status.
     Anyone who can write to the bucket can put such a backup there. Defaults to false."""

@@ -28,7 +28,7 @@ Show what retention does to each backup, and why. Nothing is changed or deleted.
 On a cluster, the backups of schedules are judged by the rules of the schedule, or by the rules that you give. On a
 bucket (--from), all backups that can be read are judged by the rules that you give.
 
-VERDICT is keep, expire (it has or gets status.expiresAt), wait (it expires, but not yet because of maxPerDay) or remove
+VERDICT is keep, expire (it has or gets status.expiresAt), wait (it expires, but maxPerDay delays the removal) or remove
 (its grace has ended). The operator decides with the same rules. Uses the current kubeconfig context.
 """
 
@@ -36,7 +36,7 @@ EPILOG: Final = """\
 examples:
   cinderblock retention preview --namespace shop
   cinderblock retention preview --namespace shop --schedule daily --keep-daily 7 --keep-weekly 4
-  cinderblock retention preview --cluster-schedule all-volumes --output json
+  cinderblock retention preview --cluster-schedule everything --output json
   cinderblock retention preview --from s3://backups/prefix --rules rules.yaml
 """
 

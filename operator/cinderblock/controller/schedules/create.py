@@ -84,5 +84,5 @@ async def _of_existing(context: Context, schedule: AnySchedule, creation: Creati
     is_ours = annotations.get(labels.SCHEDULE_ANNOTATION) == names.reference_to(schedule)
     if is_ours and (found.get("spec") or {}).get("volumeId") == creation.claim.uid:
         return Outcome(OutcomeKind.CREATED)
-    message = f"Another VolumeBackup has the name {creation.name}. Remove it."
+    message = f"Another VolumeBackup has the name {creation.name}. Delete it if you do not need it."
     return Outcome(OutcomeKind.NAME_TAKEN, Reason.NAME_TAKEN, message)

@@ -49,7 +49,7 @@ def is_raised(shown: list[Condition]) -> bool:
 
 
 def _accepted(shown: list[Condition], backup: VolumeBackup, now: datetime) -> list[Condition]:
-    accepted = Alarm(Reason.ALARM_ACCEPTED, "A person has checked the alarms of this backup, and accepts it")
+    accepted = Alarm(Reason.ALARM_ACCEPTED, "A person has accepted this backup, so retention continues")
     return _with(shown, backup, now, "False", accepted)
 
 
@@ -86,7 +86,8 @@ def last_write(restore: VolumeRestore) -> datetime:
 
 def _message(backup: VolumeBackup, alarms: tuple[Alarm, ...]) -> str:
     """Return the numbers of all alarms, and what to do."""
-    accept = f"kubectl annotate volumebackup {backup.name} {labels.ACCEPT_ANNOTATION}={backup.backup_id}"
+    annotation = f"{labels.ACCEPT_ANNOTATION}={backup.backup_id}"
+    accept = f"kubectl -n {backup.namespace} annotate volumebackup {backup.name} {annotation}"
     return (
         f"{' '.join(alarm.message for alarm in alarms)} Retention keeps earlier backups of the volume for now."
         f" Inspect the volume. If all is well, accept the backup: {accept}"

@@ -14,8 +14,8 @@ from cinderblock.lifecycle.schedule.conclude import Conclusion
 from cinderblock.reasons import Reason
 
 _FROZEN = (
-    " {count} stay only because a newer backup is suspicious. Check that backup, and accept it with the annotation"
-    " cinderblock.io/accept."
+    " Kept only because a newer backup is suspicious: {count}. Inspect the suspicious backup. If all is well, accept it"
+    " with the annotation cinderblock.io/accept."
 )
 
 
@@ -61,7 +61,7 @@ def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Reta
 
 def _counts(status: RetentionStatus) -> str:
     frozen = _FROZEN.format(count=status.frozen) if status.frozen else ""
-    return f"{status.kept} backups are kept, and {status.expiring} expire.{frozen}"
+    return f"Backups kept: {status.kept}. Backups that expire: {status.expiring}.{frozen}"
 
 
 def _is_shown(schedule: AnySchedule, reason: Reason) -> bool:
