@@ -127,7 +127,8 @@ async def test_change_is_accepted_or_rejected(client: KubeClient, namespace: str
 
 async def test_backup_gets_the_defaults_of_cinder(client: KubeClient, namespace: str) -> None:
     created = await create(client, VOLUME_BACKUP, namespace, {"volumeId": "data"})
-    assert created["spec"] == {"volumeId": "data", "incremental": False, "force": False, "unreadable": "Fail"}
+    given = {"volumeId": "data", "incremental": False, "force": False, "unreadable": "Fail", "hold": False}
+    assert created["spec"] == given
 
 
 async def test_restore_is_strict_by_default(client: KubeClient, namespace: str) -> None:
