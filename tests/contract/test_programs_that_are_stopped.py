@@ -382,7 +382,9 @@ def test_reader_that_has_gone_is_no_success(made: Made, tmp_path: Path, name: st
     finally:
         os.close(writer)
     assert done.returncode == BROKEN_PIPE, done.stderr
-    assert done.stderr.count("cannot write the output: its reader has gone") == (name not in {"list", "show", "retention"})
+    assert done.stderr.count("cannot write the output: its reader has gone") == (
+        name not in {"list", "show", "retention"}
+    )
     assert "Traceback" not in done.stderr
 
 
