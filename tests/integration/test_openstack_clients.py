@@ -92,5 +92,6 @@ async def test_python_interfaces_work(
         "description": "text",
         "force": True,
         "unreadable": "Fail",
+        "hold": False,
         "incremental": False,
     }

@@ -27,8 +27,8 @@ from tests.cluster.csi import instants
 KINDS = ("ext4", "xfs")
 """File systems of which snapshots can be taken."""
 MIB = 1 << 20
-TRIALS = 8
-"""Attempts of `until_seen`."""
+TRIALS = 20
+"""Attempts of `until_seen`. On a busy machine, eight once all came too late: the kernel had written the data back."""
 
 _FORCE = {"ext4": "-F", "xfs": "-f"}
 _SNAPSHOT_OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
