@@ -135,6 +135,24 @@ def test_operator_that_was_away_gives_the_whole_grace_again() -> None:
         assert 5 not in days(simulation)
 
 
+def test_look_soon_after_a_plan_leads_to_another_plan() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST + 2 * DAY + HOUR)
+        [first, *_] = simulation.backups()
+        simulation.look(schedule)
+        simulation.schedule("other", retention=KEEP_THREE)
+        simulation.run_for(timedelta(minutes=1))
+        simulation.change(schedule, retention=KEEP_THREE | {"keepLast": 2})
+        simulation.run_for(timedelta(seconds=1))
+        assert marked(simulation) == [first["metadata"]["name"]]
+        simulation.change(first, hold=True)
+        simulation.run_for(timedelta(seconds=30))
+        simulation.look(schedule)
+        simulation.run_for(timedelta(minutes=1))
+        assert not marked(simulation)
+
+
 def test_idle_schedule_plans_once_an_hour() -> None:
     with ScheduleSimulation() as simulation:
         protect(simulation)

@@ -38,12 +38,11 @@ UNMARK_ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """When a schedule with this UID was planned, and when it may and must be planned again."""
+    """When a schedule with this UID was planned, and from when it may be planned again."""
 
     uid: str
     at: datetime
     earliest: datetime
-    latest: datetime
 
     def allows(self, now: datetime) -> bool:
         """Return whether the schedule may be planned. After a clock has gone back, it may."""
@@ -74,10 +73,10 @@ class RetentionReconciler:
         return planned if planned is not None and planned.uid == schedule.uid else None
 
     def wait(self, key: ObjectKey, schedule: AnySchedule, now: datetime) -> Retained:
-        """Return what is known between two plans."""
+        """Return the present state, too soon after a plan. A change may be the reason, so the next plan comes soon."""
         planned = self._known_plan(key, schedule)
         has_rules = schedule.spec.retention is not None
-        seconds = (planned.latest - now).total_seconds() if planned is not None and has_rules else None
+        seconds = (planned.earliest - now).total_seconds() if planned is not None and has_rules else None
         return Retained(schedule.status.retention, requeue_after=max(0.0, seconds) if seconds is not None else None)
 
     async def apply(
@@ -107,7 +106,7 @@ class RetentionReconciler:
             log.warning("Retention is repeated later: %s", error.message, extra={"reason": error.reason})
             now = context.clock()
             again = now + timedelta(seconds=LEAST_SECONDS)
-            self._planned[key] = _Planned(schedule.uid, now, again, again)
+            self._planned[key] = _Planned(schedule.uid, now, again)
             return Retained(schedule.status.retention, requeue_after=LEAST_SECONDS)
 
     async def _apply(
@@ -128,8 +127,7 @@ class RetentionReconciler:
             return await self._end(context, key, schedule, backups)
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
-        earliest, latest = (now + timedelta(seconds=delay) for delay in (min(least, seconds), seconds))
-        self._planned[key] = _Planned(schedule.uid, now, earliest, latest)
+        self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
         overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
         return replace(retained, refused=(*overfull, *(retained.refused or ())))
 
@@ -141,7 +139,7 @@ class RetentionReconciler:
         if not applied.is_complete:
             return Retained(schedule.status.retention, applied.refused, CONTINUE_SECONDS)
         now = context.clock()
-        self._planned[key] = _Planned(schedule.uid, now, now, now)
+        self._planned[key] = _Planned(schedule.uid, now, now)
         return Retained(None)
 
 
