@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import socket
+import re
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -61,29 +61,31 @@ class EmbeddedStore:
 
 @contextmanager
 def forwarded(kube: KubeCluster) -> Iterator[int]:
-    """Forward a local port to the embedded S3 server inside the block."""
-    port = _free_port()
-    command = [str(tool("kubectl")), "-n", RELEASE_NAMESPACE, "port-forward", SERVICE, f"{port}:{PORT}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    """Forward a local port to the embedded S3 server inside the block.
+
+    kubectl chooses the port: of one that was free a moment ago, a server of another test may answer.
+    """
+    command = [
+        str(tool("kubectl")),
+        "-n",
+        RELEASE_NAMESPACE,
+        "port-forward",
+        "--address=127.0.0.1",
+        SERVICE,
+        f":{PORT}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            _wait_for(port, process)
-            yield port
+            yield _forwarded_port(process)
         finally:
             process.terminate()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise KubeClusterError("kubectl port-forward to the embedded store did not come up")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _forwarded_port(process: subprocess.Popen[str]) -> int:
+    """Return the port that kubectl forwards, and read what it prints later, so that it never waits for a reader."""
+    assert process.stdout is not None
+    found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) ", process.stdout.readline())
+    if found is None:
+        raise KubeClusterError("kubectl port-forward to the embedded store did not come up")
+    threading.Thread(target=process.stdout.read, daemon=True).start()
+    return int(found[1])
