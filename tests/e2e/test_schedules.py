@@ -11,7 +11,8 @@ from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import Tenant
 from tests.support.cluster.workloads import Mount, OneShotPod, claim, compare_trees, run_pod
 
-pytestmark = pytest.mark.e2e
+# Retention waits for a minute at least, twice in some tests.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 NEVER = "0 0 29 2 *"
 """Leap days: the tests start every run themselves."""
