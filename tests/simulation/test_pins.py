@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.controller.reconcile.resync import PIN_SLOT_SECONDS, PIN_SLOTS
 from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import KeyUnavailable, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
@@ -98,6 +99,10 @@ def test_silent_store_delays_the_pinning(simulation: Simulation) -> None:
     pinned = condition(simulation, "Pinned")
     assert pinned is not None
     assert (pinned["status"], pinned["reason"]) == ("False", "StoreUnreachable")
+    for _ in range(PIN_SLOTS):
+        if ObjectKey("VolumeBackup", NAMESPACE, "full") in simulation.pending():
+            break
+        simulation.advance(PIN_SLOT_SECONDS)
     assert ObjectKey("VolumeBackup", NAMESPACE, "full") in simulation.pending()
     simulation.store.error = None
     simulation.settle()

@@ -165,7 +165,7 @@ async def test_volumes_that_no_schedule_selects_are_counted_by_namespace() -> No
     state = await metrics_collector.read(KubeClient(api, reduce=reduce_object), SCHEDULE_KINDS)
     found = {namespace: dict(counts) for namespace, counts in state.protection.items()}
     assert found == {"shop": {"protected": 1, "unprotected": 1}, "blog": {"unprotected": 1}}
-    assert api.requests == LISTS + 3
+    assert api.requests == LISTS + 4
 
 
 async def test_operator_without_schedules_does_not_count_unprotected_volumes() -> None:

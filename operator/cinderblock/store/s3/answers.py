@@ -1,11 +1,14 @@
-"""Errors for the answers of a server: codes of S3, pages of proxies, and what breaks the rules of S3."""
+"""Answers of a server: errors for codes of S3, for pages of proxies and for what breaks the rules of S3, and dates."""
 
 from __future__ import annotations
 
 import email.utils
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
+
+from botocore.utils import parse_timestamp
 
 from cinderblock.errors import CinderblockError, PermanentError, StoreUnreachable
 from cinderblock.reasons import Reason
@@ -14,6 +17,18 @@ from cinderblock.store.s3.codes import KIND_BY_CODE, MEANINGS, Kind, classify
 
 _OF_ONE_CALL: Final = frozenset({Kind.DENIED, Kind.NO_CHECKSUM, Kind.TOO_LARGE, Kind.UNSUPPORTED, Kind.UNKNOWN})
 """Kinds whose messages name the call: another call may succeed."""
+
+MAX_DATE_CHARACTERS: Final = 64
+"""Characters of the longest date. dateutil, which reads it, takes quadratic time: 16 s for 200,000 characters, in which
+no deadline stops it."""
+
+
+def parse_date(text: str) -> datetime:
+    """Return a date in any of the forms of S3. Raises ValueError, and what `parse_timestamp` raises."""
+    if len(text) > MAX_DATE_CHARACTERS:
+        raise ValueError("a date is too long")
+    date: datetime = parse_timestamp(text)
+    return date
 
 
 def from_answer(response: Mapping[str, Any], address: StoreAddress, call: str) -> CinderblockError:

@@ -24,9 +24,9 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import InvalidInput
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.endpoint_policy import EndpointPolicy
+from cinderblock.store.s3.answers import parse_date
 from cinderblock.store.s3.checksum import use_signer
 from cinderblock.store.s3.connection import bound
-from cinderblock.store.s3.dates import parse_date
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest

@@ -17,9 +17,8 @@ from cinderblock.reasons import Reason
 from cinderblock.store.base import check_key
 from cinderblock.store.retention import ObjectState, Versions
 from cinderblock.store.s3.address import StoreAddress
-from cinderblock.store.s3.answers import from_answer, protocol_violation
+from cinderblock.store.s3.answers import from_answer, parse_date, protocol_violation
 from cinderblock.store.s3.codes import Kind, classify
-from cinderblock.store.s3.dates import parse_date
 from cinderblock.store.s3.errors import PARSER_DEFECTS
 from cinderblock.store.s3.lifecycle_rules import parse_rules
 
