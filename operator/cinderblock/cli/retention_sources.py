@@ -18,6 +18,7 @@ from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.retention.uses import names_used_by, used_ids
+from cinderblock.lifecycle.schedule import names
 from cinderblock.repository.catalog import CatalogEntry
 
 
@@ -152,7 +153,7 @@ def _subject(
     is_own: bool,
 ) -> Subject:
     """Return one schedule. Other rules than its own have announced nothing yet."""
-    reference = f"{schedule.kind}/{schedule.name}"
+    reference = names.reference_to(schedule)
     own = [r for r in records if r.schedule == reference and schedule.namespace in ("", r.namespace)]
     previous = schedule.status.retention if is_own else None
     title = "/".join(filter(None, (schedule.namespace, reference)))

@@ -13,6 +13,7 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.schedule import settings
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord
+from tests.support.retention.records import a_record
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 NAMESPACE = "shop"
@@ -43,36 +44,19 @@ def record(
 ) -> BackupRecord:
     """Return a backup of a claim."""
     uid = f"backup-{next(_UIDS)}"
-    made = BackupRecord(
-        namespace=of.namespace,
-        name=name,
-        uid=uid,
-        resource_version="1",
-        backup_id=uid,
-        schedule="BackupSchedule/daily",
-        scheduled_for=None,
-        volume_id=of.uid if phase is not None else "",
-        volume_name=of.name,
-        store_name="default",
-        container="bucket",
-        phase=phase,
-        created=START,
-        data_time=START if phase is not None and phase.is_complete else None,
-        is_incremental=False,
-        parent_id="",
-        is_held=False,
-        keeps_data=False,
-        is_imported=False,
-        is_being_deleted=False,
-        expires_at=None,
-        logical_bytes=None,
-        transferred_bytes=None,
-        stored_bytes=None,
-        fail_reason="",
-        is_suspicious=False,
-        requested_volume=of.uid,
-    )
-    return replace(made, **fields)
+    own = {
+        "namespace": of.namespace,
+        "name": name,
+        "resource_version": "1",
+        "scheduled_for": None,
+        "volume_id": of.uid if phase is not None else "",
+        "volume_name": of.name,
+        "container": "bucket",
+        "phase": phase,
+        "data_time": START if phase is not None and phase.is_complete else None,
+        "requested_volume": of.uid,
+    }
+    return a_record(uid, START, **(own | fields))
 
 
 def observed(
