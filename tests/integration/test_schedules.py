@@ -95,15 +95,15 @@ class Scene:
 
     def condition(self, kind: Kind, namespace: str | None, name: str, condition: str) -> dict[str, Any]:
         """Return a condition of an object; empty if it has none of the type."""
-        found = self.status(kind, namespace, name).get("conditions", ())
-        return next((c for c in found if c["type"] == condition), {})
+        return condition_of(self.status(kind, namespace, name), condition)
 
     def wait_for_run(self, kind: Kind, namespace: str | None, name: str, run: str) -> dict[str, Any]:
         """Wait until a run whose name begins with a text has ended. Return the status of the schedule."""
 
         def ended() -> dict[str, Any] | None:
+            # One reading: the run may end between two.
             status = self.status(kind, namespace, name)
-            is_over = self.condition(kind, namespace, name, "LastRunSucceeded").get("status") in ("True", "False")
+            is_over = condition_of(status, "LastRunSucceeded").get("status") in ("True", "False")
             return status if is_over and status["lastRun"]["name"].startswith(run) else None
 
         found: dict[str, Any] = wait_for(f"end of run {run} of {name}", ended, RUN_SECONDS)
@@ -143,6 +143,11 @@ async def _prepare(server: ApiServer, store: s3.S3Server, directory: Path) -> No
         await enforce(client, chart)
         async with aclosing(await connect_as(server.kubeconfig, RELEASE, "cinderblock", directory)) as account:
             await wait_until_refused(lambda: account.create(kinds.LEASE, FOREIGN_LEASE), "only the Lease of its own")
+
+
+def condition_of(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return a condition of a status; empty if it has none of the type."""
+    return next((c for c in status.get("conditions", ()) if c["type"] == kind), {})
 
 
 def assert_one_of_each(backups: list[dict[str, Any]]) -> None:

@@ -132,6 +132,21 @@ async def test_start_of_a_watch_adds_only_objects_in_progress() -> None:
 
 
 @in_virtual_time
+async def test_start_of_a_watch_adds_a_schedule_that_the_resync_may_have_missed() -> None:
+    handler = Handler()
+    for change, observed, added in (
+        (None, 1, {"BackupSchedule nightly"}),
+        (None, 2, set()),
+        ("MODIFIED", 1, {"BackupSchedule nightly"}),
+        ("MODIFIED", 2, set()),
+        ("DELETED", 2, {"BackupSchedule nightly"}),
+    ):
+        metadata = {"name": "nightly", "namespace": "shop", "uid": "u-1", "generation": 2}
+        body = {"kind": "BackupSchedule", "metadata": metadata, "status": {"observedGeneration": observed}}
+        await handler._handler.on_schedule({"type": change, "object": body})
+        assert await handler.keys() == added, (change, observed)
+
+
 async def test_store_is_added_for_its_first_and_last_user() -> None:
     handler = Handler()
     await handler.handle("VolumeBackup", "young", phase="creating", storeName="default")

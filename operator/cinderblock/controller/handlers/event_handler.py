@@ -90,14 +90,17 @@ class EventHandler:
             await self._queue.add(other)
 
     async def on_schedule(self, event: Event) -> None:
-        """Add a schedule that was changed or deleted. In between it acts by the clock, so its status adds nothing."""
+        """Add a schedule that was changed or deleted. In between it acts by the clock, so its status adds nothing.
+
+        A watch begins with all existing objects. One of them may have changed after the resync had listed it.
+        """
         change, body = event["type"], event["object"]
         key = key_of(body)
         if change == "DELETED":
             self._schedules.discard(key)
         else:
             self._schedules.add(key)
-        if change == "DELETED" or (change is not None and is_in_progress(body)):
+        if change == "DELETED" or is_in_progress(body):
             await self._queue.add(key, priority=Priority.HIGH)
 
     async def _add_schedule(self, change: str | None, body: dict[str, Any]) -> None:
