@@ -16,9 +16,12 @@ from cinderblock.controller.stores import circuit_breaker
 from cinderblock.controller.stores.circuit_breaker import (
     CONCURRENT_CALLS,
     LONG_CALL_SECONDS,
+    LONG_CONCURRENT_CALLS,
     NAMESPACE_CALLS,
     UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
+    NamespaceSlots,
+    SharedSlots,
     StoreBreaker,
 )
 from cinderblock.errors import AccessDenied, StoreTooSlow, StoreUnreachable
@@ -33,8 +36,12 @@ def denied() -> None:
     raise AccessDenied("the key is rejected")
 
 
-def a_breaker(endpoint: Endpoint | None = None, unproven: asyncio.Semaphore | None = None) -> StoreBreaker:
-    return StoreBreaker(endpoint or Endpoint(), unproven or asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
+def a_breaker(endpoint: Endpoint | None = None, slots: NamespaceSlots | None = None) -> StoreBreaker:
+    return StoreBreaker(endpoint or Endpoint(), slots or some_slots())
+
+
+def some_slots(calls: int = 8, unproven: int = UNPROVEN_CONCURRENT_CALLS) -> NamespaceSlots:
+    return NamespaceSlots(asyncio.Semaphore(calls), asyncio.Semaphore(unproven), asyncio.Semaphore(8))
 
 
 async def test_breaker_passes_on_results_and_errors() -> None:
@@ -66,14 +73,14 @@ async def test_calls_beyond_the_limit_fail_soon(monkeypatch: pytest.MonkeyPatch)
 async def test_message_of_a_busy_store_names_it_and_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(circuit_breaker, "_THREAD_SECONDS", 0.01)
-    full, free, answer = asyncio.Semaphore(0), asyncio.Semaphore(8), threading.Event()
+    answer = threading.Event()
     messages: list[str] = []
-    for unproven, namespace in ((free, full), (full, free)):
-        breaker = StoreBreaker(Endpoint(), unproven, namespace, "BackupStore b at https://s3")
+    for slots in (some_slots(calls=0), some_slots(unproven=0)):
+        breaker = StoreBreaker(Endpoint(), slots, "BackupStore b at https://s3")
         with pytest.raises(StoreUnreachable) as busy:
             await breaker.call(lambda: None)
         messages.append(busy.value.message)
-    slow = StoreBreaker(Endpoint(), free, free, "BackupStore b at https://s3")
+    slow = StoreBreaker(Endpoint(), some_slots(), "BackupStore b at https://s3")
     with pytest.raises(StoreTooSlow) as caught:
         await slow.call(lambda: answer.wait(30), 0.01)
     answer.set()
@@ -129,8 +136,8 @@ async def test_hundred_unreachable_stores_do_not_delay_a_reachable_one(
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2 * UNPROVEN_CONCURRENT_CALLS))
-    unproven, away, answer = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS), Endpoint(), threading.Event()
-    good = a_breaker(unproven=unproven)
+    slots, away, answer = some_slots(calls=400), Endpoint(), threading.Event()
+    good = a_breaker(slots=slots)
     assert await good.call(lambda: 1) == 1
     waiting = 0
 
@@ -140,7 +147,7 @@ async def test_hundred_unreachable_stores_do_not_delay_a_reachable_one(
         answer.wait(30)
         unreachable()
 
-    stores = [a_breaker(away if is_one_endpoint else Endpoint(), unproven) for _ in range(100)]
+    stores = [a_breaker(away if is_one_endpoint else Endpoint(), slots) for _ in range(100)]
     asked = [asyncio.create_task(store.call(hanging)) for store in stores]
     try:
         done, left = await asyncio.wait(asked, timeout=5)
@@ -156,19 +163,41 @@ async def test_hundred_unreachable_stores_do_not_delay_a_reachable_one(
 async def test_namespace_cannot_hold_all_workers_by_endpoints_that_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
-    unproven, answer = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS), threading.Event()
-    slots = asyncio.Semaphore(NAMESPACE_CALLS)
+    shared, answer = SharedSlots(), threading.Event()
+    slots = shared.of_namespace()
     # These endpoints have answered before, so they are proven.
-    hostile = [StoreBreaker(Endpoint(is_proven=True), unproven, slots) for _ in range(8)]
+    hostile = [StoreBreaker(Endpoint(is_proven=True), slots) for _ in range(8)]
     asked = [asyncio.create_task(store.call(lambda: answer.wait(30))) for store in hostile for _ in range(4)]
     try:
         done, left = await asyncio.wait(asked, timeout=2)
         assert len(left) == NAMESPACE_CALLS
         assert all("calls already wait for stores of this namespace" in str(task.exception()) for task in done)
-        assert await a_breaker(unproven=unproven).call(lambda: 1) == 1
+        assert await a_breaker(slots=shared.of_namespace()).call(lambda: 1) == 1
     finally:
         answer.set()
     await asyncio.wait(asked)
+
+
+async def test_namespaces_of_one_person_cannot_hold_all_workers_by_long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    shared, answer = SharedSlots(), threading.Event()
+    hostile = [StoreBreaker(Endpoint(is_proven=True), shared.of_namespace()) for _ in range(8)]
+    asked = [
+        asyncio.create_task(store.call(lambda: answer.wait(30), LONG_CALL_SECONDS))
+        for store in hostile
+        for _ in range(4)
+    ]
+    try:
+        done, left = await asyncio.wait(asked, timeout=2)
+        assert len(left) == LONG_CONCURRENT_CALLS
+        assert all("too many deletions and searches already run" in str(task.exception()) for task in done)
+        victim = StoreBreaker(Endpoint(is_proven=True), shared.of_namespace())
+        assert await victim.call(lambda: 1) == 1
+    finally:
+        answer.set()
+    await asyncio.wait(asked)
+    assert await hostile[0].call(lambda: 2, LONG_CALL_SECONDS) == 2
 
 
 async def test_call_that_outlives_its_deadline_keeps_its_slot_until_its_thread_ends(
@@ -176,14 +205,14 @@ async def test_call_that_outlives_its_deadline_keeps_its_slot_until_its_thread_e
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(circuit_breaker, "_THREAD_SECONDS", 0.05)
-    slots, ends = asyncio.Semaphore(1), threading.Event()
-    breaker = StoreBreaker(Endpoint(), asyncio.Semaphore(1), slots)
+    slots, ends = some_slots(calls=1, unproven=1), threading.Event()
+    breaker = StoreBreaker(Endpoint(), slots)
     with pytest.raises(StoreTooSlow, match="not ended after 0 s"):
         await breaker.call(lambda: ends.wait(30), 0.1)
-    assert slots.locked()
+    assert slots.calls.locked()
     ends.set()
     async with asyncio.timeout(5):
-        await slots.acquire()
+        await slots.calls.acquire()
 
 
 async def test_deadline_reaches_the_requests_of_a_call() -> None:
@@ -252,8 +281,8 @@ async def test_slow_endpoint_stays_unproven_for_a_while(monkeypatch: pytest.Monk
 
 
 async def test_store_with_wrong_settings_does_not_affect_others_at_its_endpoint() -> None:
-    endpoint, unproven = Endpoint(), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
-    good, bad = a_breaker(endpoint, unproven), a_breaker(endpoint, unproven)
+    endpoint, slots = Endpoint(), some_slots()
+    good, bad = a_breaker(endpoint, slots), a_breaker(endpoint, slots)
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
             await bad.call(unreachable)

@@ -132,7 +132,7 @@ async def test_start_of_a_watch_adds_only_objects_in_progress() -> None:
 
 
 @in_virtual_time
-async def test_start_of_a_watch_adds_a_schedule_that_the_resync_may_have_missed() -> None:
+async def test_start_of_a_watch_adds_a_changed_schedule() -> None:
     handler = Handler()
     for change, observed, added in (
         (None, 1, {"BackupSchedule nightly"}),

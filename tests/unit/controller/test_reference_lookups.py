@@ -13,8 +13,8 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
     CONCURRENT_CALLS,
-    UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
+    SharedSlots,
     StoreBreaker,
 )
 from cinderblock.controller.stores.pool import StorePool
@@ -42,7 +42,7 @@ class Stores:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._breaker = StoreBreaker(Endpoint(is_proven=True), asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS))
+        self._breaker = StoreBreaker(Endpoint(is_proven=True), SharedSlots().of_namespace())
         self.calls = 0
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:

@@ -24,8 +24,11 @@ NAMESPACE_CALLS: Final = 6
 UNPROVEN_CONCURRENT_CALLS: Final = 8
 """Concurrent calls to all unproven endpoints together: half of the workers. A thousand stores may share an endpoint
 that is down."""
-NAMESPACE_UNPROVEN_CALLS: Final = 2
-"""Those of one namespace: a quarter, so that a few namespaces cannot keep the endpoints of others unproven."""
+LONG_CONCURRENT_CALLS: Final = 8
+"""Concurrent long calls of all namespaces together: half of the workers. A store that answers slowly may make each of
+them last for LONG_CALL_SECONDS."""
+NAMESPACE_SHARE: Final = 2
+"""Slots of one namespace among those that all share: a quarter, so that one namespace cannot hold all of them."""
 SLOT_WAIT_SECONDS: Final = 1.0
 """For how long a call waits for an earlier one to the same store. Hundreds of usual calls end in that time."""
 OPEN_SECONDS: Final = 5.0
@@ -49,6 +52,7 @@ _NAMESPACE_FULL: Final = (
 _OTHERS_FULL: Final = (
     "too many calls already wait for other stores that do not answer. Check the BackupStores that are not ready"
 )
+_LONG_FULL: Final = "too many deletions and searches already run. This one begins when one of them ends"
 
 T = TypeVar("T")
 
@@ -83,7 +87,7 @@ class ShareOfSlots(asyncio.Semaphore):
         most: number of slots that this share may hold.
     """
 
-    def __init__(self, shared: asyncio.Semaphore, most: int = NAMESPACE_UNPROVEN_CALLS) -> None:
+    def __init__(self, shared: asyncio.Semaphore, most: int = NAMESPACE_SHARE) -> None:
         super().__init__(most)
         self._shared = shared
 
@@ -102,6 +106,34 @@ class ShareOfSlots(asyncio.Semaphore):
         super().release()
 
 
+@dataclass(slots=True, weakref_slot=True)
+class NamespaceSlots:
+    """The slots for calls to the stores of one namespace.
+
+    Attributes:
+        calls: for all calls.
+        unproven: also for calls to unproven endpoints.
+        long: also for calls that may last longer than CALL_SECONDS.
+    """
+
+    calls: asyncio.Semaphore
+    unproven: asyncio.Semaphore
+    long: asyncio.Semaphore
+
+
+class SharedSlots:
+    """The slots that all namespaces share. For one event loop."""
+
+    def __init__(self) -> None:
+        self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
+        self._long = asyncio.Semaphore(LONG_CONCURRENT_CALLS)
+
+    def of_namespace(self) -> NamespaceSlots:
+        """Return the slots of a further namespace."""
+        calls = asyncio.Semaphore(NAMESPACE_CALLS)
+        return NamespaceSlots(calls, ShareOfSlots(self._unproven), ShareOfSlots(self._long))
+
+
 class StoreBreaker:
     """Runs calls to one store in threads, and fails them at once while the store is unreachable.
 
@@ -109,22 +141,14 @@ class StoreBreaker:
 
     Args:
         endpoint: shared by all stores of the namespace at the same address.
-        unproven: the namespace's share of the UNPROVEN_CONCURRENT_CALLS slots that all stores share.
-        namespace: NAMESPACE_CALLS slots that all stores of a namespace share; None: slots of its own.
+        namespace: slots that all stores of the namespace share.
         name: of the store, and its address, for messages.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        unproven: asyncio.Semaphore,
-        namespace: asyncio.Semaphore | None = None,
-        name: str = "the store",
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, namespace: NamespaceSlots, name: str = "the store") -> None:
         self._name = name
         self._endpoint = endpoint
-        self._unproven = unproven
-        self._namespace = namespace or asyncio.Semaphore(NAMESPACE_CALLS)
+        self._namespace = namespace
         self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
         self._open: tuple[StoreUnreachable, float] | None = None
         self._is_probing = False
@@ -145,9 +169,11 @@ class StoreBreaker:
             if is_probe:
                 waiting.callback(self._end_probe)
             await waiting.enter_async_context(_slot(self._slots, self._busy(_EARLIER_CALLS)))
-            await waiting.enter_async_context(_slot(self._namespace, self._busy(_NAMESPACE_FULL)))
+            await waiting.enter_async_context(_slot(self._namespace.calls, self._busy(_NAMESPACE_FULL)))
             if not self._endpoint.is_proven:
-                await waiting.enter_async_context(_slot(self._unproven, self._busy(_OTHERS_FULL)))
+                await waiting.enter_async_context(_slot(self._namespace.unproven, self._busy(_OTHERS_FULL)))
+            if seconds > CALL_SECONDS:
+                await waiting.enter_async_context(_slot(self._namespace.long, self._busy(_LONG_FULL)))
             task = asyncio.create_task(self._run(call, seconds, waiting.pop_all()))
         self._running.add(task)
         task.add_done_callback(self._forget)

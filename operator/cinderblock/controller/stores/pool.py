@@ -18,10 +18,9 @@ from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTAT
 from cinderblock.api.v1alpha1.store import Addressing, BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
-    NAMESPACE_CALLS,
-    UNPROVEN_CONCURRENT_CALLS,
     Endpoint,
-    ShareOfSlots,
+    NamespaceSlots,
+    SharedSlots,
     StoreBreaker,
 )
 from cinderblock.controller.stores.secrets import Secret, SecretReader
@@ -88,9 +87,8 @@ class StorePool:
         self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
         self._examples: WeakValueDictionary[str, Endpoint] = WeakValueDictionary()
         # The slots of a namespace live as long as the breaker of one of its stores.
-        self._namespaces: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._unproven = asyncio.Semaphore(UNPROVEN_CONCURRENT_CALLS)
-        self._unproven_shares: WeakValueDictionary[str, ShareOfSlots] = WeakValueDictionary()
+        self._namespaces: WeakValueDictionary[str, NamespaceSlots] = WeakValueDictionary()
+        self._shared_slots = SharedSlots()
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._rules: WeakKeyDictionary[ObjectStore, tuple[float, ContainerRules | None]] = WeakKeyDictionary()
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
@@ -155,12 +153,10 @@ class StorePool:
         calls = self._calls.get(name)
         if calls is None or (calls.uid, calls.address) != (store.uid, address):
             endpoint = self._endpoint(store.namespace, address)
-            slots = self._namespaces.get(store.namespace) or asyncio.Semaphore(NAMESPACE_CALLS)
+            slots = self._namespaces.get(store.namespace) or self._shared_slots.of_namespace()
             self._namespaces[store.namespace] = slots
             label = f"BackupStore {store.name} at {store.spec.endpoint_url or 'AWS'}"
-            unproven = self._unproven_shares.get(store.namespace) or ShareOfSlots(self._unproven)
-            self._unproven_shares[store.namespace] = unproven
-            breaker = StoreBreaker(endpoint, unproven, slots, label)
+            breaker = StoreBreaker(endpoint, slots, label)
             self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
         return calls.breaker
 
