@@ -274,6 +274,10 @@ class Reason(StrEnum):
     """The retention of a schedule marks and removes backups by its rules."""
     RULES_REFUSED = "RulesRefused"
     """The API server refuses what the retention of a schedule does."""
+    VERIFICATIONS_CREATED = "VerificationsCreated"
+    """The schedule creates verifications at their times."""
+    VERIFICATIONS_REFUSED = "VerificationsRefused"
+    """The API server refuses a verification of a schedule."""
 
     # Movers
     MOVER_NOT_PERMITTED = "MoverNotPermitted"

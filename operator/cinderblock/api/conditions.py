@@ -33,6 +33,8 @@ class ConditionType(StrEnum):
     """False if a schedule selects no volume."""
     RETENTION_APPLIED = "RetentionApplied"
     """Whether the retention of a schedule could mark and remove backups."""
+    VERIFICATIONS_CREATED = "VerificationsCreated"
+    """Whether a schedule could create its verifications and remove old ones."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True if a store with an encryption Secret holds backups that are not encrypted."""
     VERSIONED = "Versioned"

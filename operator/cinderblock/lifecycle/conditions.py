@@ -21,6 +21,7 @@ LASTING: Final = frozenset(
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
         ConditionType.RETENTION_APPLIED,
+        ConditionType.VERIFICATIONS_CREATED,
     }
 )
 """Conditions that describe stored data and its container, or the runs of a schedule, not an operation. `reconciling`,

@@ -101,7 +101,8 @@ class BackupVerificationStatus(Model):
 
     phase: VerificationPhase | None = None
     """Status: verifying, verified, damaged or error. It is error if nothing was proven, for example because the store
-    or the encryption key was unavailable, and damaged if the store holds something else than was written."""
+    or the encryption key was unavailable, and damaged if the store holds something else than was written, or if the
+    check of a restored volume failed."""
     id: Uid | None = None
     """Id of the verification, which is metadata.uid."""
     backup_id: Uid | None = None
