@@ -70,6 +70,7 @@ class Kind:
 BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
 VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
 VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
+BACKUP_VERIFICATION: Final = Kind(labels.GROUP, labels.VERSION, "backupverifications", "BackupVerification")
 BACKUP_SCHEDULE: Final = Kind(labels.GROUP, labels.VERSION, "backupschedules", "BackupSchedule")
 CLUSTER_BACKUP_SCHEDULE: Final = Kind(
     labels.GROUP, labels.VERSION, "clusterbackupschedules", "ClusterBackupSchedule", namespaced=False
