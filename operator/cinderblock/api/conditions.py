@@ -27,6 +27,8 @@ class ConditionType(StrEnum):
     """False if an earlier release made the backup, and the operator could not record its pins yet."""
     SUSPICIOUS = "Suspicious"
     """True if the numbers of a backup differ from those of earlier backups in a way that a person should check."""
+    VERIFIED = "Verified"
+    """Whether verifications have read all stored data of a backup; False if some of it is damaged or missing."""
     LAST_RUN_SUCCEEDED = "LastRunSucceeded"
     """Whether the last run of a schedule made a backup of every volume."""
     SELECTING = "Selecting"

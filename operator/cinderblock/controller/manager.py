@@ -105,6 +105,7 @@ async def _run_manager(
 
     async def lead() -> None:
         context.admission.reset()
+        context.verification_admission.reset()
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(run_worker(queue, reconciler.reconcile))
@@ -147,6 +148,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             namespace_limit=settings.max_movers_per_namespace,
+            verification_limit=settings.max_verifications_per_store,
             proxies=settings.proxies,
             labels=settings.mover_labels,
             annotations=settings.mover_annotations,

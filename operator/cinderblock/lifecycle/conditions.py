@@ -15,6 +15,7 @@ LASTING: Final = frozenset(
         ConditionType.PINNED,
         ConditionType.SUSPICIOUS,
         ConditionType.UNSEALED_BACKUPS,
+        ConditionType.VERIFIED,
         ConditionType.VERSIONED,
         ConditionType.OBJECT_LOCK,
         ConditionType.HARMFUL_LIFECYCLE,

@@ -29,6 +29,7 @@ from cinderblock.format.pack import Origin, PackTable, pack_name
 from cinderblock.restorer.restorer import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulation.api import Object, ObjectsInMemory, stamp
+from tests.support.simulation.verification import verify
 
 NAMESPACE = "shop"
 DRIVER = "csi.example.org"
@@ -290,11 +291,12 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
+            is_mountable = claim is not None and claim.get("status", {}).get("phase") == "Bound"
             if pod["status"]["phase"] == "Pending" and self.gates:
                 yield from self._unschedulable(pod, "blocked by scheduling gates", "SchedulingGated")
             elif pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
                 yield from self._unschedulable(pod, self.no_node or UNBOUND)
-            elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
+            elif pod["status"]["phase"] == "Pending" and (is_mountable or not _claim_of(pod)):
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
                 yield from self._ends(pod)
@@ -338,12 +340,12 @@ class Cluster:
             raise MoverDies
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
-        task, volume = _task(pod), self._volume_under(pod)
+        task = _task(pod)
         if task.operation is MoverOperation.BACKUP:
             attempt = f"{int(pod['metadata']['name'].rpartition('-')[2]) + 1:032x}"
             self.store.put(_packs(task) + pack_name(attempt, 0), b"begun")
-        else:
-            self.contents[volume] = HALF
+        elif task.operation is MoverOperation.RESTORE:
+            self.contents[self._volume_under(pod)] = HALF
         self.end(pod, code, report)
 
     def _die_late(self, pod: Object) -> None:
@@ -370,7 +372,10 @@ class Cluster:
 
     def work(self, pod: Object) -> MoverReport:
         """Do the work of a mover without ending its pod."""
-        task, volume = _task(pod), self._volume_under(pod)
+        task = _task(pod)
+        if task.operation is MoverOperation.VERIFY:
+            return MoverReport(succeeded=True, verification=verify(self.store, task, self.needs))
+        volume = self._volume_under(pod)
         if task.operation is MoverOperation.RESTORE:
             found = open_manifest(task, self.store, self.keys)
             self.contents[volume] = HALF
@@ -460,10 +465,9 @@ def _owner(item: Object) -> str:
 
 
 def _claim_of(pod: Object) -> str:
-    """Return the name of the claim that a pod mounts."""
+    """Return the name of the claim that a pod mounts; empty: the mover of a verification mounts none."""
     claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
-    name: str = claims[0]["claimName"]
-    return name
+    return str(claims[0]["claimName"]) if claims else ""
 
 
 def _waits_for_a_volume(claim: Object | None) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration, LongDuration
 from cinderblock.api.meta import Model, Object, Uid
-from cinderblock.api.v1alpha1.backup import MoverReference, Progress
+from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.store import Name
 
 MAX_PARTS = 366
@@ -135,6 +135,8 @@ class BackupVerificationStatus(Model):
     """Cause of the phase damaged or error."""
     started_at: datetime | None = None
     """Time when the backup was chosen."""
+    updated_at: datetime | None = None
+    """Time when this status last changed."""
     completed_at: datetime | None = None
     """Time when the verification ended."""
     duration: Duration | None = None
@@ -158,6 +160,21 @@ class BackupVerification(Object):
     spec: BackupVerificationSpec
     status: BackupVerificationStatus = BackupVerificationStatus()
 
+    @property
+    def has_own_status(self) -> bool:
+        """Whether the status describes this object: the status of a copied object describes its original."""
+        return self.status.id == self.uid
+
+    @property
+    def own_phase(self) -> VerificationPhase | None:
+        """The phase of the object's own status; None if it has no own status."""
+        return self.status.phase if self.has_own_status else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the own status says that the verification has ended."""
+        return self.own_phase is not None and self.own_phase.is_final
+
 
 class VerificationResult(StrEnum):
     """What is known about a backup."""
@@ -167,12 +184,25 @@ class VerificationResult(StrEnum):
     UNVERIFIED = "Unverified"
 
 
+class PartsRead(Model):
+    """Which parts of the data of a volume's backups were read."""
+
+    parts: Annotated[int, Field(ge=1, le=MAX_PARTS)]
+    """Number of parts into which the data was divided."""
+    last: Annotated[int, Field(ge=1, le=MAX_PARTS)]
+    """The part that was read last, from 1 to parts. The next verification reads the part after it."""
+    last_at: datetime
+    """Time when it had been read."""
+    read: Annotated[list[Annotated[int, Field(ge=1, le=MAX_PARTS)]], Field(max_length=MAX_PARTS)] = []
+    """The parts that were read well since this backup exists, and since it was last found damaged."""
+
+
 class VerificationSummary(Model):
     """What verifications have found about a backup: the field status.verification of a VolumeBackup."""
 
     result: VerificationResult = VerificationResult.UNVERIFIED
-    """Verified: a restore passed, or the structure is sound and every pack was read well within the last two rounds of
-    parts. Damaged: an object is damaged or missing. Unverified: nothing is known, or not enough."""
+    """Verified: a restore passed, or the structure is sound and every pack was read well since the backup exists.
+    Damaged: an object is damaged or missing. Unverified: nothing is known, or not enough."""
     level: VerificationLevel | None = None
     """The highest level that passed."""
     last_verified_at: datetime | None = None
@@ -180,6 +210,14 @@ class VerificationSummary(Model):
     last_checked_at: datetime | None = None
     """Time of the last verification of any level that ended with a statement about this backup."""
     coverage: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share of the backup's packs that were read well within the last two rounds of parts, in percent."""
+    """Share of the backup's packs that were read well, in percent: the share of the parts of the volume's data."""
+    parts: PartsRead | None = None
+    """Parts that were read. It is unset before the first verification of level Data."""
+    damaged_at: datetime | None = None
+    """Time of the verification that found the latest damage. It is set only while the result is Damaged."""
+    damaged_level: VerificationLevel | None = None
+    """Highest level at which damage was found. It is set only while the result is Damaged."""
+    damaged_objects: Annotated[int, Field(ge=0)] | None = None
+    """Number of damaged or missing objects. It is set only while the result is Damaged."""
     objects: Annotated[list[ObjectName], Field(max_length=NAMED_OBJECTS)] = []
-    """Keys of objects of this backup that are damaged or missing; at most 20."""
+    """Keys of damaged or missing objects that were found together with damage of this backup; at most 20."""

@@ -71,7 +71,8 @@ class EventHandler:
         await self._add_store(change, body)
         await self._add_schedule(change, body)
         previous = self._references.get(metadata["uid"], set())
-        references = self._update_references(change, metadata["uid"], status)
+        refers = key.kind != kinds.BACKUP_VERIFICATION.kind
+        references = self._update_references(change, metadata["uid"], status if refers else {})
         is_backup = key.kind == kinds.VOLUME_BACKUP.kind
         volume = self._volume_index.observe(change, key, status) if is_backup else None
         if change is None and not is_in_progress(body):

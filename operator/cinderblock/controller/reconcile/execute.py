@@ -14,6 +14,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
+from cinderblock.controller.verifications.record import record_summary
 from cinderblock.errors import (
     AlreadyExists,
     BackupNeeded,
@@ -38,6 +39,7 @@ from cinderblock.lifecycle.actions import (
     PatchClaim,
     PatchVolume,
     RecordEvent,
+    RecordVerification,
     RemoveExpiredData,
     RemoveFinalizer,
     StartMover,
@@ -105,10 +107,21 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordEvent(kind, reason, note):
-            log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
-            await event_recorder.record_event(context.kube, target.body, kind, reason, note, action="Reconcile")
+        case RecordVerification() | RecordEvent():
+            await _record(context, target, action)
     return None
+
+
+async def _record(context: Context, target: Target, action: RecordVerification | RecordEvent) -> None:
+    """Write what a verification has found about a VolumeBackup, or an Event about the object itself."""
+    if isinstance(action, RecordVerification):
+        await record_summary(context.kube, target.object.namespace, action)
+        return
+    level = logging.WARNING if action.type == "Warning" else logging.INFO
+    log.log(level, "%s", action.note, extra={"reason": action.reason})
+    await event_recorder.record_event(
+        context.kube, target.body, action.type, action.reason, action.note, action="Reconcile"
+    )
 
 
 async def _set_finalizers(
