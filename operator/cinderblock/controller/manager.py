@@ -30,7 +30,7 @@ from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient, ResponseCounts, connect
 from cinderblock.kube.reduction import reduce_object
-from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
 from cinderblock.observability import log as observability_log
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
@@ -160,4 +160,5 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
         release=settings.release,
         schedule_kinds=settings.schedule_kinds,
         object_limit=settings.max_objects_per_namespace,
+        account=OperatorAccount(settings.lease_namespace or "", settings.lease_name),
     )

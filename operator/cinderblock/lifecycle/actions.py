@@ -11,7 +11,7 @@ from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationSummary
 from cinderblock.reasons import AnyReason
 
-ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeSnapshot"]
+ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeRestore", "VolumeSnapshot"]
 
 
 @dataclass(frozen=True, slots=True)

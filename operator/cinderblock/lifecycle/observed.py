@@ -26,6 +26,7 @@ from cinderblock.lifecycle.backup.remains import Remains
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Deadlines
 from cinderblock.lifecycle.verification.findings import Recording
+from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
 
 
 class PodSecurityLevel(StrEnum):
@@ -65,6 +66,14 @@ class MoverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorAccount:
+    """The operator's own ServiceAccount: its namespace, and its name, which is that of the release's objects."""
+
+    namespace: str = ""
+    name: str = "cinderblock"
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorPolicy:
     """The operator's settings, constant during its lifetime."""
 
@@ -76,6 +85,8 @@ class OperatorPolicy:
     """Objects of each kind of operation, of one namespace, that the operator works on."""
     schedule_kinds: frozenset[str] = frozenset({"BackupSchedule", "ClusterBackupSchedule"})
     """Kinds of schedules that the operator works on. It has rights of their own for them."""
+    account: OperatorAccount = OperatorAccount()
+    """The operator's own ServiceAccount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +357,7 @@ class ObservedVerification:
         mover: the mover Job. Its ``others`` and counts of waiting ones are those of verifications.
         load: the backups and restores that go first.
         recording: what the mover's findings change in VolumeBackups; None: the mover has not succeeded.
+        drill: the objects of level Restore; None: another level.
     """
 
     verification: BackupVerification
@@ -357,6 +369,7 @@ class ObservedVerification:
     mover: ObservedMover = field(default_factory=ObservedMover)
     load: MoverLoad = field(default_factory=MoverLoad)
     recording: Recording | None = None
+    drill: ObservedDrill | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.api.v1alpha1.progress import MoverReference
-from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationPhase
 from cinderblock.errors import fail_reason
@@ -145,7 +145,9 @@ def with_mover(decision: Decision, uid: str, store: BackupStore) -> Decision:
     return replace(decision, status=decision.status.model_copy(update={"mover": recorded}))
 
 
-def foreign_child(owner: Owner, *children: VolumeSnapshot | PersistentVolumeClaim | Job | None) -> Fail | None:
+def foreign_child(
+    owner: Owner, *children: VolumeSnapshot | PersistentVolumeClaim | VolumeRestore | Job | None
+) -> Fail | None:
     """Return the failure of an operation if somebody else owns an object with the name of one of its children.
 
     Such an object is neither changed nor used.

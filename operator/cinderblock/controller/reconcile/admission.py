@@ -229,8 +229,8 @@ class MoverAdmission:
 
 
 def creates_mover(action: Action) -> bool:
-    """Return whether an action creates the Job of a mover."""
-    return isinstance(action, CreateChild) and action.kind == "Job"
+    """Return whether an action creates the Job of a mover, or what holds the slot of a verification instead."""
+    return isinstance(action, CreateChild) and action.kind in ("Job", "VolumeRestore")
 
 
 def _is_queued(decision: Decision) -> bool:

@@ -52,8 +52,13 @@ log = logging.getLogger(__name__)
 CHILD_KINDS: dict[str, Kind] = {
     "Job": kinds.JOB,
     "PersistentVolumeClaim": kinds.PVC,
+    "VolumeRestore": kinds.VOLUME_RESTORE,
     "VolumeSnapshot": kinds.VOLUME_SNAPSHOT,
 }
+
+
+MOVER_KINDS = frozenset({"Job", "VolumeRestore"})
+"""Kinds of children that an operation records, and that hold its slot: a mover, and the restore of a verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Target:
 
 
 async def execute(context: Context, target: Target, actions: tuple[Action, ...]) -> str | None:
-    """Execute actions in order, and return the UID of the mover Job if one of them creates it.
+    """Execute actions in order, and return the UID of the mover, of a check or of a restore if one of them creates it.
 
     Raises what the API server or the store raise; later actions are then not executed.
     """
@@ -86,11 +91,11 @@ async def execute(context: Context, target: Target, actions: tuple[Action, ...])
 
 
 async def _execute_one(context: Context, target: Target, action: Action) -> str | None:
-    """Execute an action. Return the UID of the mover Job if it creates it."""
+    """Execute an action. Return the UID of the child if it creates one of MOVER_KINDS."""
     match action:
         case CreateChild(kind, body):
             uid = await _create_child(context, target, CHILD_KINDS[kind], body)
-            return uid if kind == "Job" else None
+            return uid if kind in MOVER_KINDS else None
         case AddFinalizer(finalizer):
             await _set_finalizers(context, target, (*target.object.metadata.finalizers, finalizer))
         case RemoveFinalizer(finalizer, annotations):

@@ -28,7 +28,7 @@ from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.schedules.reconcile import ScheduleReconciler
 from cinderblock.controller.schedules.retention import unmark_backups
 from cinderblock.controller.stores.secrets import SecretReader
-from cinderblock.controller.verifications import gather as gather_verification
+from cinderblock.controller.verifications import gather_drill as gather_verification
 from cinderblock.errors import (
     CinderblockError,
     Conflict,

@@ -22,10 +22,10 @@ async def gather(context: Context, verification: BackupVerification) -> Observed
     if verification.metadata.is_being_deleted or verification.has_ended:
         return observed
     if not is_accepted(observed):
-        return await _with_choice(context, observed)
+        return await with_choice(context, observed)
     if observed.mover.job is None:
         backup = await recorded_backup(context, verification)
-        return await _with_store(context, replace(observed, backup=backup))
+        return await with_store(context, replace(observed, backup=backup))
     if observed.mover.is_recorded and mover_state.success(observed.mover) is not None:
         backup = await recorded_backup(context, verification)
         recording = await read_findings(context, verification, observed.mover, backup)
@@ -49,7 +49,7 @@ async def recorded_backup(context: Context, verification: BackupVerification) ->
     return found if found is not None and found.backup_id == status.backup_id else None
 
 
-async def _with_choice(context: Context, observed: ObservedVerification) -> ObservedVerification:
+async def with_choice(context: Context, observed: ObservedVerification) -> ObservedVerification:
     """Add the backup to choose, its store, and what earlier verifications have read."""
     verification = observed.verification
     first, more = await context.kube.list_first(kinds.BACKUP_VERIFICATION, verification.namespace, 1)
@@ -58,10 +58,10 @@ async def _with_choice(context: Context, observed: ObservedVerification) -> Obse
         return observed
     backup = await choose_backup(context, verification)
     reads = await list_reads(context, verification, backup) if backup is not None else ()
-    return await _with_store(context, replace(observed, backup=backup, reads=reads))
+    return await with_store(context, replace(observed, backup=backup, reads=reads))
 
 
-async def _with_store(context: Context, observed: ObservedVerification) -> ObservedVerification:
+async def with_store(context: Context, observed: ObservedVerification) -> ObservedVerification:
     backup = observed.backup
     if backup is None:
         return observed

@@ -48,7 +48,9 @@ class Times:
 def observe(schedule: AnySchedule, settings: Settings, now: datetime) -> Times:
     """Return the times of a schedule. If they were changed, or a pause has ended, they count from now on."""
     spec, status = schedule.spec, schedule.status
-    return observe_rule(spec.schedule, settings.cron, schedule, status, schedule.metadata.creation_timestamp, now)
+    return observe_rule(
+        spec.schedule, settings.cron, schedule, status, begin=schedule.metadata.creation_timestamp, now=now
+    )
 
 
 def observe_rule(
@@ -56,6 +58,7 @@ def observe_rule(
     cron: Cron,
     schedule: AnySchedule,
     recorded: BackupScheduleStatus | VerificationTimes,
+    *,
     begin: datetime | None,
     now: datetime,
 ) -> Times:

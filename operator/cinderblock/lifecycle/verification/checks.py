@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedVerification
 from cinderblock.lifecycle.verdicts import Fail, Verdict
+from cinderblock.lifecycle.verification import check_job
+from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
 from cinderblock.reasons import Reason
 
 Check = Callable[[ObservedVerification], Verdict]
@@ -23,14 +24,6 @@ def first_verdict(observed: ObservedVerification) -> Verdict:
 def namespace_is_not_too_full(observed: ObservedVerification) -> Verdict:
     """The namespace has no more BackupVerifications than the operator works on."""
     return verdicts.too_many_objects(observed.object_count, observed.policy.object_limit, "BackupVerification")
-
-
-def level_is_supported(observed: ObservedVerification) -> Verdict:
-    """A mover can verify at this level."""
-    if observed.verification.spec.level is not VerificationLevel.RESTORE:
-        return None
-    remedy = "Use level Data, or restore the backup with a VolumeRestore."
-    return Fail(Reason.NOT_SUPPORTED, f"Cannot verify at level Restore: this release does not support it. {remedy}")
 
 
 def backup_exists(observed: ObservedVerification) -> Verdict:
@@ -67,12 +60,18 @@ def mover_is_permitted(observed: ObservedVerification) -> Verdict:
     return mover_refusal(observed.store, observed.policy.mover)
 
 
+def check_may_run(observed: ObservedVerification) -> Verdict:
+    """The CronJob of the check exists and may be used, and the operator may run checks in the namespace."""
+    drill = observed.drill or ObservedDrill()
+    return check_job.refusal(observed.verification, drill.cron_job, drill.cron_job_error, observed.policy.account)
+
+
 BEFORE_START: tuple[Check, ...] = (
     namespace_is_not_too_full,
-    level_is_supported,
     backup_exists,
     backup_is_available,
     store_is_usable,
     mover_is_permitted,
+    check_may_run,
 )
 """Checks that must pass until the mover is created."""

@@ -43,6 +43,8 @@ def _state_of(summary: VerificationSummary) -> tuple[ConditionStatus, Reason, st
 
 def _damage(summary: VerificationSummary) -> str:
     count = summary.damaged_objects or len(summary.objects)
+    if not count:
+        return "It was restored, but the check of the restored volume failed: its content is not what the check expects"
     what = "1 object is damaged or missing" if count == 1 else f"{count} objects are damaged or missing"
     named = ", ".join(summary.objects[:NAMED_IN_MESSAGE])
     objects = f" Among them: {named}." if named else ""

@@ -34,7 +34,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedVerification
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.verification import checks, findings, slots
+from cinderblock.lifecycle.verification import checks, findings, restore_drill, slots
 from cinderblock.lifecycle.verification.findings import Finding
 from cinderblock.lifecycle.verification.parts import next_part
 from cinderblock.lifecycle.verification.task import mover_task
@@ -69,6 +69,8 @@ def _decide(observed: ObservedVerification, now: datetime) -> Decision:
         return _ended(observed)
     if not is_accepted(observed):
         return _accept(observed, now)
+    if verification.spec.level is VerificationLevel.RESTORE:
+        return _drill(observed, now)
     if observed.mover.job is None:
         return _prepare(observed, now)
     return _follow(observed, now) if observed.mover.is_recorded else _discard(observed, now)
@@ -87,6 +89,7 @@ def _accept(observed: ObservedVerification, now: datetime) -> Decision:
     The choice is never made again: the findings of a mover are about this backup and this part.
     """
     operation, verdict = _operation(observed, now), checks.first_verdict(observed)
+    verdict = verdict or restore_drill.data_is_new_enough(observed, now)
     if verdict is not None:
         return operation.apply(verdict)
     actions: tuple[Action, ...] = ()
@@ -112,6 +115,14 @@ def _choice(observed: ObservedVerification, now: datetime) -> dict[str, Any]:
         "part": next_part(spec.data.parts, observed.reads, now) if reads_data else None,
         "started_at": now.replace(microsecond=0),
     }
+
+
+def _drill(observed: ObservedVerification, now: datetime) -> Decision:
+    """Follow a verification of level Restore. The checks must pass until its VolumeRestore exists."""
+    operation, drill = _operation(observed, now), observed.drill
+    has_begun = drill is not None and drill.restore is not None
+    verdict = None if has_begun else checks.first_verdict(observed)
+    return operation.apply(verdict) if verdict is not None else restore_drill.follow(observed, operation, now)
 
 
 def _prepare(observed: ObservedVerification, now: datetime) -> Decision:
@@ -256,11 +267,15 @@ def _cancel(observed: ObservedVerification, now: datetime) -> Decision:
 
 
 def _cleanup(observed: ObservedVerification) -> tuple[Action, ...]:
+    if observed.drill is not None:
+        return restore_drill.cleanup(observed)
     return children.cleanup(observed.verification, children.Children(job=observed.mover.job))
 
 
 def _remains(observed: ObservedVerification) -> bool:
-    """Return whether the mover still exists."""
+    """Return whether the mover, or anything that a drill has created, still exists."""
+    if observed.drill is not None:
+        return restore_drill.remains(observed)
     has_job = children.belongs_to(observed.mover.job, observed.verification)
     return has_job or mover_state.is_at_work(observed.mover)
 

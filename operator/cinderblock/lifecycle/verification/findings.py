@@ -264,6 +264,9 @@ def _judged(
     has_read = finding.level is VerificationLevel.DATA and finding.complete
     is_full = summary.coverage == 100 and summary.parts is not None and len(summary.parts.read) == summary.parts.parts
     if summary.result is VerificationResult.DAMAGED:
+        if not summary.damaged_objects:
+            # A check failed. Reading the data shows that they are stored well, and not that they are right.
+            return summary.model_copy(update={"level": None})
         found_by_structure = summary.damaged_level is VerificationLevel.STRUCTURE
         is_repaired = (has_read and is_full) or (is_chosen and found_by_structure)
         if not is_repaired or is_manifest_damaged:

@@ -178,7 +178,7 @@ def _plan_level(seen: ObservedVerifications, rule: LevelRule, room: _Room, now: 
         and (claim.namespace, claim.uid, rule.level) not in room.busy
     ]
     if rule.volumes is not None:
-        return _plan_some(seen, rule, at, run, [claim for _, claim in open_claims], room)
+        return _plan_some(seen, rule, at, run, [claim for _, claim in open_claims], room=room)
     ready = [claim for due, claim in open_claims if due <= now]
     later = min((due for due, _ in open_claims if due > now), default=None)
     chosen = room.choose([(claim, rule.level) for claim in ready])
@@ -193,6 +193,7 @@ def _plan_some(
     at: Times,
     run: BackupNames,
     open_claims: Sequence[ClaimRecord],
+    *,
     room: _Room,
 ) -> LevelPlan:
     """Plan a level that takes some volumes each time. They take turns in a fixed order.

@@ -53,7 +53,8 @@ class LevelRule:
         """Return the times of the level. They count from the creation of the schedule, or of the rule."""
         is_new = schedule.status.observed_generation in (None, -1)
         begin = schedule.metadata.creation_timestamp if is_new else None
-        return times.observe_rule(self.rule.schedule, self.cron, schedule, self.recorded(schedule), begin, now)
+        recorded = self.recorded(schedule)
+        return times.observe_rule(self.rule.schedule, self.cron, schedule, recorded, begin=begin, now=now)
 
     def recorded(self, schedule: AnySchedule) -> VerificationTimes:
         """Return what the status records about the level."""
