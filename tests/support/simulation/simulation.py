@@ -469,6 +469,17 @@ class Simulation:
         self.cluster.store.put(key, content)
         return key
 
+    def damage_pack(self, name: str, content: bytes | None = b"pick") -> str:
+        """Replace the content of the pack of a backup, or remove the pack. Return its key."""
+        status = self.get("VolumeBackup", name)["status"]
+        key = f"packs/{status['volumeId']}/{status['id']}/{WHOLE_PACK}"
+        assert key in self.stored(key), f"there is no {key}"
+        if content is None:
+            self.cluster.store.delete([key])
+        else:
+            self.cluster.store.put(key, content)
+        return key
+
     def remove_by_force(self, name: str) -> None:
         """Remove a VolumeBackup by force: remove its finalizers, and leave its data in the store."""
         backup = self.get("VolumeBackup", name)
@@ -828,6 +839,7 @@ def summary(simulation: Simulation) -> dict[str, Any]:
             item["metadata"]["name"] for kind in ("Job", "VolumeSnapshot", "Pod") for item in objects.all(kind)
         ],
         "stored": sorted(_by_name(simulation, key) for key in simulation.stored()),
+        "verified": {item["metadata"]["name"]: _verified(item) for item in objects.all("VolumeBackup")},
     }
 
 
@@ -835,6 +847,14 @@ def _outcome(item: Object) -> tuple[str, str, str]:
     status = item.get("status", {})
     reasons = [condition["reason"] for condition in status.get("conditions", [])]
     return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
+
+
+def _verified(item: Object) -> dict[str, Any]:
+    """Return what verifications have found about a backup, without times."""
+    found = item.get("status", {}).get("verification") or {}
+    parts = (found.get("parts") or {}).get("read")
+    names = ("result", "level", "coverage", "damagedLevel", "damagedObjects", "objects")
+    return {name: found.get(name) for name in names} | {"read": parts}
 
 
 def _is_forgotten(item: Object) -> bool:

@@ -1,4 +1,4 @@
-"""The mover of a verification in a simulated cluster: it looks at the objects that the simulated movers have written."""
+"""The mover of a verification in a simulated cluster: it looks at what the simulated movers have written."""
 
 from __future__ import annotations
 

@@ -263,17 +263,24 @@ class VolumeBackup(Object):
         return self.has_own_status and not self.is_accepted and next(alarms, None) is not None
 
     @property
+    def own_verification(self) -> VerificationSummary | None:
+        """Return what verifications have found about this object; None if nothing, or if it was copied."""
+        found = self.status.verification
+        is_own = self.has_own_status and found is not None and found.recorded_for == self.uid
+        return found if is_own else None
+
+    @property
     def is_damaged(self) -> bool:
         """Return whether a verification found that objects of the backup are damaged or missing."""
-        found = self.status.verification
-        return self.has_own_status and found is not None and found.result is VerificationResult.DAMAGED
+        found = self.own_verification
+        return found is not None and found.result is VerificationResult.DAMAGED
 
     @property
     def verified_at(self) -> datetime | None:
         """Return when the backup was last verified; None if nothing is known, not enough, or that it is damaged."""
-        found = self.status.verification
+        found = self.own_verification
         is_verified = found is not None and found.result is VerificationResult.VERIFIED
-        return found.last_verified_at if found is not None and self.has_own_status and is_verified else None
+        return found.last_verified_at if found is not None and is_verified else None
 
     @property
     def is_alias(self) -> bool:

@@ -200,6 +200,8 @@ class PartsRead(Model):
 class VerificationSummary(Model):
     """What verifications have found about a backup: the field status.verification of a VolumeBackup."""
 
+    recorded_for: Uid | None = None
+    """Value of metadata.uid of the VolumeBackup, which shows that this summary belongs to this object."""
     result: VerificationResult = VerificationResult.UNVERIFIED
     """Verified: a restore passed, or the structure is sound and every pack was read well since the backup exists.
     Damaged: an object is damaged or missing. Unverified: nothing is known, or not enough."""

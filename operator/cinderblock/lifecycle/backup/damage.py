@@ -40,16 +40,16 @@ def is_usable(parent: VolumeBackup, damaged: Sequence[VolumeBackup]) -> bool:
 
 
 def _objects(backup: VolumeBackup) -> list[str]:
-    found = backup.status.verification
+    found = backup.own_verification
     return found.objects if found is not None else []
 
 
 def names_all(backup: VolumeBackup) -> bool:
     """Return whether the summary of a damaged backup names all damaged objects."""
-    found = backup.status.verification
+    found = backup.own_verification
     return found is None or (found.damaged_objects or 0) <= len(found.objects)
 
 
 def _was_found_before(backup: VolumeBackup, since: datetime) -> bool:
-    found = backup.status.verification
+    found = backup.own_verification
     return found is not None and found.damaged_at is not None and found.damaged_at < since

@@ -21,7 +21,7 @@ _INCOMPLETE: Final = "Verifications have not read all stored data of the backup 
 
 def with_verification(shown: list[Condition], backup: VolumeBackup, now: datetime) -> list[Condition]:
     """Return the conditions of a complete backup with Verified, or without it if the backup was never verified."""
-    summary = backup.status.verification if backup.has_own_status else None
+    summary = backup.own_verification
     if summary is None:
         return conditions.without(shown, ConditionType.VERIFIED)
     status, reason, message = _state_of(summary)

@@ -140,16 +140,18 @@ def subject_of(backup: VolumeBackup, finding: Finding) -> Subject | None:
     if backup_id is None or key is None or not backup.is_complete or backup.metadata.is_being_deleted:
         return None
     since = backup.status.completed_at or backup.metadata.creation_timestamp
-    return Subject(backup_id, key, since is not None and since <= finding.began, backup.status.verification)
+    return Subject(backup_id, key, since is not None and since <= finding.began, backup.own_verification)
 
 
 def change_of(backup: VolumeBackup, finding: Finding) -> RecordVerification | None:
     """Return the write that records a finding about a backup; None if the finding changes nothing."""
     subject = subject_of(backup, finding)
     summary = summarize(subject, finding) if subject is not None else None
-    if summary is None or summary == backup.status.verification:
+    if summary is None:
         return None
-    return RecordVerification(backup.name, backup.metadata.resource_version, summary)
+    summary = summary.model_copy(update={"recorded_for": backup.uid})
+    is_known = summary == backup.own_verification
+    return None if is_known else RecordVerification(backup.name, backup.metadata.resource_version, summary)
 
 
 def summarize(subject: Subject, finding: Finding) -> VerificationSummary | None:
@@ -169,6 +171,9 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
     """Return the summary of a backup that needs a damaged object. Damage that was known before stays known."""
     before = subject.summary or VerificationSummary()
     was_damaged = before.result is VerificationResult.DAMAGED
+    if was_damaged and before.last_checked_at == finding.at:
+        # It is recorded already. Counting objects without names again would add them twice.
+        return before
     known = before.objects if was_damaged else []
     unnamed = max(0, finding.damaged_count - len(finding.damaged))
     if was_damaged:
@@ -178,13 +183,14 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
     count = len(objects) + unnamed
     is_new = not was_damaged or count > (before.damaged_objects or 0)
     levels = [finding.level, *([before.damaged_level] if was_damaged and before.damaged_level else [])]
+    parts = _forgotten(before.parts, finding)
     return before.model_copy(
         update={
             "result": VerificationResult.DAMAGED,
             "level": None,
             "last_checked_at": finding.at,
-            "coverage": 0 if before.parts or finding.level is VerificationLevel.DATA else None,
-            "parts": _forgotten(before.parts, finding),
+            "coverage": None if parts is None else 0,
+            "parts": parts,
             "damaged_at": finding.at if is_new else before.damaged_at,
             "damaged_level": max(levels, key=_ORDER.index),
             "damaged_objects": count,
@@ -209,12 +215,13 @@ def _doubted(subject: Subject, finding: Finding) -> VerificationSummary | None:
     before = subject.summary
     if before is None or before.result is VerificationResult.DAMAGED:
         return None
+    parts = _forgotten(before.parts, finding)
     return before.model_copy(
         update={
             "result": VerificationResult.UNVERIFIED,
             "level": None,
-            "coverage": 0 if before.parts else None,
-            "parts": _forgotten(before.parts, finding),
+            "coverage": None if parts is None else 0,
+            "parts": parts,
         }
     )
 

@@ -27,7 +27,7 @@ def next_part(parts: int, reads: Iterable[PartsRead], now: datetime) -> int:
 
 def read_of_backup(backup: VolumeBackup) -> PartsRead | None:
     """Return which parts a VolumeBackup records as read."""
-    summary = backup.status.verification if backup.has_own_status else None
+    summary = backup.own_verification
     return summary.parts if summary is not None else None
 
 
