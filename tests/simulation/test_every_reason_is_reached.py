@@ -620,6 +620,19 @@ def bucket_has(*rules: LifecycleRule, **bucket: Any) -> Scenario:
     return scenario
 
 
+def verifies(*, parts: int = 1, damage: bool = False) -> Scenario:
+    """Verify a backup, of which a pack may be damaged."""
+
+    def scenario(simulation: Simulation) -> None:
+        a_backup(simulation)
+        if damage:
+            simulation.damage_pack("full")
+        simulation.verify("proof", "Data", volumeId="data", data={"parts": parts})
+        simulation.settle()
+
+    return scenario
+
+
 def server_knows_no_rules(simulation: Simulation) -> None:
     store = BucketStore(Bucket(lambda: simulation.now))
     refusal = PermanentError("the server does not support it", reason="NotSupported")
@@ -656,6 +669,9 @@ SCENARIOS: dict[str, Scenario] = {
     "NotSupported": server_knows_no_rules,
     "ObjectLockEnabled": bucket_has(versioning="Enabled", has_lock=True),
     "Unversioned": accepts_and_ends,
+    "Verified": verifies(),
+    "Damaged": verifies(damage=True),
+    "NotAllRead": verifies(parts=7),
     "VersionsExpire": bucket_has(LifecycleRule("versions", version_days=7), versioning="Enabled"),
     "VersionsKept": bucket_has(versioning="Enabled"),
     "Empty": finds(Sizes(0, 0, 0)),

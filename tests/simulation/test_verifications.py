@@ -130,6 +130,20 @@ def test_impossible_verification_ends_in_error(simulation: Simulation, level: st
     assert not simulation.objects.all("Job")
 
 
+def test_overfull_namespace_begins_no_verification() -> None:
+    with Simulation(policy=replace(POLICY, object_limit=2)) as simulation:
+        simulation.claim("data", "first")
+        chain(simulation, "full")
+        simulation.verify("first", "Data", volumeId="data")
+        simulation.until(KIND, "first", "MoverRunning")
+        for name in ("second", "third"):
+            simulation.verify(name, "Data", volumeId="data")
+        simulation.until(KIND, "third", "TooManyObjects")
+        simulation.delete(KIND, "second")
+        simulation.settle()
+        assert {simulation.phase(KIND, name) for name in ("first", "third")} == {"verified"}
+
+
 # Findings
 
 

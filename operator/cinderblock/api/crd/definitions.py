@@ -299,6 +299,7 @@ BACKUP_VERIFICATION: Final = CustomResource(
     columns=(
         PrinterColumn("Level", ".spec.level", "Level of the verification."),
         PrinterColumn("Status", ".status.phase", "Status: verifying, verified, damaged or error."),
+        _READY,
         _REASON,
         PrinterColumn("Backup", ".status.backupName", "Name of the VolumeBackup that was chosen."),
         PrinterColumn("Part", ".status.part", "Part of the data that level Data reads.", "integer"),

@@ -86,7 +86,8 @@ class BackupVerificationSpec(Model):
     """What is verified. Structure: the manifest, and the presence and size of every pack. Data: also the content of
     packs. Restore: a restore to a scratch volume, and a check."""
     backup_id: Name | None = None
-    """Id, UID or name of the VolumeBackup to verify. Exactly one of backupId and volumeId must be set."""
+    """Id, UID or name of the VolumeBackup to verify. Exactly one of backupId and volumeId must be set. Defaults to the
+    newest available backup of volumeId."""
     volume_id: Name | None = None
     """UID or name of a PersistentVolumeClaim. The newest available backup of it is verified, as of the beginning of the
     verification. Data is verified for all its backups in the same store: each pack once."""
