@@ -233,7 +233,7 @@ class Reason(StrEnum):
     STORAGE_CLASS_UNKNOWN = "StorageClassUnknown"
     """A lifecycle rule of the container moves objects of backups to a class that may be an archive."""
     NOT_SUPPORTED = "NotSupported"
-    """The server of the store does not know a request, or this release does not support what an object asks for."""
+    """The server of the store does not know a request."""
     CONTAINER_NOT_FOUND = "ContainerNotFound"
     """The bucket does not exist."""
     NOT_S3 = "NotS3"

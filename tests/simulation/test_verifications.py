@@ -117,7 +117,6 @@ def test_mover_has_no_volume_and_no_privileges(simulation: Simulation) -> None:
         ("Data", {"backupId": "none"}, "BackupNotFound"),
         ("Data", {"volumeId": "empty"}, "BackupNotFound"),
         ("Data", {"backupId": "failed"}, "BackupNotAvailable"),
-        ("Restore", {"backupId": "full"}, "NotSupported"),
     ],
 )
 def test_impossible_verification_ends_in_error(simulation: Simulation, level: str, spec: Object, reason: str) -> None:

@@ -18,8 +18,11 @@ EXPECTED_WAITS: Final = frozenset(
     {
         Reason.ACCEPTED,
         Reason.CANCELLING,
+        Reason.CHECK_PENDING,
+        Reason.CHECK_RUNNING,
         Reason.CHILDREN_REMAIN,
         Reason.DELETING_DATA,
+        Reason.DRILL_RESTORING,
         Reason.MOVER_PENDING,
         Reason.MOVER_RUNNING,
         Reason.MOVER_STARTING,

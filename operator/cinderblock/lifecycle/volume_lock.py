@@ -92,6 +92,11 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
             *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),
             *(Reason.RULES_APPLIED, Reason.RULES_REFUSED),
+            *(Reason.VERIFICATIONS_CREATED, Reason.VERIFICATIONS_REFUSED),
+            # Verifications, which use no volume of a user.
+            *(Reason.DATA_TOO_OLD, Reason.DRILL_RESTORING, Reason.CHECK_PENDING, Reason.CHECK_RUNNING),
+            *(Reason.CHECK_FAILED, Reason.CHECK_INTERRUPTED, Reason.CHECK_NOT_FOUND, Reason.CHECK_NOT_PERMITTED),
+            Reason.TIMED_OUT,
             *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
             *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),
