@@ -274,7 +274,7 @@ def test_silent_store_is_waited_for_and_then_an_error(simulation: Simulation) ->
     assert not known(simulation, "full")
 
 
-# Deletions beside a verification
+# Deletions during a verification
 
 
 @pytest.mark.parametrize("expires", [False, True])
@@ -488,7 +488,7 @@ def test_volume_with_very_many_backups_gets_the_same_parent(simulation: Simulati
     assert simulation.get("VolumeBackup", "next")["status"]["isIncremental"] is False
 
 
-# Figures
+# Metrics
 
 
 def test_metrics_show_damage_and_verifications(simulation: Simulation) -> None:

@@ -1,4 +1,4 @@
-"""The mover of a verification in a simulated cluster: it looks at what the simulated movers have written."""
+"""The mover of a verification in a simulated cluster: it reads the objects of simulated movers."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def read_findings(
         context: what to read with.
         verification: the BackupVerification.
         mover: its mover.
-        chosen: the backup that was chosen, as it is now; None: it no longer exists.
+        chosen: the present state of the chosen backup; None: it no longer exists.
     """
     report, store = mover_state.success(mover), await _store(context, verification)
     if report is None or report.verification is None or store is None:

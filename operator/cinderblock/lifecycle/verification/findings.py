@@ -84,7 +84,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What the findings of a mover mean for the VolumeBackups, as they are now.
+    """The changes of VolumeBackups that follow from the findings of a mover.
 
     Attributes:
         finding: the findings; None: the mover reported none.
