@@ -161,6 +161,22 @@ def test_flipped_byte_is_found_and_named(simulation: Simulation) -> None:
     assert [reason for reason, _ in simulation.events()].count("Damaged") == 3
 
 
+@pytest.mark.parametrize("level", ["Structure", "Data"])
+def test_lost_manifest_is_a_damage_of_its_backup(simulation: Simulation, level: str) -> None:
+    """The mover finds no manifest. The VolumeBackup is still there, so nobody has deleted the backup."""
+    chain(simulation, "old", "new")
+    key = simulation.get("VolumeBackup", "new")["status"]["manifestKey"]
+    simulation.cluster.store.delete([key])
+    status = verify(simulation, "proof", level)
+    assert (status["phase"], status["objects"]) == ("damaged", [key])
+    assert condition(simulation, "new") == ("False", "Damaged")
+    assert not known(simulation, "old")
+    simulation.backup("next", "data", incremental=True)
+    simulation.settle()
+    old = simulation.get("VolumeBackup", "old")["metadata"]["uid"]
+    assert simulation.get("VolumeBackup", "next")["status"]["parentId"] == old
+
+
 def test_missing_pack_is_found_by_structure(simulation: Simulation) -> None:
     chain(simulation, "old", "new")
     simulation.damage_pack("old", None)

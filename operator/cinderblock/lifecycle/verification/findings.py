@@ -128,6 +128,27 @@ def finding_of(
     )
 
 
+def lost_manifest(verification: BackupVerification, backup: VolumeBackup, backup_id: str, at: datetime) -> Finding:
+    """Return the finding that the store has no manifest of the chosen backup. It says nothing about other backups.
+
+    Args:
+        verification: the BackupVerification, with the recorded choice.
+        backup: the chosen backup.
+        backup_id: its id in the store.
+        at: when the mover ended.
+    """
+    return Finding(
+        level=VerificationLevel.STRUCTURE,
+        at=at,
+        began=verification.status.started_at or at,
+        backup_id=backup_id,
+        damaged=(backup.status.manifest_key or "",),
+        damaged_count=1,
+        affected=frozenset({backup_id}),
+        affected_count=1,
+    )
+
+
 def stored_id(backup: VolumeBackup) -> str | None:
     """Return the id of a backup in the store, from the key of its manifest; None if that is not recorded."""
     key = backup.status.manifest_key
