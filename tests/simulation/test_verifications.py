@@ -160,6 +160,22 @@ def test_flipped_byte_is_found_and_named(simulation: Simulation) -> None:
     assert [reason for reason, _ in simulation.events()].count("Damaged") == 3
 
 
+@pytest.mark.parametrize("level", ["Structure", "Data"])
+def test_lost_manifest_is_a_damage_of_its_backup(simulation: Simulation, level: str) -> None:
+    """The mover finds no manifest. The VolumeBackup is still there, so nobody has deleted the backup."""
+    chain(simulation, "old", "new")
+    key = simulation.get("VolumeBackup", "new")["status"]["manifestKey"]
+    simulation.cluster.store.delete([key])
+    status = verify(simulation, "proof", level)
+    assert (status["phase"], status["objects"]) == ("damaged", [key])
+    assert condition(simulation, "new") == ("False", "Damaged")
+    assert not known(simulation, "old")
+    simulation.backup("next", "data", incremental=True)
+    simulation.settle()
+    old = simulation.get("VolumeBackup", "old")["metadata"]["uid"]
+    assert simulation.get("VolumeBackup", "next")["status"]["parentId"] == old
+
+
 def test_missing_pack_is_found_by_structure(simulation: Simulation) -> None:
     chain(simulation, "old", "new")
     simulation.damage_pack("old", None)
@@ -273,7 +289,7 @@ def test_silent_store_is_waited_for_and_then_an_error(simulation: Simulation) ->
     assert not known(simulation, "full")
 
 
-# Deletions beside a verification
+# Deletions during a verification
 
 
 @pytest.mark.parametrize("expires", [False, True])
@@ -487,7 +503,7 @@ def test_volume_with_very_many_backups_gets_the_same_parent(simulation: Simulati
     assert simulation.get("VolumeBackup", "next")["status"]["isIncremental"] is False
 
 
-# Figures
+# Metrics
 
 
 def test_metrics_show_damage_and_verifications(simulation: Simulation) -> None:

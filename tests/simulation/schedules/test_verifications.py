@@ -1,4 +1,4 @@
-"""What a schedule verifies: at its times, once, in turns, within limits, whatever happens to the operator."""
+"""Verifications of schedules: at their times, once, in turns, within limits, whatever happens to the operator."""
 
 from __future__ import annotations
 

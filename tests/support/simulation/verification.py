@@ -1,4 +1,4 @@
-"""The mover of a verification in a simulated cluster: it looks at what the simulated movers have written."""
+"""The mover of a verification in a simulated cluster: it reads the objects of simulated movers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Set
 from cinderblock.api import layout
 from cinderblock.api.mover import MoverTask, VerifyReport
 from cinderblock.api.v1alpha1.verification import VerificationLevel
-from cinderblock.errors import ObjectNotFound
+from cinderblock.errors import NotFound, ObjectNotFound
 from cinderblock.format.pack import pack_name
+from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 
 PACK = b"pack"
@@ -31,11 +32,13 @@ def verify(store: ObjectStore, task: MoverTask, needs: Mapping[str, Set[str]]) -
     volume, chosen = task.backup.volume_id, task.backup.backup_id
     manifests = [found.key for found in store.list(f"{layout.backup_prefix(task.store.prefix)}{volume}/")]
     listed = [key.rsplit("/", 1)[1].removesuffix(".manifest") for key in manifests]
+    if chosen not in listed:
+        raise NotFound("The store has no manifest of the backup", reason=Reason.MANIFEST_MISSING)
     is_data = task.verify.level is VerificationLevel.DATA
     backups = listed if is_data else [chosen]
     owners = sorted({owner for backup in backups if backup in listed for owner in needs[backup]})
     keys = {f"packs/{volume}/{owner}/{WHOLE_PACK}": owner for owner in owners}
-    damaged = {} if chosen in listed else {f"backups/{volume}/{chosen}.manifest": chosen}
+    damaged: dict[str, str] = {}
     read = 0
     for key, owner in keys.items():
         is_read = is_data and part_of(key, task.verify.parts) == task.verify.part
@@ -44,7 +47,7 @@ def verify(store: ObjectStore, task: MoverTask, needs: Mapping[str, Set[str]]) -
         if content is None or len(content) != len(PACK) or (is_read and content != PACK):
             damaged[key] = owner
     affected = [b for b in [chosen, *reversed(listed)] if needs.get(b, {b}) & set(damaged.values())]
-    names = list(dict.fromkeys([*affected, *([] if chosen in listed else [chosen])]))
+    names = list(dict.fromkeys(affected))
     return VerifyReport(
         packs=len(keys),
         packs_verified=len([key for key in keys if not is_data or part_of(key, task.verify.parts) == task.verify.part]),

@@ -1,4 +1,4 @@
-"""What damage in the backups of a volume means for the next backup."""
+"""Damage in the backups of a volume decides about the next backup."""
 
 from __future__ import annotations
 

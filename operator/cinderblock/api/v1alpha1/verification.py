@@ -83,8 +83,8 @@ class BackupVerificationSpec(Model):
     """Requested verification. No field can be changed."""
 
     level: VerificationLevel
-    """What is verified. Structure: the manifest, and the presence and size of every pack. Data: also the content of
-    packs. Restore: a restore to a scratch volume, and a check."""
+    """Level of the verification. Structure: the manifest, and the presence and size of every pack. Data: also the
+    content of packs. Restore: a restore to a scratch volume, and a check."""
     backup_id: Name | None = None
     """Id, UID or name of the VolumeBackup to verify. Exactly one of backupId and volumeId must be set. Defaults to the
     newest available backup of volumeId."""
@@ -178,7 +178,7 @@ class BackupVerification(Object):
 
 
 class VerificationResult(StrEnum):
-    """What is known about a backup."""
+    """Knowledge about the stored data of a backup."""
 
     VERIFIED = "Verified"
     DAMAGED = "Damaged"
@@ -199,7 +199,7 @@ class PartsRead(Model):
 
 
 class VerificationSummary(Model):
-    """What verifications have found about a backup: the field status.verification of a VolumeBackup."""
+    """Result of the verifications of a backup: the field status.verification of a VolumeBackup."""
 
     recorded_for: Uid | None = None
     """Value of metadata.uid of the VolumeBackup, which shows that this summary belongs to this object."""

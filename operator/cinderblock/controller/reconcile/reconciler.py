@@ -312,7 +312,8 @@ def _record_metrics(context: Context, target: Target, status: AnyStatus | None, 
 async def _write_status(context: Context, target: Target, decision: Decision) -> None:
     """Write the status over the version that was read; if the object has changed since, over its current version.
 
-    The UID makes sure that it is the same object. What retention and verifications have written meanwhile stays.
+    The UID makes sure that it is the same object. Marks of retention and results of verifications that were written
+    meanwhile stay.
     """
     read, status = target.object, decision.status
     if status is None:

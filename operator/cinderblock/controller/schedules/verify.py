@@ -140,7 +140,7 @@ class _Writer:
         try:
             await self.context.kube.create(kinds.BACKUP_VERIFICATION, creation.body)
         except AlreadyExists:
-            # A process that died has created it, or somebody took its name. One look at the volume is enough.
+            # A process that died has created it, or somebody took its name. One verification of the volume is enough.
             return True
         except (PermanentError, KubeUnavailable) as error:
             if isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message):

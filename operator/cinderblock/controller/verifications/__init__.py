@@ -1,1 +1,1 @@
-"""What the operator reads and writes for BackupVerifications."""
+"""The reads and writes of the operator for BackupVerifications."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -13,13 +12,14 @@ from cinderblock.controller.reconcile.related import observe_backups
 from cinderblock.controller.verifications.choose import is_in_same_place
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.actions import RecordVerification
-from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedMover
+from cinderblock.lifecycle.verification import outcome
 from cinderblock.lifecycle.verification.findings import (
     Finding,
     Recording,
     change_of,
     finding_of,
+    lost_manifest,
     removed_among,
     stored_id,
 )
@@ -32,19 +32,18 @@ second. The next reconciliation finds which ones are left."""
 async def read_findings(
     context: Context, verification: BackupVerification, mover: ObservedMover, chosen: VolumeBackup | None
 ) -> Recording:
-    """Return what the findings of a mover that has succeeded change.
+    """Return what the findings of a mover that has ended change.
 
     Args:
         context: what to read with.
         verification: the BackupVerification.
         mover: its mover.
-        chosen: the backup that was chosen, as it is now; None: it no longer exists.
+        chosen: the present state of the chosen backup; None: it no longer exists.
     """
-    report, store = mover_state.success(mover), await _store(context, verification)
-    if report is None or report.verification is None or store is None:
-        return Recording(None)
     chosen_id = (stored_id(chosen) if chosen is not None else None) or verification.status.backup_id or ""
-    finding = finding_of(verification, report.verification, chosen_id, store, _ended_at(verification, mover))
+    finding = await _finding(context, verification, mover, chosen, chosen_id)
+    if finding is None:
+        return Recording(None)
     changes = _Changes(finding, chosen)
     if finding.level is VerificationLevel.DATA or finding.affected_count:
         selector = f"status.volumeId={verification.status.volume_id}"
@@ -54,22 +53,25 @@ async def read_findings(
     return changes.recording()
 
 
+async def _finding(
+    context: Context,
+    verification: BackupVerification,
+    mover: ObservedMover,
+    chosen: VolumeBackup | None,
+    chosen_id: str,
+) -> Finding | None:
+    at = outcome.ended_at(mover) or verification.status.started_at or context.clock()
+    if outcome.lacks_manifest(mover):
+        is_there = chosen is not None and not chosen.metadata.is_being_deleted
+        return lost_manifest(verification, chosen, chosen_id, at) if chosen is not None and is_there else None
+    report, store = outcome.report_of(mover), await _store(context, verification)
+    return finding_of(verification, report, chosen_id, store, at) if report is not None and store is not None else None
+
+
 async def _store(context: Context, verification: BackupVerification) -> BackupStore | None:
     mover = verification.status.mover
     name = mover.store_name if mover is not None else None
     return await context.get(BackupStore, kinds.BACKUP_STORE, name, verification.namespace) if name else None
-
-
-def _ended_at(verification: BackupVerification, mover: ObservedMover) -> datetime:
-    """Return when the pod with the report ended. It is the same in each reconciliation."""
-    for pod in reversed(mover.pods):
-        report = mover_state.read_report(pod)
-        if report is not None and report.succeeded and pod.terminated and pod.terminated.finished_at:
-            return pod.terminated.finished_at
-    created = verification.metadata.creation_timestamp
-    if created is None:
-        raise ValueError("the BackupVerification has no creationTimestamp")
-    return verification.status.started_at or created
 
 
 class _Changes:

@@ -11,8 +11,8 @@ from cinderblock.controller.reconcile.gather import choose_store, list_mover_pod
 from cinderblock.controller.verifications.choose import choose_backup, list_reads
 from cinderblock.controller.verifications.findings import read_findings
 from cinderblock.kube import kinds
-from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedMover, ObservedVerification
+from cinderblock.lifecycle.verification import outcome
 from cinderblock.lifecycle.verification.decide import is_accepted
 
 
@@ -26,7 +26,7 @@ async def gather(context: Context, verification: BackupVerification) -> Observed
     if observed.mover.job is None:
         backup = await recorded_backup(context, verification)
         return await with_store(context, replace(observed, backup=backup))
-    if observed.mover.is_recorded and mover_state.success(observed.mover) is not None:
+    if outcome.has_ended(observed.mover):
         backup = await recorded_backup(context, verification)
         recording = await read_findings(context, verification, observed.mover, backup)
         return replace(observed, backup=backup, recording=recording)

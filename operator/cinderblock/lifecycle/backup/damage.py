@@ -1,7 +1,7 @@
 """The damage that verifications have found in the backups of a volume, and what the next backup does about it.
 
-A damaged backup is no parent. An incremental backup on a sound parent avoids the damaged packs that are known: not all
-backups that list them may be named. If too many are damaged, or not all are named, the next backup is full.
+No backup builds on a damaged one. An incremental backup on a sound parent avoids the damaged packs that are known: not
+all backups that list them may be named. If too many are damaged, or not all are named, the next backup is full.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Job of a check says: it passed, it failed, it could not decide, or it still runs.
+"""The state of the Job of a check: it passed, it failed, it could not decide, or it still runs.
 
 Only an exit code that the check itself chose is a statement about the data. A check that was evicted, killed, or never
 started says nothing.

@@ -34,13 +34,16 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedVerification
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.verdicts import Fail, Wait
-from cinderblock.lifecycle.verification import checks, findings, restore_drill, slots
+from cinderblock.lifecycle.verification import checks, findings, outcome, restore_drill, slots
 from cinderblock.lifecycle.verification.findings import Finding
 from cinderblock.lifecycle.verification.parts import next_part
 from cinderblock.lifecycle.verification.task import mover_task
 from cinderblock.reasons import Reason
 
 ACCEPTED = "The verification was accepted"
+_NO_FINDINGS = Fail(
+    Reason.MOVER_FAILED, "The mover ended without findings: its pod is gone, or its image is of another release."
+)
 NAMED_IN_MESSAGE = 3
 """Damaged objects that a message names."""
 
@@ -163,16 +166,17 @@ def _follow(observed: ObservedVerification, now: datetime) -> Decision:
     operation, foreign = _operation(observed, now), foreign_child(observed.verification, observed.mover.job)
     if foreign is not None:
         return operation.fail(foreign)
-    outcome = operation.follow_mover(observed.policy)
-    if isinstance(outcome, Decision):
-        return outcome
-    report, recording = outcome.report.verification, observed.recording
-    if report is None or recording is None or recording.finding is None:
-        message = "The mover ended without findings: its pod is gone, or its image is of another release."
-        return operation.fail(Fail(Reason.MOVER_FAILED, message))
+    if not outcome.has_ended(observed.mover):
+        followed = operation.follow_mover(observed.policy)
+        return followed if isinstance(followed, Decision) else operation.fail(_NO_FINDINGS)
+    recording = observed.recording
+    if outcome.lacks_manifest(observed.mover) and (recording is None or recording.finding is None):
+        return operation.fail(_deleted(observed.verification.status))
+    if recording is None or recording.finding is None:
+        return operation.fail(_NO_FINDINGS)
     if not recording.is_last:
         return Decision(None, recording.changes, requeue_after=0.0)
-    return _conclude(observed, now, report, recording.finding)
+    return _conclude(observed, now, outcome.report_of(observed.mover) or VerifyReport(), recording.finding)
 
 
 def _conclude(observed: ObservedVerification, now: datetime, report: VerifyReport, finding: Finding) -> Decision:
@@ -193,8 +197,7 @@ def _conclude(observed: ObservedVerification, now: datetime, report: VerifyRepor
         event = RecordEvent("Warning", Reason.DAMAGED, message)
         return Decision(status.model_copy(update=update), (*changes, event), requeue_after=0.0)
     if finding.damaged_count and finding.backup_id in removed:
-        message = f"Backup {status.backup_name} was deleted while it was verified. Nothing is known about it."
-        failed = _operation(observed, now).fail(Fail(Reason.BACKUP_NOT_FOUND, message))
+        failed = _operation(observed, now).fail(_deleted(status))
         return Decision(failed.status, (*changes, *failed.actions), failed.requeue_after)
     message = verified_message(observed, status)
     update = {
@@ -205,6 +208,11 @@ def _conclude(observed: ObservedVerification, now: datetime, report: VerifyRepor
     }
     event = RecordEvent("Normal", Reason.VERIFIED, message)
     return Decision(status.model_copy(update=update), (*changes, event), requeue_after=0.0)
+
+
+def _deleted(status: BackupVerificationStatus) -> Fail:
+    message = f"Backup {status.backup_name} was deleted while it was verified. Nothing is known about it."
+    return Fail(Reason.BACKUP_NOT_FOUND, message)
 
 
 def _reported(report: VerifyReport, finding: Finding) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What the findings of a mover mean for the VolumeBackups, as they are now.
+    """The changes of VolumeBackups that follow from the findings of a mover.
 
     Attributes:
         finding: the findings; None: the mover reported none.
@@ -125,6 +125,27 @@ def finding_of(
         affected=frozenset(report.affected),
         affected_count=max(report.affected_count, len(report.affected)),
         knows_all=report.unreadable_count == 0,
+    )
+
+
+def lost_manifest(verification: BackupVerification, backup: VolumeBackup, backup_id: str, at: datetime) -> Finding:
+    """Return the finding that the store has no manifest of the chosen backup. It says nothing about other backups.
+
+    Args:
+        verification: the BackupVerification, with the recorded choice.
+        backup: the chosen backup.
+        backup_id: its id in the store.
+        at: when the mover ended.
+    """
+    return Finding(
+        level=VerificationLevel.STRUCTURE,
+        at=at,
+        began=verification.status.started_at or at,
+        backup_id=backup_id,
+        damaged=(backup.status.manifest_key or "",),
+        damaged_count=1,
+        affected=frozenset({backup_id}),
+        affected_count=1,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is observed of a restore drill: the objects that a verification of level Restore creates, and its check."""
+"""The observed state of a restore drill: the objects that a verification of level Restore creates, and its check."""
 
 from __future__ import annotations
 

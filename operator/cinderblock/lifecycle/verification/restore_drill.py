@@ -55,7 +55,7 @@ _STORED: Final = re.compile(r"(?<![^\s\"'(])(?:[^\s\"'()]*/)?(?:packs|backups)/[
 
 @dataclass(frozen=True, slots=True)
 class _Damage:
-    """What a drill has found.
+    """The damage that a drill has found.
 
     Attributes:
         reason, message: the cause.
@@ -239,7 +239,7 @@ def _check(
     container = f" of container {verdict.container}" if verdict.container else ""
     message = (
         f"The backup was restored, but its check failed with exit code {verdict.exit_code}{container}. The data is not"
-        " what the check expects: look at the data of the volume and of older backups, and at the check."
+        " what the check expects. Compare the data of the volume and of older backups, and test the check."
     )
     return _damaged(observed, operation, _Damage(Reason.CHECK_FAILED, message, at or now))
 

@@ -1,4 +1,4 @@
-"""What one verification says about each backup of a volume."""
+"""One verification says something about each backup of a volume."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ _FINDINGS = st.lists(
 
 @given(_FINDINGS)
 def test_verified_means_that_all_was_read_well_since_the_last_damage(findings: list[Finding]) -> None:
-    """A slow oracle: look at the findings after the last damage of the backup only."""
+    """A slow oracle: read only the findings after the last damage of the backup."""
     dated = [replace(found, at=AT + number * DAY) for number, found in enumerate(findings)]
     summary = after(*dated)
     since = dated[max((n + 1 for n, f in enumerate(dated) if "chosen" in f.affected), default=0) :]

@@ -20,7 +20,7 @@ from cinderblock.lifecycle.schedule.volumes import ClaimRecord
 from cinderblock.reasons import AnyReason, Reason
 
 RETRY: Final = timedelta(seconds=60)
-"""Delay before volumes are looked at again whose verification was refused, or has to wait for others to end."""
+"""Delay before a verification is tried again that was refused, or that waits for others to end."""
 CREATING: Final = "The schedule creates verifications"
 
 
@@ -88,7 +88,7 @@ def conclude(
 def _level(
     schedule: AnySchedule, plan: LevelPlan, made: Collection[ClaimRecord], now: datetime
 ) -> tuple[VerificationTimes, datetime | None]:
-    """Return the status of a level, and when to look at it again."""
+    """Return the status of a level, and when to reconcile it again."""
     rule, at = plan.rule, plan.times
     has_all = plan.is_dealt_with and len(made) >= plan.wanted
     is_done = at.due is not None and has_all
