@@ -649,7 +649,7 @@ def drills(
             metadata = {"name": "check", "namespace": NAMESPACE}
             body = {"metadata": metadata, "spec": {"suspend": suspend, "jobTemplate": template}}
             simulation.make("CronJob", body)
-        rule = {"check": {"cronJobName": "check"}} | ({"maxDataAge": "1s"} if old else {})
+        rule = {"check": {"cronJobName": "check"}, "timeout": "10m"} | ({"maxDataAge": "1s"} if old else {})
         simulation.advance(60)
         made = simulation.verify("drill", "Restore", volumeId="data", restore=rule)
         if gone:

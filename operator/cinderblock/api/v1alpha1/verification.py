@@ -101,9 +101,9 @@ class BackupVerificationStatus(Model):
     """Observed state of the verification."""
 
     phase: VerificationPhase | None = None
-    """Status: verifying, verified, damaged or error. It is error if nothing was proven, for example because the store
-    or the encryption key was unavailable, and damaged if the store holds something else than was written, or if the
-    check of a restored volume failed."""
+    """Status: verifying, verified, damaged or error. It is damaged if the store holds something else than was written,
+    or if the check of a restored volume failed. It is error if nothing was proven, for example because the store or the
+    encryption key was unavailable."""
     id: Uid | None = None
     """Id of the verification, which is metadata.uid."""
     backup_id: Uid | None = None

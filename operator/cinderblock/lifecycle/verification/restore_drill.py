@@ -168,7 +168,7 @@ def _follow(
 
 
 def _restoring(restore: VolumeRestore) -> Wait | Fail:
-    """Return what a running restore waits for. A quota that refuses the scratch volume ends the drill."""
+    """Return the wait for a running restore. A quota that refuses the scratch volume ends the drill."""
     shown = _condition(restore, ConditionType.RECONCILING)
     if shown is not None and shown.reason == Reason.QUOTA_EXCEEDED:
         message = f"Cannot create the scratch volume, which counts in the quota of the namespace: {shown.message}"
@@ -212,7 +212,7 @@ def _failed_restore(
 
 
 def _is_there(backup: VolumeBackup | None) -> bool:
-    """Return whether the chosen backup still exists. What is being deleted may lack objects."""
+    """Return whether the chosen backup still exists. One that is being deleted may lack objects."""
     return backup is not None and backup.is_complete and not backup.metadata.is_being_deleted
 
 
