@@ -42,7 +42,7 @@ def test_operator_uses_every_right_and_no_request_is_refused(
     assert len(rights) > 30
     assert _listed(asked_by_the_operator.refused) == []
     assert _listed(unused(rights, asked_by_the_operator)) == []
-    assert foreign(asked_by_the_operator, RELEASE) == {}
+    assert foreign(asked_by_the_operator, RELEASE, f"{RELEASE}-checks") == {}
 
 
 @pytest.mark.parametrize("account", ["uninstall", "store-setup"])

@@ -994,8 +994,6 @@ async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBacku
         lambda: operator.create(CONFIG_MAP, {"metadata": metadata}),
         lambda: operator.create(SERVICE_ACCOUNT, {"metadata": metadata}),
         lambda: operator.create(CLUSTER_ROLE, role),
-        lambda: operator.create(kinds.VOLUME_RESTORE, {"metadata": metadata, "spec": {"backupId": "full"}}),
-        lambda: operator.delete(kinds.VOLUME_RESTORE, restore.name, namespace),
         lambda: operator.delete(kinds.NAMESPACE, namespace, None),
         lambda: operator.merge_patch(kinds.NAMESPACE, namespace, None, {"metadata": {"labels": {"a": "b"}}}),
         lambda: operator.merge_patch(kinds.JOB, job, namespace, {"status": {"active": 1}}, subresource="status"),
@@ -1003,6 +1001,10 @@ async def test_nothing_else_is_written(operator: KubeClient, backup: VolumeBacku
     for attack in attacks:
         with pytest.raises(AccessDenied, match="never writes objects of this type"):
             await attack()
+    with pytest.raises(AccessDenied, match="only as the child of one BackupVerification"):
+        await operator.create(kinds.VOLUME_RESTORE, {"metadata": metadata, "spec": {"backupId": "full"}})
+    with pytest.raises(AccessDenied, match="only if a BackupVerification owns it"):
+        await operator.delete(kinds.VOLUME_RESTORE, restore.name, namespace)
 
 
 async def test_uninstall_hook_removes_our_finalizers_and_changes_nothing_else(

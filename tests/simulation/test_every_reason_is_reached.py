@@ -620,6 +620,51 @@ def bucket_has(*rules: LifecycleRule, **bucket: Any) -> Scenario:
     return scenario
 
 
+def verifies(*, parts: int = 1, damage: bool = False) -> Scenario:
+    """Verify a backup, of which a pack may be damaged."""
+
+    def scenario(simulation: Simulation) -> None:
+        a_backup(simulation)
+        if damage:
+            simulation.damage_pack("full")
+        simulation.verify("proof", "Data", volumeId="data", data={"parts": parts})
+        simulation.settle()
+
+    return scenario
+
+
+CHECK_CONTAINER = {"name": "check", "image": "example/check:1"}
+
+
+def drills(
+    *, code: int = 0, cron_job: bool = True, suspend: bool = True, old: bool = False, gone: bool = False
+) -> Scenario:
+    """Restore a backup to a scratch volume, and check it."""
+
+    def scenario(simulation: Simulation) -> None:
+        a_backup(simulation)
+        simulation.cluster.check.program = lambda _content: code
+        template = {"spec": {"template": {"spec": {"containers": [CHECK_CONTAINER]}}}}
+        if cron_job:
+            metadata = {"name": "check", "namespace": NAMESPACE}
+            body = {"metadata": metadata, "spec": {"suspend": suspend, "jobTemplate": template}}
+            simulation.make("CronJob", body)
+        rule = {"check": {"cronJobName": "check"}, "timeout": "10m"} | ({"maxDataAge": "1s"} if old else {})
+        simulation.advance(60)
+        made = simulation.verify("drill", "Restore", volumeId="data", restore=rule)
+        if gone:
+            simulation.until("BackupVerification", "drill", "CheckRunning")
+            simulation.delete("Job", labels.child_name(made["metadata"]["uid"]))
+        simulation.settle()
+
+    return scenario
+
+
+def checks_for_too_long(simulation: Simulation) -> None:
+    simulation.cluster.check.hangs = True
+    drills()(simulation)
+
+
 def server_knows_no_rules(simulation: Simulation) -> None:
     store = BucketStore(Bucket(lambda: simulation.now))
     refusal = PermanentError("the server does not support it", reason="NotSupported")
@@ -656,6 +701,18 @@ SCENARIOS: dict[str, Scenario] = {
     "NotSupported": server_knows_no_rules,
     "ObjectLockEnabled": bucket_has(versioning="Enabled", has_lock=True),
     "Unversioned": accepts_and_ends,
+    "Verified": verifies(),
+    "Damaged": verifies(damage=True),
+    "NotAllRead": verifies(parts=7),
+    "DataTooOld": drills(old=True),
+    "DrillRestoring": drills(),
+    "CheckPending": drills(),
+    "CheckRunning": drills(),
+    "CheckFailed": drills(code=1),
+    "CheckInterrupted": drills(gone=True),
+    "CheckNotFound": drills(cron_job=False),
+    "CheckNotPermitted": drills(suspend=False),
+    "TimedOut": checks_for_too_long,
     "VersionsExpire": bucket_has(LifecycleRule("versions", version_days=7), versioning="Enabled"),
     "VersionsKept": bucket_has(versioning="Enabled"),
     "Empty": finds(Sizes(0, 0, 0)),

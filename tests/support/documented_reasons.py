@@ -14,6 +14,7 @@ SCHEDULE_REASONS: Final = frozenset(
         *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
         *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),
         *(Reason.RULES_APPLIED, Reason.RULES_REFUSED),
+        *(Reason.VERIFICATIONS_CREATED, Reason.VERIFICATIONS_REFUSED),
     }
 )
 """Reasons that only schedules have."""

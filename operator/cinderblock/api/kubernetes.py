@@ -176,9 +176,23 @@ class JobStatus(Model):
     conditions: tuple[JobCondition, ...] = ()
 
 
+class TemplateContainer(Model):
+    name: str = ""
+
+
+class TemplatePodSpec(Model):
+    containers: tuple[TemplateContainer, ...] = ()
+    init_containers: tuple[TemplateContainer, ...] = ()
+
+
+class PodTemplate(Model):
+    spec: TemplatePodSpec = TemplatePodSpec()
+
+
 class JobSpec(Model):
     suspend: bool = False
     managed_by: str = ""
+    template: PodTemplate = PodTemplate()
 
 
 class Job(Object):

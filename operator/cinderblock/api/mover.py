@@ -18,6 +18,7 @@ from cinderblock.api.meta import Model
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
+from cinderblock.api.v1alpha1.verification import VerificationLevel
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
 """Environment variable with the MoverTask as JSON. A long task continues in CINDERBLOCK_TASK_1 and so on."""
@@ -46,6 +47,7 @@ class MoverOperation(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    VERIFY = "verify"
 
 
 class StoreLocation(Model):
@@ -105,6 +107,21 @@ class BackupMetadata(Model):
     """Version of Cinderblock that wrote the manifest."""
 
 
+class VerifyTask(Model):
+    """Scope of a verification. The mover lists the manifests of the volume itself."""
+
+    level: VerificationLevel
+    """Structure or Data. A verification of level Restore is a restore."""
+    part: int = 1
+    """Number of the part of the packs to read, from 1 to ``parts``."""
+    parts: int = 1
+    """Number of parts into which the packs of the volume are divided by their keys."""
+    max_bytes: int | None = None
+    """Number of bytes after which the mover reads no further pack. None for no limit."""
+    max_seconds: int | None = None
+    """Number of seconds after which the mover reads no further pack. None for no limit."""
+
+
 class MoverTask(Model):
     """One run of a mover."""
 
@@ -144,6 +161,34 @@ class MoverTask(Model):
     because somebody may have replaced the encrypted one."""
     active_key: str | None = None
     """Id of the key that encrypts a new backup. None for the greatest id of the mounted keys."""
+    verify: VerifyTask | None = None
+    """Scope of the operation verify. ``backup`` and ``manifest`` are then those of the chosen backup."""
+    avoid_packs: Annotated[list[str], Field(max_length=64)] = []
+    """Keys of damaged packs, without the prefix of the store. An incremental backup sends their chunks again."""
+
+
+class VerifyReport(Model):
+    """Findings of a verification. A damage is a finding and no failure of the mover."""
+
+    complete: bool = True
+    """Whether the whole part was read. It is false after a limit of the task."""
+    packs: int = 0
+    """Number of packs that the manifests of the volume list."""
+    packs_verified: int = 0
+    """Number of packs that were verified at the level of the task."""
+    bytes_read: int = 0
+    """Bytes that were read from the store."""
+    damaged_count: int = 0
+    """Number of objects that are damaged or missing."""
+    damaged: Annotated[list[str], Field(max_length=8)] = []
+    """Keys of some of them, without the prefix of the store."""
+    affected_count: int = 0
+    """Number of backups of the volume that need a damaged object."""
+    affected: Annotated[list[str], Field(max_length=20)] = []
+    """Ids of some of these backups: the chosen one if it is among them, and then the newest ones."""
+    unreadable_count: int = 0
+    """Number of other manifests of the volume that this mover cannot read, for example without their key. Nothing is
+    known about them."""
 
 
 class MoverReport(Model):
@@ -179,6 +224,8 @@ class MoverReport(Model):
     """Paths of some of the skipped files."""
     losses: Losses = []
     """Attributes that could not be preserved, each kind once."""
+    verification: VerifyReport | None = None
+    """Findings of a verification."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """Warnings for people, for example about skipped sockets."""
 

@@ -17,7 +17,7 @@ from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.plan import zone_name
-from cinderblock.lifecycle.retention.uses import names_used_by, used_ids
+from cinderblock.lifecycle.retention.uses import names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.schedule import names
 from cinderblock.repository.catalog import CatalogEntry
 
@@ -75,7 +75,11 @@ async def read_cluster(kube: KubeClient, wanted: Wanted, rules: Retention | None
     records = _records(await kube.list(kinds.VOLUME_BACKUP, namespace))
     restores = await kube.list(kinds.VOLUME_RESTORE, namespace)
     names = {name for body in restores for name in names_used_by(body)}
-    context = RetentionContext(used_ids=used_ids(records, names), volumes=await _volumes(kube, namespace))
+    context = RetentionContext(
+        used_ids=used_ids(records, names),
+        volumes=await _volumes(kube, namespace),
+        verified_at=verified_at(records),
+    )
     return [_subject(schedule, records, context, retention, is_own=rules is None) for schedule, retention in judged]
 
 

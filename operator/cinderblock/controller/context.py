@@ -21,7 +21,7 @@ from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.kube.client import JsonObjects, KubeClient
-from cinderblock.kube.kinds import Kind
+from cinderblock.kube.kinds import BACKUP_VERIFICATION, Kind
 from cinderblock.lifecycle.observed import OperatorPolicy
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
@@ -45,7 +45,8 @@ class Context:
         policy: the operator's settings that decisions depend on.
         clock: the current time.
         metrics: measurements of this process.
-        admission: which movers may start.
+        admission: which movers of backups and restores may start.
+        verification_admission: which movers of verifications may start.
         failed_actions: failures of the API server that repeat.
         singleflight: shares concurrent reads.
         cluster: the identity of the cluster.
@@ -60,12 +61,17 @@ class Context:
     clock: Callable[[], datetime] = wall_clock
     metrics: OperatorMetrics = field(default_factory=OperatorMetrics)
     admission: MoverAdmission = field(default_factory=MoverAdmission)
+    verification_admission: MoverAdmission = field(default_factory=MoverAdmission)
     failed_actions: FailedActions = field(default_factory=FailedActions)
     singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
     secrets: SecretReader = field(default_factory=SecretReader)
+
+    def admission_of(self, kind: str) -> MoverAdmission:
+        """Return what decides which movers of this kind of operation may start."""
+        return self.verification_admission if kind == BACKUP_VERIFICATION.kind else self.admission
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """Return an object as a model; None if it does not exist."""

@@ -30,7 +30,7 @@ from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient, ResponseCounts, connect
 from cinderblock.kube.reduction import reduce_object
-from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
 from cinderblock.observability import log as observability_log
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
@@ -105,6 +105,7 @@ async def _run_manager(
 
     async def lead() -> None:
         context.admission.reset()
+        context.verification_admission.reset()
         async with asyncio.TaskGroup() as group:
             for _ in range(settings.workers):
                 group.create_task(run_worker(queue, reconciler.reconcile))
@@ -147,6 +148,7 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             pull_secrets=settings.mover_image_pull_secrets,
             limit=settings.max_movers,
             namespace_limit=settings.max_movers_per_namespace,
+            verification_limit=settings.max_verifications_per_store,
             proxies=settings.proxies,
             labels=settings.mover_labels,
             annotations=settings.mover_annotations,
@@ -158,4 +160,5 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
         release=settings.release,
         schedule_kinds=settings.schedule_kinds,
         object_limit=settings.max_objects_per_namespace,
+        account=OperatorAccount(settings.lease_namespace or "", settings.lease_name),
     )

@@ -10,6 +10,7 @@ from cinderblock.api.labels import SCHEDULE_ANNOTATION
 from cinderblock.kube.kinds import (
     BACKUP_SCHEDULE,
     BACKUP_STORE,
+    BACKUP_VERIFICATION,
     CLUSTER_BACKUP_SCHEDULE,
     PV,
     VOLUME_BACKUP,
@@ -20,7 +21,7 @@ from cinderblock.kube.kinds import (
 SCHEDULE_KINDS: dict[str, Kind] = {kind.kind: kind for kind in (BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE)}
 """The kinds of schedules, by name."""
 OWN_KINDS: dict[str, Kind] = {
-    **{kind.kind: kind for kind in (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE)},
+    **{kind.kind: kind for kind in (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION)},
     **SCHEDULE_KINDS,
 }
 """The operator's own kinds, by name."""
@@ -57,8 +58,8 @@ def schedule_key(namespace: str, annotations: Mapping[str, Any]) -> ObjectKey | 
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 """A name of an object (apimachinery: IsDNS1123Subdomain)."""
-_OPERATIONS = frozenset({VOLUME_BACKUP.kind, VOLUME_RESTORE.kind})
-_FINAL_PHASES = frozenset({"available", "error", "error_restoring"})
+_OPERATIONS = frozenset({VOLUME_BACKUP.kind, VOLUME_RESTORE.kind, BACKUP_VERIFICATION.kind})
+_FINAL_PHASES = frozenset({"available", "error", "error_restoring", "verified", "damaged"})
 """Phases in which no operation runs. An unknown phase counts as in progress, so that it is reconciled early."""
 
 

@@ -41,8 +41,9 @@ class OperatorSettings:
         allowed_endpoints: S3 endpoints that BackupStores may name; empty: all.
         max_movers: mover Jobs that may run at the same time in the whole cluster.
         max_movers_per_namespace: mover Jobs that may run at the same time in one namespace.
+        max_verifications_per_store: mover Jobs of verifications that may run at the same time for one BackupStore.
         max_objects_per_namespace: VolumeBackups of one namespace that are worked on; the same number of VolumeRestores,
-            and of BackupStores.
+            of BackupVerifications, and of BackupStores.
         workers: objects reconciled at the same time.
         resync_seconds: seconds between two resyncs of all objects.
         health_port: port of /healthz and /readyz.
@@ -68,6 +69,7 @@ class OperatorSettings:
     allowed_endpoints: tuple[str, ...] = ()
     max_movers: int = 16
     max_movers_per_namespace: int = 8
+    max_verifications_per_store: int = 1
     max_objects_per_namespace: int = 20_000
     workers: int = 16
     resync_seconds: float = 600.0
@@ -110,6 +112,7 @@ class OperatorSettings:
             allow_system_priority=_one_of(environment, "CINDERBLOCK_ALLOW_SYSTEM_PRIORITY", BOOLEANS) == "true",
             max_movers=max_movers,
             max_movers_per_namespace=_positive(environment, "CINDERBLOCK_MAX_MOVERS_PER_NAMESPACE", half),
+            max_verifications_per_store=_positive(environment, "CINDERBLOCK_MAX_VERIFICATIONS_PER_STORE", 1),
             max_objects_per_namespace=_positive(environment, "CINDERBLOCK_MAX_OBJECTS_PER_NAMESPACE", 20_000),
             workers=_positive(environment, "CINDERBLOCK_WORKERS", 16),
             resync_seconds=float(_positive(environment, "CINDERBLOCK_RESYNC_SECONDS", 600)),

@@ -70,6 +70,7 @@ class Kind:
 BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
 VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
 VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
+BACKUP_VERIFICATION: Final = Kind(labels.GROUP, labels.VERSION, "backupverifications", "BackupVerification")
 BACKUP_SCHEDULE: Final = Kind(labels.GROUP, labels.VERSION, "backupschedules", "BackupSchedule")
 CLUSTER_BACKUP_SCHEDULE: Final = Kind(
     labels.GROUP, labels.VERSION, "clusterbackupschedules", "ClusterBackupSchedule", namespaced=False
@@ -81,6 +82,7 @@ POD: Final = Kind("", "v1", "pods", "Pod")
 PVC: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 PV: Final = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
+CRON_JOB: Final = Kind("batch", "v1", "cronjobs", "CronJob")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 """The newer Event API, with ``series.count`` and ``note``; ``kubectl get events`` shows the objects of both APIs."""

@@ -51,7 +51,10 @@ _KEPT_KEYS: Final = (
 )
 """Labels and annotations that decisions read from lists: all marks of the operator, so that none is forgotten."""
 _KEPT_FINALIZERS: Final = frozenset(
-    {labels.BACKUP_FINALIZER, labels.RESTORE_FINALIZER, labels.STORE_FINALIZER, labels.JOB_FINALIZER}
+    {
+        *(labels.BACKUP_FINALIZER, labels.RESTORE_FINALIZER, labels.VERIFICATION_FINALIZER),
+        *(labels.STORE_FINALIZER, labels.JOB_FINALIZER),
+    }
 )
 _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})

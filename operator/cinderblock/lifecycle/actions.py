@@ -8,9 +8,10 @@ from typing import Any, Literal
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
+from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationSummary
 from cinderblock.reasons import AnyReason
 
-ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeSnapshot"]
+ChildKind = Literal["Job", "PersistentVolumeClaim", "VolumeRestore", "VolumeSnapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,20 @@ class RemoveExpiredData:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordVerification:
+    """Write status.verification of a VolumeBackup, provided that the object has not changed since it was read.
+
+    Attributes:
+        name, resource_version: of the VolumeBackup.
+        summary: what is known about it now.
+    """
+
+    name: str
+    resource_version: str
+    summary: VerificationSummary
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Record an Event on the object."""
 
@@ -143,13 +158,14 @@ Action = (
     | PatchClaim
     | DeleteStoredData
     | RemoveExpiredData
+    | RecordVerification
     | RecordEvent
 )
 
 MIN_REQUEUE_SECONDS = 5.0
 """The shortest delay between two reconciliations of an object that waits."""
 
-AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupStoreStatus
+AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupVerificationStatus | BackupStoreStatus
 
 
 @dataclass(frozen=True, slots=True)

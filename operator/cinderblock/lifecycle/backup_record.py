@@ -36,6 +36,8 @@ class BackupRecord:
         logical_bytes, transferred_bytes, stored_bytes: its numbers; None: not known.
         fail_reason: the reason of the condition Ready after a failure; empty otherwise.
         is_suspicious: whether its numbers raised an alarm that nobody has accepted.
+        is_damaged: whether a verification found that it is damaged.
+        verified_at: when it was last verified; None: nothing is known, not enough, or that it is damaged.
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
@@ -70,6 +72,8 @@ class BackupRecord:
     requested_volume: str = ""
     full_time: datetime | None = None
     ended: datetime | None = None
+    is_damaged: bool = False
+    verified_at: datetime | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -118,6 +122,8 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         requested_volume=intern(spec.volume_id or ""),
         full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
         ended=status.completed_at,
+        is_damaged=backup.is_damaged,
+        verified_at=backup.verified_at,
     )
 
 

@@ -1,4 +1,4 @@
-"""The children of a backup or a restore, as plain data: VolumeSnapshot and PersistentVolumeClaim.
+"""The children of an operation, as plain data: VolumeSnapshot and PersistentVolumeClaim.
 
 Every child has, from its creation, the owner reference and the labels by which the operator finds and removes it. The
 labels and annotations of the owner are not copied: a GitOps tool would treat the child as its own and prune it. Those
@@ -25,11 +25,12 @@ from cinderblock.api.mover import StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
+from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.lifecycle.actions import Action, DeleteChild, PatchVolume
 from cinderblock.lifecycle.observed import MoverSettings
 
 Child = TypeVar("Child", bound=Object)
-Owner = VolumeBackup | VolumeRestore
+Owner = VolumeBackup | VolumeRestore | BackupVerification
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cinderblock.api.duration import from_timedelta
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
 from cinderblock.lifecycle.backup import checks
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore
@@ -42,6 +43,16 @@ def complete_restore(observed: ObservedRestore, status: VolumeRestoreStatus, now
         return status
     completed = _mover_end(observed.mover) if before is None and _has_begun(restore) else now
     return status.model_copy(update=_fields(restore, completed))
+
+
+def complete_verification(
+    verification: BackupVerification, status: BackupVerificationStatus, now: datetime
+) -> BackupVerificationStatus:
+    """Return ``status`` with the time of completion, if this decision completes the verification."""
+    completes = status.phase is not None and status.phase.is_final and not verification.has_ended
+    if not completes or verification.metadata.is_being_deleted:
+        return status
+    return status.model_copy(update=_fields(verification, now))
 
 
 def _has_begun(restore: VolumeRestore) -> bool:

@@ -15,12 +15,14 @@ LASTING: Final = frozenset(
         ConditionType.PINNED,
         ConditionType.SUSPICIOUS,
         ConditionType.UNSEALED_BACKUPS,
+        ConditionType.VERIFIED,
         ConditionType.VERSIONED,
         ConditionType.OBJECT_LOCK,
         ConditionType.HARMFUL_LIFECYCLE,
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
         ConditionType.RETENTION_APPLIED,
+        ConditionType.VERIFICATIONS_CREATED,
     }
 )
 """Conditions that describe stored data and its container, or the runs of a schedule, not an operation. `reconciling`,

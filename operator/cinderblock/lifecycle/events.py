@@ -18,8 +18,11 @@ EXPECTED_WAITS: Final = frozenset(
     {
         Reason.ACCEPTED,
         Reason.CANCELLING,
+        Reason.CHECK_PENDING,
+        Reason.CHECK_RUNNING,
         Reason.CHILDREN_REMAIN,
         Reason.DELETING_DATA,
+        Reason.DRILL_RESTORING,
         Reason.MOVER_PENDING,
         Reason.MOVER_RUNNING,
         Reason.MOVER_STARTING,
@@ -55,6 +58,7 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
             recorded.append(RecordEvent("Normal" if reason in BENIGN_WAITS else "Warning", reason, new_wait.message))
     if isinstance(after, VolumeBackupStatus):
         recorded += _on_alarm(*(_of_type(status, ConditionType.SUSPICIOUS) for status in (before, after)))
+        recorded += _on_verified(*(_of_type(status, ConditionType.VERIFIED) for status in (before, after)))
     if isinstance(after, BackupStoreStatus) and new_wait is None:
         recorded += _on_store_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
@@ -88,6 +92,15 @@ def _on_alarm(before: Condition | None, after: Condition | None) -> list[RecordE
     if after is None or is_known or after.reason == Reason.CHANGE_MISSED:
         return []
     return [RecordEvent("Warning" if after.status == "True" else "Normal", parse_reason(after.reason), after.message)]
+
+
+def _on_verified(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a backup that is found damaged, or damaged no more. Each verification has Events itself."""
+    was_damaged = before is not None and before.status == "False"
+    is_damaged = after is not None and after.status == "False"
+    if after is None or was_damaged == is_damaged:
+        return []
+    return [RecordEvent("Warning" if is_damaged else "Normal", parse_reason(after.reason), after.message)]
 
 
 def _of_type(status: AnyStatus, kind: ConditionType) -> Condition | None:

@@ -20,10 +20,13 @@ from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification, PartsRead
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.backup.remains import Remains
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Deadlines
+from cinderblock.lifecycle.verification.findings import Recording
+from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
 
 
 class PodSecurityLevel(StrEnum):
@@ -45,6 +48,8 @@ class MoverSettings:
     """Movers that may run at the same time in the whole cluster."""
     namespace_limit: int = 8
     """Movers that may run at the same time in one namespace."""
+    verification_limit: int = 1
+    """Movers of verifications that may run at the same time for one BackupStore."""
     proxies: tuple[tuple[str, str], ...] = ()
     """Names and values of the environment variables that configure a proxy."""
     labels: tuple[tuple[str, str], ...] = ()
@@ -61,6 +66,14 @@ class MoverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorAccount:
+    """The operator's own ServiceAccount: its namespace, and its name, which is that of the release's objects."""
+
+    namespace: str = ""
+    name: str = "cinderblock"
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorPolicy:
     """The operator's settings, constant during its lifetime."""
 
@@ -69,9 +82,11 @@ class OperatorPolicy:
     release: str = ""
     """Name of the operator's Helm release."""
     object_limit: int = 20_000
-    """VolumeBackups, and also VolumeRestores, of one namespace that the operator works on."""
+    """Objects of each kind of operation, of one namespace, that the operator works on."""
     schedule_kinds: frozenset[str] = frozenset({"BackupSchedule", "ClusterBackupSchedule"})
     """Kinds of schedules that the operator works on. It has rights of their own for them."""
+    account: OperatorAccount = OperatorAccount()
+    """The operator's own ServiceAccount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +324,52 @@ class ObservedRestore:
     classes: tuple[str, ...] = ()
     wait_for_consumer_classes: tuple[str, ...] = ()
     mover: ObservedMover = field(default_factory=ObservedMover)
+
+
+@dataclass(frozen=True, slots=True)
+class MoverLoad:
+    """The backups and restores that a verification must not delay.
+
+    Attributes:
+        movers: their movers that run in the cluster; of each namespace at most as many as it may have.
+        movers_in_namespace: those of the namespace of the verification.
+        waiting: operations of the cluster that wait for a mover, and that their namespaces let start.
+        waiting_in_namespace: operations of the namespace that wait for a mover.
+    """
+
+    movers: int = 0
+    movers_in_namespace: int = 0
+    waiting: int = 0
+    waiting_in_namespace: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedVerification:
+    """The observed state of a BackupVerification.
+
+    Attributes:
+        verification: the BackupVerification itself.
+        policy: the operator's own settings.
+        backup: the VolumeBackup that was chosen; before that, the one to choose. None: there is none.
+        object_count: number of BackupVerifications of the namespace; 0: not counted.
+        reads: which parts of the volume's data earlier verifications have read; only read before one is chosen.
+        store: the store of the backup.
+        mover: the mover Job. Its ``others`` and counts of waiting ones are those of verifications.
+        load: the backups and restores that go first.
+        recording: what the mover's findings change in VolumeBackups; None: the mover has not succeeded.
+        drill: the objects of level Restore; None: another level.
+    """
+
+    verification: BackupVerification
+    policy: OperatorPolicy
+    backup: VolumeBackup | None = None
+    object_count: int = 0
+    reads: tuple[PartsRead, ...] = ()
+    store: StoreLookup = field(default_factory=StoreLookup)
+    mover: ObservedMover = field(default_factory=ObservedMover)
+    load: MoverLoad = field(default_factory=MoverLoad)
+    recording: Recording | None = None
+    drill: ObservedDrill | None = None
 
 
 @dataclass(frozen=True, slots=True)

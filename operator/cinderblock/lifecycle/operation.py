@@ -1,38 +1,57 @@
-"""The decisions that backups and restores share: wait, fail, and reject objects of somebody else."""
+"""The decisions that all operations share: wait, fail, and reject objects of somebody else."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, VolumeSnapshot
-from cinderblock.api.v1alpha1.backup import BackupPhase, MoverReference, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
+from cinderblock.api.v1alpha1.progress import MoverReference
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
+from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationPhase
 from cinderblock.errors import fail_reason
 from cinderblock.lifecycle import completion, conditions, verdicts
 from cinderblock.lifecycle.actions import Action, Decision, DeleteChild, RecordEvent
+from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover import suspension
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, ObservedRestore, OperatorPolicy, StoreLookup
+from cinderblock.lifecycle.mover.state import ReportedStatus
+from cinderblock.lifecycle.observed import (
+    ObservedBackup,
+    ObservedMover,
+    ObservedRestore,
+    ObservedVerification,
+    OperatorPolicy,
+    StoreLookup,
+)
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
+
+_PHASES: Final[Mapping[str, tuple[str, str]]] = {
+    "VolumeBackup": (BackupPhase.CREATING, BackupPhase.ERROR),
+    "VolumeRestore": (RestorePhase.RESTORING, RestorePhase.ERROR_RESTORING),
+    "BackupVerification": (VerificationPhase.VERIFYING, VerificationPhase.ERROR),
+}
+"""The phase of an operation in progress, and that of a failed one, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A backup or a restore in progress.
+    """A backup, a restore or a verification in progress.
 
     Attributes:
-        owner: the VolumeBackup or the VolumeRestore.
+        owner: the VolumeBackup, VolumeRestore or BackupVerification.
         status: its status before the outcome of this decision is added.
         mover: its mover Job.
         now: the instant of the decision.
     """
 
-    owner: VolumeBackup | VolumeRestore
-    status: VolumeBackupStatus | VolumeRestoreStatus
+    owner: Owner
+    status: ReportedStatus
     mover: ObservedMover
     now: datetime
 
@@ -44,12 +63,12 @@ class Operation:
 
     def wait(self, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:
         """Return the decision to execute ``actions`` and to wait."""
-        before, is_backup = self.status.conditions, isinstance(self.owner, VolumeBackup)
+        before = self.status.conditions
         message = verdicts.wait_message(wait, before, self.now)
         generation = self.owner.metadata.generation
         status = self.status.model_copy(
             update={
-                "phase": BackupPhase.CREATING if is_backup else RestorePhase.RESTORING,
+                "phase": _PHASES[self.owner.kind][0],
                 "progress": mover_state.to_progress(self.mover.progress) or self.status.progress,
                 "mover": mover_state.reference(self.status, self.mover),
                 "conditions": conditions.reconciling(before, self.now, generation, wait.reason, message),
@@ -105,11 +124,10 @@ class Operation:
 
     def fail(self, fail: Fail) -> Decision:
         """Return the decision to end the operation in error."""
-        before, is_backup = self.status.conditions, isinstance(self.owner, VolumeBackup)
-        generation = self.owner.metadata.generation
+        before, generation = self.status.conditions, self.owner.metadata.generation
         status = self.status.model_copy(
             update={
-                "phase": BackupPhase.ERROR if is_backup else RestorePhase.ERROR_RESTORING,
+                "phase": _PHASES[self.owner.kind][1],
                 "fail_reason": fail_reason(fail.message),
                 "progress": None,
                 "mover": None,
@@ -128,7 +146,7 @@ def with_mover(decision: Decision, uid: str, store: BackupStore) -> Decision:
 
 
 def foreign_child(
-    owner: VolumeBackup | VolumeRestore, *children: VolumeSnapshot | PersistentVolumeClaim | Job | None
+    owner: Owner, *children: VolumeSnapshot | PersistentVolumeClaim | VolumeRestore | Job | None
 ) -> Fail | None:
     """Return the failure of an operation if somebody else owns an object with the name of one of its children.
 
@@ -142,14 +160,19 @@ def foreign_child(
     return None
 
 
-def stamp(decision: Decision, observed: ObservedBackup | ObservedRestore, now: datetime) -> Decision:
+def stamp(
+    decision: Decision, observed: ObservedBackup | ObservedRestore | ObservedVerification, now: datetime
+) -> Decision:
     """Return the decision with updatedAt and completedAt set, or with the previous status if nothing else changes."""
-    status: VolumeBackupStatus | VolumeRestoreStatus
-    before: VolumeBackupStatus | VolumeRestoreStatus
+    status: ReportedStatus
+    before: ReportedStatus
     if isinstance(observed, ObservedBackup) and isinstance(decision.status, VolumeBackupStatus):
         before, status = observed.backup.status, completion.complete_backup(observed, decision.status, now)
     elif isinstance(observed, ObservedRestore) and isinstance(decision.status, VolumeRestoreStatus):
         before, status = observed.restore.status, completion.complete_restore(observed, decision.status, now)
+    elif isinstance(observed, ObservedVerification) and isinstance(decision.status, BackupVerificationStatus):
+        before = observed.verification.status
+        status = completion.complete_verification(observed.verification, decision.status, now)
     else:
         return decision
     is_unchanged = status.model_copy(update={"updated_at": before.updated_at}) == before

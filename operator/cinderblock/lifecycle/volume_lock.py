@@ -10,6 +10,7 @@ from typing import Final
 from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle.verdicts import Deadlines, Wait
@@ -86,11 +87,16 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             # Reasons that no operation waits for.
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
             *(Reason.EMPTY, Reason.INCOMPRESSIBLE, Reason.SHRUNK, Reason.FEWER_ENTRIES, Reason.MANY_CHANGES),
-            Reason.ALARM_ACCEPTED,
+            *(Reason.ALARM_ACCEPTED, Reason.VERIFIED, Reason.DAMAGED, Reason.NOT_ALL_READ),
             *(Reason.SCHEDULED, Reason.SUSPENDED, Reason.INVALID_SCHEDULE, Reason.INVALID_TIME_ZONE),
             *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
             *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),
             *(Reason.RULES_APPLIED, Reason.RULES_REFUSED),
+            *(Reason.VERIFICATIONS_CREATED, Reason.VERIFICATIONS_REFUSED),
+            # Verifications, which use no volume of a user.
+            *(Reason.DATA_TOO_OLD, Reason.DRILL_RESTORING, Reason.CHECK_PENDING, Reason.CHECK_RUNNING),
+            *(Reason.CHECK_FAILED, Reason.CHECK_INTERRUPTED, Reason.CHECK_NOT_FOUND, Reason.CHECK_NOT_PERMITTED),
+            Reason.TIMED_OUT,
             *(Reason.NOT_ALL_KEPT, Reason.PATH_NOT_FOUND, Reason.NOT_IN_VERSION, Reason.NOT_ACCEPTABLE),
             *(Reason.REQUEST_TIMEOUT, Reason.REQUEST_TOO_LARGE, Reason.UNSUPPORTED_MEDIA_TYPE),
             *(Reason.UNVERSIONED, Reason.VERSIONS_KEPT, Reason.VERSIONS_EXPIRE, Reason.NO_OBJECT_LOCK),
@@ -187,6 +193,6 @@ def is_at_work(operation: Operation) -> bool:
     return state_of(operation) is OperationState.WORKING
 
 
-def age_key(operation: Operation) -> tuple[datetime | None, str]:
+def age_key(operation: Object) -> tuple[datetime | None, str]:
     """Return a key that sorts operations by age, and those of the same second by UID."""
     return (operation.metadata.creation_timestamp, operation.uid)

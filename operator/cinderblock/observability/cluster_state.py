@@ -15,6 +15,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
 from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection
 from cinderblock.observability import schedule_metrics
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
@@ -32,6 +33,7 @@ class OperationKind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    VERIFICATION = "verification"
     DELETE = "delete"
 
 
@@ -54,6 +56,7 @@ class VolumeMetrics:
         last_success: time of the data in the newest complete backup.
         last_incomplete: time of the data in the newest backup that lacks unreadable files.
         last_failure: time of the last failure of its existing VolumeBackups.
+        last_verified: time of the last verification of one of its backups that is known to be sound.
     """
 
     namespace: str
@@ -62,6 +65,7 @@ class VolumeMetrics:
     last_success: float | None = None
     last_incomplete: float | None = None
     last_failure: float | None = None
+    last_verified: float | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ class ClusterState:
         running_movers: number of mover Jobs that have not ended.
         queued_movers: number of operations that wait for a free mover slot.
         suspicious: number of suspicious VolumeBackups by namespace, zeros included.
+        damaged: number of VolumeBackups by namespace that a verification found damaged, zeros included.
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
@@ -97,6 +102,7 @@ class ClusterState:
     running_movers: int = 0
     queued_movers: int = 0
     suspicious: Counter[str] = field(default_factory=Counter)
+    damaged: Counter[str] = field(default_factory=Counter)
     protection: dict[str, Counter[Protection]] = field(default_factory=dict)
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
@@ -126,6 +132,7 @@ class ClusterStateBuilder:
         phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
         self._state.suspicious[backup.namespace] += backup.is_suspicious
+        self._state.damaged[backup.namespace] += backup.is_damaged and not backup.metadata.is_being_deleted
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):
@@ -152,6 +159,18 @@ class ClusterStateBuilder:
             self._add_queued(status.conditions)
         elif phase is RestorePhase.ERROR_RESTORING:
             self._add_failure(OperationKind.RESTORE, status.updated_at)
+
+    def add_verification(self, verification: BackupVerification) -> None:
+        """Count a BackupVerification."""
+        phase, status = verification.own_phase, verification.status
+        self._state.objects["BackupVerification", phase or NEW] += 1
+        if verification.metadata.is_being_deleted:
+            self._add_deletion(verification.metadata.deletion_timestamp, status.conditions)
+        elif phase in (None, VerificationPhase.VERIFYING):
+            self._add_pending(OperationKind.VERIFICATION, verification.metadata.creation_timestamp)
+            self._add_queued(status.conditions)
+        elif phase is VerificationPhase.ERROR:
+            self._add_failure(OperationKind.VERIFICATION, status.updated_at)
 
     def add_claim(self, claim: ClaimRef) -> None:
         """Report the backups of an existing claim. A recreated claim of the same name is another volume."""
@@ -214,7 +233,8 @@ def _zeros() -> Counter[tuple[str, str]]:
     """Return zero for every kind and phase. Prometheus cannot distinguish a missing series from a failed scrape."""
     backups = [("VolumeBackup", phase) for phase in (NEW, *BackupPhase)]
     restores = [("VolumeRestore", phase) for phase in (NEW, *RestorePhase)]
-    return Counter(dict.fromkeys([*backups, *restores], 0))
+    verifications = [("BackupVerification", phase) for phase in (NEW, *VerificationPhase)]
+    return Counter(dict.fromkeys([*backups, *restores, *verifications], 0))
 
 
 def _store_metrics(store: BackupStore) -> StoreMetrics:
@@ -231,6 +251,8 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
             volume.last_incomplete = max(data_time.timestamp(), volume.last_incomplete or 0.0)
         else:
             volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
+    if backup.is_complete and backup.verified_at is not None and not backup.metadata.is_being_deleted:
+        volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
         volume.last_failure = max(status.updated_at.timestamp(), volume.last_failure or 0.0)
 
@@ -248,6 +270,7 @@ def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
         newest(part.last_success for part in found),
         newest(part.last_incomplete for part in found),
         newest(part.last_failure for part in found),
+        newest(part.last_verified for part in found),
     )
 
 

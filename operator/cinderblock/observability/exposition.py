@@ -190,6 +190,11 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time of the last failed backup of the volume.",
         {(v.namespace, v.name): v.last_failure for v in state.volumes},
     )
+    yield _per_volume(
+        "cinderblock_volume_last_verified_timestamp_seconds",
+        "Time of the last verification of a backup of the volume that is known to be sound.",
+        {(v.namespace, v.name): v.last_verified for v in state.volumes},
+    )
 
 
 def _alarms(state: ClusterState) -> Iterator[Metric]:
@@ -198,6 +203,12 @@ def _alarms(state: ClusterState) -> Iterator[Metric]:
     for namespace, count in sorted(state.suspicious.items()):
         suspicious.add_metric([namespace], count)
     yield suspicious
+    damaged = GaugeMetricFamily(
+        "cinderblock_backups_damaged", "VolumeBackups that a verification found damaged.", labels=["volume_namespace"]
+    )
+    for namespace, count in sorted(state.damaged.items()):
+        damaged.add_metric([namespace], count)
+    yield damaged
     for state_of_volumes, name, text in (
         (Protection.UNPROTECTED, "cinderblock_volumes_unprotected", "Bound volumes that no schedule selects."),
         (Protection.OPTED_OUT, "cinderblock_volumes_opted_out", "Bound volumes that are left out of all schedules."),

@@ -44,7 +44,7 @@ class OperatorMetrics:
         )
         self._bytes = Counter(
             "cinderblock_operation_bytes",
-            "Bytes of successful operations: logical, transferred, stored, restored.",
+            "Bytes of successful operations: logical, transferred, stored, restored, read.",
             ["operation", "measure"],
             registry=self.registry,
         )
@@ -85,6 +85,7 @@ class OperatorMetrics:
         for measure in ("logical", "transferred", "stored"):
             self._bytes.labels(OperationKind.BACKUP, measure)
         self._bytes.labels(OperationKind.RESTORE, "restored")
+        self._bytes.labels(OperationKind.VERIFICATION, "read")
         for reason in ALARMS:
             self._alarms.labels(reason)
 
@@ -93,7 +94,7 @@ class OperatorMetrics:
         self._operations.labels(operation, SUCCESS if is_success else ERROR).observe(seconds)
 
     def add_bytes(self, operation: OperationKind, **measures: int | None) -> None:
-        """Add the bytes of a successful operation, by measure: logical, transferred, stored, restored."""
+        """Add the bytes of a successful operation, by measure: logical, transferred, stored, restored, read."""
         for measure, count in measures.items():
             self._bytes.labels(operation, measure).inc(count or 0)
 

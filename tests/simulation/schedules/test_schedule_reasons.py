@@ -64,6 +64,17 @@ def may_not_mark(simulation: ScheduleSimulation) -> None:
     retains(simulation)
 
 
+def verifies(simulation: ScheduleSimulation) -> None:
+    simulation.claim("data")
+    simulation.schedule(spread="0s", verification={"structure": {"schedule": "0 3 * * *"}})
+    simulation.run_until(FIRST + 2 * HOUR)
+
+
+def may_not_verify(simulation: ScheduleSimulation) -> None:
+    simulation.api.rejections = {"BackupVerification": (403, "exceeded quota: objects, requested: 1")}
+    verifies(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
     Reason.SCHEDULED: a_run,
     Reason.SUSPENDED: lambda simulation: simulation.schedule(suspend=True),
@@ -79,6 +90,8 @@ SCENARIOS: dict[str, Scenario] = {
     Reason.MISSED: misses,
     Reason.RULES_APPLIED: retains,
     Reason.RULES_REFUSED: may_not_mark,
+    Reason.VERIFICATIONS_CREATED: verifies,
+    Reason.VERIFICATIONS_REFUSED: may_not_verify,
 }
 
 

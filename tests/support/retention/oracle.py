@@ -134,7 +134,8 @@ def _is_gone(
 
 
 def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: RetentionContext) -> bool:
-    whole = not any(_is_newer(b, backup) for b in group)
+    sound = [b for b in group if not b.is_damaged] or group
+    whole = backup in sound and _is_newest(backup, sound)
     verified = [b for b in group if b.backup_id in context.verified_at]
     return whole or _is_guarded_by_alarm(backup, group) or (backup in verified and _is_newest(backup, verified))
 

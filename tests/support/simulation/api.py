@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from cinderblock.api.v1alpha1.backup import RETENTION_FIELDS
+from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS
 from cinderblock.kube import kinds
 from cinderblock.kube.client import PAGE_LIMIT
 from cinderblock.kube.kinds import Kind
@@ -28,7 +28,7 @@ Key = tuple[str, str, str]
 """Kind, namespace (empty outside namespaces) and name."""
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-OWN = ("BackupStore", "VolumeBackup", "VolumeRestore")
+OWN = ("BackupStore", "VolumeBackup", "VolumeRestore", "BackupVerification")
 WITH_STATUS = (*OWN, "BackupSchedule", "ClusterBackupSchedule")
 """Kinds whose status is a subresource."""
 KINDS: dict[tuple[str, str], Kind] = {
@@ -267,7 +267,7 @@ def _new_status(old: Object, given: Object, request: Request) -> Object:
     if request.content_type == "application/merge-patch+json":
         merged: Object = _merged(old, given)
         return merged
-    return {key: value for key, value in old.items() if key in RETENTION_FIELDS} | given
+    return {key: value for key, value in old.items() if key in FOREIGN_FIELDS} | given
 
 
 def _merged(target: Any, patch: Any) -> Any:

@@ -18,7 +18,7 @@ from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION
 from cinderblock.api.losses import Loss, Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.format.crypto.keyring import DataKey, KeyRing
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
@@ -29,6 +29,8 @@ from cinderblock.format.pack import Origin, PackTable, pack_name
 from cinderblock.restorer.restorer import open_manifest
 from cinderblock.store.memory import MemoryStore
 from tests.support.simulation.api import Object, ObjectsInMemory, stamp
+from tests.support.simulation.checks import Check, is_check
+from tests.support.simulation.verification import PACK, verify
 
 NAMESPACE = "shop"
 DRIVER = "csi.example.org"
@@ -91,6 +93,7 @@ class Cluster:
         mover_dies: number of the write at which a mover dies, and whether it happens; None: no mover dies.
         unreadable: the files that backup movers cannot read; None: they can read everything.
         sizes: the numbers in the manifests of movers; None: those of their few bytes.
+        check: how checks of restored volumes behave.
     """
 
     objects: ObjectsInMemory
@@ -108,6 +111,7 @@ class Cluster:
     found: Comparison | None = None
     unreadable: UnreadableRecord | None = None
     sizes: Sizes | None = None
+    check: Check = field(default_factory=Check)
     _snapshots: dict[str, str] = field(default_factory=dict)
 
     def moves(self) -> list[Move]:
@@ -128,7 +132,7 @@ class Cluster:
 
     def _collect(self) -> Iterator[Move]:
         """Act as garbage collector: remove objects whose owners do not exist any more."""
-        for kind in ("Pod", "Job", "PersistentVolumeClaim", "VolumeSnapshot"):
+        for kind in ("Pod", "Job", "PersistentVolumeClaim", "VolumeSnapshot", "VolumeRestore"):
             for item in self.objects.all(kind):
                 owners = item["metadata"].get("ownerReferences", ())
                 gone = owners and all(self.objects.by_uid(owner["uid"]) is None for owner in owners)
@@ -261,6 +265,9 @@ class Cluster:
                 continue
             pods = [pod for pod in self.objects.all("Pod") if _owner(pod) == job["metadata"]["uid"]]
             phases = [pod["status"]["phase"] for pod in pods]
+            if self.check.is_late(job, self.objects.clock()):
+                yield Move(f"{_name(job)} is late", partial(self._stop, job, pods))
+                continue
             exits = [_exit_code(pod) for pod in pods]
             if "Succeeded" in phases:
                 yield Move(f"{_name(job)} completes", partial(self._finish, job, "Complete", ""))
@@ -270,6 +277,12 @@ class Cluster:
                 yield Move(f"{_name(job)} fails", partial(self._finish, job, "Failed", "BackoffLimitExceeded"))
             elif all(phase == "Failed" for phase in phases):
                 yield Move(f"{_name(job)} starts a pod", partial(self._start_pod, job, len(pods)))
+
+    def _stop(self, job: Object, pods: list[Object]) -> None:
+        """Act as Job controller after activeDeadlineSeconds."""
+        for pod in pods:
+            self.objects.delete(pod)
+        self._finish(job, "Failed", "DeadlineExceeded")
 
     def _finish(self, job: Object, condition: str, reason: str) -> None:
         ended = {"type": condition, "status": "True", "reason": reason, "message": reason}
@@ -290,14 +303,27 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
+            is_mountable = claim is not None and claim.get("status", {}).get("phase") == "Bound"
             if pod["status"]["phase"] == "Pending" and self.gates:
                 yield from self._unschedulable(pod, "blocked by scheduling gates", "SchedulingGated")
             elif pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
                 yield from self._unschedulable(pod, self.no_node or UNBOUND)
-            elif pod["status"]["phase"] == "Pending" and claim and claim.get("status", {}).get("phase") == "Bound":
+            elif pod["status"]["phase"] == "Pending" and is_check(pod) and self.check.no_image:
+                yield from self._no_image(pod)
+            elif pod["status"]["phase"] == "Pending" and (is_mountable or not _claim_of(pod)):
                 yield Move(f"{_name(pod)} runs", partial(self.objects.update, pod, status={"phase": "Running"}))
             elif pod["status"]["phase"] == "Running":
-                yield from self._ends(pod)
+                yield from self._check_ends(pod) if is_check(pod) else self._ends(pod)
+
+    def _no_image(self, pod: Object) -> Iterator[Move]:
+        status = self.check.no_image_status()
+        if pod["status"] != status:
+            yield Move(f"no image for {_name(pod)}", partial(self.objects.update, pod, status=status))
+
+    def _check_ends(self, pod: Object) -> Iterator[Move]:
+        if not self.check.hangs:
+            yield Move(f"{_name(pod)} checks", partial(self._run_check, pod))
+        yield Move(f"{_name(pod)} is evicted", partial(self._evict, pod), is_bad=True)
 
     def _unschedulable(self, pod: Object, message: str, reason: str = "Unschedulable") -> Iterator[Move]:
         condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
@@ -316,6 +342,14 @@ class Cluster:
         yield Move(f"{_name(pod)} dies after its work", partial(self._die_late, pod), is_bad=True)
         if pod["metadata"].get("ownerReferences"):
             yield Move(f"{_name(pod)} is evicted", partial(self.objects.delete, pod), is_bad=True)
+
+    def _run_check(self, pod: Object) -> None:
+        code = self.check.run(pod, self.contents[self._volume_under(pod)])
+        self.objects.update(pod, status=self.check.ended(code, stamp(self.objects.clock())))
+
+    def _evict(self, pod: Object) -> None:
+        ended = self.check.ended(137, stamp(self.objects.clock()))
+        self.objects.update(pod, status=ended | {"reason": "Evicted"})
 
     def _run_mover(self, pod: Object) -> None:
         try:
@@ -338,12 +372,12 @@ class Cluster:
             raise MoverDies
 
     def _break_off(self, pod: Object, code: int, report: MoverReport | None) -> None:
-        task, volume = _task(pod), self._volume_under(pod)
+        task = _task(pod)
         if task.operation is MoverOperation.BACKUP:
             attempt = f"{int(pod['metadata']['name'].rpartition('-')[2]) + 1:032x}"
             self.store.put(_packs(task) + pack_name(attempt, 0), b"begun")
-        else:
-            self.contents[volume] = HALF
+        elif task.operation is MoverOperation.RESTORE:
+            self.contents[self._volume_under(pod)] = HALF
         self.end(pod, code, report)
 
     def _die_late(self, pod: Object) -> None:
@@ -370,9 +404,13 @@ class Cluster:
 
     def work(self, pod: Object) -> MoverReport:
         """Do the work of a mover without ending its pod."""
-        task, volume = _task(pod), self._volume_under(pod)
+        task = _task(pod)
+        if task.operation is MoverOperation.VERIFY:
+            return MoverReport(succeeded=True, verification=verify(self.store, task, self.needs))
+        volume = self._volume_under(pod)
         if task.operation is MoverOperation.RESTORE:
             found = open_manifest(task, self.store, self.keys)
+            self._read_packs(task)
             self.contents[volume] = HALF
             self._write(lambda: self.contents.update({volume: self.held[found.summary.pins.salt]}))
             return MoverReport(succeeded=True, restored_bytes=5)
@@ -389,6 +427,13 @@ class Cluster:
             unreadable_examples=lacks.examples if lacks else [],
             losses=LOSSES,
         )
+
+    def _read_packs(self, task: MoverTask) -> None:
+        """Read what a restore reads. Raises what a real mover raises for a missing or damaged pack."""
+        for owner in sorted(self.needs.get(task.backup.backup_id, ())):
+            key = _packs(task).removesuffix(f"{task.backup.backup_id}/") + f"{owner}/{WHOLE_PACK}"
+            if bytes(self.store.get(key)) != PACK:
+                raise IntegrityError(f"Cannot read chunk 0 of {key}: its content is not what was written.")
 
     def task_of(self, pod: Object) -> MoverTask:
         """Return the task of a mover's pod."""
@@ -460,10 +505,9 @@ def _owner(item: Object) -> str:
 
 
 def _claim_of(pod: Object) -> str:
-    """Return the name of the claim that a pod mounts."""
+    """Return the name of the claim that a pod mounts; empty: the mover of a verification mounts none."""
     claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "persistentVolumeClaim" in volume]
-    name: str = claims[0]["claimName"]
-    return name
+    return str(claims[0]["claimName"]) if claims else ""
 
 
 def _waits_for_a_volume(claim: Object | None) -> bool:

@@ -6,7 +6,7 @@
         simulation.run_until(hours(26))
         assert len(simulation.backups()) == 1
 
-VolumeBackups are not reconciled: `finish` gives them a result.
+VolumeBackups and BackupVerifications are not reconciled: `finish` and `finish_verification` give them a result.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class ScheduleSimulation:
         faults: fails planned writes.
         looks: number of reconciliations.
         duration: how long a backup takes until `finish_due` ends it; None: backups never end by themselves.
+        reading: how long a verification takes until `finish_due` ends it; None: verifications never end by themselves.
     """
 
     def __init__(self, now: datetime = START, namespaces: tuple[str, ...] = (NAMESPACE,)) -> None:
@@ -57,6 +58,7 @@ class ScheduleSimulation:
         self.faults = Faults()
         self.looks = 0
         self.duration: timedelta | None = timedelta(seconds=30)
+        self.reading: timedelta | None = timedelta(seconds=30)
         self._runner = asyncio.Runner()
         self._due: dict[ObjectKey, datetime] = {}
         self.metrics = OperatorMetrics()
@@ -175,14 +177,29 @@ class ScheduleSimulation:
             status["conditions"] = [ready]
         self.objects.update(item, status=status)
 
+    def verifications(self, level: str | None = None, namespace: str | None = None) -> list[Object]:
+        """Return the BackupVerifications, of one level or of all, by name."""
+        found = self.objects.all("BackupVerification", namespace)
+        return [item for item in found if level in (None, item["spec"]["level"])]
+
+    def finish_verification(self, item: Object, phase: str = "verified") -> None:
+        """End a BackupVerification."""
+        self.objects.update(item, status={"phase": phase, "id": item["metadata"]["uid"]})
+
     # Time
 
     def finish_due(self) -> None:
-        """End each VolumeBackup that has taken its time."""
+        """End each VolumeBackup and each BackupVerification that has taken its time."""
         for item in self.backups() if self.duration is not None else ():
-            began = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
-            if not (item.get("status") or {}).get("phase") and began + self.duration <= self.now:
+            if self._is_due(item, self.duration):
                 self.finish(item)
+        for item in self.verifications() if self.reading is not None else ():
+            if self._is_due(item, self.reading):
+                self.finish_verification(item)
+
+    def _is_due(self, item: Object, duration: timedelta) -> bool:
+        began = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
+        return not (item.get("status") or {}).get("phase") and began + duration <= self.now
 
     def look(self, item: Object) -> None:
         """Reconcile a schedule now."""

@@ -71,6 +71,7 @@ MAX_STEPS = 6000
 """Steps after which every simulation must have settled."""
 POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1", limit=2, namespace_limit=2))
 CHILD_NAMES = {kind.kind for kind in CHILD_KINDS}
+OPERATIONS = ("VolumeBackup", "VolumeRestore", "BackupVerification")
 
 
 class Faults:
@@ -333,6 +334,7 @@ class Simulation:
             lambda: self._due.now,
             self._metrics,
             MoverAdmission(self._seconds),
+            MoverAdmission(self._seconds),
             references=ReferenceLookups(lock_wait_seconds=0.0),
         )
         self._acknowledger = Acknowledger(cast("WorkQueue", self._due))
@@ -406,6 +408,11 @@ class Simulation:
         body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"backupId": backup} | spec}
         return self.make("VolumeRestore", body)
 
+    def verify(self, name: str, level: str = "Data", /, **spec: Any) -> Object:
+        """Create a BackupVerification."""
+        body = {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"level": level} | spec}
+        return self.make("BackupVerification", body)
+
     def pod(self, name: str, claim: str) -> Object:
         """Create a user's pod that mounts a claim."""
         volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
@@ -460,6 +467,17 @@ class Simulation:
         content = bytearray(self.cluster.store.get(key))
         content[-1] ^= 1
         self.cluster.store.put(key, content)
+        return key
+
+    def damage_pack(self, name: str, content: bytes | None = b"pick") -> str:
+        """Replace the content of the pack of a backup, or remove the pack. Return its key."""
+        status = self.get("VolumeBackup", name)["status"]
+        key = f"packs/{status['volumeId']}/{status['id']}/{WHOLE_PACK}"
+        assert key in self.stored(key), f"there is no {key}"
+        if content is None:
+            self.cluster.store.delete([key])
+        else:
+            self.cluster.store.put(key, content)
         return key
 
     def remove_by_force(self, name: str) -> None:
@@ -637,6 +655,7 @@ class Simulation:
     def movers_of_a_new_leader(self) -> list[RunningMover]:
         """Return the movers that a process counts when it begins to lead."""
         self._context.admission.reset()
+        self._context.verification_admission.reset()
         self._loop.run_until_complete(load_movers(self._context))
         return self.counted_movers()
 
@@ -651,7 +670,7 @@ class Simulation:
     def check_steady_objects(self) -> None:
         """Check that reconciling the objects that the resync skips changes nothing."""
         pending, version = self.pending(), self._version()
-        for kind in ("VolumeBackup", "VolumeRestore"):
+        for kind in OPERATIONS:
             for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
                 result = Result() if key in pending else self._loop.run_until_complete(self._reconciler.reconcile(key))
                 assert (result.requeue_after, self._version()) == (None, version), f"{key} was skipped:\n{self.story()}"
@@ -685,7 +704,7 @@ class Simulation:
         return len(self._ended()) < len(self._operations())
 
     def _operations(self) -> list[Object]:
-        return [item for kind in ("VolumeBackup", "VolumeRestore") for item in self.objects.all(kind)]
+        return [item for kind in OPERATIONS for item in self.objects.all(kind)]
 
     def _children_of(self, item: Object) -> list[Object]:
         children = [child for kind in CHILD_NAMES - {"Pod"} for child in self.objects.all(kind)]
@@ -729,7 +748,9 @@ class Simulation:
         """Check a write of the operator to an existing object."""
         kind, metadata = item["kind"], item["metadata"]
         if kind in OWN or kind == "Event":
-            assert how != "DELETE", f"the operator deletes {kind} {metadata['name']}"
+            is_drill = any(owner["kind"] == "BackupVerification" for owner in metadata.get("ownerReferences", ()))
+            may_delete = kind == "VolumeRestore" and is_drill
+            assert how != "DELETE" or may_delete, f"the operator deletes {kind} {metadata['name']}"
             return
         if kind == "PersistentVolume":
             hidden = item["spec"].get("claimRef", {}).get("name", "").startswith("cinderblock-")
@@ -805,7 +826,7 @@ def is_restorable(simulation: Simulation, backup_id: str) -> bool:
 def summary(simulation: Simulation) -> dict[str, Any]:
     """Return the final state, with names that do not depend on the order of creation."""
     objects = simulation.objects
-    operations = [item for kind in ("VolumeBackup", "VolumeRestore") for item in objects.all(kind)]
+    operations = [item for kind in OPERATIONS for item in objects.all(kind)]
     return {
         "phases": {item["metadata"]["name"]: _outcome(item) for item in operations},
         "finalizers": {item["metadata"]["name"]: item["metadata"].get("finalizers", []) for item in operations},
@@ -820,6 +841,7 @@ def summary(simulation: Simulation) -> dict[str, Any]:
             item["metadata"]["name"] for kind in ("Job", "VolumeSnapshot", "Pod") for item in objects.all(kind)
         ],
         "stored": sorted(_by_name(simulation, key) for key in simulation.stored()),
+        "verified": {item["metadata"]["name"]: _verified(item) for item in objects.all("VolumeBackup")},
     }
 
 
@@ -829,6 +851,14 @@ def _outcome(item: Object) -> tuple[str, str, str]:
     return str(status.get("phase")), ",".join(reasons), str(status.get("failReason"))
 
 
+def _verified(item: Object) -> dict[str, Any]:
+    """Return what verifications have found about a backup, without times."""
+    found = item.get("status", {}).get("verification") or {}
+    parts = (found.get("parts") or {}).get("read")
+    names = ("result", "level", "coverage", "damagedLevel", "damagedObjects", "objects")
+    return {name: found.get(name) for name in names} | {"read": parts}
+
+
 def _is_forgotten(item: Object) -> bool:
     """Return whether data of a backup with a lost status may be stored, so that the store is asked repeatedly."""
     recorded = item.get("status", {}).get("manifestKey") is not None
@@ -836,7 +866,8 @@ def _is_forgotten(item: Object) -> bool:
 
 
 def _is_unfinished(item: Object) -> bool:
-    return item.get("status", {}).get("phase") in (None, "creating", "restoring", "deleting", "error_deleting")
+    unfinished = (None, "creating", "restoring", "verifying", "deleting", "error_deleting")
+    return item.get("status", {}).get("phase") in unfinished
 
 
 def _inside(simulation: Simulation, claim: Object) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field
 from cinderblock import __version__
 from cinderblock.api.crd.definitions import (
     BACKUP_STORE,
+    BACKUP_VERIFICATION,
     RESOURCES,
     VOLUME_BACKUP,
     VOLUME_RESTORE,
@@ -270,7 +271,7 @@ def test_columns_show_ready_and_reason_of_every_kind() -> None:
         ]
         assert "Ready" in columns
         assert "Reason" in columns
-        assert ("Duration" in columns) is (resource in (VOLUME_BACKUP, VOLUME_RESTORE))
+        assert ("Duration" in columns) is (resource in (VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION))
 
 
 @pytest.mark.parametrize("field", CORE_FIELDS)

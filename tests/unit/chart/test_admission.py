@@ -33,7 +33,7 @@ def test_every_policy_has_a_binding_that_denies() -> None:
     objects = render()
     bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
     names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
-    assert len(names) == 12
+    assert len(names) == 14
     assert {binding["spec"]["policyName"] for binding in bindings} == names
     assert all(binding["spec"]["validationActions"] == ["Deny"] for binding in bindings)
 
@@ -71,9 +71,10 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
         if verb in ROLE_VERBS
     }
     own = {right for right in granted if right[0] == "cinderblock.io"}
-    of_schedules = {("cinderblock.io", "volumebackups", operation) for operation in ("CREATE", "DELETE")}
-    assert {right for right in own if right[2] != "UPDATE"} == of_schedules
-    assert rows == (granted - own) | of_schedules | {("cinderblock.io", "*", "UPDATE")}
+    made = ("volumebackups", "backupverifications", "volumerestores")
+    creations = {("cinderblock.io", resource, operation) for resource in made for operation in ("CREATE", "DELETE")}
+    assert {right for right in own if right[2] != "UPDATE"} == creations
+    assert rows == (granted - own) | creations | {("cinderblock.io", "*", "UPDATE")}
 
 
 def test_last_policy_leaves_out_what_the_rows_judge() -> None:

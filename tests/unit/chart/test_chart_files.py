@@ -18,8 +18,9 @@ CHART = ROOT / "charts" / "cinderblock"
 DEFINITIONS = sorted(path.name for path in (ROOT / "crds").glob("*.yaml"))
 
 
-def test_there_are_definitions_of_our_five_kinds() -> None:
-    kinds = ["backupschedules", "backupstores", "clusterbackupschedules", "volumebackups", "volumerestores"]
+def test_there_are_definitions_of_all_our_kinds() -> None:
+    kinds = ["backupschedules", "backupstores", "backupverifications", "clusterbackupschedules", "volumebackups"]
+    kinds.append("volumerestores")
     assert [f"{kind}.yaml" for kind in kinds] == DEFINITIONS
 
 

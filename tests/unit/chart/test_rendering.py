@@ -66,12 +66,13 @@ def test_only_the_operator_reads_unnamed_secrets() -> None:
     assert readers == ["ClusterRole/cinderblock"]
 
 
-def test_operator_creates_and_deletes_only_backups_of_our_objects() -> None:
+def test_operator_creates_and_deletes_only_what_schedules_and_drills_need() -> None:
     ours = [rule for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
             and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
     assert ours
     for verb in ("create", "delete"):
-        assert [rule["resources"] for rule in ours if verb in rule["verbs"]] == [["volumebackups"]]
+        made = sorted(resource for rule in ours if verb in rule["verbs"] for resource in rule["resources"])
+        assert made == ["backupverifications", "volumebackups", "volumerestores"]
     for rule in ours:
         assert {"deletecollection", "update"}.isdisjoint(rule["verbs"])
 
@@ -382,3 +383,16 @@ def _rules(objects: Objects) -> Iterator[tuple[str, dict[str, list[str]]]]:
         if item["kind"] in ("Role", "ClusterRole"):
             for rule in item["rules"]:
                 yield f"{item['kind']}/{item['metadata']['name']}", rule
+
+
+def test_role_for_checks_is_bound_only_where_the_values_say_so() -> None:
+    def of_checks(*values: str) -> list[tuple[str, str | None]]:
+        found = [item for item in render(*values) if item["metadata"]["name"] == "cinderblock-checks"]
+        return [(item["kind"], item["metadata"].get("namespace")) for item in found]
+
+    assert of_checks() == [("ClusterRole", None)]
+    bound = of_checks("verification.checks.namespaces={demo,shop}")
+    assert bound == [("ClusterRole", None), ("RoleBinding", "demo"), ("RoleBinding", "shop")]
+    assert of_checks("verification.checks.enabled=false") == []
+    rules = [rule for role, rule in _rules(render()) if role == "ClusterRole/cinderblock-checks"]
+    assert rules == [{"apiGroups": ["batch"], "resources": ["cronjobs"], "verbs": ["get"]}]

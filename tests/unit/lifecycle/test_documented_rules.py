@@ -12,6 +12,7 @@ from cinderblock import lifecycle
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import import_checks
 from cinderblock.lifecycle.restore import checks as restore_checks
+from cinderblock.lifecycle.verification import checks as verification_checks
 
 TESTS = Path(__file__).parents[2]
 PAGE = (TESTS.parent / "docs/reference/rules.md").read_text()
@@ -43,5 +44,10 @@ def test_row_names_existing_code_and_tests(row: tuple[str, str, str], tests: set
 
 def test_every_check_has_a_row() -> None:
     listed = set(re.findall(r"`([\w.]+\.\w+)`", " ".join(code for _, code, _ in ROWS)))
-    checks = (*backup_checks.BEFORE_COPY, *restore_checks.BEFORE_COPY, *import_checks.IMPORT_CHECKS)
+    checks = (
+        *backup_checks.BEFORE_COPY,
+        *restore_checks.BEFORE_COPY,
+        *import_checks.IMPORT_CHECKS,
+        *verification_checks.BEFORE_START,
+    )
     assert {f"{check.__module__.removeprefix(f'{lifecycle.__name__}.')}.{check.__name__}" for check in checks} <= listed

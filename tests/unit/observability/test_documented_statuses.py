@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.restore import RestorePhase
+from cinderblock.api.v1alpha1.verification import VerificationPhase
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import INTERNAL_REASONS
 
@@ -24,3 +25,5 @@ def test_page_has_one_row_for_every_phase() -> None:
     kinds_by_phase = {phase: {kind.strip() for kind in kinds.split(",")} for phase, kinds in rows}
     assert {phase for phase, kinds in kinds_by_phase.items() if "VolumeBackup" in kinds} == set(BackupPhase)
     assert {phase for phase, kinds in kinds_by_phase.items() if "VolumeRestore" in kinds} == set(RestorePhase)
+    verifications = {phase for phase, kinds in kinds_by_phase.items() if "BackupVerification" in kinds}
+    assert verifications == set(VerificationPhase)

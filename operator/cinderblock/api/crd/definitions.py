@@ -23,6 +23,11 @@ from cinderblock.api.v1alpha1.store import (
     BackupStoreStatus,
     ServerSideAlgorithm,
 )
+from cinderblock.api.v1alpha1.verification import (
+    BackupVerificationSpec,
+    BackupVerificationStatus,
+    VerificationLevel,
+)
 
 Rule = dict[str, str]
 
@@ -195,6 +200,9 @@ VOLUME_BACKUP: Final = CustomResource(
             "The strongest alarm, or AlarmAccepted.",
             wide=True,
         ),
+        PrinterColumn(
+            "Verified", ".status.verification.result", "Whether the stored data was verified, or is damaged.", wide=True
+        ),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
@@ -281,6 +289,64 @@ VOLUME_RESTORE: Final = CustomResource(
     ),
 )
 
+BACKUP_VERIFICATION: Final = CustomResource(
+    kind="BackupVerification",
+    plural="backupverifications",
+    short_names=("bver",),
+    description="One verification of a VolumeBackup: its stored data is read, or restored to a scratch volume.",
+    spec=BackupVerificationSpec,
+    status=BackupVerificationStatus,
+    columns=(
+        PrinterColumn("Level", ".spec.level", "Level of the verification."),
+        PrinterColumn("Status", ".status.phase", "Status: verifying, verified, damaged or error."),
+        _READY,
+        _REASON,
+        PrinterColumn("Backup", ".status.backupName", "Name of the VolumeBackup that was chosen."),
+        PrinterColumn("Part", ".status.part", "Part of the data that level Data reads.", "integer"),
+        _PROGRESS,
+        _DURATION,
+        _COMPLETED,
+        PrinterColumn("Complete", ".status.complete", "Whether the whole part was read.", "boolean", wide=True),
+        PrinterColumn("Packs", ".status.packsVerified", "Number of packs that were verified.", "integer", wide=True),
+        PrinterColumn("Bytes Read", ".status.bytesRead", "Bytes read from the store.", "integer", wide=True),
+        PrinterColumn(
+            "Damaged", ".status.damagedObjects", "Number of damaged or missing objects.", "integer", wide=True
+        ),
+        PrinterColumn("Fail Reason", ".status.failReason", "Cause of a damage or an error.", wide=True),
+        _AGE,
+    ),
+    selectable=(
+        ".status.phase",
+        ".status.id",
+        ".status.backupId",
+        ".status.volumeId",
+        ".spec.level",
+        ".spec.backupId",
+        ".spec.volumeId",
+    ),
+    rules=(
+        *_all_fixed(BackupVerificationSpec, frozenset(), "a BackupVerification is one run; create another one"),
+        {
+            "rule": "has(self.backupId) != has(self.volumeId)",
+            "message": "give backupId to verify one backup, or volumeId to verify the newest one of a volume",
+            "fieldPath": ".backupId",
+        },
+        {
+            "rule": f"self.level == '{VerificationLevel.DATA.value}' || !has(self.data) || (self.data.parts == 1"
+            " && !has(self.data.maxBytes) && !has(self.data.maxDuration))",
+            "message": "data describes level Data: leave it out for other levels",
+            "fieldPath": ".data",
+        },
+        {
+            "rule": f"self.level == '{VerificationLevel.RESTORE.value}' || !has(self.restore)"
+            " || (self.restore.timeout == '2h' && !has(self.restore.storageClassName) && !has(self.restore.check)"
+            " && !has(self.restore.maxDataAge))",
+            "message": "restore describes level Restore: leave it out for other levels",
+            "fieldPath": ".restore",
+        },
+    ),
+)
+
 _KEEP_RULES: Final = ("keepLast", "keepHourly", "keepDaily", "keepWeekly", "keepMonthly", "keepYearly")
 
 _SCHEDULE_COLUMNS: Final = (
@@ -340,7 +406,10 @@ _LABELS: Final = {
 }
 """Labels of the definitions. The version is the release that they come from."""
 
-RESOURCES: Final = (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE)
+RESOURCES: Final = (
+    *(BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION),
+    *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE),
+)
 
 
 def definition(resource: CustomResource) -> dict[str, Any]:

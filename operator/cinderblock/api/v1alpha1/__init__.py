@@ -1,1 +1,1 @@
-"""Our kinds in version v1alpha1: `VolumeBackup`, `VolumeRestore` and `BackupStore`."""
+"""Our kinds in version v1alpha1, such as `VolumeBackup`, `VolumeRestore` and `BackupStore`."""

@@ -14,7 +14,9 @@ from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Losses, Path, Unreadable
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.pins import Pins
+from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.store import Container, Name
+from cinderblock.api.v1alpha1.verification import VerificationResult, VerificationSummary
 
 CinderString = Annotated[str, Field(max_length=255)]
 """A string of Cinder, of at most 255 characters (API schema: parameter_types.name)."""
@@ -29,8 +31,8 @@ Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
-RETENTION_FIELDS: Final = ("expiresAt",)
-"""Fields of a VolumeBackup's status that only retention writes."""
+FOREIGN_FIELDS: Final = ("expiresAt", "verification")
+"""Fields of a VolumeBackup's status that its own reconciliation never writes: those of retention and verifications."""
 
 
 class BackupPhase(StrEnum):
@@ -117,26 +119,6 @@ class VolumeBackupSpec(Model):
     or to Retain if import is set."""
 
 
-class Progress(Model):
-    """Progress of a running mover."""
-
-    bytes_done: Annotated[int, Field(ge=0)] = 0
-    """Data of the volume that the mover has processed, in bytes."""
-    bytes_total: Annotated[int, Field(ge=0)] = 0
-    """Data of the volume that the mover has to process, in bytes."""
-    percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share of bytesTotal that is in bytesDone, in percent and rounded down."""
-
-
-class MoverReference(Model):
-    """Identity of the mover of an operation. Only the operator writes it, so it decides which Job counts as a mover."""
-
-    uid: Uid
-    """UID of the mover Job."""
-    store_name: Name | None = None
-    """Name of the BackupStore that the mover uses. It is unset for restores that release 0.1.0 began."""
-
-
 class VolumeBackupStatus(Model):
     """Observed state of the backup. It contains the fields of Cinder's response (api-ref: Show backup details)."""
 
@@ -221,6 +203,8 @@ class VolumeBackupStatus(Model):
     """Number of files, directories and other names in the volume. It is unset for a device."""
     expires_at: datetime | None = None
     """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
+    verification: VerificationSummary | None = None
+    """Result of verifications. It is unset if the backup was never verified, and after a loss of the status."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
     mover: MoverReference | None = None
@@ -277,6 +261,26 @@ class VolumeBackup(Object):
         """Return whether the numbers of the backup raised an alarm that nobody has accepted."""
         alarms = (c for c in self.status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
         return self.has_own_status and not self.is_accepted and next(alarms, None) is not None
+
+    @property
+    def own_verification(self) -> VerificationSummary | None:
+        """Return what verifications have found about this object; None if nothing, or if it was copied."""
+        found = self.status.verification
+        is_own = self.has_own_status and found is not None and found.recorded_for == self.uid
+        return found if is_own else None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Return whether a verification found that objects of the backup are damaged or missing."""
+        found = self.own_verification
+        return found is not None and found.result is VerificationResult.DAMAGED
+
+    @property
+    def verified_at(self) -> datetime | None:
+        """Return when the backup was last verified; None if nothing is known, not enough, or that it is damaged."""
+        found = self.own_verification
+        is_verified = found is not None and found.result is VerificationResult.VERIFIED
+        return found.last_verified_at if found is not None and is_verified else None
 
     @property
     def is_alias(self) -> bool:

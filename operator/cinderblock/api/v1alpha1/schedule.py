@@ -15,11 +15,15 @@ from cinderblock.api.meta import CORE_TYPE, Annotations, Labels, Model, Object
 from cinderblock.api.v1alpha1.backup import CinderString, DeletionPolicy, Description, Metadata
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
 from cinderblock.api.v1alpha1.store import Container, Name
+from cinderblock.api.v1alpha1.verification import DataRule, RestoreRule
 
 LabelSelector = Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "LabelSelector"})]
 
 TimeZone = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")]
 """Name of a zone in the IANA time zone database."""
+
+CronExpression = Annotated[str, Field(min_length=1, max_length=256)]
+"""Five fields (minute, hour, day of month, month, day of week), or a name such as @daily."""
 
 NAMED_FAILURES = 20
 """Failing volumes that a status names at most."""
@@ -109,10 +113,48 @@ class BackupTemplate(Model):
     """Fields of the VolumeBackups."""
 
 
+class StructureVerification(Model):
+    """When the structure of backups is verified."""
+
+    schedule: CronExpression
+    """Times as a cron expression, in the time zone of the schedule. Each volume has its place in spread."""
+
+
+class DataVerification(DataRule):
+    """When the data of backups are verified, and how much of them each time."""
+
+    schedule: CronExpression
+    """Times as a cron expression, in the time zone of the schedule. Each volume has its place in spread."""
+
+
+class RestoreVerification(RestoreRule):
+    """When backups are restored to scratch volumes and checked."""
+
+    schedule: CronExpression
+    """Times as a cron expression, in the time zone of the schedule. Each volume has its place in spread."""
+    volumes: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of volumes that are restored each time. All volumes take turns. Defaults to 1."""
+
+
+class VerificationRules(Model):
+    """Times at which the newest backup of each volume is verified. Without a rule, a level is not verified."""
+
+    structure: StructureVerification | None = None
+    """Verification of level Structure. Defaults to none."""
+    data: DataVerification | None = None
+    """Verification of level Data. Defaults to none."""
+    restore: RestoreVerification | None = None
+    """Verification of level Restore. Defaults to none."""
+    successful_history_limit: Annotated[int, Field(ge=1, le=100)] = 3
+    """Number of BackupVerifications with phase verified that are kept for each volume and level. Defaults to 3."""
+    failed_history_limit: Annotated[int, Field(ge=1, le=100)] = 10
+    """Number of other ended BackupVerifications that are kept for each volume and level. Defaults to 10."""
+
+
 class BackupScheduleSpec(Model):
     """Desired times, volumes, and retention."""
 
-    schedule: Annotated[str, Field(min_length=1, max_length=256)]
+    schedule: CronExpression
     """Times as a cron expression with five fields (minute, hour, day of month, month, day of week), for example
     "30 2 * * *". Names of months and days are accepted, and @hourly, @daily, @weekly, @monthly and @yearly."""
     time_zone: TimeZone = "Etc/UTC"
@@ -148,6 +190,8 @@ class BackupScheduleSpec(Model):
     """Template of the VolumeBackups."""
     retention: Retention | None = None
     """Rules by which backups of this schedule are removed. Defaults to none, so that all are kept."""
+    verification: VerificationRules | None = None
+    """Times at which backups are verified. Defaults to none."""
 
 
 class ClusterBackupScheduleSpec(BackupScheduleSpec):
@@ -195,6 +239,32 @@ class FailingVolume(Model):
     """Reason of the failure."""
 
 
+class VerificationTimes(Model):
+    """The times of one level of verification."""
+
+    observed_times: Annotated[str, Field(max_length=400)] | None = None
+    """Schedule, time zone and suspend that effectiveSince belongs to."""
+    effective_since: datetime | None = None
+    """Time from which runs are due."""
+    last_schedule_time: datetime | None = None
+    """The newest time for which all BackupVerifications were created or given up."""
+    next_schedule_time: datetime | None = None
+    """The next time."""
+    last_place: Annotated[str, Field(max_length=16)] | None = None
+    """Place of the last volume that level Restore has restored, in the order in which volumes take turns."""
+
+
+class ScheduleVerificationStatus(Model):
+    """Observed state of the verifications of a schedule."""
+
+    structure: VerificationTimes | None = None
+    """Times of level Structure."""
+    data: VerificationTimes | None = None
+    """Times of level Data."""
+    restore: VerificationTimes | None = None
+    """Times of level Restore."""
+
+
 class BackupScheduleStatus(Model):
     """Observed state of the schedule."""
 
@@ -203,7 +273,8 @@ class BackupScheduleStatus(Model):
     conditions: Conditions = []
     """Conditions of the schedule. Ready is False if the schedule has an error. LastRunSucceeded is True if the last run
     backed up every volume. Selecting is False if no volume is selected. RetentionApplied is False if the API server
-    refuses what retention does."""
+    refuses what retention does. VerificationsCreated is False if spec.verification has an error, or if the API server
+    refuses a BackupVerification."""
     observed_times: Annotated[str, Field(max_length=400)] | None = None
     """Schedule, time zone and suspend that effectiveSince belongs to."""
     effective_since: datetime | None = None
@@ -225,6 +296,8 @@ class BackupScheduleStatus(Model):
     """Number of such volumes."""
     retention: RetentionStatus | None = None
     """Numbers of the last pass of retention. It is unset without spec.retention."""
+    verification: ScheduleVerificationStatus | None = None
+    """Times of verifications. It is unset without spec.verification."""
 
 
 class BackupSchedule(Object):

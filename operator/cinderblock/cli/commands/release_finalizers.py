@@ -22,7 +22,10 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 
 FINALIZERS: Final = frozenset(
-    {api_labels.BACKUP_FINALIZER, api_labels.RESTORE_FINALIZER, api_labels.STORE_FINALIZER, api_labels.JOB_FINALIZER}
+    {
+        *(api_labels.BACKUP_FINALIZER, api_labels.RESTORE_FINALIZER, api_labels.VERIFICATION_FINALIZER),
+        *(api_labels.STORE_FINALIZER, api_labels.JOB_FINALIZER),
+    }
 )
 DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
 

@@ -70,8 +70,10 @@ class EventHandler:
         self._acknowledger.observe(event)
         await self._add_store(change, body)
         await self._add_schedule(change, body)
+        await self._add_owner(body)
         previous = self._references.get(metadata["uid"], set())
-        references = self._update_references(change, metadata["uid"], status)
+        refers = key.kind != kinds.BACKUP_VERIFICATION.kind
+        references = self._update_references(change, metadata["uid"], status if refers else {})
         is_backup = key.kind == kinds.VOLUME_BACKUP.kind
         volume = self._volume_index.observe(change, key, status) if is_backup else None
         if change is None and not is_in_progress(body):
@@ -88,6 +90,14 @@ class EventHandler:
             related.append(self._volume_index.of(volume) - {key})
         for other in sorted(frozenset().union(*related)):
             await self._queue.add(other)
+
+    async def _add_owner(self, body: dict[str, Any]) -> None:
+        """Add the BackupVerification of a VolumeRestore, if it is known by its UID."""
+        metadata = body["metadata"]
+        key = self._keys.get(str((metadata.get("labels") or {}).get(labels.OWNER_UID_LABEL, "")))
+        is_verification = key is not None and key.kind == kinds.BACKUP_VERIFICATION.kind
+        if key is not None and is_verification and key.namespace == metadata["namespace"]:
+            await self._queue.add(key, priority=Priority.STARTED)
 
     async def on_schedule(self, event: Event) -> None:
         """Add a schedule that was changed or deleted. In between it acts by the clock, so its status adds nothing.

@@ -13,6 +13,7 @@ import kopf
 from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_LABEL, VERSION
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
 from cinderblock.controller.request import SCHEDULE_KINDS
+from cinderblock.kube.kinds import BACKUP_STORE, BACKUP_VERIFICATION, VOLUME_BACKUP, VOLUME_RESTORE
 
 MANAGED: Final = {MANAGED_BY_LABEL: MANAGED_BY}
 MARKED_BY_RESTORE: Final = {RESTORE_LABEL: kopf.PRESENT}
@@ -34,17 +35,11 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
     async def log_in(**_: Any) -> kopf.AiohttpSession:
         return await login()
 
-    @kopf.on.event(GROUP, VERSION, "backupstores", registry=registry)
-    async def on_backup_store(event: Event, **_: Any) -> None:
+    async def on_custom_resource(event: Event, **_: Any) -> None:
         await sink.on_custom_resource(event)
 
-    @kopf.on.event(GROUP, VERSION, "volumebackups", registry=registry)
-    async def on_volume_backup(event: Event, **_: Any) -> None:
-        await sink.on_custom_resource(event)
-
-    @kopf.on.event(GROUP, VERSION, "volumerestores", registry=registry)
-    async def on_volume_restore(event: Event, **_: Any) -> None:
-        await sink.on_custom_resource(event)
+    for kind in (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION):
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(on_custom_resource)
 
     @kopf.on.event("batch", "v1", "jobs", labels=MANAGED, registry=registry)
     async def on_job(event: Event, **_: Any) -> None:

@@ -16,6 +16,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import CinderblockError, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.client import JsonObject, KubeClient
@@ -43,7 +44,7 @@ T = TypeVar("T", bound=Object)
 
 
 class ClusterCollector:
-    """The last state of the cluster. A read costs four lists, and seven with schedules; without scrapes there is none.
+    """The last state of the cluster. A read costs five lists, and eight with schedules; without scrapes there is none.
 
     Args:
         kube: the client.
@@ -110,6 +111,11 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
     async for restore in _each(VolumeRestore, kube, kinds.VOLUME_RESTORE):
         builder.add_restore(restore)
         movers += mover_state.has_mover(restore)
+    # After an upgrade, the cluster may lack the definition.
+    if await kube.serves(kinds.BACKUP_VERIFICATION):
+        async for verification in _each(BackupVerification, kube, kinds.BACKUP_VERIFICATION):
+            builder.add_verification(verification)
+            movers += mover_state.has_mover(verification)
     labelled = kube.reducing(reduce_with_labels)
     protection = await _read_schedules(labelled, schedule_kinds, builder) if schedule_kinds else None
     async for body in _bodies(labelled, kinds.PVC):

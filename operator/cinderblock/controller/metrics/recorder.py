@@ -7,6 +7,7 @@ from datetime import datetime
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus, VerificationPhase
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.observability.operator_metrics import OperatorMetrics
@@ -52,6 +53,20 @@ def restore_written(
     metrics.observe_operation(OperationKind.RESTORE, is_success=is_success, seconds=seconds)
     if is_success:
         metrics.add_bytes(OperationKind.RESTORE, restored=status.restored_bytes)
+
+
+def verification_written(
+    metrics: OperatorMetrics, verification: BackupVerification, status: BackupVerificationStatus, now: datetime
+) -> None:
+    """Count a verification whose status was written, if it ended now. Damage is a result, and no error."""
+    after = status.phase
+    if after is None or not after.is_final or verification.has_ended or verification.metadata.is_being_deleted:
+        return
+    is_success = after is not VerificationPhase.ERROR
+    seconds = _since(verification.metadata.creation_timestamp, now)
+    metrics.observe_operation(OperationKind.VERIFICATION, is_success=is_success, seconds=seconds)
+    if is_success:
+        metrics.add_bytes(OperationKind.VERIFICATION, read=status.bytes_read)
 
 
 def deletion_finished(metrics: OperatorMetrics, operation: VolumeBackup | VolumeRestore, now: datetime) -> None:

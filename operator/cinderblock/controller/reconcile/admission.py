@@ -6,6 +6,8 @@ Labels, owners and annotations of Jobs do not count, because anybody can set the
 
 A queued operation goes before younger ones of its namespace, and namespaces take turns. None of that must survive a
 restart: a waiting operation comes back and is queued again.
+
+Verifications have an instance of their own, so that their movers use up no slot of a backup or a restore.
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.request import ObjectKey
 from cinderblock.lifecycle.actions import Action, CreateChild, Decision
+from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import fair_order
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.fair_order import Age
-from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, RunningMover
+from cinderblock.lifecycle.observed import MoverLoad, MoverSettings, ObservedMover, RunningMover
 from cinderblock.lifecycle.volume_lock import age_key
 from cinderblock.reasons import Reason
 
@@ -39,8 +40,6 @@ PURGE_SECONDS = 1.0
 """Seconds between two searches for operations that did not return."""
 COUNTED_TURNS = 16
 """Operations that wait longer than this multiple of the limit all check for a slot at the same, longest interval."""
-
-Operation = VolumeBackup | VolumeRestore
 
 
 def loop_time() -> float:
@@ -112,7 +111,7 @@ class MoverAdmission:
         self.is_loaded = True
 
     def observe(
-        self, operation: Operation, mover: ObservedMover, store: BackupStore | None, settings: MoverSettings
+        self, operation: Owner, mover: ObservedMover, store: BackupStore | None, settings: MoverSettings
     ) -> ObservedMover:
         """Return the observed mover with the other movers and the queue. Call it right before deciding."""
         if store is None or (mover.job is not None and mover.is_recorded):
@@ -142,7 +141,7 @@ class MoverAdmission:
 
     def record(
         self,
-        operation: Operation,
+        operation: Owner,
         mover: ObservedMover,
         store: BackupStore | None,
         decision: Decision,
@@ -187,6 +186,18 @@ class MoverAdmission:
             entry = _Queued(age_key(operation), name, for_store_only, until)
             self._queues.setdefault(operation.namespace, _Queue()).set(operation.uid, entry)
 
+    def measure(self, namespace: str, settings: MoverSettings) -> MoverLoad:
+        """Return how many movers run, and how many operations wait for one that their namespaces let start."""
+        self._purge()
+        running = Counter(mover.namespace for mover, _ in self._running.values())
+        limit, queued = settings.namespace_limit, {name: len(queue.ages) for name, queue in self._queues.items()}
+        return MoverLoad(
+            movers=sum(min(count, limit) for count in running.values()),
+            movers_in_namespace=running[namespace],
+            waiting=sum(min(count, max(0, limit - running[name])) for name, count in queued.items()),
+            waiting_in_namespace=queued.get(namespace, 0),
+        )
+
     def confirm(self, key: ObjectKey) -> None:
         """Take note that the Job of a mover exists."""
         if key in self._running:
@@ -198,7 +209,7 @@ class MoverAdmission:
         if found is not None and not self.is_loaded:
             self._ended.add(found[0].owner)
 
-    def _dequeue(self, operation: Operation) -> None:
+    def _dequeue(self, operation: Owner) -> None:
         queue = self._queues.get(operation.namespace)
         if queue is not None:
             queue.remove(operation.uid)
@@ -218,8 +229,8 @@ class MoverAdmission:
 
 
 def creates_mover(action: Action) -> bool:
-    """Return whether an action creates the Job of a mover."""
-    return isinstance(action, CreateChild) and action.kind == "Job"
+    """Return whether an action creates the Job of a mover, or what holds the slot of a verification instead."""
+    return isinstance(action, CreateChild) and action.kind in ("Job", "VolumeRestore")
 
 
 def _is_queued(decision: Decision) -> bool:

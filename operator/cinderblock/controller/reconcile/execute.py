@@ -14,6 +14,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
+from cinderblock.controller.verifications.record import record_summary
 from cinderblock.errors import (
     AlreadyExists,
     BackupNeeded,
@@ -38,6 +39,7 @@ from cinderblock.lifecycle.actions import (
     PatchClaim,
     PatchVolume,
     RecordEvent,
+    RecordVerification,
     RemoveExpiredData,
     RemoveFinalizer,
     StartMover,
@@ -50,8 +52,13 @@ log = logging.getLogger(__name__)
 CHILD_KINDS: dict[str, Kind] = {
     "Job": kinds.JOB,
     "PersistentVolumeClaim": kinds.PVC,
+    "VolumeRestore": kinds.VOLUME_RESTORE,
     "VolumeSnapshot": kinds.VOLUME_SNAPSHOT,
 }
+
+
+MOVER_KINDS = frozenset({"Job", "VolumeRestore"})
+"""Kinds of children that an operation records, and that hold its slot: a mover, and the restore of a verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Target:
 
 
 async def execute(context: Context, target: Target, actions: tuple[Action, ...]) -> str | None:
-    """Execute actions in order, and return the UID of the mover Job if one of them creates it.
+    """Execute actions in order, and return the UID of the mover, of a check or of a restore if one of them creates it.
 
     Raises what the API server or the store raise; later actions are then not executed.
     """
@@ -84,11 +91,11 @@ async def execute(context: Context, target: Target, actions: tuple[Action, ...])
 
 
 async def _execute_one(context: Context, target: Target, action: Action) -> str | None:
-    """Execute an action. Return the UID of the mover Job if it creates it."""
+    """Execute an action. Return the UID of the child if it creates one of MOVER_KINDS."""
     match action:
         case CreateChild(kind, body):
             uid = await _create_child(context, target, CHILD_KINDS[kind], body)
-            return uid if kind == "Job" else None
+            return uid if kind in MOVER_KINDS else None
         case AddFinalizer(finalizer):
             await _set_finalizers(context, target, (*target.object.metadata.finalizers, finalizer))
         case RemoveFinalizer(finalizer, annotations):
@@ -105,10 +112,21 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordEvent(kind, reason, note):
-            log.log(logging.WARNING if kind == "Warning" else logging.INFO, "%s", note, extra={"reason": reason})
-            await event_recorder.record_event(context.kube, target.body, kind, reason, note, action="Reconcile")
+        case RecordVerification() | RecordEvent():
+            await _record(context, target, action)
     return None
+
+
+async def _record(context: Context, target: Target, action: RecordVerification | RecordEvent) -> None:
+    """Write what a verification has found about a VolumeBackup, or an Event about the object itself."""
+    if isinstance(action, RecordVerification):
+        await record_summary(context.kube, target.object.namespace, action)
+        return
+    level = logging.WARNING if action.type == "Warning" else logging.INFO
+    log.log(level, "%s", action.note, extra={"reason": action.reason})
+    await event_recorder.record_event(
+        context.kube, target.body, action.type, action.reason, action.note, action="Reconcile"
+    )
 
 
 async def _set_finalizers(

@@ -24,6 +24,7 @@ from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
@@ -166,9 +167,7 @@ async def list_attached_nodes(context: Context, volume_name: str, pods: list[Pod
     return tuple(sorted(str(attachment["spec"].get("nodeName", "")) for attachment in attachments))
 
 
-async def observe_mover(
-    context: Context, owner: VolumeBackup | VolumeRestore, claim: PersistentVolumeClaim | None
-) -> ObservedMover:
+async def observe_mover(context: Context, owner: Owner, claim: PersistentVolumeClaim | None) -> ObservedMover:
     """Return the mover Job of an operation with its pods. While there is none, `MoverAdmission` must know all others.
 
     Args:
@@ -187,7 +186,7 @@ async def observe_mover(
     return replace(lookup, claim_warning=warning)
 
 
-async def observe_own_mover(context: Context, owner: VolumeBackup | VolumeRestore) -> ObservedMover:
+async def observe_own_mover(context: Context, owner: Owner) -> ObservedMover:
     """Return the mover Job of an operation with its pods. An operation that only cleans up needs no more."""
     job = await context.get(Job, kinds.JOB, api_labels.child_name(owner.uid), owner.namespace)
     if job is None:
@@ -210,15 +209,13 @@ async def _with_warnings(
     return replace(lookup, warning=warning, claim_warning=of_claim)
 
 
-async def list_mover_pods(context: Context, owner: VolumeBackup | VolumeRestore) -> tuple[Pod, ...]:
+async def list_mover_pods(context: Context, owner: Owner) -> tuple[Pod, ...]:
     """Return the mover pods of an operation, oldest first, whether or not the Job still exists."""
     pods = await context.list(Pod, kinds.POD, owner.namespace, labels=f"{api_labels.OWNER_UID_LABEL}={owner.uid}")
     return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 
 
-async def _progress(
-    context: Context, owner: VolumeBackup | VolumeRestore, pods: tuple[Pod, ...]
-) -> MoverProgress | None:
+async def _progress(context: Context, owner: Owner, pods: tuple[Pod, ...]) -> MoverProgress | None:
     """Return the last progress that the running mover printed. Return None if it cannot be read."""
     if not pods or pods[-1].status.phase != "Running":
         return None

@@ -13,9 +13,10 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from cinderblock.api.v1alpha1.backup import RETENTION_FIELDS, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
@@ -27,6 +28,7 @@ from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.schedules.reconcile import ScheduleReconciler
 from cinderblock.controller.schedules.retention import unmark_backups
 from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.controller.verifications import gather_drill as gather_verification
 from cinderblock.errors import (
     CinderblockError,
     Conflict,
@@ -54,10 +56,11 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, ObservedVerification
 from cinderblock.lifecycle.operation import with_mover
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.store import decide as store_decide
+from cinderblock.lifecycle.verification import decide as verification_decide
 from cinderblock.observability import log as observability_log
 
 log = logging.getLogger(__name__)
@@ -73,8 +76,8 @@ RECONCILED_KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (ki
 KindReconciler = Callable[[Context, dict[str, Any]], Awaitable[float | None]]
 """Moves an object of one kind one step forward. Returns the seconds after which it wants the next step, or None."""
 
-OperationT = TypeVar("OperationT", VolumeBackup, VolumeRestore)
-ObservedT = TypeVar("ObservedT", ObservedBackup, ObservedRestore)
+OperationT = TypeVar("OperationT", VolumeBackup, VolumeRestore, BackupVerification)
+ObservedT = TypeVar("ObservedT", ObservedBackup, ObservedRestore, ObservedVerification)
 
 
 class Reconciler:
@@ -93,6 +96,7 @@ class Reconciler:
             "BackupStore": _reconcile_store,
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
+            "BackupVerification": partial(_reconcile_operation, VERIFICATION_STEPS),
             **dict.fromkeys(SCHEDULE_KINDS, self._schedules.reconcile),
             "Job": release_orphaned_job,
             "PersistentVolume": release_volume,
@@ -138,7 +142,7 @@ class Reconciler:
 
     def _forget(self, key: ObjectKey) -> None:
         self._requeue_policy.forget(key)
-        self._context.admission.forget(key)
+        self._context.admission_of(key.kind).forget(key)
         self._context.failed_actions.forget(key)
         if key.kind in SCHEDULE_KINDS:
             self._schedules.forget(key)
@@ -149,7 +153,7 @@ class Reconciler:
 
 @dataclass(frozen=True, slots=True)
 class OperationSteps(Generic[OperationT, ObservedT]):
-    """The steps in which reconciling a VolumeBackup and a VolumeRestore differ.
+    """The steps in which reconciling VolumeBackups, VolumeRestores and BackupVerifications differ.
 
     Attributes:
         model: the operation.
@@ -171,6 +175,10 @@ RESTORE_STEPS: Final = OperationSteps(
     VolumeRestore, gather_restore.gather, restore_decide.decide, restore_decide.on_action_error
 )
 
+VERIFICATION_STEPS: Final = OperationSteps(
+    BackupVerification, gather_verification.gather, verification_decide.decide, verification_decide.on_action_error
+)
+
 
 async def _reconcile_operation(
     steps: OperationSteps[OperationT, ObservedT], context: Context, body: dict[str, Any]
@@ -179,11 +187,14 @@ async def _reconcile_operation(
     observed = await steps.gather(context, operation)
     store = observed.store.store
     settings = context.policy.mover
-    observed = replace(observed, mover=context.admission.observe(operation, observed.mover, store, settings))
+    admission = context.admission_of(operation.kind)
+    observed = replace(observed, mover=admission.observe(operation, observed.mover, store, settings))
+    if isinstance(observed, ObservedVerification):
+        observed = replace(observed, load=context.admission.measure(operation.namespace, settings))
     now = context.clock()
     target = Target(RECONCILED_KINDS[operation.kind], operation, body, store)
     decision = steps.decide(observed, now)
-    record_mover = partial(context.admission.record, operation, observed.mover, store, settings=settings)
+    record_mover = partial(admission.record, operation, observed.mover, store, settings=settings)
     record_mover(decision)
     decision = await _execute(context, target, decision, partial(steps.on_action_error, observed, now), record_mover)
     return await _record(context, target, decision, operation.status)
@@ -231,7 +242,7 @@ async def _execute(
             await execute(context, target, instead.actions)
             return instead
         if job_uid is not None and target.store is not None:
-            context.admission.confirm(key_of(target.body))
+            context.admission_of(target.kind.kind).confirm(key_of(target.body))
             decision = with_mover(decision, job_uid, target.store)
     context.failed_actions.forget(key_of(target.body))
     return decision
@@ -292,6 +303,8 @@ def _record_metrics(context: Context, target: Target, status: AnyStatus | None, 
             metrics_recorder.backup_written(context.metrics, backup, written, now)
         case VolumeRestore() as restore, VolumeRestoreStatus() as written:
             metrics_recorder.restore_written(context.metrics, restore, written, now)
+        case BackupVerification() as verification, BackupVerificationStatus() as written:
+            metrics_recorder.verification_written(context.metrics, verification, written, now)
         case _:
             pass
 
@@ -299,12 +312,13 @@ def _record_metrics(context: Context, target: Target, status: AnyStatus | None, 
 async def _write_status(context: Context, target: Target, decision: Decision) -> None:
     """Write the status over the version that was read; if the object has changed since, over its current version.
 
-    The UID makes sure that it is the same object. A mark that retention has written meanwhile stays.
+    The UID makes sure that it is the same object. Marks of retention and results of verifications that were written
+    meanwhile stay.
     """
     read, status = target.object, decision.status
     if status is None:
         return
-    written = {key: value for key, value in status.to_wire().items() if key not in RETENTION_FIELDS}
+    written = {key: value for key, value in status.to_wire().items() if key not in FOREIGN_FIELDS}
     write = partial(
         context.kube.apply_status,
         target.kind,
@@ -312,7 +326,7 @@ async def _write_status(context: Context, target: Target, decision: Decision) ->
         read.namespace,
         written,
         uid=read.uid,
-        preserved=RETENTION_FIELDS,
+        preserved=FOREIGN_FIELDS,
     )
     has_new_version = any(isinstance(action, AddFinalizer | RemoveFinalizer) for action in decision.actions)
     try:

@@ -23,7 +23,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.relatives import (
     KEPT_OF_A_GROUP,
-    BackupOfRestore,
+    NamedBackup,
     ObstaclesOfRestore,
     RelativesOfImport,
     RestoresOfBackup,
@@ -184,7 +184,9 @@ async def related_to_restore(
     if count > context.policy.object_limit and _has_not_begun(restore) and not await _has_mover(context, restore):
         return RelatedToRestore(None, (), (), count)
     volumes = _each("spec.volumeId", {target.uid, target.name} if target and is_in_place(restore) else set())
-    found = await _find_backup(context, restore, backups, is_all=is_all)
+    recorded = restore.status.backup_id if restore.own_phase else None
+    wanted = NamedBackup(recorded or restore.spec.backup_id, is_recorded=recorded is not None)
+    found = await _find_backup(context, restore.namespace, wanted, backups, is_all=is_all)
     chosen = ObstaclesOfRestore(restore, context.policy, found, target)
     if not is_all:
         await _observe(context, VolumeBackup, restore.namespace, volumes, chosen.observe_backup)
@@ -199,18 +201,31 @@ async def related_to_restore(
     return RelatedToRestore(found, backups, others, count)
 
 
+async def find_backup(context: Context, namespace: str, reference: str) -> VolumeBackup | None:
+    """Return the VolumeBackup with this id, UID or name; None if there is none."""
+    first, is_all, _ = await _list_first(context, VolumeBackup, namespace)
+    return await _find_backup(context, namespace, NamedBackup(reference), first, is_all=is_all)
+
+
+async def observe_backups(
+    context: Context, namespace: str, selectors: list[str], observe: Callable[[VolumeBackup], object]
+) -> None:
+    """Pass each VolumeBackup that a field selector matches on, once, page by page. Most of its spec is left out."""
+    await _observe(context, VolumeBackup, namespace, selectors, observe)
+
+
 async def _find_backup(
-    context: Context, restore: VolumeRestore, first: Collection[VolumeBackup], *, is_all: bool
+    context: Context, namespace: str, chosen: NamedBackup, first: Collection[VolumeBackup], *, is_all: bool
 ) -> VolumeBackup | None:
-    """Return the backup to restore.
+    """Return the backup that an operation names.
 
     Args:
         context: what to read with.
-        restore: the VolumeRestore.
+        namespace: the namespace.
+        chosen: the name.
         first: the first VolumeBackups of the namespace.
         is_all: whether these are all. Otherwise a better match than the best of them may follow.
     """
-    chosen, namespace = BackupOfRestore(restore), restore.namespace
     for backup in first:
         chosen.observe(backup)
     if is_all or chosen.is_certain:

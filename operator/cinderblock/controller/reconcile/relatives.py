@@ -18,7 +18,7 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import dependents, volume_lock
 from cinderblock.lifecycle.alarms import condition, stats
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.backup import delete, derived, expiry, import_checks
+from cinderblock.lifecycle.backup import damage, delete, derived, expiry, import_checks
 from cinderblock.lifecycle.observed import ExpiredSibling, ObservedBackup, ObservedRestore, OperatorPolicy
 from cinderblock.lifecycle.restore import checks as restore_checks
 
@@ -26,7 +26,7 @@ KEPT_OF_A_GROUP: Final = 20
 """Operations that are kept of those with the same effect. Messages name at most ten."""
 
 _RANKS: Final = ("id", "uid", "unfinished id", "failed id", "name")
-"""How a VolumeBackup matches the reference of a VolumeRestore, the best first."""
+"""How a VolumeBackup matches a reference, the best first."""
 
 T = TypeVar("T", VolumeBackup, VolumeRestore)
 
@@ -67,6 +67,7 @@ class SiblingsOfBackup:
         self._before = before
         self._kept: _Kept[VolumeBackup] = _Kept()
         self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
+        self._damaged: dict[str, VolumeBackup] = {}
         self._ids: set[str] = set()
         self._children: dict[str, tuple[bool, str]] = {}
         self._history = HistoryOfBackup(backup, self._volume_id)
@@ -110,7 +111,10 @@ class SiblingsOfBackup:
             self._children[parent] = (not is_unfinished, child.name)
 
     def _observe_candidate(self, other: VolumeBackup) -> None:
-        """Keep the latest possible parent in each store and container."""
+        """Keep the latest possible parent in each store and container, and what is known about damage."""
+        if other.is_damaged:
+            self._observe_damaged(other)
+            return
         place, instant = (other.status.store_name, other.status.container), other.status.data_timestamp
         is_candidate = other.is_complete and not other.is_alias and not other.metadata.is_being_deleted
         if not is_candidate or instant is None or other.status.volume_id != self._volume_id:
@@ -120,6 +124,18 @@ class SiblingsOfBackup:
         best = self._parents.get(place)
         if best is None or backup_checks.data_age_key(other) > backup_checks.data_age_key(best):
             self._parents[place] = other
+
+    def _observe_damaged(self, other: VolumeBackup) -> None:
+        """Keep a damaged backup of the volume if it names packs that the kept ones do not name, or not all of them."""
+        kept = self._damaged.values()
+        if other.status.volume_id != self._volume_id or len(damage.damaged_packs(kept)) > damage.MAX_AVOIDED:
+            return
+        place = (other.status.store_name, other.status.container)
+        same_place = [d for d in kept if (d.status.store_name, d.status.container) == place]
+        is_new = len(damage.damaged_packs((*same_place, other))) > len(damage.damaged_packs(same_place))
+        is_usable = damage.names_all(other) or any(not damage.names_all(known) for known in same_place)
+        if is_new or not is_usable or len(same_place) < KEPT_OF_A_GROUP:
+            self._damaged[other.uid] = other
 
     def orphans(self) -> list[str]:
         """Return the names of backups of the volume whose parent is gone, one for each parent; see `dependents`.
@@ -137,7 +153,7 @@ class SiblingsOfBackup:
     def kept(self) -> tuple[VolumeBackup, ...]:
         """Return the VolumeBackups that matter, except `orphans`."""
         parent = (self._parent,) if self._parent else ()
-        return self._kept.sorted(*self._parents.values(), *parent, *self._history.kept())
+        return self._kept.sorted(*self._parents.values(), *self._damaged.values(), *parent, *self._history.kept())
 
 
 class HistoryOfBackup:
@@ -246,16 +262,19 @@ class RelativesOfImport:
         return self._kept.sorted()
 
 
-class BackupOfRestore:
-    """The VolumeBackup that a VolumeRestore restores: the one with the requested id or UID, else the one so named.
+class NamedBackup:
+    """The VolumeBackup that an operation names: the one with the requested id or UID, else the one so named.
 
-    An accepted restore has recorded the id, which no longer stands for a name.
+    An accepted operation has recorded the id, which no longer stands for a name.
+
+    Args:
+        reference: id, UID or name.
+        is_recorded: whether it is the recorded id.
     """
 
-    def __init__(self, restore: VolumeRestore) -> None:
-        recorded = restore.status.backup_id if restore.own_phase else None
-        self.is_recorded = recorded is not None
-        self.reference = recorded or restore.spec.backup_id
+    def __init__(self, reference: str, *, is_recorded: bool = False) -> None:
+        self.is_recorded = is_recorded
+        self.reference = reference
         self.found: VolumeBackup | None = None
         self._rank = len(_RANKS)
 

@@ -23,6 +23,7 @@ from cinderblock.api.conditions import ConditionType
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import (
     SCHEDULE_KINDS,
@@ -39,8 +40,10 @@ from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import AnyStatus, Decision
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import decide as backup_decide
-from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, OperatorPolicy
+from cinderblock.lifecycle.children import Owner
+from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, ObservedVerification, OperatorPolicy
 from cinderblock.lifecycle.restore import decide as restore_decide
+from cinderblock.lifecycle.verification import decide as verification_decide
 
 OBJECTS_PER_TURN: Final = 25
 """Objects examined before other tasks of the event loop run: about 10 ms."""
@@ -71,6 +74,9 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
     ]
+    # After an upgrade, the cluster may lack the definition.
+    if await context.kube.serves(kinds.BACKUP_VERIFICATION):
+        records += await _list_limited(context.kube, kinds.BACKUP_VERIFICATION, limit, Record.of)
     steady = SteadyStateFilter(context.policy, await _list_owners(context.kube), context.clock())
     async for record in _with_pauses(records):
         steady.observe(record)
@@ -118,13 +124,23 @@ class Record:
         content = zlib.compress(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), level=1)
         return cls(key_of(body), content if len(content) <= KEPT_BYTES else None, is_in_progress(body))
 
-    def parse(self) -> VolumeBackup | VolumeRestore | None:
+    def parse(self) -> Owner | None:
         """Return the object; None if it is too large or does not parse, which its reconciliation reports."""
-        model = VolumeBackup if self.key.kind == kinds.VOLUME_BACKUP.kind else VolumeRestore
         try:
-            return model.model_validate_json(zlib.decompress(self.content)) if self.content is not None else None
+            return (
+                _MODELS[self.key.kind].model_validate_json(zlib.decompress(self.content))
+                if self.content is not None
+                else None
+            )
         except ValidationError:
             return None
+
+
+_MODELS: Final[dict[str, type[VolumeBackup] | type[VolumeRestore] | type[BackupVerification]]] = {
+    kinds.VOLUME_BACKUP.kind: VolumeBackup,
+    kinds.VOLUME_RESTORE.kind: VolumeRestore,
+    kinds.BACKUP_VERIFICATION.kind: BackupVerification,
+}
 
 
 async def _list_limited(kube: KubeClient, kind: Kind, object_limit: int, keep: Callable[[JsonObject], T]) -> list[T]:
@@ -184,7 +200,7 @@ class SteadyStateFilter:
             if needed:
                 self._dependents[parsed.namespace, needed] = record
                 self._parents[parsed.namespace, parsed.status.volume_id or ""].add(needed)
-        elif parsed is not None and parsed.status.backup_id:
+        elif isinstance(parsed, VolumeRestore) and parsed.status.backup_id:
             self._restores[parsed.namespace, parsed.status.backup_id].append(record)
 
     def is_steady(self, record: Record) -> bool:
@@ -196,6 +212,9 @@ class SteadyStateFilter:
             return self._is_steady_backup(parsed)
         if not parsed.has_ended:
             return False
+        if isinstance(parsed, BackupVerification):
+            observed = ObservedVerification(parsed, self._policy)
+            return _changes_nothing(verification_decide.decide(observed, self._now), parsed.status)
         return _changes_nothing(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
     def _is_steady_backup(self, backup: VolumeBackup) -> bool:

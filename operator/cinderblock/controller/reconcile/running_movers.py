@@ -8,10 +8,12 @@ from typing import Final
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import RunningMover
 
@@ -25,22 +27,35 @@ They take 0.1 MB. The others are counted when their operations are reconciled, a
 
 async def load_movers(context: Context) -> None:
     """Count the movers that statuses record, once. Raises what the API server raises."""
-    if not context.admission.is_loaded:
+    if not _is_loaded(context):
         await context.singleflight.do(load_movers, lambda: _load(context))
 
 
 async def _load(context: Context) -> None:
-    if context.admission.is_loaded:
+    if _is_loaded(context):
         return
     lists = await asyncio.gather(
         *(_read(context, VolumeBackup, kinds.VOLUME_BACKUP, phase) for phase in BACKUP_PHASES),
         _read(context, VolumeRestore, kinds.VOLUME_RESTORE, RestorePhase.RESTORING),
     )
+    verifying = await _read_verifications(context)
     context.admission.load(mover for movers in lists for mover in movers)
+    context.verification_admission.load(verifying)
+
+
+def _is_loaded(context: Context) -> bool:
+    return context.admission.is_loaded and context.verification_admission.is_loaded
+
+
+async def _read_verifications(context: Context) -> list[tuple[ObjectKey, RunningMover]]:
+    """Return the movers of verifications. After an upgrade, the cluster may lack their definition."""
+    if not await context.kube.serves(kinds.BACKUP_VERIFICATION):
+        return []
+    return await _read(context, BackupVerification, kinds.BACKUP_VERIFICATION, VerificationPhase.VERIFYING)
 
 
 async def _read(
-    context: Context, model: type[VolumeBackup | VolumeRestore], kind: Kind, phase: BackupPhase | RestorePhase
+    context: Context, model: type[Owner], kind: Kind, phase: BackupPhase | RestorePhase | VerificationPhase
 ) -> list[tuple[ObjectKey, RunningMover]]:
     """Return the movers of the operations in a phase, at most MOVERS_PER_NAMESPACE of each namespace.
 
@@ -61,7 +76,7 @@ async def _read(
     return movers
 
 
-def _running(operation: VolumeBackup | VolumeRestore) -> tuple[ObjectKey, RunningMover] | None:
+def _running(operation: Owner) -> tuple[ObjectKey, RunningMover] | None:
     """Return the mover of an operation, if its own status records one or release 0.1.0 had started it."""
     status = operation.status
     if not mover_state.has_mover(operation):

@@ -21,7 +21,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.backup_record import record_of
+from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
 from cinderblock.lifecycle.schedule.selector import LabelSelector
@@ -38,7 +38,7 @@ DEFAULT_STORES: Final = 20
 T = TypeVar("T", bound=Object)
 
 
-async def gather(context: Context, observed: ObservedSchedule, backups: RecordLimit) -> ObservedSchedule:
+async def gather(context: Context, observed: ObservedSchedule, backups: RecordLimit[BackupRecord]) -> ObservedSchedule:
     """Return a schedule with its claims, its backups and the stores. Raises what the API server raises."""
     schedule = observed.schedule
     namespaces = await _namespaces(context, observed.settings.namespaces)
@@ -116,9 +116,10 @@ def _choice(namespace: str, stores: list[BackupStore], name: str | None) -> Stor
     return StoreChoice(lookup.store.name) if lookup.store is not None else StoreChoice(missing=lookup.missing)
 
 
-async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit:
+async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[BackupRecord]:
     """Return the VolumeBackups of a schedule. The label finds them, and the annotation tells which kind it has."""
-    found, reference = RecordLimit(), f"{schedule.kind}/{schedule.name}"
+    found: RecordLimit[BackupRecord] = RecordLimit()
+    reference = f"{schedule.kind}/{schedule.name}"
     query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
     async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, schedule.namespace or None, query):
         for backup in page:

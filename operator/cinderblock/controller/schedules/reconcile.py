@@ -21,9 +21,11 @@ from cinderblock.controller.schedules.create import create_all
 from cinderblock.controller.schedules.gather import gather, read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retention import RetentionReconciler
+from cinderblock.controller.schedules.verify import verify
 from cinderblock.errors import Conflict, InvalidInput, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.schedule import settings as schedule_settings
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, invalid
@@ -31,6 +33,7 @@ from cinderblock.lifecycle.schedule.decide import decide, needs_look
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule
 from cinderblock.lifecycle.schedule.retained import with_retention
 from cinderblock.lifecycle.schedule.status_changes import is_urgent
+from cinderblock.lifecycle.schedule.verification.conclude import Verified, with_verification
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +101,11 @@ class ScheduleReconciler:
         observed, retention = ObservedSchedule(schedule, settings), self._retention
         is_run, is_due = needs_look(observed, now), retention.is_due(key, schedule, now)
         conclusion = idle(schedule, settings, times.observe(schedule, settings, now), now)
+        backups: RecordLimit[BackupRecord] | None = None
         if not is_run and not is_due:
-            return with_retention(conclusion, schedule, retention.wait(key, schedule, now), now)
-        backups: RecordLimit | None = None
+            retained = retention.wait(key, schedule, now)
+            verified = await self._verify(context, key, observed, now)
+            return with_verification(with_retention(conclusion, schedule, retained, now), schedule, verified, now)
         async with self._readers:
             if is_run:
                 backups = await read_backups(context, key)
@@ -112,7 +117,13 @@ class ScheduleReconciler:
                 retained = await retention.apply(context, key, schedule, settings, backups)
             else:
                 retained = retention.wait(key, schedule, now)
-        return with_retention(conclusion, schedule, retained, now)
+            verified = await verify(context, key, observed, now, is_gathered=is_run)
+        return with_verification(with_retention(conclusion, schedule, retained, now), schedule, verified, now)
+
+    async def _verify(self, context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime) -> Verified:
+        """Create verifications that are due, while the schedule reads nothing else."""
+        async with self._readers:
+            return await verify(context, key, observed, now, is_gathered=False)
 
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
         since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))

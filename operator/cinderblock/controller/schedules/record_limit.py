@@ -1,21 +1,34 @@
-"""Records of backups within a limit of memory. The namespaces with the most records give way.
+"""Records of objects within a limit of memory. The namespaces with the most records give way.
 
-Anybody who may create VolumeBackups in a namespace can give them the marks of a ClusterBackupSchedule. That must not
-keep the schedule from protecting other namespaces.
+Anybody who may create VolumeBackups or BackupVerifications in a namespace can give them the marks of a
+ClusterBackupSchedule. That must not keep the schedule from protecting other namespaces.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Final
-
-from cinderblock.lifecycle.backup_record import BackupRecord
+from typing import Final, Generic, Protocol, TypeVar
 
 RECORDS: Final = 40_000
 """Records that one reconciliation keeps. Each takes about 1 KiB."""
 
 
-class RecordLimit:
+class Record(Protocol):
+    """An object that was read."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+
+    @property
+    def uid(self) -> str:
+        """Its UID."""
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class RecordLimit(Generic[RecordT]):
     """Collects records.
 
     Attributes:
@@ -28,10 +41,10 @@ class RecordLimit:
     def __init__(self, limit: int = RECORDS) -> None:
         self.overfull: set[str] = set()
         self._limit = limit
-        self._kept: dict[str, dict[str, BackupRecord]] = defaultdict(dict)
+        self._kept: dict[str, dict[str, RecordT]] = defaultdict(dict)
         self._count = 0
 
-    def add(self, record: BackupRecord) -> None:
+    def add(self, record: RecordT) -> None:
         """Keep a record. One with a known UID replaces the earlier one."""
         if record.namespace in self.overfull:
             return
@@ -43,6 +56,6 @@ class RecordLimit:
             self._count -= len(self._kept.pop(largest))
             self.overfull.add(largest)
 
-    def records(self) -> list[BackupRecord]:
+    def records(self) -> list[RecordT]:
         """Return what was kept."""
         return [record for kept in self._kept.values() for record in kept.values()]

@@ -30,7 +30,7 @@ from cinderblock.lifecycle.retention.actions import RetentionAction, UnmarkExpir
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.judge import Volume, volume_of
 from cinderblock.lifecycle.retention.plan import plan
-from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
+from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
 from cinderblock.lifecycle.schedule.names import place
 from cinderblock.lifecycle.schedule.retained import Retained
@@ -93,6 +93,7 @@ async def retain(
     known = replace(
         assumed,
         used_ids=used_ids((*backups, *facts.children), facts.names),
+        verified_at=verified_at(backups),
         volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
     )
     made = await _plan(retention, zone, backups, known, now)

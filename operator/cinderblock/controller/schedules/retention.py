@@ -85,7 +85,7 @@ class RetentionReconciler:
         key: ObjectKey,
         schedule: AnySchedule,
         settings: Settings,
-        read: RecordLimit | None,
+        read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
         """Make a plan and execute it. A failure holds up no run: it is logged, and the plan is made again.
 
@@ -115,7 +115,7 @@ class RetentionReconciler:
         key: ObjectKey,
         schedule: AnySchedule,
         settings: Settings,
-        read: RecordLimit | None,
+        read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
         read = read or await read_backups(context, key)
         backups = read.records()

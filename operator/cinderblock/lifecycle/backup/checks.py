@@ -12,7 +12,7 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle import verdicts
-from cinderblock.lifecycle.backup import snapshot_checks
+from cinderblock.lifecycle.backup import damage, snapshot_checks
 from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
@@ -163,11 +163,15 @@ def volume_is_detached(observed: ObservedBackup) -> Verdict:
 
 
 def parent_is_there(observed: ObservedBackup) -> Verdict:
-    """Cinder: ``No backups available to do an incremental backup.``"""
+    """Cinder: ``No backups available to do an incremental backup.``
+
+    If there are only damaged ones, the backup is full. The acceptance decides that.
+    """
     if not observed.backup.spec.incremental:
         return None
     parent_id = recorded_parent_id(observed)
-    if parent_id is None and latest_parent(observed) is None:
+    is_decided = observed.backup.own_phase is not None and observed.backup.status.manifest_key is not None
+    if parent_id is None and not is_decided and not _possible_parents(observed):
         return Fail(Reason.NO_PARENT, "Invalid backup: No backups available to do an incremental backup.")
     if parent_id is not None and recorded_parent(observed) is None:
         message = f"Cannot make the incremental backup: its parent {parent_id} was deleted. Make another backup."
@@ -192,26 +196,43 @@ def volume_is_not_busy(observed: ObservedBackup) -> Verdict:
 
 
 def latest_parent(observed: ObservedBackup) -> VolumeBackup | None:
-    """Return the complete backup of the same volume and store with the latest dataTimestamp.
+    """Return the complete backup of the same volume and store with the latest dataTimestamp that is not damaged.
 
-    With a given snapshot, the parent must be older than that snapshot.
+    With a given snapshot, the parent must be older than that snapshot. If so much is damaged that the backup should be
+    full, there is no parent.
     """
-    if observed.claim is None or observed.store.store is None:
-        return None
+    sound = [backup for backup in _possible_parents(observed) if not backup.is_damaged]
+    newest = max(sound, key=data_age_key, default=None)
+    return newest if newest is not None and damage.is_usable(newest, damaged_siblings(observed)) else None
+
+
+def damaged_siblings(observed: ObservedBackup) -> tuple[VolumeBackup, ...]:
+    """Return the backups of the same volume and place that a verification found damaged."""
+    return tuple(sibling for sibling in observed.siblings if sibling.is_damaged and _is_in_place(observed, sibling))
+
+
+def _is_in_place(observed: ObservedBackup, sibling: VolumeBackup) -> bool:
+    """Return whether a backup is of the same volume, and in the same store and bucket."""
+    claim, store = observed.claim, observed.store.store
+    if claim is None or store is None:
+        return False
+    place = (claim.uid, store.name, observed.backup.spec.container or store.spec.container)
+    return (sibling.status.volume_id, sibling.status.store_name, sibling.status.container) == place
+
+
+def _possible_parents(observed: ObservedBackup) -> list[VolumeBackup]:
+    """Return the complete backups of the same volume and place, whether they are damaged or not."""
     before = observed.given_snapshot.status.creation_time if observed.given_snapshot else None
-    candidates = [
+    return [
         sibling
         for sibling in observed.siblings
         if sibling.is_complete
         and not sibling.is_alias
         and not sibling.metadata.is_being_deleted
-        and sibling.status.volume_id == observed.claim.uid
-        and sibling.status.store_name == observed.store.store.name
-        and sibling.status.container == (observed.backup.spec.container or observed.store.store.spec.container)
+        and _is_in_place(observed, sibling)
         and sibling.status.data_timestamp is not None
         and (before is None or sibling.status.data_timestamp < before)
     ]
-    return max(candidates, key=data_age_key, default=None)
 
 
 def data_age_key(backup: VolumeBackup) -> tuple[float, str]:

@@ -30,6 +30,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.verdicts import Fail, Wait
+from cinderblock.lifecycle.verification.condition import with_verification
 from cinderblock.reasons import Reason
 
 ACCEPTED = "The backup was accepted"
@@ -379,7 +380,7 @@ def _complete_conditions(observed: ObservedBackup, now: datetime, status: Volume
     # A changed message would rewrite the status of every stored backup after an upgrade.
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
     shown = pins.conditions_of(observed, now, message)
-    shown = with_alarms(shown, observed, status, now)
+    shown = with_verification(with_alarms(shown, observed, status, now), observed.backup, now)
     if lacks is None:
         return conditions.without(shown, ConditionType.COMPLETE)
     reason = Reason.FILES_UNREADABLE

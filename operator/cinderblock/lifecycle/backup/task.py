@@ -10,7 +10,7 @@ from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
 from cinderblock.lifecycle import children, expected_manifest
-from cinderblock.lifecycle.backup import checks, origin
+from cinderblock.lifecycle.backup import checks, damage, origin
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.observed import ObservedBackup
 
@@ -38,6 +38,7 @@ def mover_task(
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
         active_key=observed.store.active_key,
+        avoid_packs=damage.avoided_packs(checks.damaged_siblings(observed), store.spec.prefix) if parent else [],
     )
 
 
@@ -68,7 +69,7 @@ def _description(observed: ObservedBackup, claim: PersistentVolumeClaim, consist
         metadata=backup.spec.metadata,
         created_at=created,
         data_timestamp=data_timestamp(observed) or created,
-        incremental=backup.spec.incremental,
+        incremental=checks.recorded_parent(observed) is not None,
         claim=origin.claim_facts(observed, claim),
         driver=origin.driver_facts(observed.volume),
         cluster=origin.cluster_facts(observed),

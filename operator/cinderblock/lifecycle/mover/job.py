@@ -23,6 +23,8 @@ from cinderblock.lifecycle.observed import MoverSettings
 
 DEFAULT_USER = 0
 """User of a mover whose store sets no security context."""
+VERIFICATION_USER = 65532
+"""User of the mover of a verification: that of the image. It has no volume, so it needs no rights on files."""
 DEFAULT_POD_SECURITY_CONTEXT: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
 """Security context of a mover's pod whose store sets none."""
 
@@ -44,9 +46,9 @@ def mover_path(mode: VolumeMode) -> str:
 
 
 def mover_job(
-    owner: Owner, task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings
+    owner: Owner, task: MoverTask, store: BackupStore, claim_name: str | None, settings: MoverSettings
 ) -> dict[str, Any]:
-    """Return the Job that copies bytes between a claim and a store.
+    """Return the Job that copies bytes between a claim and a store, or without a claim, that verifies stored data.
 
     Its pods see the volume and the Secrets of the store, and nothing else: no ServiceAccount token, no writable root.
 
@@ -90,24 +92,17 @@ def mover_job(
     }
 
 
-def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str, settings: MoverSettings) -> dict[str, Any]:
+def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str | None, settings: MoverSettings) -> dict[str, Any]:
     template = store.spec.mover
-    reads_only = task.operation is MoverOperation.BACKUP
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,
         "securityContext": template.pod_security_context or DEFAULT_POD_SECURITY_CONTEXT,
-        "containers": [_container(task, store, settings)],
+        "containers": [_container(task, store, settings, has_volume=claim_name is not None)],
         "volumes": [
-            {
-                "name": "volume",
-                "persistentVolumeClaim": {
-                    "claimName": claim_name,
-                    "readOnly": reads_only and task.volume_mode is VolumeMode.FILESYSTEM,
-                },
-            },
+            *([_claim_volume(task, claim_name)] if claim_name is not None else []),
             *(_secret_volume(name, secret) for name, secret in _secrets(store)),
         ],
     }
@@ -122,7 +117,12 @@ def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str, settings: Mo
     return spec | {key: value for key, value in optional.items() if value}
 
 
-def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> dict[str, Any]:
+def _claim_volume(task: MoverTask, claim_name: str) -> dict[str, Any]:
+    reads_only = task.operation is MoverOperation.BACKUP and task.volume_mode is VolumeMode.FILESYSTEM
+    return {"name": "volume", "persistentVolumeClaim": {"claimName": claim_name, "readOnly": reads_only}}
+
+
+def _container(task: MoverTask, store: BackupStore, settings: MoverSettings, *, has_volume: bool) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": MOVER_CONTAINER,
         "image": settings.image,
@@ -136,6 +136,8 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
             {"name": name, "mountPath": f"{SECRETS_DIRECTORY}/{name}", "readOnly": True} for name, _ in _secrets(store)
         ],
     }
+    if not has_volume:
+        return container
     if task.volume_mode is VolumeMode.BLOCK:
         container["volumeDevices"] = [{"name": "volume", "devicePath": DEVICE_PATH}]
     else:
@@ -145,17 +147,27 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings) -> 
 
 
 def _security_context(operation: MoverOperation) -> dict[str, Any]:
-    """Return root with only the capabilities that the copy needs (Pod Security Standards: ``baseline``)."""
+    """Return root with only the capabilities that the copy needs (Pod Security Standards: ``baseline``).
+
+    A verification copies nothing, and runs without root (``restricted``).
+    """
+    if operation is MoverOperation.VERIFY:
+        return _UNPRIVILEGED | {"runAsUser": VERIFICATION_USER, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
     added = BACKUP_CAPABILITIES if operation is MoverOperation.BACKUP else RESTORE_CAPABILITIES
     return {
         "runAsUser": DEFAULT_USER,
         "runAsGroup": 0,
         "runAsNonRoot": False,
-        "privileged": False,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
+        **_UNPRIVILEGED,
         "capabilities": {"drop": ["ALL"], "add": list(added)},
     }
+
+
+_UNPRIVILEGED: dict[str, Any] = {
+    "privileged": False,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+}
 
 
 def _secrets(store: BackupStore) -> list[tuple[str, str]]:

@@ -13,9 +13,11 @@ from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
 from cinderblock.api.labels import child_name
 from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
-from cinderblock.api.v1alpha1.backup import MoverReference, Progress, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
+from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import AnyStatus
 from cinderblock.lifecycle.mover import refusals, suspension
@@ -54,7 +56,7 @@ MOVER_REASONS = frozenset(
 )
 """Reasons of an operation that has a mover which has not ended."""
 
-ReportedStatus = VolumeBackupStatus | VolumeRestoreStatus
+ReportedStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupVerificationStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ def is_recorded(status: ReportedStatus, job: Job) -> bool:
 
 
 def _records(status: ReportedStatus, uid: str) -> bool:
-    if status.mover is not None:
-        return status.mover.uid == uid
+    if status.mover is not None or isinstance(status, BackupVerificationStatus):
+        return status.mover is not None and status.mover.uid == uid
     return bool(_reasons(status) & (MOVER_REASONS | {Reason.REBINDING}))
 
 
@@ -126,10 +128,12 @@ def _ended_at(operation: VolumeBackup | VolumeRestore) -> datetime | None:
     return min(filter(None, ends), default=None)
 
 
-def has_mover(operation: VolumeBackup | VolumeRestore) -> bool:
+def has_mover(operation: VolumeBackup | VolumeRestore | BackupVerification) -> bool:
     """Return whether the operation's own status records a mover, or release 0.1.0 had started one."""
     status = operation.status
-    return operation.own_phase is not None and bool(status.mover or _reasons(status) & MOVER_REASONS)
+    if operation.own_phase is None or isinstance(status, BackupVerificationStatus):
+        return operation.own_phase is not None and status.mover is not None
+    return bool(status.mover or _reasons(status) & MOVER_REASONS)
 
 
 def _reasons(status: ReportedStatus) -> set[str]:

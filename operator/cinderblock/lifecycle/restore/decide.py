@@ -199,7 +199,7 @@ def _done(
         update |= _reported(report)
     status = base.model_copy(update=update)
     note = f"Volume {status.volume_name} holds backup {status.backup_name}"
-    is_child = rebind.is_child(claim, observed.restore)
+    is_child = rebind.is_child(claim, observed.restore) and not rebind.is_scratch(observed.restore)
     released = (rebind.release(claim, observed.restore),) if claim is not None and is_child else ()
     return Decision(status, (*released, RecordEvent("Normal", Reason.RESTORED, note)), requeue_after=0.0)
 
@@ -293,7 +293,7 @@ def _cleanup(observed: ObservedRestore) -> tuple[Action, ...]:
 def _remains(observed: ObservedRestore) -> bool:
     """Return whether a child of the restore still exists."""
     return (
-        rebind.is_left(observed.target, observed)
+        (rebind.is_left(observed.target, observed) and not rebind.keeps_scratch(observed.restore))
         or any(children.belongs_to(child, observed.restore) for child in (observed.staging_claim, observed.mover.job))
         or mover_state.is_at_work(observed.mover)
     )

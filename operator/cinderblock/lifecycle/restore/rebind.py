@@ -8,7 +8,7 @@ The objects of the cluster show each step, so that another process can continue 
 4. Only then create the claim, as a child of the restore: it becomes Bound. A claim that is created before the volume is
    Available meets a conflict, and is bound at the next resync of Kubernetes' volume controller, after up to 15 s. If
    the volume is bound but the claim is not, change the claim once: see `_nudge`.
-5. Release the claim to the user (`release`): from here on nothing removes it.
+5. Release the claim to the user (`release`): from here on nothing removes it. A scratch claim is never released.
 6. Record that the restore is available. Only then restore the reclaim policy of the volume and remove the mark
    (`release_volume`): the mark distinguishes our claim from somebody else's of the same name.
 
@@ -54,6 +54,15 @@ class Finished:
     """The requested claim is bound to the filled volume."""
 
     claim: PersistentVolumeClaim
+
+
+def is_scratch(restore: VolumeRestore) -> bool:
+    """Return whether the restored volume is a scratch volume: it is never released, and goes with the VolumeRestore.
+
+    A BackupVerification owns such a VolumeRestore. Others who set that owner get such a volume as well.
+    """
+    owners = restore.metadata.owner_references
+    return restore.spec.volume_id is None and any(o.kind == "BackupVerification" and o.controller for o in owners)
 
 
 def dispose(observed: ObservedRestore, claim: PersistentVolumeClaim) -> tuple[PatchVolume, ...]:
@@ -102,6 +111,8 @@ def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
     volume, restore, target = observed.volume, observed.restore, observed.target
     if volume is None or not _is_marked(volume, observed) or children.belongs_to(observed.staging_claim, restore):
         return ()
+    if is_scratch(restore):
+        return (unmark_scratch(volume),)
     # Users can set our labels and owner on their claim again, so they must not delay this once the restore is complete.
     is_handed_over = restore.own_phase is RestorePhase.AVAILABLE and target is not None and target.is_bound
     return () if is_left(target, observed) and not is_handed_over else (unmark(volume, target),)
@@ -118,6 +129,19 @@ def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> Pat
     spec: dict[str, Any] = {"claimRef": {"uid": uid}} if is_stranded else {}
     is_temporary = TEMPORARY_ANNOTATION in volume.metadata.annotations
     if is_temporary and not is_wanted and not _was_handed_over(volume, uid):
+        spec["persistentVolumeReclaimPolicy"] = "Delete"
+    return _unmark(volume, spec)
+
+
+def unmark_scratch(volume: PersistentVolume) -> PatchVolume:
+    """Remove the mark of a scratch volume, so that it goes with its claim, whatever its StorageClass says.
+
+    A volume that was not provisioned for the restore gets its policy back.
+    """
+    reference, uid = volume.spec.claim_ref, volume.metadata.labels[RESTORE_LABEL]
+    is_reserved = reference is not None and not reference.uid
+    spec: dict[str, Any] = {"claimRef": {"uid": uid}} if is_reserved else {}
+    if TEMPORARY_ANNOTATION in volume.metadata.annotations:
         spec["persistentVolumeReclaimPolicy"] = "Delete"
     return _unmark(volume, spec)
 
@@ -176,6 +200,11 @@ def is_left(claim: PersistentVolumeClaim | None, observed: ObservedRestore) -> T
     return is_orphan and volume is not None and _is_marked(volume, observed) and claim.spec.volume_name == volume.name
 
 
+def keeps_scratch(restore: VolumeRestore) -> bool:
+    """Return whether the scratch volume of a restore that is complete stays: until the VolumeRestore is deleted."""
+    return is_scratch(restore) and restore.own_phase is RestorePhase.AVAILABLE and not restore.metadata.is_being_deleted
+
+
 def release(claim: PersistentVolumeClaim, restore: VolumeRestore) -> PatchClaim:
     """Release a bound claim to the user: remove our owner reference, labels and annotations."""
     owners = [owner.to_wire() for owner in claim.metadata.owner_references if owner.uid != restore.uid]
@@ -196,6 +225,8 @@ def clean_up_claim(observed: ObservedRestore) -> tuple[Action, ...]:
     claim = observed.target
     if not is_left(claim, observed) or claim.metadata.is_being_deleted:
         return ()
+    if is_scratch(observed.restore):
+        return () if keeps_scratch(observed.restore) else (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)
     if claim.is_bound:
         return (release(claim, observed.restore),)
     return (DeleteChild("PersistentVolumeClaim", claim.name, claim.uid),)

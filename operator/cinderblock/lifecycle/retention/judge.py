@@ -31,7 +31,7 @@ class Judged:
         backup: the backup.
         judgement: the first answer.
         rules: the keep rules that it fulfills.
-        witness: a newer complete backup of its group that is kept; None: there is none.
+        witness: another complete backup of its group that is kept; None: there is none.
     """
 
     backup: BackupRecord
@@ -69,7 +69,7 @@ class _Guards:
     """The backups that a group must keep, whatever the rules say.
 
     Attributes:
-        whole: its newest complete backup.
+        whole: its newest complete backup that is not known to be damaged, or else the newest one.
         unalarmed: its newest complete backup before its oldest open alarm. Later ones look normal even if data was
             encrypted once, so none of them counts.
         alarm: its oldest backup with an open alarm, so that the alarm is not forgotten.
@@ -188,8 +188,9 @@ def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
     oldest = max((position for position, record in enumerate(present) if record.is_suspicious), default=None)
     before = present[oldest + 1 :] if oldest is not None else present
     unsuspicious = (record for record in present if not record.is_suspicious)
+    undamaged = (record for record in present if not record.is_damaged)
     return _Guards(
-        whole=present[0] if present else None,
+        whole=next(undamaged, present[0] if present else None),
         unalarmed=before[0] if before else next(unsuspicious, None),
         alarm=present[oldest] if oldest is not None else None,
         verified=verified[0] if verified else None,

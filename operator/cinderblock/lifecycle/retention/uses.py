@@ -1,8 +1,10 @@
-"""Which backups are in use, so that retention leaves them alone."""
+"""Which backups are in use or verified, so that retention leaves some of them alone."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -43,3 +45,8 @@ def used_ids(backups: Iterable[BackupRecord], names: Collection[BackupName]) -> 
         if any((record.namespace, name) in names for name in (record.name, record.uid, record.backup_id)):
             used.add(record.backup_id)
     return frozenset(used)
+
+
+def verified_at(backups: Iterable[BackupRecord]) -> Mapping[str, datetime]:
+    """Return when each verified backup was verified, by id. Backups that were never verified are left out."""
+    return MappingProxyType({b.backup_id: b.verified_at for b in backups if b.verified_at is not None})

@@ -93,8 +93,13 @@ class PastTimes:
     is_counted: bool = True
 
 
-def parse(expression: str, zone: str) -> Cron:
+def parse(expression: str, zone: str, field: str = "spec.schedule") -> Cron:
     """Return a cron expression in a time zone.
+
+    Args:
+        expression: the five fields, or a nickname.
+        zone: name of the time zone.
+        field: the field with the expression, for the message.
 
     Raises:
         InvalidInput: the expression is wrong or never comes (reason InvalidSchedule), or the database has no such zone
@@ -103,14 +108,14 @@ def parse(expression: str, zone: str) -> Cron:
     find_zone(zone, "spec.timeZone")
     fields = NICKNAMES.get(expression.strip().lower(), expression)
     if len(fields.split()) != 5 or not fields.isascii() or not all(map(_is_field, fields.split())):
-        raise _invalid(expression, _EXAMPLE)
+        raise _invalid(field, expression, _EXAMPLE)
     cron = Cron(" ".join(fields.split()), zone)
     try:
         first = cron.next_after(_SAMPLE_START)
     except CronSimError as error:
-        raise _invalid(expression, f"{error}. {_EXAMPLE}") from None
+        raise _invalid(field, expression, f"{error}. {_EXAMPLE}") from None
     if first is None:
-        raise _invalid(expression, "There is no such date.")
+        raise _invalid(field, expression, "There is no such date.")
     return cron
 
 
@@ -119,10 +124,8 @@ def _is_field(text: str) -> bool:
     return all(_TOKEN.fullmatch(token) for token in re.split(r"[,/-]", text))
 
 
-def _invalid(expression: str, hint: str) -> InvalidInput:
-    return InvalidInput(
-        f'spec.schedule "{expression}" is not a cron expression. {hint}', reason=Reason.INVALID_SCHEDULE
-    )
+def _invalid(field: str, expression: str, hint: str) -> InvalidInput:
+    return InvalidInput(f'{field} "{expression}" is not a cron expression. {hint}', reason=Reason.INVALID_SCHEDULE)
 
 
 def find_zone(name: str, field: str) -> ZoneInfo:

@@ -34,6 +34,7 @@ def usable_parent(records: Iterable[BackupRecord], claim_uid: str, store: str, c
         if record.is_complete
         and not record.is_imported
         and not record.is_being_deleted
+        and not record.is_damaged
         and record.volume_id == claim_uid
         and record.store_name == store
         and container in ("", record.container)

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cinderblock.api.conditions import ConditionType
-from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleStatus, Missed, RunStatus
+from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleStatus, Missed, RunStatus, VerificationTimes
 from cinderblock.lifecycle.schedule import names
-from cinderblock.lifecycle.schedule.cron import PastTimes, past_times
+from cinderblock.lifecycle.schedule.cron import Cron, PastTimes, past_times
 from cinderblock.lifecycle.schedule.settings import Settings
 
 CLOCK_TOLERANCE: Final = timedelta(hours=1)
@@ -48,20 +48,43 @@ class Times:
 def observe(schedule: AnySchedule, settings: Settings, now: datetime) -> Times:
     """Return the times of a schedule. If they were changed, or a pause has ended, they count from now on."""
     spec, status = schedule.spec, schedule.status
-    observed = f"{spec.schedule} | {spec.time_zone} | {'suspended' if spec.suspend else 'active'}"
+    return observe_rule(
+        spec.schedule, settings.cron, schedule, status, begin=schedule.metadata.creation_timestamp, now=now
+    )
+
+
+def observe_rule(
+    expression: str,
+    cron: Cron,
+    schedule: AnySchedule,
+    recorded: BackupScheduleStatus | VerificationTimes,
+    *,
+    begin: datetime | None,
+    now: datetime,
+) -> Times:
+    """Return the times of one cron rule of a schedule.
+
+    Args:
+        expression: the rule as it was written.
+        cron: the same, parsed.
+        schedule: the schedule, with the time zone of the rule.
+        recorded: what a status records about the rule.
+        begin: when the rule began, if no status records it; None: now.
+        now: the present.
+    """
+    suspend = schedule.spec.suspend
+    observed = f"{expression} | {schedule.spec.time_zone} | {'suspended' if suspend else 'active'}"
     present = now.replace(microsecond=0)
-    since = status.effective_since
-    if since is None or status.observed_times is None:
-        since = min(schedule.metadata.creation_timestamp or present, present)
-    elif status.observed_times != observed or since > now + CLOCK_TOLERANCE:
+    since = recorded.effective_since
+    if since is None or recorded.observed_times is None:
+        since = min(begin or present, present)
+    elif recorded.observed_times != observed or since > now + CLOCK_TOLERANCE:
         since = present
-    watermark = status.last_schedule_time
+    watermark = recorded.last_schedule_time
     if watermark is not None and watermark > now + CLOCK_TOLERANCE:
         watermark = present
     times = Times(observed, since, watermark, PastTimes())
-    if spec.suspend:
-        return times
-    return Times(observed, since, watermark, past_times(settings.cron, times.base, now))
+    return times if suspend else Times(observed, since, watermark, past_times(cron, times.base, now))
 
 
 def last_run_in_progress(schedule: AnySchedule) -> RunStatus | None:

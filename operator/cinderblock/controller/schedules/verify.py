@@ -1,0 +1,174 @@
+"""Create the BackupVerifications of a schedule, and remove old ones. Each write may be repeated.
+
+A failure here holds up neither backups nor retention.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.verification import BackupVerification
+from cinderblock.controller.context import Context
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.schedules.gather import gather, parsed_pages, read_backups
+from cinderblock.controller.schedules.record_limit import RecordLimit
+from cinderblock.errors import (
+    AlreadyExists,
+    CinderblockError,
+    Conflict,
+    InvalidInput,
+    KubeUnavailable,
+    NotFound,
+    NotLeading,
+    PermanentError,
+)
+from cinderblock.kube import kinds
+from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
+from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.observed import ObservedSchedule
+from cinderblock.lifecycle.schedule.verification import conclude, rules
+from cinderblock.lifecycle.schedule.verification.conclude import RETRY, Verified
+from cinderblock.lifecycle.schedule.verification.decide import (
+    LevelPlan,
+    ObservedVerifications,
+    VerificationCreation,
+    is_due,
+    plan,
+)
+from cinderblock.lifecycle.schedule.verification.record import VerificationRecord, record_of_verification
+from cinderblock.lifecycle.schedule.verification.rules import LevelRule
+from cinderblock.lifecycle.schedule.volumes import ClaimRecord
+
+log = logging.getLogger(__name__)
+
+MAX_REMOVALS: Final = 50
+"""Most BackupVerifications that one reconciliation removes. At 5 ms each, others wait a quarter of a second."""
+
+
+async def verify(
+    context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime, *, is_gathered: bool
+) -> Verified:
+    """Create and remove BackupVerifications of a schedule if a time is due. Return what its status says about it.
+
+    Args:
+        context: what to work with.
+        key: the key of the schedule.
+        observed: the schedule, with its claims and backups if they were read just now.
+        now: the instant of the decisions.
+        is_gathered: whether they were.
+
+    Raises NotLeading.
+    """
+    schedule = observed.schedule
+    try:
+        parsed = rules.parse(schedule, observed.settings.spread)
+    except InvalidInput as error:
+        return conclude.invalid(schedule, error)
+    if not is_due(parsed, observed, now):
+        return conclude.idle(schedule, parsed, now)
+    try:
+        return await _verify(context, key, observed, parsed, now, is_gathered=is_gathered)
+    except NotLeading:
+        raise
+    except CinderblockError as error:
+        log.warning("Verifications are created later: %s", error.message, extra={"reason": error.reason})
+        return Verified(schedule.status.verification, requeue_after=RETRY.total_seconds())
+
+
+async def _verify(
+    context: Context,
+    key: ObjectKey,
+    observed: ObservedSchedule,
+    parsed: tuple[LevelRule, ...],
+    now: datetime,
+    *,
+    is_gathered: bool,
+) -> Verified:
+    if not is_gathered:
+        observed = await gather(context, observed, await read_backups(context, key))
+    records = await _read_verifications(context, key)
+    seen = ObservedVerifications(observed, parsed, tuple(records.records()), frozenset(records.overfull))
+    made = plan(seen, now)
+    writer = _Writer(context)
+    created = {level.rule.level: await writer.create(level) for level in made.levels}
+    await writer.remove(made.removals)
+    return conclude.conclude(observed.schedule, made.levels, created, writer.problem, now)
+
+
+async def _read_verifications(context: Context, schedule: ObjectKey) -> RecordLimit[VerificationRecord]:
+    """Return the BackupVerifications of a schedule. The label finds them, and the annotation tells its kind."""
+    found: RecordLimit[VerificationRecord] = RecordLimit()
+    reference, query = f"{schedule.kind}/{schedule.name}", f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
+    kind, namespace = kinds.BACKUP_VERIFICATION, schedule.namespace or None
+    async for page in parsed_pages(context, BackupVerification, kind, namespace, query):
+        for verification in page:
+            if verification.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:
+                found.add(record_of_verification(verification))
+    return found
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes, and remembers refusals.
+
+    Attributes:
+        context: what to work with.
+        problem: the first refusal; empty: there was none.
+        refused: the namespaces of refusals, which are left out after that: they must not use up the writes of others.
+    """
+
+    context: Context
+    problem: str = ""
+    refused: set[str] = field(default_factory=set)
+
+    async def create(self, level: LevelPlan) -> list[ClaimRecord]:
+        """Create the BackupVerifications of a level. Return the volumes that have one now."""
+        made: list[ClaimRecord] = []
+        for creation in level.creations:
+            if len(made) >= level.wanted:
+                break
+            if creation.claim.namespace not in self.refused and await self._create(creation):
+                made.append(creation.claim)
+        return made
+
+    async def _create(self, creation: VerificationCreation) -> bool:
+        try:
+            await self.context.kube.create(kinds.BACKUP_VERIFICATION, creation.body)
+        except AlreadyExists:
+            # A process that died has created it, or somebody took its name. One verification of the volume is enough.
+            return True
+        except (PermanentError, KubeUnavailable) as error:
+            if isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message):
+                raise
+            self._refuse(creation.claim.namespace, error)
+            return False
+        log.info("Created BackupVerification %s/%s", creation.claim.namespace, creation.name)
+        return True
+
+    def _refuse(self, namespace: str, error: CinderblockError) -> None:
+        self.refused.add(namespace)
+        self.problem = self.problem or error.message
+        log.warning("A verification was refused: %s", error.message, extra={"namespace": namespace})
+
+    async def remove(self, records: Sequence[VerificationRecord]) -> None:
+        """Remove ended BackupVerifications. One that has changed is judged again at the next time."""
+        for record in [r for r in records if r.namespace not in self.refused][:MAX_REMOVALS]:
+            try:
+                await self.context.kube.delete(
+                    kinds.BACKUP_VERIFICATION,
+                    record.name,
+                    record.namespace,
+                    uid=record.uid,
+                    resource_version=record.resource_version,
+                )
+            except (NotFound, Conflict):
+                continue
+            except PermanentError as error:
+                self._refuse(record.namespace, error)
+            else:
+                log.info("Removed BackupVerification %s/%s", record.namespace, record.name)

@@ -1,0 +1,1 @@
+"""The reads and writes of the operator for BackupVerifications."""

@@ -1,0 +1,101 @@
+"""Read which VolumeBackups the findings of a mover change, a bounded number at a time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
+from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.related import observe_backups
+from cinderblock.controller.verifications.choose import is_in_same_place
+from cinderblock.kube import kinds
+from cinderblock.lifecycle.actions import RecordVerification
+from cinderblock.lifecycle.observed import ObservedMover
+from cinderblock.lifecycle.verification import outcome
+from cinderblock.lifecycle.verification.findings import (
+    Finding,
+    Recording,
+    change_of,
+    finding_of,
+    lost_manifest,
+    removed_among,
+    stored_id,
+)
+
+MAX_CHANGES: Final = 50
+"""VolumeBackups that one reconciliation writes. At 5 ms each, other objects of the worker wait a quarter of a
+second. The next reconciliation finds which ones are left."""
+
+
+async def read_findings(
+    context: Context, verification: BackupVerification, mover: ObservedMover, chosen: VolumeBackup | None
+) -> Recording:
+    """Return what the findings of a mover that has ended change.
+
+    Args:
+        context: what to read with.
+        verification: the BackupVerification.
+        mover: its mover.
+        chosen: the present state of the chosen backup; None: it no longer exists.
+    """
+    chosen_id = (stored_id(chosen) if chosen is not None else None) or verification.status.backup_id or ""
+    finding = await _finding(context, verification, mover, chosen, chosen_id)
+    if finding is None:
+        return Recording(None)
+    changes = _Changes(finding, chosen)
+    if finding.level is VerificationLevel.DATA or finding.affected_count:
+        selector = f"status.volumeId={verification.status.volume_id}"
+        await observe_backups(context, verification.namespace, [selector], changes.observe)
+    elif chosen is not None:
+        changes.observe(chosen)
+    return changes.recording()
+
+
+async def _finding(
+    context: Context,
+    verification: BackupVerification,
+    mover: ObservedMover,
+    chosen: VolumeBackup | None,
+    chosen_id: str,
+) -> Finding | None:
+    at = outcome.ended_at(mover) or verification.status.started_at or context.clock()
+    if outcome.lacks_manifest(mover):
+        is_there = chosen is not None and not chosen.metadata.is_being_deleted
+        return lost_manifest(verification, chosen, chosen_id, at) if chosen is not None and is_there else None
+    report, store = outcome.report_of(mover), await _store(context, verification)
+    return finding_of(verification, report, chosen_id, store, at) if report is not None and store is not None else None
+
+
+async def _store(context: Context, verification: BackupVerification) -> BackupStore | None:
+    mover = verification.status.mover
+    name = mover.store_name if mover is not None else None
+    return await context.get(BackupStore, kinds.BACKUP_STORE, name, verification.namespace) if name else None
+
+
+class _Changes:
+    """Collects the changes of VolumeBackups, and keeps only as many as one reconciliation writes."""
+
+    def __init__(self, finding: Finding, chosen: VolumeBackup | None) -> None:
+        self._finding = finding
+        self._chosen = chosen
+        self._changes: list[RecordVerification] = []
+        self._is_last = True
+        # A backup whose VolumeBackup is gone was deleted, and its objects with it.
+        self._removed = frozenset[str]() if chosen is not None else frozenset({finding.backup_id})
+
+    def observe(self, backup: VolumeBackup) -> None:
+        if self._chosen is not None and not is_in_same_place(backup, self._chosen):
+            return
+        self._removed |= removed_among(self._finding, [backup])
+        change = change_of(backup, self._finding)
+        if change is None:
+            return
+        if len(self._changes) < MAX_CHANGES:
+            self._changes.append(change)
+        else:
+            self._is_last = False
+
+    def recording(self) -> Recording:
+        return Recording(self._finding, tuple(self._changes), self._is_last, self._removed)
