@@ -21,7 +21,7 @@ from cinderblock.cli.output import pluralize, print_fields, print_json
 from cinderblock.cli.progress_bar import progress_for
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.repository.catalog import Catalog
-from cinderblock.repository.verify import Verification, run_verify
+from cinderblock.repository.verify.backup import Verification, run_verify
 from cinderblock.store.retrying import CLI_RETRIES
 
 DESCRIPTION: Final = """\
