@@ -16,7 +16,6 @@ from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, PermanentError
 from cinderblock.format.pack import Origin, pack_name, parse_pack_name
-from cinderblock.repository.chunk_reader import missing
 from cinderblock.repository.objects import LISTING_SECONDS, list_packs_of_volume
 from cinderblock.repository.verify.manifests import ManifestStates, VolumeManifests
 from cinderblock.repository.verify.volume_packs import PackId, PackMarks, VolumePacks
@@ -159,9 +158,13 @@ class SecondLook:
             for pack in self._packs.listed(packs, suspects.marks):
                 confirmed.add(pack)
                 damage.affected.add(found.backup_id)
-                cause = suspects.causes.get(pack) or missing(self._packs.key(pack)).message
+                cause = suspects.causes.get(pack) or self._missing(pack)
                 damage.add(self._packs.key(pack, with_prefix=False), cause, is_of_chosen=is_of_chosen)
         damage.objects += confirmed.count
+
+    def _missing(self, pack: PackId) -> str:
+        key, size = self._packs.key(pack), self._packs.size(pack)
+        return f"{key} is missing, or does not have the {size} bytes that were written."
 
     def _drop_present(self, suspects: Suspects) -> None:
         """Remove the missing packs from the suspects that exist with the right size now."""
