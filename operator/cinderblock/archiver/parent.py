@@ -134,13 +134,15 @@ class ParentStream:
 
     def is_unchanged(self, entry: Entry, before: Entry) -> bool:
         """Return whether a FILE whose row does not match need not be read."""
-        if entry.path in self._damaged.divided or lie_in(before.extents, self._damaged.packs):
-            return False
-        return self._detector.shows_unchanged(entry, before)
+        return not self._lies_in_damage(before) and self._detector.shows_unchanged(entry, before)
 
     def hides_changes(self, entry: Entry, before: Entry) -> bool:
         """Return whether content of a FILE that differs from the parent's would be a change that timestamps hide."""
-        return self._detector.hides_changes(entry, before)
+        return self._detector.hides_changes(entry, before, lies_in_damage=self._lies_in_damage(before))
+
+    def _lies_in_damage(self, before: Entry) -> bool:
+        """Return whether a file of the parent, of which this is the first part, lies in damaged packs."""
+        return before.path in self._damaged.divided or lie_in(before.extents, self._damaged.packs)
 
     def avoids(self, extents: Sequence[Extent]) -> bool:
         """Return whether the content of these extents must be stored again, even if it has not changed."""
