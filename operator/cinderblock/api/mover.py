@@ -108,7 +108,7 @@ class BackupMetadata(Model):
 
 
 class VerifyTask(Model):
-    """What a mover verifies. It lists the manifests of the volume itself."""
+    """Scope of a verification. The mover lists the manifests of the volume itself."""
 
     level: VerificationLevel
     """Structure or Data. A verification of level Restore is a restore."""
@@ -162,13 +162,13 @@ class MoverTask(Model):
     active_key: str | None = None
     """Id of the key that encrypts a new backup. None for the greatest id of the mounted keys."""
     verify: VerifyTask | None = None
-    """What to verify, for the operation verify. ``backup`` and ``manifest`` are then those of the chosen backup."""
+    """Scope of the operation verify. ``backup`` and ``manifest`` are then those of the chosen backup."""
     avoid_packs: Annotated[list[str], Field(max_length=64)] = []
     """Keys of damaged packs, without the prefix of the store. An incremental backup sends their chunks again."""
 
 
 class VerifyReport(Model):
-    """What a verification has found. A damage is a finding and no failure of the mover."""
+    """Findings of a verification. A damage is a finding and no failure of the mover."""
 
     complete: bool = True
     """Whether the whole part was read. It is false after a limit of the task."""
@@ -225,7 +225,7 @@ class MoverReport(Model):
     losses: Losses = []
     """Attributes that could not be preserved, each kind once."""
     verification: VerifyReport | None = None
-    """What a verification has found."""
+    """Findings of a verification."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """Warnings for people, for example about skipped sockets."""
 

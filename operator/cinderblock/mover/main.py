@@ -57,7 +57,7 @@ _RUNS: Final[Mapping[MoverOperation, Run]] = {
     MoverOperation.RESTORE: run_restore,
     MoverOperation.VERIFY: run_verification,
 }
-"""What runs each operation."""
+"""The function that runs each operation."""
 
 StoreOpener = Callable[[StoreLocation, S3Credentials, str | None], ObjectStore]
 """Opens a store with credentials and the path of a CA file."""

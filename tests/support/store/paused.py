@@ -14,7 +14,7 @@ SECONDS = 20.0
 """Seconds after which a side that should have stopped, or ended, counts as stuck."""
 
 Side = Callable[[ObjectStore], object]
-"""What uses the store."""
+"""A user of the store."""
 
 
 class PausedStore:

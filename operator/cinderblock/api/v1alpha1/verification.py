@@ -83,8 +83,8 @@ class BackupVerificationSpec(Model):
     """Requested verification. No field can be changed."""
 
     level: VerificationLevel
-    """What is verified. Structure: the manifest, and the presence and size of every pack. Data: also the content of
-    packs. Restore: a restore to a scratch volume, and a check."""
+    """Level of the verification. Structure: the manifest, and the presence and size of every pack. Data: also the
+    content of packs. Restore: a restore to a scratch volume, and a check."""
     backup_id: Name | None = None
     """Id, UID or name of the VolumeBackup to verify. Exactly one of backupId and volumeId must be set."""
     volume_id: Name | None = None
@@ -159,7 +159,7 @@ class BackupVerification(Object):
 
 
 class VerificationResult(StrEnum):
-    """What is known about a backup."""
+    """Knowledge about the stored data of a backup."""
 
     VERIFIED = "Verified"
     DAMAGED = "Damaged"
@@ -167,7 +167,7 @@ class VerificationResult(StrEnum):
 
 
 class VerificationSummary(Model):
-    """What verifications have found about a backup: the field status.verification of a VolumeBackup."""
+    """Result of the verifications of a backup: the field status.verification of a VolumeBackup."""
 
     result: VerificationResult = VerificationResult.UNVERIFIED
     """Verified: a restore passed, or the structure is sound and every pack was read well within the last two rounds of

@@ -104,7 +104,7 @@ class KeyedPacks(NamedTuple):
 
 
 class _PackColumns(NamedTuple):
-    """What was kept of the columns 1 to 3.
+    """The kept part of the columns 1 to 3.
 
     Attributes:
         counts: how often each number of column 1 occurs.

@@ -1,4 +1,4 @@
-"""What a verification has found, and the second reading of the manifests that confirms damage.
+"""The findings of a verification, and the second reading of the manifests that confirms damage.
 
 Removals and backups work at the same time. A removal deletes manifests before the packs that only they list. So a pack
 that is missing is needed only if a manifest that lists it is still there afterwards.

@@ -41,7 +41,7 @@ _MOST_PACKS: Final = MAX_FOOTER_BYTES // PACK_ROW_BYTES
 
 @dataclass(slots=True)
 class ManifestStates:
-    """What is known about the manifests of a volume, by backup id.
+    """Knowledge about the manifests of a volume, by backup id.
 
     Attributes:
         timestamps: times of the data of the backups whose manifest can be read.

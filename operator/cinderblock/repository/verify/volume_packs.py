@@ -28,14 +28,14 @@ _MOST_SEEN: Final = 1 << 17
 
 
 class PackId(NamedTuple):
-    """The place of a pack in a `VolumePacks`: the row of its maker, and its number."""
+    """The place of a pack in a `VolumePacks`: the row of its group, and its number."""
 
-    maker: int
+    group: int
     number: int
 
 
-class _Maker(NamedTuple):
-    """Who made packs, and with which key; None: they are not sealed. Manifests may disagree about the key."""
+class _Group(NamedTuple):
+    """The packs of one origin with one key; None: they are not sealed. Manifests may disagree about the key."""
 
     origin: Origin
     data_key: DataKey | None
@@ -51,26 +51,26 @@ class PackMarks:
     def add(self, pack: PackId) -> None:
         """Add a pack."""
         block, place = divmod(pack.number, _BLOCK)
-        before = self._blocks.get((pack.maker, block), 0)
+        before = self._blocks.get((pack.group, block), 0)
         after = before | 1 << place
-        self._blocks[pack.maker, block] = after
+        self._blocks[pack.group, block] = after
         self.count += after != before
 
     def has(self, pack: PackId) -> bool:
         """Return whether the set contains a pack."""
         block, place = divmod(pack.number, _BLOCK)
-        return bool(self._blocks.get((pack.maker, block), 0) >> place & 1)
+        return bool(self._blocks.get((pack.group, block), 0) >> place & 1)
 
     def packs(self) -> Iterator[PackId]:
         """Yield all packs."""
-        for (maker, block), bits in self._blocks.items():
+        for (group, block), bits in self._blocks.items():
             for place in range(_BLOCK):
                 if bits >> place & 1:
-                    yield PackId(maker, block * _BLOCK + place)
+                    yield PackId(group, block * _BLOCK + place)
 
-    def makers(self) -> frozenset[int]:
-        """Return the rows of the makers of all packs."""
-        return frozenset(maker for maker, _ in self._blocks)
+    def groups(self) -> frozenset[int]:
+        """Return the rows of the groups of all packs."""
+        return frozenset(group for group, _ in self._blocks)
 
 
 class VolumePacks:
@@ -91,7 +91,7 @@ class VolumePacks:
         self.count = 0
         self._prefix = prefix
         self._volume_id = volume_id
-        self._makers: list[_Maker] = []
+        self._groups: list[_Group] = []
         self._sizes: list[dict[int, array[int]]] = []
         self._rows: dict[tuple[Origin, bytes | None], list[int]] = {}
         self._rows_of: dict[Origin, list[int]] = {}
@@ -110,12 +110,12 @@ class VolumePacks:
             digest = digest_of(b"".join((repr(origin).encode(), key or b"", numbers.tobytes(), sizes.tobytes())))
             if digest in self._seen:
                 continue
-            self._add_run(_Maker(origin, data_key), self._rows.setdefault((origin, key), []), numbers, sizes)
+            self._add_run(_Group(origin, data_key), self._rows.setdefault((origin, key), []), numbers, sizes)
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
             self._seen.add(digest)
 
-    def _add_run(self, maker: _Maker, rows: list[int], numbers: array[int], sizes: array[int]) -> None:
+    def _add_run(self, group: _Group, rows: list[int], numbers: array[int], sizes: array[int]) -> None:
         for number, size in zip(numbers, sizes, strict=True):
             block, place = divmod(number, _BLOCK)
             for row in rows:
@@ -126,16 +126,16 @@ class VolumePacks:
                 if known[place] == size:
                     break
             else:
-                row = self._add_maker(maker, rows)
+                row = self._add_group(group, rows)
                 self._add_block(row, block)[place] = size
                 self.count += 1
 
-    def _add_maker(self, maker: _Maker, rows: list[int]) -> int:
-        row = len(self._makers)
-        self._makers.append(maker)
+    def _add_group(self, group: _Group, rows: list[int]) -> int:
+        row = len(self._groups)
+        self._groups.append(group)
         self._sizes.append({})
         rows.append(row)
-        self._rows_of.setdefault(maker.origin, []).append(row)
+        self._rows_of.setdefault(group.origin, []).append(row)
         return row
 
     def _add_block(self, row: int, block: int) -> array[int]:
@@ -150,11 +150,11 @@ class VolumePacks:
 
     def packs(self) -> Iterator[PackId]:
         """Yield all packs."""
-        for maker, blocks in enumerate(self._sizes):
+        for group, blocks in enumerate(self._sizes):
             for block, sizes in blocks.items():
                 for place, size in enumerate(sizes):
                     if size:
-                        yield PackId(maker, block * _BLOCK + place)
+                        yield PackId(group, block * _BLOCK + place)
 
     def packs_of_part(self, part: int, parts: int) -> Iterator[PackId]:
         """Yield the packs of a part, from 1 to ``parts``. The part of a pack depends only on its key.
@@ -164,28 +164,28 @@ class VolumePacks:
         if parts == 1:
             yield from self.packs()
             return
-        for maker, row in enumerate(self._makers):
+        for group, row in enumerate(self._groups):
             start = crc32(f"{row.origin.backup_id}/".encode())
-            for block, sizes in self._sizes[maker].items():
+            for block, sizes in self._sizes[group].items():
                 for place, size in enumerate(sizes):
                     number = block * _BLOCK + place
                     name = pack_name(row.origin.attempt, number).encode()
                     if size and crc32(name, start) % parts == part - 1:
-                        yield PackId(maker, number)
+                        yield PackId(group, number)
 
     def size(self, pack: PackId) -> int:
         """Return the bytes of a pack that the manifests list; 0: they do not list it."""
         block, place = divmod(pack.number, _BLOCK)
-        sizes = self._sizes[pack.maker].get(block)
+        sizes = self._sizes[pack.group].get(block)
         return sizes[place] if sizes else 0
 
     def data_key(self, pack: PackId) -> DataKey | None:
         """Return the data key that seals a pack; None: it is not sealed."""
-        return self._makers[pack.maker].data_key
+        return self._groups[pack.group].data_key
 
     def origin(self, pack: PackId) -> Origin:
         """Return the backup and the attempt that made a pack."""
-        return self._makers[pack.maker].origin
+        return self._groups[pack.group].origin
 
     def name(self, pack: PackId) -> str:
         """Return the last part of the key of a pack."""
@@ -198,19 +198,19 @@ class VolumePacks:
 
     def find(self, origin: Origin, number: int, size: int) -> Iterator[PackId]:
         """Yield the packs with this place and size, one for each key that manifests name."""
-        for maker in self._rows_of.get(origin, ()):
-            pack = PackId(maker, number)
+        for group in self._rows_of.get(origin, ()):
+            pack = PackId(group, number)
             if self.size(pack) == size:
                 yield pack
 
     def listed(self, packs: PackList, among: PackMarks) -> Iterator[PackId]:
         """Yield the packs of a set that a manifest lists."""
-        makers = among.makers()
+        groups = among.groups()
         for origin, numbers, sizes in packs.packs.runs():
             data_key = packs.data_keys.get(origin.backup_id)
             rows = self._rows.get((origin, None if data_key is None else data_key.reveal()), [])
-            for maker in makers.intersection(rows):
+            for group in groups.intersection(rows):
                 for number, size in zip(numbers, sizes, strict=True):
-                    pack = PackId(maker, number)
+                    pack = PackId(group, number)
                     if among.has(pack) and self.size(pack) == size:
                         yield pack
