@@ -21,6 +21,7 @@ from tests.support.mover.backups import LATER, VOLUME, Backups, key_ring
 from tests.support.mover.compare import compare_trees
 from tests.support.mover.verifications import CHUNK, data, short_key, small_units, structure
 from tests.support.mover.volumes_in_memory import MemorySource
+from tests.support.store.faults import Crash, FaultyStore
 from tests.support.store.golden import describe_all
 from tests.unit.format.test_stored_format import read_by_page
 
@@ -190,6 +191,25 @@ def test_changed_and_deleted_files_heal_as_well() -> None:
     source.add(b"large", (0, random.Random(8).randbytes(9 * CHUNK + 17)), stamp=9)
     del source.files[b"small/07"]
     heal(backups, source, damaged, VolumeMode.FILESYSTEM, compare_every=1)
+    assert read_by_page(backups.store, "healed") == [*describe_all(source)]
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_healing_resumes_after_the_mover_died(call: int) -> None:
+    source = tree()
+    backups = _made(source, VolumeMode.FILESYSTEM, key_ring())
+    lost = backups.pack_keys("one")[:3]
+    backups.store.delete(lost)
+    memory, faulty = backups.store, FaultyStore(backups.store)
+    faulty.on("put").crashes(done=bool(call % 2)).after(call // 2)
+    backups.store = faulty
+    damaged = [short_key(key) for key in lost]
+    with pytest.raises(Crash):
+        heal(backups, source, damaged, VolumeMode.FILESYSTEM)
+    backups.store = memory
+    heal(backups, source, damaged, VolumeMode.FILESYSTEM)
+    assert not is_in(backups, "healed", damaged)
+    assert structure(backups, "healed").damaged_count == 0
     assert read_by_page(backups.store, "healed") == [*describe_all(source)]
 
 

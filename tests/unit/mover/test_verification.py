@@ -23,6 +23,8 @@ from cinderblock.api.mover import (
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.errors import StoreThrottled, StoreUnreachable
 from cinderblock.mover.report import encode_report
+from cinderblock.mover.verification import run_verification
+from cinderblock.repository.progress import Progress
 from cinderblock.repository.verify import findings
 from cinderblock.store.base import KEY_LIMIT
 from cinderblock.store.counted import CountedStore
@@ -114,6 +116,22 @@ def test_store_that_fails_is_a_transient_error_without_findings(
     pod.store = faulty
     assert pod.run(task_for(backups, level)) == 4
     assert pod.report.verification is None
+
+
+@LEVELS
+def test_progress_shows_life_while_manifests_are_read(
+    tmp_path: Path, backups: Backups, level: VerificationLevel
+) -> None:
+    """A mover whose progress stands still counts as stalled."""
+    seen: list[Progress] = []
+    run_verification(task_for(backups, level), backups.store, backups.keys, seen.append)
+    assert [progress.bytes_stored for progress in seen] == sorted(progress.bytes_stored for progress in seen)
+    assert all(progress.bytes_done <= progress.bytes_total for progress in seen)
+    lost = max(backups.keys_in_use("two") & backups.keys_in_use("one"))
+    backups.store.delete([lost])
+    before = len(seen)
+    run_verification(task_for(backups, level), backups.store, backups.keys, seen.append)
+    assert len(seen) - before > before, "the second reading reports, too"
 
 
 def test_store_that_fails_while_packs_are_read_is_a_transient_error(tmp_path: Path, backups: Backups) -> None:

@@ -131,12 +131,13 @@ class _DataRun:
         self._began = clock()
         self._sleep = sleep
         self._choose = choose
-        self._manifests = VolumeManifests(self._store, prefix, keys, expected)
+        self._manifests = VolumeManifests(self._store, prefix, keys, expected, self._report)
         self._packs = VolumePacks(prefix, expected.volume_id)
         self._checker = PackChecker(self._store)
         self._suspects = Suspects()
         self._complete = True
         self._verified = 0
+        self._done = self._total = 0
 
     def run(self) -> Findings:
         """Read the manifests, list the packs, read those of the part, and confirm damage."""
@@ -184,13 +185,12 @@ class _DataRun:
         return again
 
     def _read_packs(self) -> None:
-        total = count = 0
+        count = 0
         for pack in self._packs.packs_of_part(self._share.part, self._share.parts):
             count += 1
-            total += self._packs.size(pack)
-        total = min(total, self._share.max_bytes or total)
-        done = 0
-        self._report(done, total)
+            self._total += self._packs.size(pack)
+        self._total = min(self._total, self._share.max_bytes or self._total)
+        self._report()
         for pack, error in map_bounded(self._check, self._within_limits(count), READER_THREADS):
             if isinstance(error, ObjectNotFound):
                 self._suspects.add_missing(pack)
@@ -198,8 +198,8 @@ class _DataRun:
                 self._suspects.add_damaged(pack, error)
             else:
                 self._verified += 1
-            done += self._packs.size(pack)
-            self._report(done, total)
+            self._done += self._packs.size(pack)
+            self._report()
 
     def _within_limits(self, count: int) -> Iterator[PackId]:
         """Yield the packs of the part, from a random one on, until a limit is reached."""
@@ -254,5 +254,6 @@ class _DataRun:
         key = self._packs.key(pack)
         return pack_sealer(self._packs.data_key(pack), self._expected.volume_id, backup_id, self._packs.name(pack), key)
 
-    def _report(self, done: int, total: int) -> None:
-        self._on_progress(Progress(done, max(done, total), self._store.counts.bytes_got))
+    def _report(self) -> None:
+        """Report progress. While manifests are read, only the bytes from the store grow."""
+        self._on_progress(Progress(self._done, max(self._done, self._total), self._store.counts.bytes_got))

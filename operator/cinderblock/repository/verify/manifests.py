@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -74,13 +74,22 @@ class VolumeManifests:
         store, prefix: where they are.
         keys: the key ring of the store, if any.
         chosen: the backup that is verified; its manifest must be the expected one.
+        on_read: called after each manifest, from the thread that reads.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, keys: KeyRing | None, chosen: ExpectedBackup) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        keys: KeyRing | None,
+        chosen: ExpectedBackup,
+        on_read: Callable[[], None],
+    ) -> None:
         self._store = store
         self._prefix = prefix
         self._keys = keys
         self._chosen = chosen
+        self._on_read = on_read
 
     def read(self, states: ManifestStates) -> Iterator[tuple[BackupRef, PackList]]:
         """Yield the readable manifests of the volume with what they list, and fill ``states``.
@@ -90,6 +99,7 @@ class VolumeManifests:
         listed = self._list()
         read = partial(self._read, max_packs=SMALL_PACKS, max_summary_bytes=SMALL_SUMMARY_BYTES)
         for found, first in map_bounded(read, listed, CONCURRENT_READS):
+            self._on_read()
             # A long list takes much memory, so it is read alone.
             answer = self._read(found) if isinstance(first, TooLarge) else first
             if isinstance(answer, PackList):

@@ -87,7 +87,8 @@ class _StructureRun:
         self._keys = keys
         self._on_progress = on_progress
         self._sleep = sleep
-        self._manifests = VolumeManifests(self._store, prefix, keys, expected)
+        self._total = 0
+        self._manifests = VolumeManifests(self._store, prefix, keys, expected, self._report)
         self._packs = VolumePacks(prefix, expected.volume_id)
 
     def run(self) -> Findings:
@@ -125,6 +126,10 @@ class _StructureRun:
             unreadable_count=len(states.unreadable),
         )
 
+    def _report(self) -> None:
+        fetched = self._store.counts.bytes_got
+        self._on_progress(Progress(min(fetched, self._total), self._total, fetched))
+
     def _read_manifest(self) -> IntegrityError | None:
         """Read the manifest and keep its list of packs. Return why it is damaged; None: it is not.
 
@@ -139,12 +144,11 @@ class _StructureRun:
             reader = ManifestReader(read, self._keys, self._expected, self._manifest)
             check_sizes(reader.packs, self._manifest)
             self._packs.add(reader.pack_list())
-            total = reader.summary.manifest_bytes
+            self._total = reader.summary.manifest_bytes
             for content in reader.contents():
                 # Decoding finds rows that do not belong together, which a defect of a writer could have sealed.
                 _ = content.table
-                done = min(self._store.counts.bytes_got, total)
-                self._on_progress(Progress(done, total, self._store.counts.bytes_got))
+                self._report()
         except ObjectNotFound as error:
             raise manifest_is_gone(self._expected) from error
         except WrongKey as error:
