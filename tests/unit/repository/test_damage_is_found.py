@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from cinderblock.errors import KeyUnavailable, NotFound
+from cinderblock.format.compression import Encoding
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.footer import TRAILER_BYTES
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
+from cinderblock.format.pack import PackBuilder, pack_sealer, read_pack
 from cinderblock.repository.verify.data import Share
 from cinderblock.repository.verify.findings import Findings
-from tests.support.mover.backups import PREFIX, Backups, key_ring
+from cinderblock.store.base import slice_body
+from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.verifications import CHUNK, data, short_key, small_units, structure
 from tests.support.mover.volumes_in_memory import MemorySource
 
@@ -153,6 +158,30 @@ def test_swapped_packs_and_a_pack_of_another_time_are_found(keys: KeyRing | None
     older = next(b for a in earlier.keys_in_use("b0") if len(b := earlier.store.get(a)) == sizes[first])
     with backups.changed(first, older):
         assert named(backups) == {short_key(first)}
+
+
+def forge(body: bytes, key: str) -> bytes:
+    """Return a pack of other content that agrees with itself, and has the same size."""
+    backup, name = key.split("/")[-2:]
+    sealer = pack_sealer(None, VOLUME, backup, name, key)
+    builder = PackBuilder(bytearray(1 << 20), sealer)
+    for chunk in read_pack(partial(slice_body, body), 0, lambda _: sealer, key):
+        assert chunk.encoding == Encoding.RAW
+        content = random.Random(chunk.number).randbytes(chunk.size)
+        builder.add(0, digest_of(content), chunk.size, Encoding.RAW, content)
+    return bytes(builder.finish())
+
+
+def test_forged_pack_that_agrees_with_itself_is_found() -> None:
+    backups = chain()
+    for key in backups.keys_in_use(NEWEST):
+        body = backups.store.get(key)
+        forged = forge(body, key)
+        assert len(forged) == len(body)
+        assert forged != body
+        with backups.changed(key, forged):
+            assert named(backups) == {short_key(key)}
+            assert "replaced" in data(backups, NEWEST).causes[0]
 
 
 @BOTH

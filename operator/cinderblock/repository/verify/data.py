@@ -1,7 +1,8 @@
 """Verify the data of a volume: the packs that its manifests list, each pack once, all of them or one part.
 
-Requests: two or three for each manifest, one LIST for each 1000 packs, and one for each pack that is read. Memory: four
-packs, 10 bytes for each pack of the volume, and four lists of packs.
+Requests: two or three for each manifest, one LIST for each 1000 packs, and one for each pack that is read. If packs are
+not encrypted, also those for the whole manifest of the chosen backup. Memory: four packs, 10 bytes for each pack of the
+volume, eight lists of packs, and 8 bytes for each unencrypted chunk of the chosen backup.
 
 A run with a limit begins at a random pack of its part, and reads from there on. So each pack has the same chance in
 each run, whatever ended earlier runs, and nothing has to be remembered.
@@ -13,14 +14,18 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Final
 
+from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, InvalidInput, ObjectNotFound, PermanentError, UnsupportedFormat
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.sealer import Sealer
+from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import pack_sealer
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.repository.verify.bounded_map import map_bounded
@@ -35,7 +40,8 @@ from cinderblock.repository.verify.findings import (
 )
 from cinderblock.repository.verify.manifests import ManifestStates, VolumeManifests, without_traceback
 from cinderblock.repository.verify.pack_check import PackChecker
-from cinderblock.repository.verify.volume_packs import PackId, VolumePacks
+from cinderblock.repository.verify.recorded_chunks import RecordedChunks
+from cinderblock.repository.verify.volume_packs import PackId, PackMarks, VolumePacks
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 
@@ -125,6 +131,8 @@ class _DataRun:
         self._store = CountedStore(store)
         self._prefix = prefix
         self._expected = expected
+        self._keys = keys
+        self._recorded = RecordedChunks()
         self._share = share
         self._on_progress = on_progress
         self._clock = clock
@@ -149,6 +157,7 @@ class _DataRun:
         for pack in self._packs.packs():
             if not present.has(pack):
                 self._suspects.add_missing(pack)
+        self._record_chunks()
         self._read_packs()
         damage, again = Damage(), states
         if self._suspects.marks.count or states.damaged:
@@ -183,6 +192,22 @@ class _DataRun:
             if backup_id in again.damaged:
                 add_manifest(damage, self._expected, backup_id, error)
         return again
+
+    def _record_chunks(self) -> None:
+        """Keep which chunks the chosen backup needs of the unencrypted packs of this part.
+
+        A damaged section is no concern of this level: `structure` names it.
+        """
+        unsealed = PackMarks()
+        for pack in self._packs.packs_of_part(self._share.part, self._share.parts):
+            if self._packs.data_key(pack) is None:
+                unsealed.add(pack)
+        if not unsealed.count:
+            return
+        key = manifest_key(self._prefix, self._expected.volume_id, self._expected.backup_id)
+        with suppress(IntegrityError, ObjectNotFound):
+            manifest = ManifestReader(partial(self._store.get, key), self._keys, self._expected, key)
+            self._recorded.read(manifest, self._packs, unsealed)
 
     def _read_packs(self) -> None:
         count = 0
@@ -234,11 +259,11 @@ class _DataRun:
 
         Raises what the store raises.
         """
-        sealer, size = self._sealer(pack), self._packs.size(pack)
+        sealer, size, recorded = self._sealer(pack), self._packs.size(pack), self._recorded.of(pack)
         first: PermanentError | None = None
         for _ in range(2):
             try:
-                self._checker.check(sealer, size)
+                self._checker.check(sealer, size, recorded)
             except (IntegrityError, ObjectNotFound, UnsupportedFormat) as error:
                 first = first or without_traceback(error)
                 if isinstance(error, ObjectNotFound):

@@ -13,6 +13,7 @@ from cinderblock.format.entries import Chunk
 from cinderblock.format.pack import packed_bytes, read_pack
 from cinderblock.format.range_reader import RangeReader, read_exactly
 from cinderblock.repository.chunk_reader import group_chunks, verify_chunk
+from cinderblock.repository.verify.recorded_chunks import fingerprint
 from cinderblock.store.base import ObjectStore, slice_body
 
 WHOLE_BYTES: Final = 40 << 20
@@ -28,12 +29,13 @@ class PackChecker:
         self._store = store
         self._local = threading.local()
 
-    def check(self, sealer: Sealer, size: int) -> None:
+    def check(self, sealer: Sealer, size: int, recorded: frozenset[int] = frozenset()) -> None:
         """Read a pack and check all its bytes.
 
         Args:
             sealer: of the pack; its label is the key of the pack.
             size: bytes that the pack must have.
+            recorded: fingerprints of chunks that the pack must contain.
 
         Raises IntegrityError naming the pack, UnsupportedFormat, ObjectNotFound, and what the store raises.
         """
@@ -44,19 +46,29 @@ class PackChecker:
             raise IntegrityError(f"Cannot verify {key}: it does not have the {size} bytes that were written.")
         if whole:
             view = memoryview(body)
-            self._check_content(partial(slice_body, body), lambda start, end: view[start:end], sealer, size)
+            self._check_content(partial(slice_body, body), lambda start, end: view[start:end], sealer, size, recorded)
         else:
             read = partial(self._store.get, key)
             self._check_content(
-                read, lambda start, end: memoryview(read_exactly(read, start, end - start, key)), sealer, size
+                read, lambda start, end: memoryview(read_exactly(read, start, end - start, key)), sealer, size, recorded
             )
 
     def _check_content(
-        self, read: RangeReader, view: Callable[[int, int], memoryview], sealer: Sealer, size: int
+        self,
+        read: RangeReader,
+        view: Callable[[int, int], memoryview],
+        sealer: Sealer,
+        size: int,
+        recorded: frozenset[int],
     ) -> None:
         """Check index and chunks. ``view`` returns the bytes of the pack between two offsets."""
         chunks = read_pack(read, 0, partial(_same_suite, sealer), sealer.label)
         _check_places(chunks, size, sealer.label)
+        if not recorded.issubset(map(fingerprint, chunks)):
+            raise IntegrityError(
+                f"Cannot verify {sealer.label}: it does not contain the chunks that the manifest records. Somebody has"
+                " replaced it."
+            )
         scratch = self._scratch(max((chunk.stored for chunk in chunks), default=0))
         for run in group_chunks(chunks):
             start = run[0].offset
