@@ -24,7 +24,8 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     │   │   ├── ForeignManifest   a manifest belongs to another backup
     │   │   ├── SealBroken        a manifest must be encrypted and is not
     │   │   ├── ManifestReplaced  a manifest is not the one that was recorded
-    │   │   └── SealedTooLate     a manifest is newer than its key may seal
+    │   │   ├── SealedTooLate     a manifest is newer than its key may seal
+    │   │   └── WrongKey          a key of the Secret does not open a manifest that names it
     │   ├── UnsupportedFormat     an object has an unknown format version
     │   ├── TargetError           the volume cannot be written: full, read-only, detached
     │   └── SourceError           the volume cannot be read
@@ -198,6 +199,18 @@ class ManifestReplaced(IntegrityError):
 
 class SealedTooLate(IntegrityError):
     """A manifest is newer than the date from which its key is read-only."""
+
+
+class WrongKey(IntegrityError):
+    """A key of the encryption Secret does not open a manifest that names it. The reason is that of IntegrityError.
+
+    Either the Secret has another key under this id, or somebody changed the manifest's header.
+
+    Attributes:
+        key_id: id of the key.
+    """
+
+    key_id: str = ""
 
 
 class UnsupportedFormat(PermanentError):

@@ -180,7 +180,7 @@ class VerifyReport(Model):
     """Bytes that were read from the store."""
     damaged_count: int = 0
     """Number of objects that are damaged or missing."""
-    damaged: Annotated[list[str], Field(max_length=8)] = []
+    damaged: Annotated[list[str], Field(max_length=20)] = []
     """Keys of some of them, without the prefix of the store."""
     affected_count: int = 0
     """Number of backups of the volume that need a damaged object."""

@@ -42,7 +42,7 @@ from cinderblock.archiver.parent_manifest import open_parent
 from cinderblock.archiver.parent_policy import choose_policy
 from cinderblock.archiver.pipeline import BackupPipeline, lookahead
 from cinderblock.archiver.planner import plan
-from cinderblock.archiver.renewal import PackKey, packs_to_avoid
+from cinderblock.archiver.renewal import NO_DAMAGE, find_damaged, little_used_packs
 from cinderblock.archiver.report import change_warnings, make_report, unreadable_record
 from cinderblock.archiver.source import Source, SourceOpener, open_source
 from cinderblock.errors import KeyUnavailable
@@ -77,8 +77,6 @@ def run_backup(
     keys: KeyRing | None = None,
     on_progress: ProgressCallback = ignore_progress,
     opener: SourceOpener | None = None,
-    *,
-    avoid: frozenset[PackKey] = frozenset(),
 ) -> MoverReport:
     """Back up the volume at ``task.path`` to ``task.manifest``.
 
@@ -88,8 +86,6 @@ def run_backup(
         keys: the key ring of the store; None if it has no encryption Secret.
         on_progress: called often, from this thread.
         opener: opens the volume; None: the function that fits the task.
-        avoid: packs of the parent whose chunks are read from the volume again, for example damaged ones. A chunk that
-            cannot be read stays in its pack.
 
     Returns:
         The report of a success.
@@ -118,7 +114,7 @@ def run_backup(
             # A full backup keeps the CPU busy: a process that reads the tree ahead would only slow it down.
             source.begin()
         parent = open_parent(task, store, keys)
-        run = _BackupRun(task, store, keys if task.sealed else None, parent, avoid)
+        run = _BackupRun(task, store, keys if task.sealed else None, parent)
         warnings = run.store_volume(source, on_progress)
         losses, unreadable = source.losses(), unreadable_record(source.omissions)
     pins = run.commit(unreadable, losses)
@@ -134,16 +130,16 @@ class _BackupRun:
         store: ObjectStore,
         keys: KeyRing | None,
         parent: ManifestReader | None,
-        avoid: frozenset[PackKey],
     ) -> None:
         self._task = task
         self._store = store
         self._parent = parent
         volume_id, backup_id, prefix = task.backup.volume_id, task.backup.backup_id, task.store.prefix
         self._packs = PackTable() if parent is None else parent.packs.copy()
-        self._avoid = frozenset[int]()
+        self._avoid, self._damaged = frozenset[int](), NO_DAMAGE
         if parent is not None:
-            self._avoid = packs_to_avoid(parent, store, prefix, task.renew_below, avoid)
+            self._damaged = find_damaged(parent, task.avoid_packs)
+            self._avoid = self._damaged.packs | little_used_packs(parent, store, prefix, task.renew_below)
         self._known = ChunkIndex(
             load_initial=None if parent is None else partial(_reusable_chunks, parent, self._avoid)
         )
@@ -169,7 +165,7 @@ class _BackupRun:
         total = source.total_bytes
         own_chunk_bytes = chunk_bytes_for(max(total, task.backup.volume_bytes))
         self._chunk_bytes = own_chunk_bytes if parent is None else parent.summary.chunk_bytes
-        stream = None if parent is None else ParentStream(parent.contents(), detector, self._avoid)
+        stream = None if parent is None else ParentStream(parent.contents(), detector, self._avoid, self._damaged)
         for reason in sorted(self._policy.reasons):
             logger.info("Reading all files and comparing them with those of the parent: %s", reason)
         with ExitStack() as stack:

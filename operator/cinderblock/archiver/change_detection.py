@@ -61,15 +61,16 @@ class ChangeDetector:
         self.unsettled_files += not is_settled and entry.size > 0
         return is_settled
 
-    def hides_changes(self, entry: Entry, before: Entry) -> bool:
+    def hides_changes(self, entry: Entry, before: Entry, *, lies_in_damage: bool = False) -> bool:
         """Return whether content that differs from the parent's would be a change that timestamps hide.
 
         Args:
             entry: the file of the volume, whose content is read.
             before: the file of the parent at the same path.
+            lies_in_damage: whether the file is only read because it lies in damaged packs.
         """
         return (
-            self.compares_all
+            (self.compares_all or lies_in_damage)
             and _may_be_alike(entry, before)
             and self._is_alike(entry, before)
             and (self.doubts_parent or self._is_settled(before))

@@ -7,11 +7,11 @@ parent's manifest are reused whole.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice, takewhile
 
 from cinderblock.archiver.change_detection import ChangeDetector
-from cinderblock.archiver.renewal import lie_in
+from cinderblock.archiver.renewal import NO_DAMAGE, DamagedPacks, lie_in
 from cinderblock.format.entries import Entry, EntryKind, Extent, order_key
 from cinderblock.format.manifest.reader import SectionContent, SectionRun
 from cinderblock.format.manifest.section_decoder import EntryStats
@@ -82,6 +82,7 @@ class ParentStream:
         detector: says how old timestamps must be, and whether a file whose row does not match must be read; None: all
             files are read.
         avoid: numbers of packs whose chunks are not reused.
+        damaged: those of them that are damaged. Files that lie in them are read like changed ones.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class ParentStream:
         sections: Iterable[SectionContent] = (),
         detector: ChangeDetector | None = None,
         avoid: frozenset[int] = frozenset(),
+        damaged: DamagedPacks = NO_DAMAGE,
     ) -> None:
         self._sections = iter(sections)
+        self._damaged = damaged
         self._detector = detector or ChangeDetector()
         self._avoid = avoid
         self._section: SectionContent | None = None
@@ -131,11 +134,15 @@ class ParentStream:
 
     def is_unchanged(self, entry: Entry, before: Entry) -> bool:
         """Return whether a FILE whose row does not match need not be read."""
-        return self._detector.shows_unchanged(entry, before)
+        return not self._lies_in_damage(before) and self._detector.shows_unchanged(entry, before)
 
     def hides_changes(self, entry: Entry, before: Entry) -> bool:
         """Return whether content of a FILE that differs from the parent's would be a change that timestamps hide."""
-        return self._detector.hides_changes(entry, before)
+        return self._detector.hides_changes(entry, before, lies_in_damage=self._lies_in_damage(before))
+
+    def _lies_in_damage(self, before: Entry) -> bool:
+        """Return whether a file of the parent, of which this is the first part, lies in damaged packs."""
+        return before.path in self._damaged.divided or lie_in(before.extents, self._damaged.packs)
 
     def avoids(self, extents: Sequence[Extent]) -> bool:
         """Return whether the content of these extents must be stored again, even if it has not changed."""
@@ -191,7 +198,10 @@ class ParentStream:
     def _next_section(self) -> None:
         self._section = next(self._sections, None)
         self._stats = None if self._section is None else self._section.stats()
-        self._rows = Rows([]) if self._stats is None else _rows(self._stats, self._detector.stamped_before_ns)
+        self._rows = Rows([])
+        if self._section is not None and self._stats is not None:
+            damaged = _damaged_rows(self._section, self._stats, self._damaged)
+            self._rows = _rows(self._stats, self._detector.stamped_before_ns, damaged)
         self._at = self._reused_from = 0
         if len(self._rows) and self._rows.paths[0] == self._last_reused:
             self._reuse(1)
@@ -253,14 +263,25 @@ def _oldest_ctime_ns(stats: EntryStats, start: int, stop: int) -> int | None:
     return min((ctime for kind, ctime in rows if kind is not EntryKind.HARDLINK), default=None)
 
 
-def _rows(stats: EntryStats, before_ns: int) -> Rows:
+def _damaged_rows(section: SectionContent, stats: EntryStats, damaged: DamagedPacks) -> Collection[int]:
+    """Return the rows of files that must be read because they lie in damaged packs."""
+    rows = set(section.table.rows_in(damaged.packs, 0, len(stats.paths))) if section.lies_in(damaged.packs) else set()
+    if damaged.divided:
+        rows.update(row for row, path in enumerate(stats.paths) if path in damaged.divided)
+    return rows
+
+
+def _rows(stats: EntryStats, before_ns: int, damaged: Collection[int] = ()) -> Rows:
     """Return the rows of a section as a walk finds them. Rows that prove nothing get a mode that no object has.
 
-    These are the rows whose timestamps are not older than ``before_ns``. Hard links have no timestamps: they only prove
-    that a name leads to an inode. The row of the first name shows whether the content has changed.
+    These are the ``damaged`` ones, and those whose timestamps are not older than ``before_ns``. Hard links have no
+    timestamps: they only prove that a name leads to an inode. The row of the first name shows whether the content has
+    changed.
     """
     modes = [TYPES.get(kind, 0) | mode for kind, mode in zip(stats.kinds, stats.modes, strict=True)]
     if max(stats.ctimes_ns) >= before_ns or max(stats.mtimes_ns) >= before_ns:
         rows = zip(modes, stats.ctimes_ns, stats.mtimes_ns, strict=True)
         modes = [mode if ctime < before_ns and mtime < before_ns else -1 for mode, ctime, mtime in rows]
+    for row in damaged:
+        modes[row] = -1
     return Rows(stats.paths, Columns(tuple(modes), *stats[3:]))

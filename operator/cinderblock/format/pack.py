@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, count, islice, pairwise
+from operator import ne
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -95,6 +98,21 @@ class PackTable:
     def __len__(self) -> int:
         return len(self._origin_of)
 
+    @classmethod
+    def from_columns(
+        cls, origins: Sequence[Origin], origin_of: Buffer, number_of: Buffer, size_of: Buffer
+    ) -> PackTable:
+        """Return a table of the columns 1 to 3 of a footer. They have equally many rows, each of a known origin."""
+        table = cls()
+        table.origins = list(origins)
+        table._origin_numbers = {origin: number for number, origin in enumerate(origins)}
+        columns = ((table._origin_of, origin_of), (table._number_of, number_of), (table._size_of, size_of))
+        for column, data in columns:
+            column.frombytes(data)
+            if sys.byteorder == "big":
+                column.byteswap()
+        return table
+
     def copy(self) -> PackTable:
         """Return an independent table with the same packs under the same numbers."""
         table = PackTable()
@@ -136,6 +154,17 @@ class PackTable:
     def size(self, pack: int) -> int:
         """Return the bytes of the pack."""
         return self._size_of[pack]
+
+    def runs(self) -> Iterator[tuple[Origin, array[int], array[int]]]:
+        """Yield numbers and sizes of adjacent packs of one origin, with this origin."""
+        changes = compress(count(1), map(ne, self._origin_of, islice(self._origin_of, 1, None)))
+        for start, stop in pairwise((0, *changes, len(self))):
+            if start < stop:
+                yield self.origin(start), self._number_of[start:stop], self._size_of[start:stop]
+
+    def extreme_sizes(self) -> tuple[int, int]:
+        """Return the bytes of the smallest and of the largest pack; 0 if there are none."""
+        return min(self._size_of, default=0), max(self._size_of, default=0)
 
     def sizes_of(self, backup_id: str) -> Iterator[int]:
         """Yield the bytes of each pack that belongs to a backup."""
@@ -190,6 +219,12 @@ class PackBuilder:
 def buffer_bytes(chunk_bytes: int) -> int:
     """Return the size of a buffer that fits every pack of chunks of at most ``chunk_bytes``."""
     return PACK_BYTES + chunk_bytes + CHUNKS_PER_PACK * _RECORD.size + (64 << 10)
+
+
+def packed_bytes(chunks: Sequence[Chunk]) -> int:
+    """Return the bytes of a pack of exactly these chunks."""
+    content = chunks[-1].offset + chunks[-1].stored if chunks else 0
+    return content + len(chunks) * _RECORD.size + TAG_BYTES + _TRAILER.size
 
 
 def read_pack(read: RangeReader, pack: int, sealer_for: Callable[[Suite], Sealer], label: str) -> list[Chunk]:

@@ -37,7 +37,9 @@ from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
+from cinderblock.mover.verification import run_verification
 from cinderblock.reasons import Reason
+from cinderblock.repository.progress import ProgressCallback
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
@@ -48,6 +50,14 @@ from cinderblock.store.rotating import RotatingStore
 logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Run = Callable[[MoverTask, ObjectStore, KeyRing | None, ProgressCallback], MoverReport]
+_RUNS: Final[Mapping[MoverOperation, Run]] = {
+    MoverOperation.BACKUP: run_backup,
+    MoverOperation.RESTORE: run_restore,
+    MoverOperation.VERIFY: run_verification,
+}
+"""The function that runs each operation."""
 
 StoreOpener = Callable[[StoreLocation, S3Credentials, str | None], ObjectStore]
 """Opens a store with credentials and the path of a CA file."""
@@ -107,8 +117,7 @@ def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, open
     opened = RotatingStore(read, lambda credentials: opener(task.store, credentials, trusted))
     with closing(CountedStore(opened)) as store:
         store.check()
-        run = run_backup if task.operation is MoverOperation.BACKUP else run_restore
-        report = run(task, store, keys, printer)
+        report = _RUNS[task.operation](task, store, keys, printer)
         return report.model_copy(update={"requests": store.counts.requests})
 
 

@@ -33,8 +33,8 @@ def exit_code(report: MoverReport) -> int:
 def encode_report(report: MoverReport) -> bytes:
     """Return the report as JSON of at most REPORT_LIMIT bytes.
 
-    This shortens the message first, then shortens and leaves out examples, and then leaves out warnings from the end.
-    Counts stay.
+    This shortens the message first, then shortens and leaves out examples, and then leaves out warnings, ids of
+    affected backups and keys of damaged objects from the end. Counts stay.
     """
     wire = report.to_wire()
     wire["message"] = _shorten_message(report.message)
@@ -46,9 +46,11 @@ def encode_report(report: MoverReport) -> bytes:
         wire["unreadableExamples"] = [_shorten(path, length) for path in unreadable]
         if len(_dump(wire)) <= REPORT_LIMIT:
             break
-    while len(encoded := _dump(wire)) > REPORT_LIMIT and wire["warnings"]:
-        wire["warnings"].pop()
-    return encoded
+    verification = wire.get("verification") or {}
+    for named in (wire["warnings"], verification.get("affected", []), verification.get("damaged", [])):
+        while len(_dump(wire)) > REPORT_LIMIT and len(named) > (named is not wire["warnings"]):
+            named.pop()
+    return _dump(wire)
 
 
 def write_report(report: MoverReport, path: str) -> None:

@@ -68,7 +68,7 @@ class ChunkReader:
         chunks at a time, and for all threads together what `read_ahead` keeps. Raises IntegrityError naming the pack,
         and what the store raises.
         """
-        for run in _runs(chunks):
+        for run in group_chunks(chunks):
             yield from self._fetch_run(run)
 
     def sealer(self, pack: int) -> Sealer:
@@ -85,7 +85,7 @@ class ChunkReader:
         scratch = self._scratch(max(chunk.stored for chunk in run))
         for chunk in run:
             start = chunk.offset - run[0].offset
-            yield chunk, _verified(sealer, chunk, data[start : start + chunk.stored], scratch)
+            yield chunk, verify_chunk(sealer, chunk, data[start : start + chunk.stored], scratch)
 
     def _scratch(self, size: int) -> bytearray:
         """Return this thread's buffer for decrypted frames."""
@@ -110,7 +110,11 @@ def missing(pack: str) -> IntegrityError:
     return IntegrityError(f"Cannot read the backup: {pack} is missing, and its data is lost.")
 
 
-def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:
+def verify_chunk(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -> Buffer:
+    """Return the plaintext of a chunk, verified by its tag and its BLAKE3. Raises IntegrityError naming the pack.
+
+    ``scratch`` is memory for the plaintext, at least as long as the frame.
+    """
     encoded = open_chunk(sealer, chunk, frame, scratch)
     plaintext = decode(chunk.encoding, encoded, chunk.size, sealer.label)
     if digest_of(plaintext) != chunk.digest:
@@ -120,7 +124,7 @@ def _verified(sealer: Sealer, chunk: Chunk, frame: Buffer, scratch: bytearray) -
     return plaintext
 
 
-def _runs(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+def group_chunks(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
     """Group chunks that are close together in one pack into ranges of about RANGE_BYTES; each chunk once."""
     run: list[Chunk] = []
     for chunk in sorted(set(chunks), key=lambda chunk: (chunk.pack, chunk.offset)):

@@ -86,11 +86,13 @@ class PackObject:
         key: of the object.
         backup_id: the backup that it belongs to.
         name: last part of the key.
+        size: bytes of the object, if it comes from a listing.
     """
 
     key: str
     backup_id: str
     name: str
+    size: int = 0
 
 
 def list_packs_of_volume(store: ObjectStore, prefix: str, volume_id: str) -> Iterator[PackObject]:
@@ -99,7 +101,7 @@ def list_packs_of_volume(store: ObjectStore, prefix: str, volume_id: str) -> Ite
     for item in _at_most(store.list(root), root):
         backup_id, _, name = item.key.removeprefix(root).partition("/")
         if is_id(backup_id) and is_pack_object(item.key, pack_prefix(prefix, volume_id, backup_id)):
-            yield PackObject(item.key, backup_id, name)
+            yield PackObject(item.key, backup_id, name, item.size)
 
 
 def mark_key(prefix: str, volume_id: str, backup_id: str) -> str:

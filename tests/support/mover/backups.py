@@ -18,7 +18,7 @@ from cinderblock.archiver.archiver import run_backup
 from cinderblock.archiver.source import Source
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.reader import ManifestReader
-from cinderblock.repository.verify import Verification, run_verify
+from cinderblock.repository.verify.backup import Verification, run_verify
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.memory import MemoryStore

@@ -24,6 +24,7 @@ from cinderblock.store.s3 import multipart
 from cinderblock.store.s3 import store as store_module
 from cinderblock.store.s3.store import S3Store
 from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring
+from tests.support.mover.verifications import data, structure
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.hostile_server import Answer, hostile_server
 from tests.support.store.mutations import mutate, mutate_objects
@@ -84,6 +85,10 @@ def check_objects(seed: int, target: Path) -> None:
                 read_summary(read, damaged.keys, damaged.expected(backup))
             with contextlib.suppress(CinderblockError):
                 damaged.verify(backup)
+            with contextlib.suppress(CinderblockError):
+                structure(damaged, backup)
+            with contextlib.suppress(CinderblockError):
+                data(damaged, backup)
             _check_restore(damaged, backup, target / backup)
         catalog = Catalog(damaged.store, PREFIX, damaged.keys)
         catalog.read_entries(catalog.list_backups(VOLUME))

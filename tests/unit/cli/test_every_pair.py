@@ -31,7 +31,7 @@ from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.lifecycle import expected_manifest
 from cinderblock.repository.resume import KEY_NAME
 from cinderblock.repository.rewrap import run_rewrap
-from cinderblock.repository.verify import run_verify
+from cinderblock.repository.verify.backup import run_verify
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.s3 import client
 from tests.support.mover.backups import KEYS, NOON, key_ring

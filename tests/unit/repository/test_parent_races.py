@@ -6,76 +6,21 @@ each pair of requests cover every order that matters: each side only checks what
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
 
-from cinderblock.errors import BackupNeeded, CinderblockError, IntegrityError, NotFound
-from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
-from cinderblock.store.retention import Retention
+from cinderblock.errors import BackupNeeded, IntegrityError, NotFound
+from cinderblock.store.base import ObjectStore
 from tests.support.mover.backups import Backups
 from tests.support.mover.parent_chains import ParentChain, a_line, name
-
-PARENT, CHILD = name(1), name(2)
-SECONDS = 20.0
-"""Seconds after which a side that should have stopped, or ended, counts as stuck."""
+from tests.support.store.paused import Ended
 
 Side = Callable[[ParentChain, ObjectStore], object]
-
-
-class PausedStore:
-    """A store that stops before one of its requests, until `go`.
-
-    Attributes:
-        count: number of requests so far.
-        has_stopped: set when it stops, and at the end of the thread that uses it.
-        go: lets it continue.
-    """
-
-    def __init__(self, inner: ObjectStore, at: int | None) -> None:
-        self._inner = inner
-        self._at = at
-        self._lock = threading.Lock()
-        self.count = 0
-        self.has_stopped = threading.Event()
-        self.go = threading.Event()
-
-    def _request(self) -> None:
-        with self._lock:
-            number, self.count = self.count, self.count + 1
-        if number == self._at:
-            self.has_stopped.set()
-            assert self.go.wait(SECONDS)
-
-    def check(self) -> None:
-        self._inner.check()
-
-    def put(self, key: str, body: Buffer) -> None:
-        self._request()
-        self._inner.put(key, body)
-
-    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        self._request()
-        return self._inner.get(key, start, length)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        self._request()
-        return self._inner.list(prefix)
-
-    def delete(self, keys: Iterable[str]) -> None:
-        self._request()
-        self._inner.delete(keys)
-
-    @property
-    def retention(self) -> Retention:
-        return self._inner.retention
-
-    def close(self) -> None:
-        self._inner.close()
+PARENT, CHILD = name(1), name(2)
 
 
 def make_child(line: ParentChain, store: ObjectStore) -> None:
@@ -106,32 +51,9 @@ def delete_parent(line: ParentChain, store: ObjectStore) -> None:
 REMOVALS: dict[str, Side] = {"expire": expire_parent, "expire both": expire_both, "delete": delete_parent}
 
 
-class Ended:
-    """A side in a thread of its own: see `PausedStore`."""
-
-    def __init__(self, side: Side, line: ParentChain, at: int | None) -> None:
-        self.store = PausedStore(line.backups.store, at)
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(side, line), daemon=True)
-        self._thread.start()
-        assert self.store.has_stopped.wait(SECONDS)
-
-    def _run(self, side: Side, line: ParentChain) -> None:
-        try:
-            side(line, self.store)
-        except CinderblockError as error:
-            self.error = error
-        finally:
-            self.store.has_stopped.set()
-
-    def finish(self) -> None:
-        self.store.go.set()
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive()
-
-
 def requests(side: Side) -> int:
-    ended = Ended(side, with_change(a_line(2)), None)
+    line = with_change(a_line(2))
+    ended = Ended(partial(side, line), line.backups.store, None)
     ended.finish()
     return ended.store.count
 
@@ -140,8 +62,8 @@ def race(removal: Side, begins: str, first: int, second: int) -> str:
     """Run one side to a request, the other one to one of its own, then both to their ends. Return what became of it."""
     line = with_change(a_line(2))
     sides = (make_child, removal) if begins == "backup" else (removal, make_child)
-    one = Ended(sides[0], line, first)
-    other = Ended(sides[1], line, second)
+    one = Ended(partial(sides[0], line), line.backups.store, first)
+    other = Ended(partial(sides[1], line), line.backups.store, second)
     one.finish()
     other.finish()
     mover, remover = (one, other) if begins == "backup" else (other, one)

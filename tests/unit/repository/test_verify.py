@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.errors import IntegrityError, InvalidInput
 from cinderblock.repository.progress import Progress
-from cinderblock.repository.verify import run_verify
+from cinderblock.repository.verify.backup import run_verify
 from tests.support.mover.backups import PREFIX, Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
 

@@ -17,7 +17,7 @@ from cinderblock.errors import CinderblockError, IntegrityError, ManifestReplace
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.format.range_reader import Buffer
-from cinderblock.repository.verify import run_verify
+from cinderblock.repository.verify.backup import run_verify
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore

@@ -13,7 +13,7 @@ from cinderblock.errors import IntegrityError, NotFound
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.repository.objects import KEY_NAME
-from cinderblock.repository.verify import run_verify
+from cinderblock.repository.verify.backup import run_verify
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring

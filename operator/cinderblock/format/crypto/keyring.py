@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, SealedTooLate
+from cinderblock.errors import IntegrityError, InvalidInput, KeyUnavailable, SealedTooLate, WrongKey
 from cinderblock.format.crypto.sealer import KEY_BYTES, TAG_BYTES, FrameKind, Sealer, derive_key, identity
 from cinderblock.reasons import Reason
 
@@ -157,17 +157,19 @@ class KeyRing:
         return WrappedKey(chosen, salt, sealed)
 
     def unwrap(self, wrapped: WrappedKey, owner: tuple[str, str]) -> DataKey:
-        """Open a wrapped data key. Raises KeyUnavailable; IntegrityError if it does not open."""
+        """Open a wrapped data key. Raises KeyUnavailable, WrongKey; IntegrityError for an impossible length."""
         if len(wrapped.sealed) != WRAPPED_BYTES or len(wrapped.salt) != WRAP_SALT_BYTES:
             raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
         sealer = self._sealer(wrapped.key_id, wrapped.salt, owner)
         try:
             return DataKey(bytes(sealer.open(FrameKind.KEY, 0, wrapped.sealed)))
         except IntegrityError:
-            raise IntegrityError(
+            error = WrongKey(
                 f"the key with id {wrapped.key_id!r} does not open backup {owner[1]}: another key sealed the backup, or"
                 " the header of its manifest was changed"
-            ) from None
+            )
+            error.key_id = wrapped.key_id
+            raise error from None
 
     def check_age(self, key_id: str, created_at: datetime, label: str) -> None:
         """Check that a read-only key has not sealed a backup after its mark.

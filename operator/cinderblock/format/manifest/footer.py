@@ -10,7 +10,7 @@ import base64
 import binascii
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from blake3 import blake3
@@ -185,11 +185,11 @@ def encode_data_keys(keys: dict[str, DataKey]) -> dict[str, str]:
     return {backup_id: base64.b64encode(key.reveal()).decode() for backup_id, key in keys.items()}
 
 
-def decode_data_keys(summary: FooterSummary, label: str) -> dict[str, DataKey]:
+def decode_data_keys(keys: Mapping[str, str], label: str) -> dict[str, DataKey]:
     """Decode the result of `encode_data_keys`. Raises IntegrityError."""
     try:
-        return {backup: DataKey(base64.b64decode(text, validate=True)) for backup, text in summary.data_keys.items()}
-    except (binascii.Error, ValueError):
+        return {backup: DataKey(base64.b64decode(text, validate=True)) for backup, text in keys.items()}
+    except (binascii.Error, TypeError, ValueError):
         raise IntegrityError(f"{label}: a data key in its footer is malformed") from None
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata
@@ -23,7 +25,9 @@ from cinderblock.format.hashing import digest_of
 from cinderblock.format.manifest.columns import split_columns, unpack_numbers
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import (
+    MAX_FOOTER_BYTES,
     MAX_SUMMARY_BYTES,
+    PACK_ROW_BYTES,
     TAIL_BYTES,
     TRAILER_BYTES,
     Footer,
@@ -46,10 +50,12 @@ __all__ = [
     "ManifestHeader",
     "ManifestReader",
     "ManifestSummary",
+    "PackList",
     "RangeReader",
     "SectionContent",
     "SectionRun",
     "read_header",
+    "read_pack_list",
     "read_packs",
     "read_summary",
 ]
@@ -183,6 +189,47 @@ def read_packs(
     return facts.packs or PackSet()
 
 
+class PackList(NamedTuple):
+    """The packs that a manifest lists, with what it takes to open them.
+
+    Attributes:
+        header: of the manifest.
+        data_timestamp: time of the data of the backup.
+        packs: the packs.
+        data_keys: the data keys of the backups that made them, by backup id. Unsealed backups have none.
+    """
+
+    header: ManifestHeader
+    data_timestamp: datetime
+    packs: PackTable
+    data_keys: Mapping[str, DataKey]
+
+
+def read_pack_list(
+    read: RangeReader,
+    keys: KeyRing | None,
+    expected: ExpectedBackup,
+    label: str = "the manifest",
+    *,
+    max_summary_bytes: int = MAX_SUMMARY_BYTES,
+    max_packs: int = MAX_FOOTER_BYTES // PACK_ROW_BYTES,
+) -> PackList:
+    """Read and verify which packs a manifest lists, with their sizes and data keys, as `read_summary` does.
+
+    This takes 28 bytes for each pack while it reads, and 14 afterwards. Raises what `read_summary` raises, and TooLarge
+    if the manifest lists more than ``max_packs``.
+    """
+    header = read_header(read, expected, label)
+    data_key = header.data_key(keys)
+    sealer = header.sealer(data_key, label)
+    facts = read_footer_facts(read, sealer, label, max_summary_bytes, _unlimited, table_rows=max_packs)
+    _check_summary(_summarize(header, facts.summary, {}, facts.manifest_bytes), keys, expected, label)
+    assert facts.table is not None
+    own = {} if data_key is None else {header.backup_id: data_key}
+    timestamp = facts.summary.description.data_timestamp
+    return PackList(header, timestamp, facts.table.packs, {**facts.table.data_keys, **own})
+
+
 class SectionContent:
     """A verified section of a manifest, whose entries are decoded on demand.
 
@@ -302,9 +349,13 @@ class ManifestReader:
         """For each pack, at most how many of its bytes are in use; empty if the writer did not record it."""
         return self._footer.used
 
+    def pack_list(self) -> PackList:
+        """Return the packs with the data keys that open them."""
+        return PackList(self.header, self.summary.description.data_timestamp, self.packs, self.data_keys())
+
     def data_keys(self) -> dict[str, DataKey]:
         """Return the data keys of this backup and its ancestors in use, by backup id. Unsealed backups have none."""
-        keys = decode_data_keys(self._footer.summary, self._label)
+        keys = decode_data_keys(self._footer.summary.data_keys, self._label)
         if self._data_key is not None:
             keys[self.header.backup_id] = self._data_key
         return keys

@@ -20,8 +20,8 @@ import json
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import zstandard
 from blake3 import blake3
@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from cinderblock.errors import IntegrityError, TooLarge
 from cinderblock.format.compression import Encoding
+from cinderblock.format.crypto.keyring import DataKey
 from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
 from cinderblock.format.hashing import DIGEST_BYTES
 from cinderblock.format.manifest.footer import (
@@ -43,12 +44,13 @@ from cinderblock.format.manifest.footer import (
     Trailer,
     check_document,
     count_values,
+    decode_data_keys,
     implausible,
     parse_trailer,
 )
 from cinderblock.format.manifest.header import HEADER_BYTES, MAX_ID_BYTES
 from cinderblock.format.manifest.pack_set import MAX_BLOCKS, Blocks, PackSet, add_numbers, count_blocks
-from cinderblock.format.pack import Origin
+from cinderblock.format.pack import Origin, PackTable
 from cinderblock.format.range_reader import RangeReader, read_exactly
 
 SMALL_SUMMARY_BYTES: Final = 256 << 10
@@ -76,15 +78,43 @@ class FooterFacts:
         references: number of packs by the backup that made them.
         manifest_bytes: bytes of the whole manifest.
         packs: all packs that the manifest lists; None: they were not requested.
+        table: the same with their sizes, and the data keys of other backups; None: it was not requested.
     """
 
     def __init__(
-        self, summary: FooterSummary, references: dict[str, int], manifest_bytes: int, packs: PackSet | None
+        self,
+        summary: FooterSummary,
+        references: dict[str, int],
+        manifest_bytes: int,
+        packs: PackSet | None,
+        table: KeyedPacks | None = None,
     ) -> None:
         self.summary = summary
         self.references = references
         self.manifest_bytes = manifest_bytes
         self.packs = packs
+        self.table = table
+
+
+class KeyedPacks(NamedTuple):
+    """The packs that a manifest lists, and the data keys of other backups that made some of them, by backup id."""
+
+    packs: PackTable
+    data_keys: Mapping[str, DataKey]
+
+
+class _PackColumns(NamedTuple):
+    """The kept part of the columns 1 to 3.
+
+    Attributes:
+        counts: how often each number of column 1 occurs.
+        blocks: the numbers of column 2 by those of column 1, if a set of packs was requested.
+        columns: all three columns, if a table was requested.
+    """
+
+    counts: Counter[int]
+    blocks: dict[int, Blocks]
+    columns: tuple[bytes, bytes, bytes] | None
 
 
 def read_footer_facts(
@@ -95,6 +125,7 @@ def read_footer_facts(
     check_time: Callable[[], None],
     *,
     with_packs: bool = False,
+    table_rows: int | None = None,
 ) -> FooterFacts:
     """Read and verify the footer of a manifest.
 
@@ -105,9 +136,10 @@ def read_footer_facts(
         max_summary_bytes: most bytes of the JSON document; at most MAX_SUMMARY_BYTES.
         check_time: called before each piece of work; raises if the time of the caller is up.
         with_packs: whether to return each listed pack.
+        table_rows: most packs of a table to return; None: return none.
 
     Raises IntegrityError; TooLarge for a document that is longer than ``max_summary_bytes``, and for a list of packs
-    that fits into no `PackSet`; and what ``read`` and ``check_time`` raise.
+    that fits into no `PackSet` or has more than ``table_rows``; and what ``read`` and ``check_time`` raise.
     """
     tail = read(-TAIL_BYTES, TAIL_BYTES)
     trailer = parse_trailer(tail, label)
@@ -116,9 +148,7 @@ def read_footer_facts(
     table = _Table(_decode(plaintext, trailer, label), trailer.size, label, check_time)
     try:
         document = table.read_column(max_summary_bytes)
-        counts, column = table.count_origins(keep=with_packs)
-        blocks = table.read_numbers(column, 4 * counts.total())
-        table.skip_column(8 * counts.total())
+        listed = table.read_packs(with_packs=with_packs, table_rows=table_rows)
         body, sections = table.sum_lengths()
         table.skip_column(4 * sections)
         table.skip_column(4 * sections)
@@ -132,12 +162,15 @@ def read_footer_facts(
     if body != trailer.body:
         raise IntegrityError(f"{label}: its sections do not add up")
     _check_size(read, tail, frame.manifest_bytes, label)
-    summary, origins = _parse(document, label, check_time)
+    summary, origins, key_texts = _parse(document, label, check_time, with_keys=table_rows is not None)
     if digest != summary.content_digest:
         raise IntegrityError(f"{label}: its sections differ from those that were written")
-    references = _references(counts, origins, label)
-    packs = _pack_set(blocks, origins) if with_packs else None
-    return FooterFacts(summary, references, frame.manifest_bytes, packs)
+    references = _references(listed.counts, origins, label)
+    packs = _pack_set(listed.blocks, origins) if with_packs else None
+    keyed = None
+    if listed.columns is not None:
+        keyed = KeyedPacks(PackTable.from_columns(origins, *listed.columns), decode_data_keys(key_texts, label))
+    return FooterFacts(summary, references, frame.manifest_bytes, packs, keyed)
 
 
 def _check_size(read: RangeReader, tail: bytes, size: int, label: str) -> None:
@@ -264,17 +297,34 @@ class _Table:
             raise TooLarge(f"Cannot read {self._label}: its summary has {length} bytes, and at most {limit} are read.")
         return b"".join(self._pieces(length))
 
-    def count_origins(self, *, keep: bool) -> tuple[Counter[int], bytes]:
+    def read_packs(self, *, with_packs: bool, table_rows: int | None) -> _PackColumns:
+        """Read the columns 1 to 3. A table of them has at most 128 MiB, like every footer."""
+        counts, column = self._count_origins(keep=with_packs or table_rows is not None, most=table_rows)
+        if table_rows is None:
+            blocks = self._read_numbers(column, 4 * counts.total())
+            self.skip_column(8 * counts.total())
+            return _PackColumns(counts, blocks, None)
+        columns = (column, self._keep_column(4 * counts.total()), self._keep_column(8 * counts.total()))
+        return _PackColumns(counts, {}, columns)
+
+    def _keep_column(self, length: int) -> bytes:
+        self._expect(length)
+        return b"".join(self._pieces(length))
+
+    def _count_origins(self, *, keep: bool, most: int | None) -> tuple[Counter[int], bytes]:
         """Return how often each number of column 1 occurs, and to ``keep`` it, the column itself: at most 19 MB."""
         counts: Counter[int] = Counter()
         kept: list[bytes] = []
-        for piece in self._pieces(self._length_of(2, PACK_ROW_BYTES)):
+        length = self._length_of(2, PACK_ROW_BYTES)
+        if most is not None and length > 2 * most:
+            raise TooLarge(f"Cannot read {self._label}: it lists {length // 2} packs, and at most {most} are read.")
+        for piece in self._pieces(length):
             with _counting:
                 counts.update(struct.unpack(f"<{len(piece) // 2}H", piece))
             kept += [piece] if keep else []
         return counts, b"".join(kept)
 
-    def read_numbers(self, origins: bytes, length: int) -> dict[int, Blocks]:
+    def _read_numbers(self, origins: bytes, length: int) -> dict[int, Blocks]:
         """Return the numbers of column 2 by the numbers of column 1, ``origins``. Without these, skip the column."""
         blocks: dict[int, Blocks] = {}
         self._expect(length)
@@ -365,8 +415,10 @@ class _Table:
         return IntegrityError(f"{self._label}: its footer is malformed")
 
 
-def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple[FooterSummary, list[Origin]]:
-    """Return the summary without origins and data keys, and the origins."""
+def _parse(
+    document: bytes, label: str, check_time: Callable[[], None], *, with_keys: bool
+) -> tuple[FooterSummary, list[Origin], dict[str, str]]:
+    """Return the summary without origins and data keys, the origins, and the data keys if they are requested."""
     check_document(document, label)
     with _parsing:
         # Other documents may have taken long.
@@ -374,15 +426,16 @@ def _parse(document: bytes, label: str, check_time: Callable[[], None]) -> tuple
         try:
             fields = json.loads(document)
             origins = [_origin(origin) for origin in fields.pop("origins")]
-            fields.pop("dataKeys", None)
+            key_texts = dict(fields.pop("dataKeys", {}))
             if _characters(fields) > _DESCRIPTION_CHARACTERS:
                 raise implausible(label, "its description is larger than any backup needs")
             rest = json.dumps(fields, ensure_ascii=False).encode()
             if count_values(rest) > SUMMARY_VALUES:
                 raise implausible(label, "its description has more values than any backup needs")
-            return FooterSummary.model_validate_json(rest[:-1] + b',"origins":[]}'), origins
+            summary = FooterSummary.model_validate_json(rest[:-1] + b',"origins":[]}')
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
             raise IntegrityError(f"{label}: its footer is malformed") from None
+    return summary, origins, key_texts if with_keys else {}
 
 
 def _characters(fields: object) -> int:

@@ -1,4 +1,4 @@
-"""Verify a backup: read it back from the store and check it, without a volume."""
+"""Verify one backup: read the chunks that its manifest lists, as a restore does, and end at the first damage."""
 
 from __future__ import annotations
 
