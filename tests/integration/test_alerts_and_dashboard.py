@@ -23,7 +23,12 @@ import yaml
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import BACKUP_SCHEDULE, BACKUP_STORE, NAMESPACE, PVC, VOLUME_BACKUP, VOLUME_RESTORE
+from cinderblock.observability.alerts import DELAYS, Alert, true_alerts
+from cinderblock.observability.cluster_state import ClusterState
+from cinderblock.observability.exposition import MetricsSnapshot, families
+from cinderblock.observability.notifications import NotificationTracker
 from tests.cluster import choices, debian
+from tests.support.alarms.states import random_state
 from tests.support.cluster.chart import METRICS, of_kind, render
 from tests.support.cluster.metrics import Samples, samples
 
@@ -31,6 +36,8 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "data" / "alerts.yaml"
+DAYS = 5
+"""Age of the states in which Prometheus and the webhook are compared. The longest delay of an alert is three days."""
 METRIC = re.compile(r"\b(?:cinderblock|process)_[a-z_]+")
 SELECTOR = re.compile(r"\b((?:cinderblock|process)_[a-z_]+)\{([^}]*)\}")
 GROUPED = re.compile(r"by \(([^)]*)\) \((?:(?:rate|increase)\()?((?:cinderblock|process)_[a-z_]+)")
@@ -106,6 +113,78 @@ def test_every_alert_has_a_runbook() -> None:
     for alert in _alerts(found["spec"]):
         assert alert["annotations"]["runbook_url"] == f"{url}#{alert['alert'].lower()}"
         assert f"### {alert['alert']}\n" in page
+
+
+def test_webhook_has_delays_and_severities_of_the_rules(rules: dict[str, Any]) -> None:
+    found = {alert["alert"]: alert for alert in _alerts(rules)}
+    for name, delay in DELAYS.items():
+        assert _seconds(found[name].get("for", "0m")) == delay, name
+    for alert in true_alerts(random_state(1, DAYS), DAYS * 86400.0):
+        assert found[alert.name]["labels"]["severity"] == alert.severity
+
+
+def test_webhook_tells_what_the_rules_say(rules: dict[str, Any], tmp_path: Path) -> None:
+    """Prometheus is the oracle: twelve random states make the same alerts fire there and here."""
+    groups = [
+        {
+            "name": group["name"],
+            "rules": [rule | {"annotations": {}} for rule in group["rules"] if rule["alert"] in DELAYS],
+        }
+        for group in rules["groups"]
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [group for group in groups if group["rules"]]}))
+    states = [random_state(seed, DAYS) for seed in range(12)]
+    fired = [_told(state) for state in states]
+    cases = [
+        {
+            "interval": "1h",
+            "input_series": [
+                {"series": series, "values": f"{value}+0x{DAYS * 24}"} for series, value in _series(state)
+            ],
+            "alert_rule_test": [
+                {
+                    "eval_time": f"{DAYS}d",
+                    "alertname": str(name),
+                    "exp_alerts": [{"exp_labels": labels} for fired_name, labels in told if fired_name == name],
+                }
+                for name in DELAYS
+            ],
+        }
+        for state, told in zip(states, fired, strict=True)
+    ]
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1h", "tests": cases}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    checked = promtool("test", "rules", "tests.yaml", folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert {name for told in fired for name, _ in told} == set(DELAYS)
+
+
+def _series(state: ClusterState) -> Iterator[tuple[str, float]]:
+    for family in families(MetricsSnapshot(version="1", now=DAYS * 86400.0, state=state)):
+        for sample in family.samples:
+            labels = ",".join(f'{key}="{value}"' for key, value in sample.labels.items())
+            yield f"{sample.name}{{{labels}}}", float(sample.value)
+
+
+def _told(state: ClusterState) -> list[tuple[str, dict[str, str]]]:
+    """Return the alerts of which the webhook tells, with the labels of the rules."""
+    tracker, now = NotificationTracker(), DAYS * 86400.0
+    tracker.update(true_alerts(state, 0.0), 0.0)
+    return [(found.alert.name, _labels_of(found.alert)) for found in tracker.update(true_alerts(state, now), now)]
+
+
+def _labels_of(alert: Alert) -> dict[str, str]:
+    namespace, name = alert.subject.namespace, alert.subject.name
+    found = {
+        "PersistentVolumeClaim": {"volume_namespace": namespace, "volume": name},
+        "Namespace": {"volume_namespace": name},
+        "BackupStore": {"store_namespace": namespace, "store": name},
+    }.get(alert.subject.kind, {"schedule_namespace": namespace, "schedule": name})
+    return {key: value for key, value in found.items() if value} | {"severity": str(alert.severity)}
+
+
+def _seconds(duration: str) -> float:
+    return float(duration[:-1]) * {"m": 60, "h": 3600, "d": 86400}[duration[-1]]
 
 
 @pytest.fixture

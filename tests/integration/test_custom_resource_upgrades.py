@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Iterator
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
 from cinderblock.kube.kinds import NAMESPACE as NAMESPACE_KIND
 from tests.cluster import apiserver
+from tests.cluster.toolchain import tool
 from tests.support.cluster.admission import enforce, lift, wait_until_enforced
 from tests.support.cluster.chart import render
 from tests.support.cluster.kubectl import kubectl
@@ -170,6 +176,59 @@ def test_definition_was_applied_by_the_client(kubeconfig: Path, name: str) -> No
     annotation = found["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
     assert "app.kubernetes.io/version" in annotation
     assert len(annotation) < 128 << 10
+
+
+def test_rollback_of_definitions_loses_holds_and_keeps_schedules() -> None:
+    """The guide says so (docs/guide/install.md, Roll back), and its commands hold the backups again."""
+    save, restore = _commands_of_the_guide()
+    with apiserver.running() as server:
+        apply = ("apply", "--server-side", "--force-conflicts", "-f")
+        kubectl(server.kubeconfig, *apply, "crds")
+        kubectl(server.kubeconfig, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+        for name in ("written", "untouched"):
+            _create(server.kubeconfig, "VolumeBackup", name, {"volumeId": "data", "hold": True})
+        _create(server.kubeconfig, "BackupSchedule", "daily", {"schedule": "@daily"})
+        held = _shell(server.kubeconfig, save)
+        kubectl(server.kubeconfig, *apply, OLD)
+        _wait_for(lambda: _holds(server.kubeconfig) == {"written": None, "untouched": None})
+        kubectl(server.kubeconfig, "annotate", "volumebackup", "written", "example.com/written=yes")
+        kubectl(server.kubeconfig, *apply, "crds")
+        _wait_for(lambda: _holds(server.kubeconfig) == {"written": False, "untouched": True})
+        assert "daily" in kubectl(server.kubeconfig, "get", "backupschedules").stdout
+        _shell(server.kubeconfig, restore, held)
+        assert _holds(server.kubeconfig) == {"written": True, "untouched": True}
+
+
+def _commands_of_the_guide() -> tuple[str, str]:
+    page = Path("docs/guide/install.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page.partition("### Roll back")[2], re.DOTALL)
+    save, restore = (block.replace("> held", "").replace("< held", "") for block in blocks[:2])
+    return save, restore
+
+
+def _shell(kubeconfig: Path, command: str, stdin: str = "") -> str:
+    environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PATH": f"{tool('kubectl').parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-ec", command], input=stdin, capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout
+
+
+def _create(kubeconfig: Path, kind: str, name: str, spec: dict[str, Any]) -> None:
+    body = {"apiVersion": "cinderblock.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    _shell(kubeconfig, "kubectl create -f -", yaml.safe_dump(body))
+
+
+def _holds(kubeconfig: Path) -> dict[str, bool | None]:
+    found = json.loads(kubectl(kubeconfig, "get", "volumebackups", "-o", "json").stdout)["items"]
+    return {item["metadata"]["name"]: item["spec"].get("hold") for item in found}
+
+
+def _wait_for(is_true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < limit
+        time.sleep(0.2)
 
 
 async def test_policies_accept_writes_to_stored_objects_that_no_longer_fit(

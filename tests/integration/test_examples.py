@@ -14,12 +14,20 @@ from cinderblock.kube.kinds import NAMESPACE, SECRET
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "examples"
 KINDS = OWN_KINDS | {SECRET.kind: SECRET}
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(path.read_text()))
+    """Return the objects of an example. Flux replaces the variable."""
+    return list(yaml.safe_load_all(path.read_text().replace("${VERSION}", "1-4-0")))
+
+
+def _is_ours(path: Path) -> bool:
+    return all(item.get("kind") in KINDS for item in _objects(path))
+
+
+EXAMPLES = sorted(FOLDER.glob("*.yaml")) + sorted(filter(_is_ours, FOLDER.glob("gitops/**/*.yaml")))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cinderblock.lifecycle.schedule.names import of_token
 from tests.upgrade.contents import contents
 from tests.upgrade.recording import RESTORING, RUNNING, a_backup
 from tests.upgrade.release import RELEASES
@@ -155,6 +156,27 @@ def test_first_incremental_backup_of_a_device_is_right(upgrade: Upgrade) -> None
     assert contents(upgrade.volumes / restored("disk-third")) == contents(source)
 
 
+def test_new_schedule_protects_an_old_volume_and_removes_only_its_own_backups(upgrade: Upgrade) -> None:
+    """Run a schedule with the sharpest retention twice. The backups of the release have no schedule, and all stay."""
+    source = volume_as_of(upgrade, RUNNING, "ledger")
+    upgrade.kubectl("label", "persistentvolumeclaim", "ledger", "protect=yes")
+    before = set(upgrade.kubectl("get", "VolumeBackup", "-o", "name").split())
+    for number, run in enumerate(("first", "second"), start=1):
+        upgrade.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(a_schedule(run)))
+        upgrade.kubectl(
+            "wait", f"--for=jsonpath={{.status.lastRun.name}}={of_token(run)}", "--timeout=60s", "bsch/nightly"
+        )
+        upgrade.kubectl("wait", "--for=condition=LastRunSucceeded", "--timeout=90s", "bsch/nightly")
+        assert upgrade.get("bsch", "nightly")["status"]["lastRun"]["succeeded"] == 1, number
+    first, newest = (f"nightly-ledger-{of_token(run)}" for run in ("first", "second"))
+    upgrade.kubectl("wait", "--for=delete", f"VolumeBackup/{first}", "--timeout=120s")
+    upgrade.restore(newest)
+    assert contents(upgrade.volumes / restored(newest)) == contents(source)
+    after = set(upgrade.kubectl("get", "VolumeBackup", "-o", "name").split())
+    assert after == before | {f"volumebackup.cinderblock.io/{newest}"}
+    upgrade.kubectl("delete", "bsch/nightly", f"VolumeBackup/{newest}", "--timeout=60s")
+
+
 def test_deleting_an_imported_backup_removes_only_its_own_data(upgrade: Upgrade) -> None:
     owned = upgrade.get("VolumeBackup", "adopted")["status"]["id"]
     before = upgrade.bucket()
@@ -175,6 +197,20 @@ def test_waiting_deletion_continues_after_its_dependent_is_gone(upgrade: Upgrade
     upgrade.kubectl("delete", "VolumeBackup", "notes-second", "--timeout=60s")
     upgrade.kubectl("wait", "--for=delete", "VolumeBackup", "notes-full", "--timeout=60s")
     assert [key for key in upgrade.bucket() if key.startswith("plain/")] == []
+
+
+def a_schedule(run: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "cinderblock.io/v1alpha1",
+        "kind": "BackupSchedule",
+        "metadata": {"name": "nightly"},
+        "spec": {
+            "schedule": "0 0 29 2 *",
+            "runNow": run,
+            "volumes": {"selector": {"matchLabels": {"protect": "yes"}}},
+            "retention": {"keepLast": 1, "minAge": "0s", "grace": "0s", "maxPerDay": 0},
+        },
+    }
 
 
 def volume_as_of(upgrade: Upgrade, backup: str, volume: str) -> Path:

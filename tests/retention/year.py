@@ -17,6 +17,7 @@ from blake3 import blake3
 from cinderblock.api.mover import VolumeMode
 from cinderblock.archiver import archiver, pipeline, renewal
 from cinderblock.format import pack
+from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.expiry import expire
@@ -132,6 +133,7 @@ def live_through(scenario: Scenario, size: int, days: int, seed: int = 1) -> Res
     mode = VolumeMode.FILESYSTEM if scenario.kind == "tree" else VolumeMode.BLOCK
     backups, volume, result = Backups(MemoryStore(), key_ring()), Volume(scenario.kind, size, seed), Result()
     held: dict[int, list[bytes]] = {}
+    known = VolumeReferences()
     with _scaled():
         for day in range(days):
             if day:
@@ -143,7 +145,7 @@ def live_through(scenario: Scenario, size: int, days: int, seed: int = 1) -> Res
             result.renewed += report.renewed_bytes / size / (days - 1)
             held[day] = volume.digests()
             gone = [old for old in held if old != day and not scenario.keeps(old, day)]
-            expire(backups.store, PREFIX, VOLUME, [f"day-{old}" for old in gone], backups.keys)
+            expire(backups.store, PREFIX, VOLUME, [f"day-{old}" for old in gone], backups.keys, known=known)
             for old in gone:
                 del held[old]
             result.stored.append(sum(info.size for info in backups.store.list(f"{PREFIX}/packs/")) / size)

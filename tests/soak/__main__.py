@@ -1,11 +1,13 @@
 """A long run on the real cluster, in which parts die or hang at random: `make soak`.
 
 Pods write to several volumes all the time. At random, the volumes are backed up (full and incremental) and restored (to
-new volumes and in place), and their backups are deleted. The operator, movers, the S3 server, the API server and the
-kubelet are killed and paused, and the servers are disconnected, at random. Every second pair of volumes has snapshots
-that do not freeze, and one of each such pair is written like a database: its log is durable at once, its pages later.
-In the end, every backup must restore to the expected content, every operation must have succeeded, and nothing may be
-left.
+new volumes and in place), and their backups are deleted. Further volumes are backed up by schedules every minute, whose
+retention removes all but two backups. At random, these schedules are paused, asked for runs, deleted and made again,
+and backups are held while they are restored. The operator, movers, the S3 server, the API server and the kubelet are
+killed and paused, and the servers are disconnected, at random. Every second pair of volumes has snapshots that do not
+freeze, and one of each such pair is written like a database: its log is durable at once, its pages later. In the end,
+every backup must restore to the expected content, every operation must have succeeded, no last backup of a volume may
+have been removed, and nothing may be left.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tests.cluster.storage import UNFROZEN
+from tests.soak import schedule_workload, volume_workload
 from tests.soak.fault_injection import FaultInjector
-from tests.soak.volume_workload import ACTIONS, KINDS, Volume
+from tests.soak.schedule_workload import ScheduledVolume
+from tests.soak.volume_workload import KINDS, Volume
 from tests.support.cluster import leak_check
 from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, KubeClusterError, alone, install, uninstall
 from tests.support.cluster.leak_check import DeletedNamespaces
@@ -43,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="for how long faults are injected (30)")
     parser.add_argument("--volumes", type=int, default=4, help="of four kinds, one after the other (4)")
+    parser.add_argument("--scheduled", type=int, default=2, help="further volumes, with schedules (2)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all chances; another one in each run")
     arguments = parser.parse_args()
     say(f"seed {arguments.seed}")
@@ -70,9 +75,15 @@ def soak(kube: KubeCluster, recorder: Recorder, arguments: argparse.Namespace) -
     # With the default window of an hour, no file of a shorter run would be taken over from a parent.
     window = {"storageClasses": {UNFROZEN: "2m"}}
     kube.apply(tenant.store("default", is_default=True, limits=limits, dirtyWindow=window))
-    volumes = [
+    volumes: list[Volume] = [
         Volume(tenant, f"volume-{number}", KINDS[number % len(KINDS)], random.Random(chance.random()), say)
         for number in range(arguments.volumes)
+    ]
+    volumes += [
+        ScheduledVolume(
+            tenant, f"scheduled-{number}", KINDS[2 * number % len(KINDS)], random.Random(chance.random()), say
+        )
+        for number in range(arguments.scheduled)
     ]
     injector = FaultInjector(arguments.seed, say)
     with ThreadPoolExecutor() as pool:
@@ -86,7 +97,8 @@ def soak(kube: KubeCluster, recorder: Recorder, arguments: argparse.Namespace) -
     done = sum((volume.done for volume in volumes), Counter[str]())
     _report(done, injector.done)
     if arguments.minutes >= ENOUGH_MINUTES:
-        wrong += [f"never done: {what}" for what in ACTIONS if not done[what]]
+        expected = (*volume_workload.ACTIONS, *(schedule_workload.ACTIONS if arguments.scheduled else ()))
+        wrong += [f"never done: {what}" for what in expected if not done[what]]
         wrong += [f"never met: {what}" for what in sorted(injector.kinds - injector.done.keys())]
     return [*wrong, *_left(kube, tenant, injector)]
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cinderblock.lifecycle.schedule.names import of_token
 from cinderblock.repository.objects import KEY_NAME
 from tests.cluster import cluster, containers
 from tests.cluster.errors import ClusterError
@@ -42,6 +43,8 @@ SLOW = 512 << 10
 """Bytes per second of the mover that the upgrade meets at work."""
 LEDGER_BYTES = 48 << 20
 """Bytes that it sends: a minute and a half, longer than an upgrade takes."""
+SHARPEST = {"keepLast": 1, "minAge": "0s", "grace": "0s", "maxPerDay": 0}
+"""Rules of retention that remove all but one backup of each volume at once."""
 TREES = ("files-full", "files-second", "plain-full", "adopted")
 DEVICES = ("disk-full",)
 
@@ -82,6 +85,8 @@ def _play(story: Story, code: Path) -> None:
             _look(story, kube, keys)
         with story.step("Restore each again, and compare with what was restored before"):
             _restore_again(kube)
+        with story.step("A schedule takes the volumes over, and leaves the old backups alone"):
+            _schedule(kube)
         with story.step("An incremental backup on an old one"):
             _go_on(kube)
     finally:
@@ -166,11 +171,33 @@ def _restore_again(kube: KubeCluster) -> None:
             raise KubeClusterError(f"{name} differs from what was restored before: {before} and {after}")
 
 
+def _schedule(kube: KubeCluster) -> None:
+    """Run a schedule with the sharpest retention over all volumes, twice."""
+    before = set(_backups(kube))
+    for token in ("first", "second"):
+        spec = {"schedule": "0 0 29 2 *", "runNow": token, "spread": "0s", "retention": SHARPEST}
+        kube.apply(_ours("BackupSchedule", "nightly", spec))
+        done = f"--for=jsonpath={{.status.lastRun.name}}={of_token(token)}"
+        kube.kubectl("wait", done, "-n", NAMESPACE, "backupschedule/nightly", "--timeout=90s")
+        kube.kubectl(
+            "wait", "--for=condition=LastRunSucceeded", "-n", NAMESPACE, "backupschedule/nightly", "--timeout=300s"
+        )
+    first = of_token("first")
+    kube.wait_until("end of the first run", lambda: not any(first in name for name in _backups(kube)), timeout=240)
+    lost = before - set(_backups(kube))
+    if lost:
+        raise KubeClusterError(f"retention has removed {sorted(lost)}, which no schedule made")
+
+
+def _backups(kube: KubeCluster) -> list[str]:
+    return kube.kubectl("get", "volumebackups", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
+
+
 def _go_on(kube: KubeCluster) -> None:
     _back_up(kube, "files-third", {"volumeId": "files", "incremental": True})
     _restore(kube, "after", "files-third")
     _same(kube, "files", "after-files-third")
-    kube.kubectl("delete", "volumebackups", "--all", "-n", NAMESPACE, "--timeout=120s")
+    kube.kubectl("delete", "backupschedules,volumebackups", "--all", "-n", NAMESPACE, "--timeout=120s")
     left = _keys(kube)
     if left:
         raise KubeClusterError(f"all backups are deleted, and the store still holds {sorted(left)}")

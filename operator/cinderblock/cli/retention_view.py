@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cinderblock.cli.output import format_time
-from cinderblock.lifecycle.retention.times import data_time
+from cinderblock.lifecycle.backup_times import data_time
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan, Step, Verdict
 
 HEADINGS: Final = ("VOLUME", "BACKUP", "TIME", "VERDICT", "EXPIRES", "WHY")

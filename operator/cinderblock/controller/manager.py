@@ -25,6 +25,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.requeue import RequeuePolicy
 from cinderblock.controller.settings import OperatorSettings
 from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.webhook.notifier import Notifier
 from cinderblock.controller.worker import enqueue_all, resync, run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import CinderblockError
@@ -32,6 +33,7 @@ from cinderblock.kube.client import KubeClient, ResponseCounts, connect
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
 from cinderblock.observability import log as observability_log
+from cinderblock.observability.cloud_event import source_of
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,11 @@ async def _run_manager(
     metrics_server = MetricsServer(settings.metrics_port, metrics, snapshots.read)
     health = Health(settings.health_port, queue, watches, elector)
 
+    async def read_source() -> str:
+        return source_of(await context.cluster.uid(kube), settings.release)
+
+    notifier = Notifier(settings.webhook, collector.state, read_source, metrics) if settings.webhook else None
+
     async def list_keys() -> list[tuple[ObjectKey, bool]]:
         keys = await list_pending(context)
         requeue_policy.register(key for key, _ in keys)
@@ -112,6 +119,8 @@ async def _run_manager(
             group.create_task(acknowledger.run(context))
             group.create_task(enqueue_all(queue, list_keys))
             group.create_task(resync(queue, list_keys, settings.resync_seconds))
+            if notifier is not None:
+                group.create_task(notifier.run())
 
     await health.start()
     await metrics_server.start()

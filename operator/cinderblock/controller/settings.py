@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cinderblock.api.labels import GROUP, MANAGED_BY_LABEL
 from cinderblock.controller.leaderelection.lease import LEASE_SECONDS
+from cinderblock.controller.webhook.settings import WebhookSettings
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.observed import PodSecurityLevel
 from cinderblock.store.endpoint_policy import AllowedEndpoint
@@ -55,6 +56,7 @@ class OperatorSettings:
         watch_namespaces: the namespaces in which the operator works; empty: all.
         schedule_kinds: kinds of schedules that the operator works on.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
+        webhook: where notifications about alerts go; None: nowhere.
     """
 
     mover_image: str
@@ -82,6 +84,7 @@ class OperatorSettings:
     watch_namespaces: tuple[str, ...] = ()
     schedule_kinds: frozenset[str] = SCHEDULE_KINDS["all"]
     release: str = ""
+    webhook: WebhookSettings | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
@@ -125,6 +128,7 @@ class OperatorSettings:
             watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
             schedule_kinds=SCHEDULE_KINDS[_one_of(environment, "CINDERBLOCK_SCHEDULES", tuple(SCHEDULE_KINDS))],
             release=environment.get("CINDERBLOCK_RELEASE", ""),
+            webhook=WebhookSettings.from_environment(environment, _endpoints(environment)),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
@@ -57,6 +58,7 @@ class VolumeMetrics:
         last_incomplete: time of the data in the newest backup that lacks unreadable files.
         last_failure: time of the last failure of its existing VolumeBackups.
         last_verified: time of the last verification of one of its backups that is known to be sound.
+        failed_backup, fail_reason: name of the VolumeBackup that failed last, and its cause.
     """
 
     namespace: str
@@ -66,16 +68,43 @@ class VolumeMetrics:
     last_incomplete: float | None = None
     last_failure: float | None = None
     last_verified: float | None = None
+    failed_backup: str = ""
+    fail_reason: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether its last backup failed: none holds data of a later instant."""
+        return self.last_failure is not None and self.last_failure > (self.last_success or 0.0)
 
 
 @dataclass(slots=True)
 class StoreMetrics:
-    """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it."""
+    """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it.
+
+    Attributes:
+        namespace, name: its identity.
+        is_ready: whether its last check succeeded.
+        stored_bytes: bytes of VolumeBackups in it.
+        ready_since: when is_ready last changed; None: it has not been checked yet.
+    """
 
     namespace: str
     name: str
     is_ready: bool
     stored_bytes: int = 0
+    ready_since: float | None = None
+
+
+@dataclass(slots=True)
+class Period:
+    """The oldest and the newest of some times, in seconds since 1970."""
+
+    oldest: float
+    newest: float
+
+    def add(self, time: float) -> None:
+        """Add a time."""
+        self.oldest, self.newest = min(self.oldest, time), max(self.newest, time)
 
 
 @dataclass
@@ -90,7 +119,9 @@ class ClusterState:
         queued_movers: number of operations that wait for a free mover slot.
         suspicious: number of suspicious VolumeBackups by namespace, zeros included.
         damaged: number of VolumeBackups by namespace that a verification found damaged, zeros included.
+        suspicious_since: when these alarms were raised, by namespace.
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
+        unprotected_since: when the claims that no schedule selects were created, by namespace.
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores.
         schedules: schedules that are not suspended, at most MAX_SCHEDULES of each namespace.
@@ -103,7 +134,9 @@ class ClusterState:
     queued_movers: int = 0
     suspicious: Counter[str] = field(default_factory=Counter)
     damaged: Counter[str] = field(default_factory=Counter)
+    suspicious_since: dict[str, Period] = field(default_factory=dict)
     protection: dict[str, Counter[Protection]] = field(default_factory=dict)
+    unprotected_since: dict[str, Period] = field(default_factory=dict)
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
     schedules: list[ScheduleMetrics] = field(default_factory=list)
@@ -133,6 +166,8 @@ class ClusterStateBuilder:
         self._state.objects["VolumeBackup", phase or NEW] += 1
         self._state.suspicious[backup.namespace] += backup.is_suspicious
         self._state.damaged[backup.namespace] += backup.is_damaged and not backup.metadata.is_being_deleted
+        if backup.is_suspicious:
+            _add_time(self._state.suspicious_since, backup.namespace, _alarm_time(status.conditions))
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):
@@ -187,9 +222,12 @@ class ClusterStateBuilder:
         self._schedules[found.namespace] += 1
         self._state.schedules.append(found)
 
-    def count_protection(self, namespace: str, protection: Protection) -> None:
+    def count_protection(self, claim: PersistentVolumeClaim, protection: Protection) -> None:
         """Count a bound volume by whether a schedule selects it."""
+        namespace, created = claim.namespace, claim.metadata.creation_timestamp
         self._state.protection.setdefault(namespace, Counter())[protection] += 1
+        if protection is Protection.UNPROTECTED and created is not None:
+            _add_time(self._state.unprotected_since, namespace, created.timestamp())
 
     def result(self, running_movers: int) -> ClusterState:
         """Return the state of all objects that were added."""
@@ -238,7 +276,16 @@ def _zeros() -> Counter[tuple[str, str]]:
 
 
 def _store_metrics(store: BackupStore) -> StoreMetrics:
-    return StoreMetrics(store.namespace, store.name, store.is_ready)
+    changes = (c.last_transition_time.timestamp() for c in store.status.conditions if c.type == ConditionType.READY)
+    return StoreMetrics(store.namespace, store.name, store.is_ready, ready_since=next(changes, None))
+
+
+def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:
+    times.setdefault(namespace, Period(time, time)).add(time)
+
+
+def _alarm_time(conditions: list[Condition]) -> float:
+    return next(c.last_transition_time.timestamp() for c in conditions if c.type == ConditionType.SUSPICIOUS)
 
 
 def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase | None) -> None:
@@ -254,7 +301,10 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
     if backup.is_complete and backup.verified_at is not None and not backup.metadata.is_being_deleted:
         volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
-        volume.last_failure = max(status.updated_at.timestamp(), volume.last_failure or 0.0)
+        failed = status.updated_at.timestamp()
+        if failed >= (volume.last_failure or 0.0):
+            volume.last_failure, volume.failed_backup = failed, backup.name
+            volume.fail_reason = status.fail_reason or ""
 
 
 def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
@@ -263,14 +313,17 @@ def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
     def newest(instants: Iterable[float | None]) -> float | None:
         return max((instant for instant in instants if instant is not None), default=None)
 
+    failed = max(found, key=lambda part: part.last_failure or 0.0)
     return VolumeMetrics(
         claim.namespace,
         claim.name,
         min((part.first_request for part in found if part.first_request is not None), default=None),
         newest(part.last_success for part in found),
         newest(part.last_incomplete for part in found),
-        newest(part.last_failure for part in found),
+        failed.last_failure,
         newest(part.last_verified for part in found),
+        failed.failed_backup,
+        failed.fail_reason,
     )
 
 

@@ -212,6 +212,11 @@ def _alarms(state: ClusterState) -> Iterator[Metric]:
     for state_of_volumes, name, text in (
         (Protection.UNPROTECTED, "cinderblock_volumes_unprotected", "Bound volumes that no schedule selects."),
         (Protection.OPTED_OUT, "cinderblock_volumes_opted_out", "Bound volumes that are left out of all schedules."),
+        (
+            Protection.NOT_OPTED_IN,
+            "cinderblock_volumes_not_opted_in",
+            "Bound volumes for which only schedules with optIn exist, and that did not opt in.",
+        ),
     ):
         volumes = GaugeMetricFamily(name, text, labels=["volume_namespace"])
         for namespace, counts in sorted(state.protection.items()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.reasons import Reason
@@ -24,6 +25,16 @@ ALARMS: Final = (
 SUCCESS: Final = "success"
 ERROR: Final = "error"
 RESULTS: Final = (SUCCESS, ERROR)
+
+
+class NotificationResult(StrEnum):
+    """Result of a request to the webhook."""
+
+    SENT = "sent"
+    REJECTED = "rejected"
+    """The receiver refuses this event, and accepts others. It is not repeated."""
+    FAILED = "failed"
+    """The receiver accepts nothing now. The event is sent later."""
 
 
 class OperatorMetrics:
@@ -79,6 +90,19 @@ class OperatorMetrics:
             ["schedule_namespace", "schedule"],
             registry=self.registry,
         )
+        self._notifications = Counter(
+            "cinderblock_webhook_notifications",
+            "Requests to the webhook: sent, rejected (the receiver refuses this event), or failed (repeated later).",
+            ["result"],
+            registry=self.registry,
+        )
+        self._unsent = Gauge(
+            "cinderblock_webhook_unsent",
+            "Notifications that could not be sent yet.",
+            registry=self.registry,
+        )
+        for outcome in NotificationResult:
+            self._notifications.labels(outcome)
         for operation in OperationKind:
             for result in RESULTS:
                 self._operations.labels(operation, result)
@@ -116,6 +140,14 @@ class OperatorMetrics:
         for counter in (self._missed, self._skipped):
             with contextlib.suppress(KeyError):
                 counter.remove(namespace, name)
+
+    def count_notification(self, result: NotificationResult) -> None:
+        """Count a request to the webhook."""
+        self._notifications.labels(result).inc()
+
+    def set_unsent(self, count: int) -> None:
+        """Record how many notifications wait."""
+        self._unsent.set(count)
 
     def count_store_request(self, request: str, result: str) -> None:
         """Count a request to a store: check, put, get, list or delete. Thread-safe."""

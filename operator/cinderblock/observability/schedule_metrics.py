@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.duration import parse_long_duration
-from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.schedule import cron
 
@@ -24,7 +24,7 @@ class ScheduleMetrics:
     Attributes:
         namespace, name: its identity; the namespace of a ClusterBackupSchedule is empty.
         is_ready: whether it can work.
-        selects: whether it selects volumes.
+        selects: whether it selects volumes, or waits for owners to opt in.
         interval: the shortest time between two of its times; None: they are invalid.
         deadline: delay after which a time counts as missed.
         effective_since: the time from which its runs are due; None: not known yet.
@@ -32,6 +32,7 @@ class ScheduleMetrics:
         next_time: its next scheduled time; None: not known.
         failing_volumes: number of volumes without a backup of the last run.
         frozen: number of backups that are kept only because a newer one is suspicious.
+        ready_since, selecting_since: when is_ready and selects last changed; None: not known yet.
     """
 
     namespace: str
@@ -45,6 +46,8 @@ class ScheduleMetrics:
     next_time: float | None
     failing_volumes: int
     frozen: int
+    ready_since: float | None = None
+    selecting_since: float | None = None
 
 
 def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
@@ -53,6 +56,7 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
     if spec.suspend or schedule.metadata.is_being_deleted:
         return None
     conditions = {c.type: c.status for c in status.conditions}
+    changes = {c.type: c.last_transition_time.timestamp() for c in status.conditions}
     interval = _interval(schedule)
     deadline = parse_long_duration(spec.starting_deadline).total_seconds() if spec.starting_deadline else interval
     times = (status.effective_since, status.last_completed_time, status.next_schedule_time)
@@ -61,7 +65,7 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         namespace=schedule.namespace,
         name=schedule.name,
         is_ready=conditions.get(ConditionType.READY) == "True",
-        selects=conditions.get(ConditionType.SELECTING) != "False",
+        selects=conditions.get(ConditionType.SELECTING) != "False" or _is_left_to_owners(schedule),
         interval=interval,
         deadline=deadline or 0.0,
         effective_since=effective_since,
@@ -69,7 +73,14 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         next_time=next_time,
         failing_volumes=status.failing_volumes or 0,
         frozen=status.retention.frozen if status.retention is not None else 0,
+        ready_since=changes.get(ConditionType.READY),
+        selecting_since=changes.get(ConditionType.SELECTING),
     )
+
+
+def _is_left_to_owners(schedule: AnySchedule) -> bool:
+    """Return whether the schedule may select nothing, because owners decide about their volumes."""
+    return isinstance(schedule.spec, ClusterBackupScheduleSpec) and schedule.spec.opt_in
 
 
 def _interval(schedule: AnySchedule) -> float | None:
@@ -96,7 +107,7 @@ def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
     )
     yield family(
         "cinderblock_schedule_selecting",
-        "1 if the schedule selects volumes, otherwise 0.",
+        "1 if the schedule selects volumes or waits for owners to opt in, otherwise 0.",
         (float(each.selects) for each in schedules),
     )
     yield family(

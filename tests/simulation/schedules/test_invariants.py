@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cinderblock.lifecycle.schedule import conclude
 from tests.support.schedules import cron_oracle
 from tests.support.simulation.api import START
 from tests.support.simulation.schedules import ScheduleSimulation
@@ -160,7 +161,9 @@ def test_volumes_get_what_the_times_say_for_very_many_histories(case: Case) -> N
 
 
 @pytest.mark.parametrize("expression", ["30 2 * * 0", pytest.param("30 2 * * *", marks=pytest.mark.long)])
-def test_year_has_one_run_for_each_of_its_times(expression: str) -> None:
+def test_year_has_one_run_for_each_of_its_times(expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its times, the schedule is reconciled every seven hours, so that each hour of the day has its turn."""
+    monkeypatch.setattr(conclude, "IDLE_PACE", 7 * HOUR)
     with ScheduleSimulation(START) as simulation:
         simulation.claim("data")
         simulation.schedule(spread="0s", timeZone="Europe/Berlin", schedule=expression)

@@ -186,6 +186,26 @@ def test_schedule_selects_namespaces_and_claims_by_their_labels() -> None:
         }
 
 
+def test_run_is_complete_if_owners_may_opt_in_and_nobody_has() -> None:
+    with ScheduleSimulation(namespaces=()) as simulation:
+        simulation.namespace("prod")
+        simulation.claim("data", "prod")
+        asked = simulation.cluster_schedule("asked", spread="0s", optIn=True, namespaceSelector={})
+        nothing = simulation.cluster_schedule("nothing", spread="0s", namespaceSelector={"matchLabels": {"a": "b"}})
+        simulation.run_until(FIRST + HOUR)
+        assert not simulation.backups()
+        assert simulation.condition(asked, "LastRunSucceeded")["status"] == "True"
+        assert simulation.status(asked)["lastCompletedTime"].startswith("2026-05-05T02:")
+        assert "no claim has the annotation" in simulation.condition(asked, "Selecting")["message"]
+        assert simulation.condition(nothing, "LastRunSucceeded")["reason"] == "NoVolumes"
+        assert "lastCompletedTime" not in simulation.status(nothing)
+        found = [event for event in simulation.objects.all("Event") if event["reason"] == "NoVolumes"]
+        assert {event["regarding"]["name"]: event["type"] for event in found} == {
+            "asked": "Normal",
+            "nothing": "Warning",
+        }
+
+
 def test_operator_of_some_namespaces_selects_only_among_them() -> None:
     with ScheduleSimulation(namespaces=()) as simulation:
         both(simulation)

@@ -1,26 +1,37 @@
-"""Expire backups of a volume: delete their manifests, and then all packs that no remaining manifest lists."""
+"""Expire backups of a volume as the operator does."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
+from datetime import UTC, datetime
 
-from cinderblock.api.layout import manifest_key, pack_prefix, pack_root
 from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.format.manifest.reader import ManifestReader
-from cinderblock.repository.objects import list_manifests
+from cinderblock.repository.expiry import Expiry
+from cinderblock.repository.reference_cache import VolumeReferences
+from cinderblock.repository.references import References
 from cinderblock.store.base import ObjectStore
 
 
 def expire(
-    store: ObjectStore, prefix: str, volume_id: str, backup_ids: Collection[str], keys: KeyRing | None = None
+    store: ObjectStore,
+    prefix: str,
+    volume_id: str,
+    backup_ids: Collection[str],
+    keys: KeyRing | None = None,
+    *,
+    known: VolumeReferences | None = None,
 ) -> None:
-    """Remove backups in any order, also parents of others. No mover may work for the volume."""
-    store.delete([manifest_key(prefix, volume_id, backup_id) for backup_id in backup_ids])
-    needed: set[str] = set()
-    for found in list_manifests(store, prefix, volume_id):
-        packs = ManifestReader(partial(store.get, found.key), keys, found.expected(), found.key).packs
-        for pack in range(len(packs)):
-            needed.add(pack_prefix(prefix, volume_id, packs.origin(pack).backup_id) + packs.name(pack))
-    listed = [info.key for info in store.list(f"{pack_root(prefix)}{volume_id}/")]
-    store.delete([key for key in listed if key not in needed])
+    """Remove backups in any order, also parents of others. Raises the first error of a backup.
+
+    ``known`` are references from earlier calls, as the operator remembers them.
+    """
+    remembered = known if known is not None else VolumeReferences()
+
+    def begin() -> References:
+        return References(store, prefix, volume_id, keys, remembered)
+
+    run = Expiry(store, prefix, volume_id, backup_ids, begin, clock=lambda: datetime.now(UTC))
+    for _ in run.steps():
+        pass
+    for error in run.errors.values():
+        raise error

@@ -59,7 +59,8 @@ class ScheduleSimulation:
         self.looks = 0
         self.duration: timedelta | None = timedelta(seconds=30)
         self.reading: timedelta | None = timedelta(seconds=30)
-        self._runner = asyncio.Runner()
+        # asyncio.Runner would exchange signal handlers at each of very many runs.
+        self._loop = asyncio.new_event_loop()
         self._due: dict[ObjectKey, datetime] = {}
         self.metrics = OperatorMetrics()
         self.restart()
@@ -72,12 +73,13 @@ class ScheduleSimulation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
 
     def restart(self) -> None:
         """Start the operator again, as after its death."""
         self.kube = KubeClient(self.api, observer=self.faults, reduce=reduce_object)
-        self.reconciler = self._runner.run(self._new_reconciler())
+        self.reconciler = self._loop.run_until_complete(self._new_reconciler())
         for kind in ("BackupSchedule", "ClusterBackupSchedule"):
             for item in self.objects.all(kind):
                 self._due[_key(item)] = self.now
@@ -198,8 +200,9 @@ class ScheduleSimulation:
                 self.finish_verification(item)
 
     def _is_due(self, item: Object, duration: timedelta) -> bool:
-        began = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
-        return not (item.get("status") or {}).get("phase") and began + duration <= self.now
+        if (item.get("status") or {}).get("phase"):
+            return False
+        return datetime.fromisoformat(item["metadata"]["creationTimestamp"]) + duration <= self.now
 
     def look(self, item: Object) -> None:
         """Reconcile a schedule now."""
@@ -229,7 +232,7 @@ class ScheduleSimulation:
         assert self.looks < MAX_LOOKS, "the schedule looks too often"
         self._due.pop(key, None)
         try:
-            result = self._runner.run(self.reconciler.reconcile(key))
+            result = self._loop.run_until_complete(self.reconciler.reconcile(key))
         except Crash:
             self.restart()
             return

@@ -49,6 +49,7 @@ from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import RequestInfo
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, RunningMover
 from cinderblock.lifecycle.store.container_rules import ContainerRules
+from cinderblock.observability.cluster_state import ClusterState
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import MARK_NAME, list_manifests
@@ -548,10 +549,14 @@ class Simulation:
 
     def metrics(self) -> Samples:
         """Return the present metrics of the operator."""
-        state = self._loop.run_until_complete(read(self._kube))
+        state = self.cluster_state()
         figures = MetricsSnapshot("1.2.3", self.now.timestamp(), mover_limit=POLICY.mover.limit, state=state)
         content, _ = MetricsPage(self._metrics).render(figures)
         return samples(content.decode())
+
+    def cluster_state(self) -> ClusterState:
+        """Return what the operator reads for metrics and notifications."""
+        return self._loop.run_until_complete(read(self._kube))
 
     # Progress
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from cinderblock.controller.settings import OperatorSettings
+from cinderblock.controller.webhook.settings import WebhookSettings
 from tests.support.cluster.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
 
 pytestmark = pytest.mark.integration
@@ -159,6 +161,42 @@ def test_operator_understands_the_environment_that_it_gets() -> None:
     )
     assert container["image"] == environment["CINDERBLOCK_MOVER_IMAGE"]
     assert container["ports"][0]["containerPort"] == 8080
+
+
+def test_webhook_gets_its_settings_and_optional_files() -> None:
+    objects = render(
+        "webhook.url=https://hooks.example/x", "webhook.secretName=hook", "webhook.headerName=X-Token",
+        "webhook.caConfigMap=authorities", "stores.allowedEndpoints={10.0.0.0/8}",
+    )  # fmt: skip
+    pod = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]
+    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    settings = OperatorSettings.from_environment(environment).webhook
+    folder = Path("/etc/cinderblock/webhook")
+    assert settings == WebhookSettings("https://hooks.example/x", folder, "X-Token", allowed_endpoints=("10.0.0.0/8",))
+    assert {"name": "webhook", "mountPath": str(folder), "readOnly": True} in pod["containers"][0]["volumeMounts"]
+    [sources] = [volume["projected"]["sources"] for volume in pod["volumes"] if "projected" in volume]
+    files = {}
+    for source in sources:
+        [(kind, found)] = source.items()
+        assert found["optional"] is True
+        files |= {item["path"]: (kind, found["name"], item["key"]) for item in found["items"]}
+    assert files == {
+        "url": ("secret", "hook", "url"),
+        "header": ("secret", "hook", "header"),
+        "ca.crt": ("configMap", "authorities", "ca.crt"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [((), None), (("webhook.secretName=hook",), ""), (("webhook.url=https://hooks.example",), "https://hooks.example")],
+)
+def test_webhook_exists_if_it_has_a_url(settings: tuple[str, ...], url: str | None) -> None:
+    container = _deployment(render(*settings), "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    found = OperatorSettings.from_environment(environment).webhook
+    assert (found.url if found is not None else None) == url
+    assert not any("WEBHOOK" in name for name in environment) or settings
 
 
 def test_every_further_value_is_used() -> None:

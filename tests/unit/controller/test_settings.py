@@ -80,3 +80,10 @@ def test_allowed_endpoints_that_cannot_be_read_do_not_allow_all() -> None:
     assert OperatorSettings.from_environment(IMAGE).allowed_endpoints == ()
     with pytest.raises(InvalidInput, match=r"s3\.\*\.com"):
         OperatorSettings.from_environment(IMAGE | {variable: "a.example,s3.*.com"})
+
+
+@pytest.mark.parametrize("name", ["", "Content-Type", "host", "a b", "x\ny"])
+def test_webhook_cannot_replace_headers_of_the_request(name: str) -> None:
+    given = {"CINDERBLOCK_WEBHOOK_URL": "https://hooks.example", "CINDERBLOCK_WEBHOOK_HEADER": name}
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_WEBHOOK_HEADER"):
+        OperatorSettings.from_environment(IMAGE | given)

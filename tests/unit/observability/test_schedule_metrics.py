@@ -45,6 +45,15 @@ def exposed(*schedules: BackupSchedule | ClusterBackupSchedule) -> Samples:
     return samples(generate_latest(registry).decode())
 
 
+def test_schedule_that_waits_for_owners_does_not_select_nothing() -> None:
+    labels = {"schedule_namespace": "", "schedule": "all"}
+    for opt_in, selecting in ((True, 1), (False, 0)):
+        spec = {"schedule": "@daily", "namespaceSelector": {}, "optIn": opt_in}
+        body = {"metadata": {"name": "all", "uid": "s-2"}, "spec": spec, "status": STATUS}
+        found = exposed(ClusterBackupSchedule.model_validate(body))
+        assert found.value("schedule_selecting", **labels) == selecting
+
+
 def test_schedule_has_all_its_metrics() -> None:
     times = {"lastCompletedTime": NOW, "nextScheduleTime": NOW}
     found, labels = exposed(a_schedule(status=STATUS | times)), {"schedule_namespace": "shop", "schedule": "daily"}

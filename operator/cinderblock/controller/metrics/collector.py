@@ -122,9 +122,10 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
         reference = claim_ref(body)
         if reference is not None:
             builder.add_claim(reference)
-        state = protection.protection_of(PersistentVolumeClaim.model_validate(body)) if protection else None
-        if state is not None:
-            builder.count_protection(body["metadata"]["namespace"], state)
+        claim = PersistentVolumeClaim.model_validate(body) if protection else None
+        state = protection.protection_of(claim) if protection and claim else None
+        if claim is not None and state is not None:
+            builder.count_protection(claim, state)
     return builder.result(movers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -31,6 +31,8 @@ class Protection(StrEnum):
     UNPROTECTED = "unprotected"
     OPTED_OUT = "opted-out"
     """A person has left it out of all schedules."""
+    NOT_OPTED_IN = "not-opted-in"
+    """Only schedules with optIn would select it, and its owner has not asked for backups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,12 @@ class ProtectionIndex:
             return None
         if record.wish == "false":
             return Protection.OPTED_OUT
-        is_selected = any(
-            rule.selection.selects(record, _AT_ANY_AGE) and rule.claims.matches(claim.metadata.labels)
-            for rule in self._rules.get(claim.namespace, ())
-        )
-        return Protection.PROTECTED if is_selected else Protection.UNPROTECTED
+        rules = [rule for rule in self._rules.get(claim.namespace, ()) if rule.claims.matches(claim.metadata.labels)]
+        if any(rule.selection.selects(record, _AT_ANY_AGE) for rule in rules):
+            return Protection.PROTECTED
+        asked = replace(record, wish="true")
+        may_opt_in = any(rule.selection.selects(asked, _AT_ANY_AGE) for rule in rules)
+        return Protection.NOT_OPTED_IN if may_opt_in else Protection.UNPROTECTED
 
 
 def _rule_of(schedule: AnySchedule) -> _Rule | None:

@@ -15,8 +15,9 @@ from datetime import datetime
 
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.backup_times import order, utc
 from cinderblock.lifecycle.retention.grace import Grace
-from cinderblock.lifecycle.retention.times import DAY, order, utc
+from cinderblock.lifecycle.retention.times import DAY
 from cinderblock.lifecycle.retention.verdict import Step
 
 MIN_LIMIT = 10

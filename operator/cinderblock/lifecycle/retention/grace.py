@@ -13,7 +13,8 @@ from hashlib import blake2b
 
 from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
-from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, DAY, utc
+from cinderblock.lifecycle.backup_times import utc
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, DAY
 
 PAUSE = timedelta(hours=3)
 """Time without a plan after which the grace begins again. A clock that jumps forward looks the same."""

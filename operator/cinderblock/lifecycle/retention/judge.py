@@ -11,9 +11,10 @@ from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.backup_times import data_time, order, utc
 from cinderblock.lifecycle.retention import keep_rules
 from cinderblock.lifecycle.retention.context import RetentionContext
-from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, data_time, order, utc
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.retention.verdict import Judgement
 
 FREEZE = timedelta(days=14)

@@ -14,7 +14,7 @@ from typing import Final
 from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.retention.times import data_time
+from cinderblock.lifecycle.backup_times import data_time
 
 Period = Callable[[datetime], Hashable]
 

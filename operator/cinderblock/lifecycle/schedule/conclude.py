@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
 from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleStatus, RunStatus
@@ -228,7 +228,7 @@ class _Conclusion:
         if not self._goes_on(shown):
             self._count_end(shown, counted)
             self.events.append(messages.ended(counted, found, number))
-            if messages.is_complete(counted):
+            if self._is_complete(counted):
                 part["last_completed_time"] = self.now.replace(microsecond=0)
         return part
 
@@ -238,7 +238,7 @@ class _Conclusion:
         found, number = failing.update((), overtaken.results)
         self._count_end(overtaken, counted)
         self.events.append(messages.ended(counted, found, number))
-        return self.now.replace(microsecond=0) if messages.is_complete(counted) else completed
+        return self.now.replace(microsecond=0) if self._is_complete(counted) else completed
 
     def _count_end(self, judged: JudgedRun, counted: RunStatus) -> None:
         self.missed += judged.run.is_scheduled and counted.missed > 0
@@ -262,6 +262,9 @@ class _Conclusion:
             missed=states[State.MISSED] + missed_before,
         )
 
+    def _is_complete(self, counted: RunStatus) -> bool:
+        return messages.is_complete(counted, may_be_empty=self.observed.settings.selection.opt_in)
+
     def _goes_on(self, judged: JudgedRun) -> bool:
         return self._is_creating(judged) or any(result.state in ACTIVE for result in judged.results)
 
@@ -270,7 +273,7 @@ class _Conclusion:
         state: ConditionStatus
         if self._goes_on(judged):
             state, reason = "Unknown", Reason.RUN_IN_PROGRESS
-        elif messages.is_complete(counted):
+        elif self._is_complete(counted):
             state, reason = "True", Reason.RUN_COMPLETED
         else:
             state, reason = "False", Reason.RUN_INCOMPLETE if counted.volumes else Reason.NO_VOLUMES
@@ -289,10 +292,13 @@ class _Conclusion:
     def _with_selecting(self, shown: list[Condition]) -> list[Condition]:
         observed = self.observed
         number = sum(observed.settings.selection.selects(claim, self.now) for claim in observed.claims)
-        text = f"The schedule selects {number} volume{'s' * (number != 1)}." if number else messages.NO_VOLUMES
+        is_left_to_owners = observed.settings.selection.opt_in
+        nothing = messages.NOBODY_OPTED_IN if is_left_to_owners else messages.NO_VOLUMES
+        text = f"The schedule selects {number} volume{'s' * (number != 1)}." if number else nothing
         before = next((c for c in shown if c.type == ConditionType.SELECTING), None)
         if not number and (before is None or before.status == "True"):
-            self.events.append(RecordEvent("Warning", Reason.NO_VOLUMES, text))
+            severity: Literal["Normal", "Warning"] = "Normal" if is_left_to_owners else "Warning"
+            self.events.append(RecordEvent(severity, Reason.NO_VOLUMES, text))
         return conditions.with_lasting(
             shown,
             self.now,

@@ -93,8 +93,9 @@ class PastTimes:
     is_counted: bool = True
 
 
+@lru_cache(maxsize=256)
 def parse(expression: str, zone: str, field: str = "spec.schedule") -> Cron:
-    """Return a cron expression in a time zone.
+    """Return a cron expression in a time zone. The same ones are parsed again and again: at each reconciliation.
 
     Args:
         expression: the five fields, or a nickname.

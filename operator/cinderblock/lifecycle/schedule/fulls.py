@@ -6,21 +6,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.backup_times import data_time
 from cinderblock.lifecycle.schedule.names import place
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def data_time(record: BackupRecord) -> datetime:
-    """Return the time of the data of a backup, or of its creation if that is not known."""
-    return record.data_time or record.created
 
 
 def usable_parent(records: Iterable[BackupRecord], claim_uid: str, store: str, container: str) -> BackupRecord | None:
     """Return the backup that the next incremental backup of a volume would be based on; None: there is none.
 
     The acceptance of the VolumeBackup chooses the parent by the same rules (`backup.checks.latest_parent`). It also
-    knows backups that no schedule made.
+    knows backups that no schedule made. Both compare what CSI drivers report, even if a driver reports 1970: the parent
+    that is chosen here must be the one that the acceptance chooses.
 
     Args:
         records: backups of the volume.
@@ -40,7 +37,7 @@ def usable_parent(records: Iterable[BackupRecord], claim_uid: str, store: str, c
         and container in ("", record.container)
         and record.data_time is not None
     ]
-    return max(candidates, key=lambda record: (data_time(record), record.uid), default=None)
+    return max(candidates, key=lambda record: (record.data_time or _EPOCH, record.uid), default=None)
 
 
 def full_time(parent: BackupRecord, records: Iterable[BackupRecord]) -> datetime:

@@ -20,9 +20,15 @@ NO_VOLUMES: Final = (
 )
 
 
-def is_complete(run: RunStatus) -> bool:
-    """Return whether a run has made a backup of every volume."""
-    return run.succeeded == run.volumes > 0
+NOBODY_OPTED_IN: Final = 'The schedule selects no volume: no claim has the annotation cinderblock.io/backup: "true".'
+
+
+def is_complete(run: RunStatus, *, may_be_empty: bool = False) -> bool:
+    """Return whether a run has made a backup of every volume.
+
+    A run without volumes is complete only if owners decide about their volumes, and none has asked (spec.optIn).
+    """
+    return run.succeeded == run.volumes and (run.volumes > 0 or may_be_empty)
 
 
 def counts(run: RunStatus) -> str:

@@ -74,9 +74,15 @@ def test_volume_of_a_schedule_is_protected() -> None:
         a_schedule(volumes={"storageClasses": ["slow"]}),
         a_schedule(volumes={"selector": {"matchExpressions": [{"key": "app", "operator": "Wrong"}]}}),
         of_cluster(namespaceSelector={"matchLabels": {"team": "web"}}),
-        of_cluster(optIn=True),
+        of_cluster(namespaceSelector={"matchLabels": {"team": "web"}}, optIn=True),
+        of_cluster(volumes={"storageClasses": ["slow"]}, optIn=True),
+        of_cluster(volumes={"selector": {"matchLabels": {"app": "web"}}}, optIn=True),
+        of_cluster(suspend=True, optIn=True),
     ],
-    ids=["elsewhere", "suspended", "not ready", "labels", "class", "wrong selector", "other namespaces", "opt-in"],
+    ids=[
+        *("elsewhere", "suspended", "not ready", "labels", "class", "wrong selector", "other namespaces"),
+        *("opt-in elsewhere", "opt-in of a class", "opt-in of labels", "suspended opt-in"),
+    ],
 )
 def test_schedule_that_does_not_select_a_volume_protects_nothing(
     schedule: BackupSchedule | ClusterBackupSchedule,
@@ -96,6 +102,13 @@ def test_schedule_that_does_not_select_a_volume_protects_nothing(
 )
 def test_schedule_that_will_select_a_volume_protects_it(schedule: BackupSchedule | ClusterBackupSchedule) -> None:
     assert protection(a_claim(wish="true", app="shop"), schedule) is Protection.PROTECTED
+
+
+@pytest.mark.parametrize("wish", ["", "yes", "True"])
+def test_volume_whose_owner_did_not_opt_in_is_counted_apart(wish: str) -> None:
+    assert protection(a_claim(wish=wish), of_cluster(optIn=True)) is Protection.NOT_OPTED_IN
+    assert protection(a_claim(wish=wish), of_cluster(optIn=True), a_schedule()) is Protection.PROTECTED
+    assert protection(a_claim(wish="false"), of_cluster(optIn=True)) is Protection.OPTED_OUT
 
 
 def test_volume_that_is_left_out_is_counted_apart() -> None:

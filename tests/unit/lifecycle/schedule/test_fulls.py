@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -48,6 +48,20 @@ def test_oldest_backup_counts_if_the_note_is_lost() -> None:
     parent = record("b", DATA, data_time=START + 9 * DAY, is_incremental=True)
     other = record("a", DATA, data_time=START + 2 * DAY, is_incremental=True)
     assert full_time(parent, [parent, other]) == START + 2 * DAY
+
+
+def test_driver_that_reports_1970_does_not_make_every_backup_a_full_one() -> None:
+    created = START + 9 * DAY
+    full = record("a", DATA, created=created, data_time=datetime(1970, 1, 1, tzinfo=UTC))
+    assert full_time(full, [full]) == created
+    assert not is_full_due(DATA.uid, full_time(full, [full]), created, 90 * DAY)
+
+
+def test_parent_is_the_one_that_the_acceptance_chooses() -> None:
+    """Compare what drivers report, as the acceptance does: a later creation does not count."""
+    late = record("late", DATA, created=START + 9 * DAY, data_time=datetime(1970, 1, 1, tzinfo=UTC))
+    early = record("early", DATA, created=START, data_time=START + DAY)
+    assert usable_parent([late, early], DATA.uid, "default", "") is early
 
 
 def test_no_full_backup_becomes_older_than_the_interval() -> None:

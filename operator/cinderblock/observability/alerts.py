@@ -1,0 +1,310 @@
+"""The alerts that are true of a reading of the cluster, for people without Prometheus.
+
+Each has the name, the condition and the delay of the rule in the chart's ``templates/metrics/rules.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from typing_extensions import override
+
+from cinderblock.lifecycle.alarms.protection import Protection
+from cinderblock.observability.cluster_state import ClusterState, VolumeMetrics
+from cinderblock.observability.schedule_metrics import ScheduleMetrics
+
+MINUTE: Final = 60.0
+HOUR: Final = 3600.0
+DAY: Final = 86400.0
+
+MAX_VOLUMES: Final = 20
+"""Volumes of one namespace with an alert of their own. One more alert counts the others: an outage of a store makes all
+volumes fail at once."""
+MAX_ALERTS: Final = 1000
+"""Alerts that are followed at the same time, of which each takes about 1 KiB."""
+
+
+class AlertName(StrEnum):
+    """Names of alerts, as in the chart's rules."""
+
+    VOLUME_BACKUP_FAILED = "CinderblockVolumeBackupFailed"
+    BACKUP_SUSPICIOUS = "CinderblockBackupSuspicious"
+    VOLUMES_UNPROTECTED = "CinderblockVolumesUnprotected"
+    SCHEDULE_LATE = "CinderblockScheduleLate"
+    SCHEDULE_FAILING = "CinderblockScheduleFailing"
+    SCHEDULE_NOT_READY = "CinderblockScheduleNotReady"
+    SCHEDULE_SELECTS_NOTHING = "CinderblockScheduleSelectsNothing"
+    RETENTION_FROZEN = "CinderblockRetentionFrozen"
+    STORE_NOT_READY = "CinderblockStoreNotReady"
+
+
+DELAYS: Final[dict[AlertName, float]] = {
+    AlertName.VOLUME_BACKUP_FAILED: 0.0,
+    AlertName.BACKUP_SUSPICIOUS: 0.0,
+    AlertName.VOLUMES_UNPROTECTED: HOUR,
+    AlertName.SCHEDULE_LATE: 10 * MINUTE,
+    AlertName.SCHEDULE_FAILING: 10 * MINUTE,
+    AlertName.SCHEDULE_NOT_READY: 10 * MINUTE,
+    AlertName.SCHEDULE_SELECTS_NOTHING: HOUR,
+    AlertName.RETENTION_FROZEN: 3 * DAY,
+    AlertName.STORE_NOT_READY: 10 * MINUTE,
+}
+"""For how long a condition holds before its alert fires, in seconds."""
+
+
+class Severity(StrEnum):
+    """Severity of an alert."""
+
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The object of an alert.
+
+    Attributes:
+        kind: kind of the object.
+        namespace: its namespace; empty for a ClusterBackupSchedule.
+        name: its name; for alerts that count, the namespace itself is the object.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+
+    @override
+    def __str__(self) -> str:
+        """Return the name that people use in kubectl."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An alert whose condition is true.
+
+    Attributes:
+        name: the alert.
+        subject: what it is about.
+        anchor: a time that the objects give, in seconds since 1970. It stays while nothing new happens, also when the
+            operator restarts, and changes when the same alert becomes true for a new cause.
+        since: when the condition became true, in seconds since 1970; None: the objects do not say.
+        value: the number that the alert counts; None: it counts nothing.
+        summary: what is wrong, in one sentence.
+        action: what to do.
+    """
+
+    name: AlertName
+    subject: Subject
+    anchor: float
+    since: float | None
+    value: int | None
+    summary: str
+    action: str
+
+    @property
+    def severity(self) -> Severity:
+        """Return the severity, which is that of the rule."""
+        return Severity.INFO if self.name is AlertName.VOLUMES_UNPROTECTED else Severity.WARNING
+
+    @property
+    def key(self) -> tuple[AlertName, Subject]:
+        """Return the identity of the alert, whatever its cause."""
+        return self.name, self.subject
+
+
+def true_alerts(state: ClusterState, now: float) -> list[Alert]:
+    """Return the alerts whose conditions are true, also those whose delay has not passed.
+
+    Warnings come first, and among them the oldest, so that a reader who takes MAX_ALERTS of them keeps those it has.
+    """
+    found = [
+        *(alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
+        *_of_stores(state),
+        *_of_suspicious(state),
+        *_of_unprotected(state),
+        *_of_volumes(state),
+    ]
+    return sorted(
+        found,
+        key=lambda alert: (alert.severity is Severity.INFO, alert.anchor, alert.name, str(alert.subject)),
+    )
+
+
+def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> Iterator[Alert]:
+    kind = "BackupSchedule" if schedule.namespace else "ClusterBackupSchedule"
+    subject = Subject(kind, schedule.namespace, schedule.name)
+    due = _late_since(schedule)
+    complete_since = max(schedule.last_completed or 0.0, schedule.effective_since or 0.0)
+    if due is not None and now > due:
+        yield Alert(
+            AlertName.SCHEDULE_LATE,
+            subject,
+            anchor=due,
+            since=due,
+            value=None,
+            summary=f"{kind} {subject} has not completed a run in time.",
+            action="status.lastRun of the schedule counts the volumes of its last run.",
+        )
+    if schedule.failing_volumes:
+        yield Alert(
+            AlertName.SCHEDULE_FAILING,
+            subject,
+            anchor=complete_since,
+            since=None,
+            value=schedule.failing_volumes,
+            summary=f"{_volumes(schedule.failing_volumes)} of {kind} {subject} have no new backup.",
+            action="status.failing of the schedule names volumes, VolumeBackups and reasons.",
+        )
+    if not schedule.is_ready:
+        yield Alert(
+            AlertName.SCHEDULE_NOT_READY,
+            subject,
+            anchor=schedule.ready_since or 0.0,
+            since=schedule.ready_since,
+            value=None,
+            summary=f"{kind} {subject} does not work.",
+            action="The condition Ready of the schedule gives the cause.",
+        )
+    if not schedule.selects:
+        yield Alert(
+            AlertName.SCHEDULE_SELECTS_NOTHING,
+            subject,
+            anchor=schedule.selecting_since or 0.0,
+            since=schedule.selecting_since,
+            value=None,
+            summary=f"{kind} {subject} selects no volume.",
+            action="Check its selectors and storage classes, and the annotation cinderblock.io/backup of the claims.",
+        )
+    if schedule.frozen:
+        since = _oldest_alarm(schedule, state)
+        yield Alert(
+            AlertName.RETENTION_FROZEN,
+            subject,
+            anchor=since or 0.0,
+            since=since,
+            value=schedule.frozen,
+            summary=f"Retention of {kind} {subject} keeps {schedule.frozen} backups because of a suspicious one.",
+            action="Inspect the suspicious VolumeBackups, and accept them if all is well.",
+        )
+
+
+def _late_since(schedule: ScheduleMetrics) -> float | None:
+    """Return the time at which a complete run was due; None if the times are invalid or not known yet."""
+    if schedule.interval is None or schedule.effective_since is None:
+        return None
+    complete = max(schedule.last_completed or 0.0, schedule.effective_since)
+    return complete + 2 * schedule.interval + schedule.deadline
+
+
+def _oldest_alarm(schedule: ScheduleMetrics, state: ClusterState) -> float | None:
+    """Return when the oldest open alarm was raised that can freeze the backups of a schedule."""
+    periods = state.suspicious_since
+    found = (
+        [periods[schedule.namespace]]
+        if schedule.namespace in periods
+        else []
+        if schedule.namespace
+        else list(periods.values())
+    )
+    return min((period.oldest for period in found), default=None)
+
+
+def _of_stores(state: ClusterState) -> Iterator[Alert]:
+    for store in state.stores:
+        if store.is_ready:
+            continue
+        subject = Subject("BackupStore", store.namespace, store.name)
+        yield Alert(
+            AlertName.STORE_NOT_READY,
+            subject,
+            anchor=store.ready_since or 0.0,
+            since=store.ready_since,
+            value=None,
+            summary=f"BackupStore {subject} does not answer, or rejects requests.",
+            action="The condition Ready of the BackupStore gives the cause.",
+        )
+
+
+def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
+    for namespace, period in state.suspicious_since.items():
+        count = state.suspicious[namespace]
+        yield Alert(
+            AlertName.BACKUP_SUSPICIOUS,
+            _namespace(namespace),
+            anchor=period.newest,
+            since=period.newest,
+            value=count,
+            summary=f"{count} backup{'s' * (count != 1)} in namespace {namespace} have unusual numbers.",
+            action="The condition Suspicious of the VolumeBackups gives the numbers. Inspect the volumes, and accept "
+            "the backups if all is well.",
+        )
+
+
+def _of_unprotected(state: ClusterState) -> Iterator[Alert]:
+    """Yield the namespaces with volumes that no schedule selects, unless the cluster has no schedule at all."""
+    if not state.schedules:
+        return
+    for namespace, period in state.unprotected_since.items():
+        count = state.protection[namespace][Protection.UNPROTECTED]
+        yield Alert(
+            AlertName.VOLUMES_UNPROTECTED,
+            _namespace(namespace),
+            anchor=period.newest,
+            since=None,
+            value=count,
+            summary=f"No schedule selects {_volumes(count)} in namespace {namespace}.",
+            action="Create a schedule that selects them, or annotate claims that need no backup with "
+            "cinderblock.io/backup=false.",
+        )
+
+
+def _of_volumes(state: ClusterState) -> Iterator[Alert]:
+    failed: dict[str, list[VolumeMetrics]] = defaultdict(list)
+    for volume in state.volumes:
+        if volume.has_failed:
+            failed[volume.namespace].append(volume)
+    for namespace, volumes in failed.items():
+        volumes.sort(key=lambda volume: (volume.last_failure or 0.0, volume.name))
+        yield from map(_of_volume, volumes[:MAX_VOLUMES])
+        if volumes[MAX_VOLUMES:]:
+            yield _of_further_volumes(namespace, volumes[MAX_VOLUMES:])
+
+
+def _of_volume(volume: VolumeMetrics) -> Alert:
+    subject, failed = Subject("PersistentVolumeClaim", volume.namespace, volume.name), volume.last_failure or 0.0
+    cause = f": {volume.fail_reason}" if volume.fail_reason else "."
+    return Alert(
+        AlertName.VOLUME_BACKUP_FAILED,
+        subject,
+        anchor=failed,
+        since=failed,
+        value=None,
+        summary=f"The last backup of volume {subject} failed{cause}",
+        action=f"kubectl -n {volume.namespace} describe volumebackup {volume.failed_backup}",
+    )
+
+
+def _of_further_volumes(namespace: str, volumes: Iterable[VolumeMetrics]) -> Alert:
+    times = [volume.last_failure or 0.0 for volume in volumes]
+    return Alert(
+        AlertName.VOLUME_BACKUP_FAILED,
+        _namespace(namespace),
+        anchor=times[0],
+        since=times[0],
+        value=len(times),
+        summary=f"The last backups of {len(times)} more volumes in namespace {namespace} failed.",
+        action=f"kubectl -n {namespace} get volumebackups",
+    )
+
+
+def _namespace(name: str) -> Subject:
+    return Subject("Namespace", "", name)
+
+
+def _volumes(count: int) -> str:
+    return f"{count} volume{'s' * (count != 1)}"

@@ -1,0 +1,63 @@
+"""States of a cluster by chance, as the operator reads them for metrics and notifications."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from cinderblock.lifecycle.alarms.protection import Protection
+from cinderblock.observability.cluster_state import ClusterState, Period, StoreMetrics, VolumeMetrics
+from cinderblock.observability.schedule_metrics import ScheduleMetrics
+
+NAMESPACES = ("shop", "bank", "lab")
+
+
+def random_state(seed: int, days: int) -> ClusterState:
+    """Return a state that has not changed since the first of ``days``. The present is ``days`` after 1970."""
+    chance = random.Random(seed)
+    state = ClusterState()
+    for namespace in NAMESPACES:
+        state.protection[namespace] = Counter({Protection.UNPROTECTED: chance.choice((0, 0, 2))})
+        state.suspicious[namespace] = chance.choice((0, 0, 1))
+        if state.suspicious[namespace]:
+            state.suspicious_since[namespace] = _period(chance)
+        if state.protection[namespace][Protection.UNPROTECTED]:
+            state.unprotected_since[namespace] = _period(chance)
+        state.stores.append(StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600)))
+        state.volumes += [_volume(chance, namespace, f"data-{number}", days) for number in range(3)]
+        state.schedules += [_schedule(chance, namespace, name, days) for name in ("daily", "hourly")]
+    if chance.random() < 0.3:
+        state.schedules = []
+    else:
+        state.schedules.append(_schedule(chance, "", "everything", days))
+    return state
+
+
+def _period(chance: random.Random) -> Period:
+    oldest = chance.uniform(1, 3600)
+    return Period(oldest, oldest + chance.uniform(0, 3600))
+
+
+def _volume(chance: random.Random, namespace: str, name: str, days: int) -> VolumeMetrics:
+    times = [chance.choice((None, chance.uniform(1, days * 86400 - 60))) for _ in range(2)]
+    return VolumeMetrics(namespace, name, last_success=times[0], last_failure=times[1], failed_backup="daily-1")
+
+
+def _schedule(chance: random.Random, namespace: str, name: str, days: int) -> ScheduleMetrics:
+    interval = chance.choice((None, 3600.0, 86400.0, 2 * 86400.0))
+    effective = chance.choice((None, chance.uniform(1, days * 86400)))
+    return ScheduleMetrics(
+        namespace=namespace,
+        name=name,
+        is_ready=chance.random() < 0.7,
+        selects=chance.random() < 0.7,
+        interval=interval,
+        deadline=chance.choice((0.0, 3600.0, interval or 0.0)),
+        effective_since=effective,
+        last_completed=chance.choice((None, chance.uniform(1, days * 86400))),
+        next_time=None,
+        failing_volumes=chance.choice((0, 0, 3)),
+        frozen=chance.choice((0, 0, 4)),
+        ready_since=chance.uniform(1, 3600),
+        selecting_since=chance.uniform(1, 3600),
+    )

@@ -1,0 +1,167 @@
+"""Alerts become true by the state of the cluster, and are sent after their delay, once for each cause."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.lifecycle.alarms.protection import Protection
+from cinderblock.observability.alerts import DAY, HOUR, MAX_VOLUMES, AlertName, true_alerts
+from cinderblock.observability.cloud_event import encode, event_id
+from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, Period, VolumeMetrics
+from cinderblock.observability.notifications import AlertState, Notification, NotificationTracker
+from cinderblock.observability.schedule_metrics import ScheduleMetrics
+from tests.support.alarms.states import random_state
+from tests.support.simulation.simulation import Simulation
+
+NOW = 5 * DAY
+EMPTY_SCHEDULE = ScheduleMetrics(
+    namespace="shop",
+    name="daily",
+    is_ready=False,
+    selects=False,
+    interval=None,
+    deadline=0.0,
+    effective_since=None,
+    last_completed=None,
+    next_time=None,
+    failing_volumes=0,
+    frozen=0,
+)
+
+
+def failed(number: int, failed_at: float = NOW - 60) -> VolumeMetrics:
+    return VolumeMetrics("shop", f"data-{number:03}", last_failure=failed_at + number, failed_backup="b")
+
+
+def names(notifications: list[Notification]) -> list[tuple[AlertName, AlertState, str]]:
+    return [(n.alert.name, n.state, str(n.alert.subject)) for n in notifications]
+
+
+def test_outage_of_a_store_is_told_in_few_events() -> None:
+    state = ClusterState(volumes=[failed(number) for number in range(500)])
+    found = true_alerts(state, NOW)
+    assert len(found) == MAX_VOLUMES + 1
+    [rest] = [alert for alert in found if alert.subject.kind == "Namespace"]
+    assert (rest.value, rest.subject.name) == (480, "shop")
+    assert rest.summary == "The last backups of 480 more volumes in namespace shop failed."
+
+
+def test_later_failures_displace_no_earlier_ones() -> None:
+    tracker, state = NotificationTracker(), ClusterState(volumes=[failed(number) for number in range(MAX_VOLUMES)])
+    for notification in tracker.update(true_alerts(state, NOW), NOW):
+        tracker.delivered(notification)
+    state.volumes += [failed(number, NOW) for number in range(100, 130)]
+    later = tracker.update(true_alerts(state, NOW + 200), NOW + 200)
+    assert names(later) == [(AlertName.VOLUME_BACKUP_FAILED, AlertState.FIRING, "shop")]
+
+
+def test_volume_that_had_a_good_backup_later_has_no_alert() -> None:
+    volume = failed(1)
+    volume.last_success = NOW
+    assert true_alerts(ClusterState(volumes=[volume]), NOW) == []
+
+
+def test_event_of_any_alert_is_small_and_has_its_own_id() -> None:
+    for seed in range(20):
+        tracker, state = NotificationTracker(), random_state(seed, 5)
+        tracker.update(true_alerts(state, 0), 0)
+        told = tracker.update(true_alerts(state, NOW), NOW)
+        assert len({event_id(notification, "a") for notification in told}) == len(told)
+        assert {event_id(n, "a") for n in told}.isdisjoint(event_id(n, "b") for n in told)
+        assert all(len(encode(notification, "/clusters/c/cinderblock/r")) < 4096 for notification in told)
+
+
+def test_alert_without_a_known_beginning_waits_from_when_it_was_seen() -> None:
+    tracker, state = NotificationTracker(), unprotected()
+    told = [tracker.update(true_alerts(state, NOW + at), NOW + at) for at in (0, HOUR - 1, HOUR)]
+    assert [len(found) for found in told] == [0, 0, 1]
+    assert told[2][0].alert.value == 2
+
+
+def test_end_is_told_only_if_the_beginning_was(subtests: pytest.Subtests) -> None:
+    for is_delivered in (False, True):
+        with subtests.test(is_delivered=is_delivered):
+            tracker = NotificationTracker()
+            [begun] = tracker.update(true_alerts(ClusterState(volumes=[failed(1)]), NOW), NOW)
+            if is_delivered:
+                tracker.delivered(begun)
+            assert len(tracker.update([], NOW + 60)) == is_delivered
+
+
+def test_end_that_was_not_delivered_is_told_again_until_the_alert_returns() -> None:
+    tracker, alerts = NotificationTracker(), true_alerts(ClusterState(volumes=[failed(1)]), NOW)
+    [begun] = tracker.update(alerts, NOW)
+    tracker.delivered(begun)
+    for at in (60, 120):
+        assert names(tracker.update([], NOW + at))[0][1] is AlertState.RESOLVED
+    [again] = tracker.update(alerts, NOW + 180)
+    assert again.state is AlertState.FIRING
+    assert again.identity != begun.identity
+
+
+def unprotected() -> ClusterState:
+    """Return a state with a schedule that works, and two volumes that it does not select."""
+    schedule = replace(EMPTY_SCHEDULE, is_ready=True, selects=True)
+    protection = {"shop": Counter({Protection.UNPROTECTED: 2})}
+    return ClusterState(
+        schedules=[schedule], protection=protection, unprotected_since={"shop": Period(NOW - 9 * DAY, NOW - DAY)}
+    )
+
+
+def test_cluster_without_schedules_has_no_unprotected_volumes() -> None:
+    state = unprotected()
+    state.schedules = []
+    assert true_alerts(state, NOW) == []
+
+
+def test_failed_backup_is_told_with_its_name_and_cause() -> None:
+    with Simulation() as simulation:
+        simulation.claim("data", "content")
+        simulation.pod("user", "data")
+        simulation.backup("refused", "data")
+        simulation.settle()
+        status = simulation.get("VolumeBackup", "refused")["status"]
+        [alert] = true_alerts(simulation.cluster_state(), simulation.now.timestamp())
+    assert alert.summary == f"The last backup of volume shop/data failed: {status['failReason']}"
+    assert alert.action == "kubectl -n shop describe volumebackup refused"
+    assert datetime.fromtimestamp(alert.anchor, UTC).isoformat().startswith(status["updatedAt"].rstrip("Z")[:19])
+
+
+def test_store_is_told_from_when_it_stopped_to_answer() -> None:
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "StoreUnreachable",
+        "lastTransitionTime": "1970-01-05T00:00:00Z",
+    }
+    body = {
+        "metadata": {"name": "main", "namespace": "shop", "uid": "u"},
+        "spec": {"credentialsSecretRef": {"name": "s"}},
+        "status": {"conditions": [condition]},
+    }
+    builder = ClusterStateBuilder()
+    builder.add_store(BackupStore.model_validate(body))
+    [alert] = true_alerts(builder.result(0), NOW)
+    assert (alert.name, str(alert.subject), alert.since) == (AlertName.STORE_NOT_READY, "shop/main", 4 * DAY)
+
+
+def test_suspicious_backups_and_unselected_claims_give_the_times_of_their_alerts() -> None:
+    builder = ClusterStateBuilder()
+    for day in (2, 4, 3):
+        time = f"1970-01-0{day}T00:00:00Z"
+        condition = {"type": "Suspicious", "status": "True", "reason": "Empty", "lastTransitionTime": time}
+        metadata = {"name": f"b-{day}", "namespace": "shop", "uid": f"u-{day}", "creationTimestamp": time}
+        status = {"id": f"u-{day}", "phase": "available", "conditions": [condition]}
+        builder.add_backup(VolumeBackup.model_validate({"metadata": metadata, "spec": {}, "status": status}))
+        builder.count_protection(PersistentVolumeClaim.model_validate({"metadata": metadata}), Protection.UNPROTECTED)
+    state = builder.result(0)
+    assert state.suspicious_since == state.unprotected_since == {"shop": Period(DAY, 3 * DAY)}
+    [alert] = true_alerts(state, NOW)
+    assert (alert.name, alert.value, alert.since) == (AlertName.BACKUP_SUSPICIOUS, 3, 3 * DAY)
