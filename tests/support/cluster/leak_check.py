@@ -13,7 +13,7 @@ from tests.support.cluster.cluster import KubeCluster, Object
 from tests.support.cluster.namespaces import Tenant
 from tests.support.store.objects_in_store import EmbeddedStore
 
-ENDED = ("available", "error", "error_restoring")
+ENDED = ("available", "error", "error_restoring", "verified", "damaged")
 
 
 def check(tenant: Tenant) -> None:
@@ -24,7 +24,7 @@ def check(tenant: Tenant) -> None:
         return
     _ended_operations_are_clean(tenant)
     assert not tenant.exposed_secrets()
-    tenant.kubectl("delete", "volumerestores,volumebackups", "--all", "--timeout=120s")
+    tenant.kubectl("delete", "backupverifications,volumerestores,volumebackups", "--all", "--timeout=120s")
     tenant.wait_until("nothing left of what the operator made", lambda: not tenant.children(), timeout=60)
     left = tenant.keys()
     assert left == tenant.kept, f"left in the store: {sorted(left - tenant.kept)}; gone: {sorted(tenant.kept - left)}"
@@ -40,7 +40,7 @@ def empty(tenant: Tenant) -> None:
 
 
 def _ended_operations_are_clean(tenant: Tenant) -> None:
-    found = json.loads(tenant.kubectl("get", "volumebackups,volumerestores", "-o", "json"))["items"]
+    found = json.loads(tenant.kubectl("get", "volumebackups,volumerestores,backupverifications", "-o", "json"))["items"]
     for item in found:
         if item.get("status", {}).get("phase") in ENDED:
             what = f"nothing left of {item['metadata']['name']}, which has ended"

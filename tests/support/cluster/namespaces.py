@@ -217,7 +217,7 @@ class Tenant:
         """Return the places, other than Secrets, where a secret of the tenant can be read."""
         places = {
             "an object": self.kubectl(
-                "get", f"backupstores,volumebackups,volumerestores,events,{CHILDREN}", "-o", "yaml"
+                "get", f"backupstores,volumebackups,volumerestores,backupverifications,events,{CHILDREN}", "-o", "yaml"
             ),
             "a mover": self.recorder.text_of(self.name),
             "the operator's log": self.recorder.text_of(OPERATOR),
