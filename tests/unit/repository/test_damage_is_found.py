@@ -76,8 +76,8 @@ def offsets(key: str, body: bytes) -> list[int]:
     rnd = random.Random(key)
     found = {*range(max(0, len(body) - TRAILER_BYTES - 4), len(body)), 0, 1}
     if key.endswith(".manifest"):
-        found |= {*range(0, 600, 7), HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1}
-    return sorted(found | {rnd.randrange(len(body)) for _ in range(12)})
+        found |= {*range(2, 600, 31), HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1}
+    return sorted(found | {rnd.randrange(len(body)) for _ in range(5)})
 
 
 @BOTH
@@ -106,11 +106,10 @@ def test_flipped_byte_of_any_object_is_found_and_named(keys: KeyRing | None) -> 
             with backups.changed(key, bytes(changed)):
                 if key.endswith(".manifest"):
                     found = structure(backups, backup)
-                    again = data(backups, NEWEST, Share(1, 366))
-                    is_footer = at < HEADER_BYTES or at > len(body) - TRAILER_BYTES
                     assert found.damaged == (short_key(key),), f"{key} at {at}"
                     assert found.affected == (backup,)
-                    assert again.damaged == (short_key(key),) or not is_footer, f"{key} at {at}"
+                    if at < HEADER_BYTES or at > len(body) - TRAILER_BYTES:
+                        assert data(backups, NEWEST, Share(1, 366)).damaged == (short_key(key),), f"{key} at {at}"
                 else:
                     found = data(backups, NEWEST)
                     assert found.damaged == (short_key(key),), f"{key} at {at}"
