@@ -196,7 +196,7 @@ class _DataRun:
     def _record_chunks(self) -> None:
         """Keep which chunks the chosen backup needs of the unencrypted packs of this part.
 
-        This level ignores damaged sections: `structure` names them.
+        A damaged section is left to `structure`, which names it.
         """
         unsealed = PackMarks()
         for pack in self._packs.packs_of_part(self._share.part, self._share.parts):
