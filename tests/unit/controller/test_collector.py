@@ -13,7 +13,6 @@ from cinderblock.controller.metrics.server import SnapshotReader
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.workqueue import WorkQueue
 from cinderblock.errors import KubeUnavailable
-from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.kube.responses import Response
@@ -22,7 +21,7 @@ from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
 
 
 class Api(SimulatedApi):
-    """Counts requests except for discovery, and can fail or block them."""
+    """Counts requests, and can fail or block them."""
 
     def __init__(self) -> None:
         super().__init__(ObjectsInMemory(lambda: START, lambda _: None), lambda *_: None)
@@ -31,7 +30,7 @@ class Api(SimulatedApi):
         self.may_answer: asyncio.Event | None = None
 
     async def round_trip(self, request: Request) -> Response:
-        self.requests += request.path != kinds.BACKUP_VERIFICATION.api_path
+        self.requests += 1
         if self.may_answer is not None:
             await self.may_answer.wait()
         if self.is_down:
@@ -40,6 +39,8 @@ class Api(SimulatedApi):
 
 
 LISTS = 5
+DISCOVERY = 1
+"""Requests for the kinds that the cluster serves. The client keeps the answer."""
 
 
 class Clock:
@@ -53,10 +54,10 @@ async def test_concurrent_and_repeated_scrapes_share_one_read() -> None:
     api, clock = Api(), Clock()
     collector = ClusterCollector(KubeClient(api), clock)
     await asyncio.gather(*(collector.state() for _ in range(5)))
-    assert api.requests == LISTS
+    assert api.requests == LISTS + DISCOVERY
     clock.now += CACHE_SECONDS + 1
     await collector.state()
-    assert api.requests == 2 * LISTS
+    assert api.requests == 2 * LISTS + DISCOVERY
 
 
 async def test_slow_read_is_cached_for_longer() -> None:
@@ -70,10 +71,10 @@ async def test_slow_read_is_cached_for_longer() -> None:
     await first
     clock.now += CACHE_TO_READ_RATIO - 3
     await collector.state()
-    assert api.requests == LISTS
+    assert api.requests == LISTS + DISCOVERY
     clock.now += 5
     await collector.state()
-    assert api.requests == 2 * LISTS
+    assert api.requests == 2 * LISTS + DISCOVERY
 
 
 async def test_failed_read_keeps_the_last_state_and_its_age() -> None:
@@ -110,7 +111,7 @@ async def test_forgotten_state_is_read_again() -> None:
     await collector.state()
     collector.forget()
     await collector.state()
-    assert api.requests == 2 * LISTS
+    assert api.requests == 2 * LISTS + DISCOVERY
 
 
 @pytest.mark.parametrize("is_leading", [True, False])
@@ -166,14 +167,14 @@ async def test_volumes_that_no_schedule_selects_are_counted_by_namespace() -> No
     state = await metrics_collector.read(KubeClient(api, reduce=reduce_object), SCHEDULE_KINDS)
     found = {namespace: dict(counts) for namespace, counts in state.protection.items()}
     assert found == {"shop": {"protected": 1, "unprotected": 1}, "blog": {"unprotected": 1}}
-    assert api.requests == LISTS + 3
+    assert api.requests == LISTS + DISCOVERY + 3
 
 
 async def test_operator_without_schedules_does_not_count_unprotected_volumes() -> None:
     api = cluster_with_schedules()
     state = await metrics_collector.read(KubeClient(api, reduce=reduce_object))
     assert state.protection == {}
-    assert api.requests == LISTS
+    assert api.requests == LISTS + DISCOVERY
 
 
 async def test_operator_of_some_namespaces_lists_no_namespaces() -> None:
