@@ -177,6 +177,8 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
             status = {"phase": "available", "id": uid, "volumeId": made["metadata"]["uid"], "storeName": "default"}
             status |= {"dataTimestamp": "2026-01-02T03:04:05Z", "storedBytes": 7, "manifestKey": "backups/a/b.manifest"}
             status |= {"unreadableFiles": 1, "unreadableExamples": ["broken"]} if name == "incomplete" else {}
+            found = {"recordedFor": uid, "result": "Verified", "lastVerifiedAt": "2026-01-02T03:04:05Z"}
+            status |= {"verification": found} if name == "good" else {}
             await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
     schedule = {"schedule": "@yearly", "volumes": {"selector": {"matchLabels": {"app": "absent"}}}}
     metadata = {"name": "yearly", "namespace": namespace}

@@ -15,9 +15,10 @@ from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import InvalidInput
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.kube.kinds import BACKUP_STORE, BACKUP_VERIFICATION, VOLUME_BACKUP, VOLUME_RESTORE, Kind
 from tests.support.cluster.custom_resources import Case, conditions, examples, install, named
 from tests.support.cluster.kubectl import kubectl
 
@@ -27,6 +28,7 @@ MODELS: dict[Kind, type[Object]] = {
     BACKUP_STORE: BackupStore,
     VOLUME_BACKUP: VolumeBackup,
     VOLUME_RESTORE: VolumeRestore,
+    BACKUP_VERIFICATION: BackupVerification,
 }
 STORE = {"credentialsSecretRef": {"name": "s3"}}
 
@@ -198,7 +200,20 @@ SELECTABLE = [
     (VOLUME_RESTORE, "status.volumeId", "volume-1"),
     (VOLUME_RESTORE, "spec.backupId", "nightly"),
     (VOLUME_RESTORE, "spec.volumeId", "data"),
+    (BACKUP_VERIFICATION, "status.phase", "verifying"),
+    (BACKUP_VERIFICATION, "status.id", "id-1"),
+    (BACKUP_VERIFICATION, "status.backupId", "backup-1"),
+    (BACKUP_VERIFICATION, "status.volumeId", "volume-1"),
+    (BACKUP_VERIFICATION, "spec.level", "Data"),
+    (BACKUP_VERIFICATION, "spec.volumeId", "data"),
 ]
+
+
+MINIMAL: dict[Kind, dict[str, Any]] = {
+    VOLUME_BACKUP: {"volumeId": "other"},
+    VOLUME_RESTORE: {"backupId": "other"},
+    BACKUP_VERIFICATION: {"level": "Structure", "volumeId": "other"},
+}
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), SELECTABLE, ids=lambda x: x.plural if isinstance(x, Kind) else x)
@@ -206,7 +221,7 @@ async def test_objects_are_found_by_a_selectable_field(
     client: KubeClient, namespace: str, kind: Kind, field: str, value: str
 ) -> None:
     where, key = field.split(".")
-    minimal: dict[str, Any] = {"volumeId": "other"} if kind is VOLUME_BACKUP else {"backupId": "other"}
+    minimal = MINIMAL[kind]
     await create(client, kind, namespace, minimal, "another")
     await create(client, kind, namespace, minimal | ({key: value} if where == "spec" else {}), "wanted")
     if where == "status":

@@ -379,6 +379,7 @@ async def an_operation(people: People, namespace: str, kind: Kind, spec: dict[st
 OPERATIONS = (
     (kinds.VOLUME_BACKUP, {"volumeId": "data"}, labels.BACKUP_FINALIZER),
     (kinds.VOLUME_RESTORE, {"backupId": "full"}, labels.RESTORE_FINALIZER),
+    (kinds.BACKUP_VERIFICATION, {"level": "Data", "volumeId": "data"}, labels.VERIFICATION_FINALIZER),
     (kinds.BACKUP_STORE, {"credentialsSecretRef": {"name": "s3"}}, labels.STORE_FINALIZER),
 )
 

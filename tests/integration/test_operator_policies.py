@@ -24,16 +24,20 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
-from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationResult, VerificationSummary
 from cinderblock.cli.commands.release_finalizers import release_finalizers
 from cinderblock.controller.schedules.apply_retention import apply_retention
+from cinderblock.controller.verifications.record import record_summary
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import children
+from cinderblock.lifecycle.actions import RecordVerification
+from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
@@ -150,9 +154,13 @@ async def restore(client: KubeClient, namespace: str) -> VolumeRestore:
     return VolumeRestore.model_validate(await client.create(kinds.VOLUME_RESTORE, body))
 
 
-def a_job(
-    owner: VolumeBackup | VolumeRestore, mode: VolumeMode = VolumeMode.FILESYSTEM, **mover: Any
-) -> dict[str, Any]:
+@pytest.fixture
+async def verification(client: KubeClient, namespace: str) -> BackupVerification:
+    body = {"metadata": {"name": "proof", "namespace": namespace}, "spec": {"level": "Data", "backupId": "full"}}
+    return BackupVerification.model_validate(await client.create(kinds.BACKUP_VERIFICATION, body))
+
+
+def a_job(owner: Owner, mode: VolumeMode = VolumeMode.FILESYSTEM, **mover: Any) -> dict[str, Any]:
     """Return the mover Job of an operation, as the operator makes it."""
     secret = {"name": "s3"}
     references = {"credentialsSecretRef": secret, "encryptionSecretRef": secret, "caSecretRef": secret}
@@ -167,7 +175,7 @@ def a_job(
         data_timestamp=now,
     )
     task = MoverTask(
-        operation=MoverOperation.BACKUP,
+        operation=MoverOperation.VERIFY if isinstance(owner, BackupVerification) else MoverOperation.BACKUP,
         store=StoreLocation(container="volumebackups"),
         volume_mode=mode,
         path=mover_path(mode),
@@ -176,7 +184,8 @@ def a_job(
     )
     proxies = (("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc"))
     settings = MoverSettings(IMAGE, pull_secrets=("registry",), proxies=proxies)
-    return mover_job(owner, task, store, labels.child_name(owner.uid), settings)
+    claim = None if isinstance(owner, BackupVerification) else labels.child_name(owner.uid)
+    return mover_job(owner, task, store, claim, settings)
 
 
 REQUEST = children.ClaimRequest(1 << 20, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
@@ -190,6 +199,47 @@ async def test_mover_job_is_created_started_released_and_deleted(operator: KubeC
     await operator.merge_patch(kinds.JOB, name, backup.namespace, start)
     await operator.merge_patch(kinds.JOB, name, backup.namespace, {"metadata": {"finalizers": []}})
     await operator.delete(kinds.JOB, name, backup.namespace, uid=metadata["uid"])
+
+
+async def test_mover_of_a_verification_has_no_claim(
+    operator: KubeClient, backup: VolumeBackup, verification: BackupVerification
+) -> None:
+    forged = a_job(verification)
+    _pod(forged)["volumes"] = _pod(a_job(backup))["volumes"]
+    with pytest.raises(AccessDenied, match="or none for a BackupVerification"):
+        await operator.create(kinds.JOB, forged)
+    await operator.create(kinds.JOB, a_job(verification, **WHOLE_TEMPLATE))
+
+
+async def test_verification_owns_no_claim_and_no_snapshot(
+    operator: KubeClient, verification: BackupVerification
+) -> None:
+    with pytest.raises(AccessDenied, match="child of one VolumeBackup or VolumeRestore"):
+        await operator.create(kinds.PVC, children.claim(verification, REQUEST))
+    with pytest.raises(AccessDenied, match="child of one VolumeBackup"):
+        await operator.create(kinds.VOLUME_SNAPSHOT, children.volume_snapshot(verification, "data", "snap"))
+
+
+async def test_findings_are_written_into_backups(
+    operator: KubeClient, backup: VolumeBackup, verification: BackupVerification
+) -> None:
+    """A merge patch of one part of the status replaces what was there before, and nothing else."""
+    first = VerificationSummary(recorded_for=backup.uid, result=VerificationResult.DAMAGED, objects=["packs/v/b/1"])
+    second = VerificationSummary(recorded_for=backup.uid, coverage=50)
+    name, namespace = backup.name, backup.namespace
+    for summary in (first, second):
+        found = await operator.get(kinds.VOLUME_BACKUP, name, namespace)
+        assert found is not None
+        version = found["metadata"]["resourceVersion"]
+        await record_summary(operator, namespace, RecordVerification(name, version, summary))
+    own = {"phase": "available", "id": backup.uid}
+    await operator.apply_status(kinds.VOLUME_BACKUP, name, namespace, own, uid=backup.uid, preserved=FOREIGN_FIELDS)
+    found = await operator.get(kinds.VOLUME_BACKUP, name, namespace)
+    assert found is not None
+    assert found["status"] | own == found["status"]
+    assert found["status"]["verification"] == second.to_wire()
+    added = {"metadata": {"finalizers": [labels.VERIFICATION_FINALIZER]}}
+    await operator.merge_patch(kinds.BACKUP_VERIFICATION, verification.name, namespace, added)
 
 
 WHOLE_TEMPLATE: dict[str, Any] = {

@@ -120,6 +120,12 @@ def test_whole_life_passes_the_rights_and_the_policies(scene: Scene) -> None:
         wait_for("hand-over", lambda volume=volume: _is_handed_over(scene, volume))
         scene.create(kinds.VOLUME_RESTORE, namespace, "over", backupId="full", volumeId="new")
         scene.wait_for_phase(kinds.VOLUME_RESTORE, namespace, "over", "available")
+        scene.create(kinds.BACKUP_VERIFICATION, namespace, "proof", level="Data", volumeId="data")
+        scene.wait_for_phase(kinds.BACKUP_VERIFICATION, namespace, "proof", "verified")
+        verified = scene.get(kinds.VOLUME_BACKUP, namespace, "more")["status"]["verification"]
+        assert (verified["result"], verified["coverage"]) == ("Verified", 100)
+        scene.call(lambda client, n=namespace: client.delete(kinds.BACKUP_VERIFICATION, "proof", n))
+        wait_for("end of proof", lambda n=namespace: scene.get(kinds.BACKUP_VERIFICATION, n, "proof") is None)
         for name in ("more", "full"):
             scene.call(lambda client, n=namespace, name=name: client.delete(kinds.VOLUME_BACKUP, name, n))
             wait_for(f"end of {name}", lambda n=namespace, name=name: scene.get(kinds.VOLUME_BACKUP, n, name) is None)

@@ -19,6 +19,8 @@ METRICS = (
     "metrics.serviceMonitor.enabled=true",
     "metrics.podMonitor.enabled=true",
     "metrics.rules.enabled=true",
+    "metrics.rules.requireVerification=true",
+    "metrics.rules.maxVerificationAgeDays=1",
     "metrics.dashboard.enabled=true",
 )
 GATEWAY = (

@@ -128,11 +128,19 @@ class KubeCluster:
         """Return the state of a namespace for a person who investigates a failure: our objects, children, Events and
         logs.
         """
-        kinds = "backupstores,volumebackups,volumerestores,jobs,pods,pvc"
+        kinds = "backupstores,volumebackups,volumerestores,backupverifications,jobs,pods,pvc"
         return "\n".join(
             (
                 self.kubectl("get", kinds, "-n", namespace, "-o", "wide", check=False),
-                self.kubectl("get", "volumebackups,volumerestores", "-n", namespace, "-o", "yaml", check=False)[-6000:],
+                self.kubectl(
+                    "get",
+                    "volumebackups,volumerestores,backupverifications",
+                    "-n",
+                    namespace,
+                    "-o",
+                    "yaml",
+                    check=False,
+                )[-6000:],
                 self.kubectl("get", "events", "-n", namespace, check=False)[-4000:],
                 self.kubectl(
                     "logs", "-n", namespace, "-l", "app.kubernetes.io/managed-by=cinderblock", "--tail=20", check=False

@@ -66,6 +66,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_imported=draw(_RARELY),
         is_being_deleted=draw(_RARELY),
         is_suspicious=draw(_RARELY),
+        is_damaged=draw(_RARELY),
     )
 
 

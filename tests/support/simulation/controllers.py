@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 
 from cinderblock.api import labels
-from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask
+from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask, VerifyReport
 from cinderblock.errors import AlreadyExists, CinderblockError, Conflict, NotFound
 from cinderblock.format.manifest.header import new_header
 from cinderblock.format.manifest.writer import ManifestWriter
@@ -261,8 +261,9 @@ class Cluster:
     async def _job(self, client: KubeClient, body: Object) -> None:
         """Run a Job in three writes: its pod, the end of the pod, and the end of the Job."""
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
-        claim = body["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
-        is_there = await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
+        mounted = [volume.get("persistentVolumeClaim") for volume in body["spec"]["template"]["spec"]["volumes"]]
+        claim = mounted[0]["claimName"] if mounted[0] else ""
+        is_there = not claim or await client.get(kinds.PVC, claim, body["metadata"]["namespace"]) is not None
         if is_over or body["spec"].get("suspend") or not is_there:
             # Without its claim a pod stays Pending.
             return
@@ -282,6 +283,9 @@ class Cluster:
         """Do the work of a mover: write one manifest, as for an empty device."""
         [variable] = job["spec"]["template"]["spec"]["containers"][0]["env"]
         task = MoverTask.model_validate_json(variable["value"])
+        if task.operation is MoverOperation.VERIFY:
+            self._store(task).get(task.manifest)
+            return MoverEnd.of(MoverReport(succeeded=True, verification=VerifyReport()))
         if task.operation is not MoverOperation.BACKUP:
             return MoverEnd.of(MoverReport(succeeded=True, restored_bytes=5))
         header = new_header(task.backup.volume_id, task.backup.backup_id, None, None, None)

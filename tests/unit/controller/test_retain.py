@@ -117,6 +117,34 @@ async def test_backup_that_a_restore_reads_stays(scheduled: Scheduled, status: d
     assert await scheduled.names() == {"b-0", "b-1"}
 
 
+async def test_damaged_newest_backup_keeps_the_last_verified_one(scheduled: Scheduled) -> None:
+    """b-0 is the newest. It is verified at first, so b-2 may go. When it is found damaged, b-2 has to stay."""
+    await scheduled.make(4)
+    verify(scheduled, "b-0", "Verified")
+    verify(scheduled, "b-2", "Verified")
+    assert (await scheduled.look(NOW)).status.expiring == 3
+    verify(scheduled, "b-0", "Damaged")
+    for number in range(1, 4):
+        await scheduled.look(NOW + number * MINUTE)
+    assert await scheduled.names() == {"b-0", "b-1", "b-2"}, "the newest, the newest sound one, the newest verified one"
+
+
+async def test_copied_result_protects_nothing(scheduled: Scheduled) -> None:
+    await scheduled.make(3)
+    verify(scheduled, "b-2", "Verified", recordedFor="another")
+    await scheduled.look(NOW)
+    await scheduled.look(NOW + MINUTE)
+    assert await scheduled.names() == {"b-0"}
+
+
+def verify(scheduled: Scheduled, name: str, result: str, **fields: str) -> None:
+    """Record the result of a verification, as its mover's findings do."""
+    backup = scheduled.api.objects.get("VolumeBackup", name, "shop")
+    assert backup is not None
+    found = {"result": result, "recordedFor": backup["metadata"]["uid"], "lastVerifiedAt": "2026-05-01T00:00:00Z"}
+    scheduled.api.objects.update(backup, status=backup["status"] | {"verification": found | fields})
+
+
 async def test_restore_that_begins_during_the_grace_keeps_the_backup(scheduled: Scheduled) -> None:
     await scheduled.make(2)
     await scheduled.look(NOW)

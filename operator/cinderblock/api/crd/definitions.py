@@ -321,7 +321,6 @@ BACKUP_VERIFICATION: Final = CustomResource(
         ".status.backupId",
         ".status.volumeId",
         ".spec.level",
-        ".spec.backupId",
         ".spec.volumeId",
     ),
     rules=(

@@ -12,6 +12,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.retention import FailedRetention, GoneRetention
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.uses import verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan, Step
 from tests.support.retention.records import DAY, HOUR, NOW, a_record, dailies, planned, rules
 
@@ -38,6 +39,7 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
+    (Judgement.LAST_WHOLE, {}, RetentionContext(), [replace(NEWER, is_damaged=True)], {"max_age": "1h"}),
     (Judgement.LAST_UNALARMED, {}, RetentionContext(verified_at={"b-1": OLD}), [SUSPICIOUS], {}),
     (Judgement.LAST_VERIFIED, {}, RetentionContext(verified_at={"b-1": OLD}), [NEWER], {"max_age": "1h"}),
     (Judgement.FUTURE, {"data_time": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
@@ -63,6 +65,25 @@ def test_first_answer_wins(
 ) -> None:
     plan = planned(rules(**({"keep_last": 1} | given)), [a_record("b-1", OLD, **fields), *others], context=context)
     assert judgement(plan) is expected
+
+
+def test_damage_of_the_newest_backup_keeps_the_older_verified_one() -> None:
+    """Without the damage, the newest verified backup is the newest one, and the older one may go."""
+    newest, older, old = replace(NEWER, verified_at=NOW), a_record("older", OLD, verified_at=OLD), a_record("b-1", OLD)
+    at = RetentionContext(verified_at=verified_at([newest, older]))
+    sound = planned(rules(keep_last=1, max_age="1h"), [newest, older], context=at)
+    assert judgement(sound, "older") is Judgement.MAX_AGE
+    damaged = replace(newest, is_damaged=True, verified_at=None)
+    at = RetentionContext(verified_at=verified_at([damaged, older]))
+    found = planned(rules(keep_last=1, max_age="1h"), [damaged, replace(old, data_time=OLD + HOUR), older], context=at)
+    assert judgement(found, "older") is Judgement.LAST_VERIFIED
+    assert judgement(found) is Judgement.LAST_WHOLE, "it is the newest that is not damaged"
+
+
+def test_last_backup_stays_although_all_are_damaged() -> None:
+    both = [replace(record, is_damaged=True) for record in (NEWER, a_record("b-1", OLD))]
+    assert judgement(planned(rules(keep_last=1, max_age="1h"), both), NEWER.uid) is Judgement.LAST_WHOLE
+    assert judgement(planned(rules(keep_last=1, max_age="1h"), both)) is Judgement.MAX_AGE
 
 
 def test_parent_of_an_unfinished_backup_is_in_use() -> None:
