@@ -86,6 +86,21 @@ async def test_changes_of_annotations_end_here(server: TestServer, kind: str) ->
     assert seen[0]["object"]["metadata"]["labels"] == {labels.MANAGED_BY_LABEL: labels.MANAGED_BY}
 
 
+async def test_only_results_of_verifications_are_passed_on(server: TestServer) -> None:
+    """Each verification writes its time into all backups of a volume."""
+
+    def checked(version: int, **found: Any) -> dict[str, Any]:
+        parts = PARTS["VolumeBackup"]
+        return modified("VolumeBackup", version, **parts | {"status": parts["status"] | {"verification": found}})
+
+    first = checked(1, result="Verified", level="Data", lastVerifiedAt="2026-05-04T12:00:00Z", coverage=100)
+    again = checked(2, result="Verified", level="Data", lastVerifiedAt="2026-05-05T12:00:00Z", coverage=100)
+    damaged = checked(3, result="Damaged", objects=["packs/v/a/1"], damagedObjects=1)
+    more = checked(4, result="Damaged", objects=["packs/v/a/1", "packs/v/b/1"], damagedObjects=2)
+    seen = await seen_by_kopf(server, first, again, damaged, more)
+    assert [event["object"]["metadata"]["resourceVersion"] for event in seen] == ["1", "3", "4"]
+
+
 async def test_annotated_store_is_checked_again(server: TestServer) -> None:
     events = [modified("BackupStore", version, f"{version}{JUNK}", **PARTS["BackupStore"]) for version in range(3)]
     seen = await seen_by_kopf(server, *events)

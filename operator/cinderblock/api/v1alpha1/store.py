@@ -185,7 +185,7 @@ class StoreLimits(Model):
 
     movers: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Number of movers of this store that may run at the same time. Other operations wait with the reason Queued.
-    Defaults to the limit of the cluster."""
+    Movers of verifications do not count. Defaults to the limit of the cluster."""
     upload_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None
     """Upload rate of each mover, in bytes per second. Defaults to no limit."""
     download_bytes_per_second: Annotated[int, Field(ge=65536)] | None = None

@@ -104,10 +104,27 @@ class ReducedWatch:
         return previous == digest and not is_new and kind != BACKUP_STORE
 
 
+_RESULTS: Final = ("recordedFor", "result", "level", "damagedObjects", "objects")
+"""Fields of status.verification that the condition Verified depends on."""
+
+
+def _without_dates(status: JsonObject) -> JsonObject:
+    """Return the status of a VolumeBackup without the dates and the coverage of verifications.
+
+    A verification writes them into all backups of a volume, and nothing has to be done about that.
+    """
+    found = status.get("verification")
+    if not isinstance(found, dict):
+        return status
+    return status | {"verification": {name: found[name] for name in _RESULTS if name in found}}
+
+
 def _digest(kind: Kind, body: JsonObject) -> int:
     """Return a digest of what decisions read of an object, without its version."""
     kept = reduce_event_object(body) if kind.kind in SCHEDULE_KINDS else reduce_object(kind, body)
     kept["metadata"].pop("resourceVersion", None)
+    if kind == VOLUME_BACKUP and isinstance(kept.get("status"), dict):
+        kept["status"] = _without_dates(kept["status"])
     if kind in _SMALL_KINDS:
         kept |= {part: body.get(part) for part in ("spec", "status")}
     return hash(to_json(kept))
