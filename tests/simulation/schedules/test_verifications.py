@@ -149,6 +149,17 @@ def test_unfinished_verifications_are_bounded() -> None:
         assert max(Counter(item["spec"]["volumeId"] for item in simulation.verifications()).values()) == 1
 
 
+def test_level_that_is_behind_does_not_hold_up_another_one() -> None:
+    with ScheduleSimulation() as simulation:
+        cluster(simulation, 60, **STRUCTURE, **DATA)
+        simulation.reading = None
+        simulation.run_until(FIRST + timedelta(seconds=1))
+        assert len(simulation.verifications("Structure")) == 50
+        assert len(simulation.verifications("Data")) == 50
+        simulation.run_until(FIRST + HOUR)
+        assert len(simulation.verifications()) == 120
+
+
 def test_history_keeps_the_newest_of_each_volume_and_level() -> None:
     with ScheduleSimulation() as simulation:
         cluster(simulation, 2, **STRUCTURE, **DATA, successfulHistoryLimit=2, failedHistoryLimit=1)

@@ -145,7 +145,8 @@ class BackupVerificationStatus(Model):
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
     mover: MoverReference | None = None
-    """Mover of the verification. It is set only while there is one."""
+    """Mover of the verification. At level Restore, it is the VolumeRestore, and then the Job of the check. It is set
+    only while there is one."""
     observed_generation: Annotated[int, Field(ge=-1)] | None = None
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []

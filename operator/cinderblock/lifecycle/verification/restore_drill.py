@@ -81,8 +81,8 @@ def data_is_new_enough(observed: ObservedVerification, now: datetime) -> Fail | 
         return None
     age = f"its data is {from_timedelta(now - since)} old" if since is not None else "the age of its data is unknown"
     message = (
-        f"Cannot prove that recent data can be restored: backup {backup.name} is the newest one, and {age}. At most"
-        f" {rule.max_data_age} is allowed. Find out why there is no newer backup."
+        f"Cannot prove that recent data can be restored: of backup {backup.name}, {age}. At most {rule.max_data_age} is"
+        " allowed. Find out why there is no newer backup."
     )
     return Fail(Reason.DATA_TOO_OLD, message)
 

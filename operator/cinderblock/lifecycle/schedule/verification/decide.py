@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import zip_longest
-from typing import Any
+from itertools import islice, zip_longest
+from typing import Any, Final
 
 from cinderblock.api import labels
 from cinderblock.api.v1alpha1.schedule import AnySchedule, DataVerification, RestoreVerification
@@ -122,38 +122,39 @@ def turn_of(claim: ClaimRecord, rule: LevelRule, schedule: AnySchedule) -> tuple
     return place <= (rule.recorded(schedule).last_place or ""), place
 
 
+MAX_SUBSTITUTES: Final = 1000
+"""Volumes that may take the place of refused ones in a run of level Restore."""
+
+
 class _Room:
-    """The unfinished verifications, and how many more each namespace may have."""
+    """The unfinished verifications, and how many more each namespace may have. Each level has its own share."""
 
     def __init__(self, seen: ObservedVerifications, now: datetime) -> None:
         unfinished = [record for record in seen.records if not record.has_ended and not record.is_being_deleted]
         self.busy = {(record.namespace, record.volume_id, record.level) for record in unfinished}
         self.names = {(record.namespace, record.name) for record in seen.records}
         self.last = _last_created(seen.records)
-        self._unfinished = Counter(record.namespace for record in unfinished)
+        self._unfinished = Counter((record.namespace, record.level) for record in unfinished)
         self._limits = seen.observed.limits
-        self._left = self._limits.creations
         self._now = now
 
-    def choose(self, due: Sequence[tuple[ClaimRecord, VerificationLevel]]) -> list[ClaimRecord]:
+    def choose(self, due: Sequence[ClaimRecord], level: VerificationLevel) -> list[ClaimRecord]:
         """Return the volumes to verify now. Namespaces take turns, and each has its share.
 
         Volumes whose last verification of the level is the oldest come first.
         """
         by_namespace: dict[str, list[tuple[datetime, str, ClaimRecord]]] = defaultdict(list)
-        for claim, level in due:
+        for claim in due:
             last = self.last.get((claim.namespace, claim.uid, level), datetime.min.replace(tzinfo=UTC))
             by_namespace[claim.namespace].append((last, claim.uid, claim))
         share = self._limits.of_namespace(len(by_namespace))
         turns: list[Iterator[ClaimRecord]] = []
         # In another order each time: namespaces that refuse everything must not use up the creations of the others.
         for name, waiting in sorted(by_namespace.items(), key=lambda item: names.place(item[0], self._now.isoformat())):
-            free = max(0, share - self._unfinished[name])
+            free = max(0, share - self._unfinished[name, level])
             turns.append(iter([claim for *_, claim in sorted(waiting, key=lambda entry: entry[:2])[:free]]))
-        chosen = [claim for turn in zip_longest(*turns) for claim in turn if claim is not None][: self._left]
-        self._left -= len(chosen)
-        self._unfinished.update(claim.namespace for claim in chosen)
-        return chosen
+        chosen = (claim for turn in zip_longest(*turns) for claim in turn if claim is not None)
+        return list(islice(chosen, self._limits.creations))
 
 
 def _last_created(records: Sequence[VerificationRecord]) -> dict[tuple[str, str, str], datetime]:
@@ -181,7 +182,7 @@ def _plan_level(seen: ObservedVerifications, rule: LevelRule, room: _Room, now: 
         return _plan_some(seen, rule, at, run, [claim for _, claim in open_claims], room=room)
     ready = [claim for due, claim in open_claims if due <= now]
     later = min((due for due, _ in open_claims if due > now), default=None)
-    chosen = room.choose([(claim, rule.level) for claim in ready])
+    chosen = room.choose(ready, rule.level)
     creations = tuple(_creation(seen, rule, at.due, run, claim) for claim in chosen)
     is_dealt_with = later is None and len(chosen) == len(ready)
     return LevelPlan(rule, at, is_dealt_with, creations, len(creations), later)
@@ -204,7 +205,8 @@ def _plan_some(
     made = [claim for claim in seen.observed.claims if (claim.namespace, run.name(claim.name)) in room.names]
     wanted = max(0, (rule.volumes or 0) - len(made))
     waiting = sorted(open_claims, key=lambda claim: turn_of(claim, rule, seen.observed.schedule))
-    creations = tuple(_creation(seen, rule, at.due or at.base, run, claim) for claim in waiting) if wanted else ()
+    candidates = waiting[: wanted + MAX_SUBSTITUTES] if wanted else []
+    creations = tuple(_creation(seen, rule, at.due or at.base, run, claim) for claim in candidates)
     wanted = min(wanted, len(creations))
     return LevelPlan(rule, at, True, creations, wanted, None, tuple(made))
 
