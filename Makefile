@@ -62,6 +62,11 @@ scale: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale
 
+.PHONY: scale-schedules ## Measure one schedule with 10,000 volumes, while the operator is killed; SCALE=--help: options
+scale-schedules: setup
+	$(RUN) tests.cluster tools
+	$(RUN) tests.scale.schedules $(SCALE)
+
 .PHONY: bench ## Compare with restic and kopia in 15 minutes (the first time 2 to 5 more); BENCH=--help: options
 bench: packages
 	$(RUN) tests.bench $(BENCH)

@@ -116,19 +116,25 @@ async def _ended_backup(client: KubeClient, number: int, where: str) -> None:
     name = f"old-{number:05}"
     metadata = {"name": name, "namespace": where, "finalizers": [BACKUP_FINALIZER]}
     made = await client.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "old"}})
-    uid = made["metadata"]["uid"]
+    status = ended_status(made["metadata"], f"volume-{number}", where)
+    await client.merge_patch(kinds.VOLUME_BACKUP, name, where, {"status": status}, subresource="status")
+
+
+def ended_status(metadata: dict[str, Any], volume: str, where: str) -> dict[str, Any]:
+    """Return the status of an available backup."""
+    uid, created = metadata["uid"], metadata["creationTimestamp"]
     condition = {
         "type": "Ready",
         "status": "True",
         "reason": "Available",
         "message": "The backup is whole in the store",
-        "lastTransitionTime": made["metadata"]["creationTimestamp"],
+        "lastTransitionTime": created,
         "observedGeneration": 1,
     }
-    status = {
+    return {
         "phase": "available",
         "id": uid,
-        "volumeId": f"volume-{number}",
+        "volumeId": volume,
         "volumeName": "old",
         "storeName": "default",
         "container": "scale",
@@ -136,9 +142,9 @@ async def _ended_backup(client: KubeClient, number: int, where: str) -> None:
         "objectCount": 1,
         "isIncremental": False,
         "hasDependentBackups": False,
-        "createdAt": made["metadata"]["creationTimestamp"],
-        "dataTimestamp": made["metadata"]["creationTimestamp"],
-        "manifestKey": f"{where}/backups/volume-{number}/{uid}.manifest",
+        "createdAt": created,
+        "dataTimestamp": created,
+        "manifestKey": f"{where}/backups/{volume}/{uid}.manifest",
         "logicalBytes": 1,
         "transferredBytes": 1,
         "storedBytes": 1,
@@ -147,7 +153,6 @@ async def _ended_backup(client: KubeClient, number: int, where: str) -> None:
         "observedGeneration": 1,
         "conditions": [condition],
     }
-    await client.merge_patch(kinds.VOLUME_BACKUP, name, where, {"status": status}, subresource="status")
 
 
 async def _backup(run: Run, client: KubeClient, where: str, name: str, **spec: Any) -> str:
@@ -171,18 +176,18 @@ def measure_start(run: Run, process: OperatorProcess, began: float) -> None:
 
 def measure_rest(run: Run, process: OperatorProcess) -> None:
     """Measure the cost of idling while Prometheus collects metrics."""
-    before, now = -1.0, _cpu(process)
+    before, now = -1.0, cpu_seconds(process)
     while now - before > 0.5 * 10:
         time.sleep(10)
-        before, now = now, _cpu(process)
-    began, used = time.monotonic(), _cpu(process)
+        before, now = now, cpu_seconds(process)
+    began, used = time.monotonic(), cpu_seconds(process)
     while time.monotonic() - began < STEADY_SECONDS:
         with urllib.request.urlopen(f"http://127.0.0.1:{process.metrics_port}/metrics", timeout=60) as page:
             page.read()
         time.sleep(SCRAPE_SECONDS)
-    share = (_cpu(process) - used) / (time.monotonic() - began)
+    share = (cpu_seconds(process) - used) / (time.monotonic() - began)
     run.report("processor at rest", f"{100 * share:.1f} % of a core", "5 %")
-    run.report("memory at rest", f"{_memory(process, 'VmRSS'):.0f} MiB", "300 MiB")
+    run.report("memory at rest", f"{memory_mib(process, 'VmRSS'):.0f} MiB", "300 MiB")
 
 
 def measure_resync(run: Run) -> None:
@@ -206,10 +211,10 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     with listener:
         run.do(lambda client: _poison(run, client, listener.getsockname()[1]))
-        began, used = time.monotonic(), _cpu(process)
+        began, used = time.monotonic(), cpu_seconds(process)
         uids = run.do(lambda client: many(_backup(run, client, *place) for place in places))
         wait_for("end of all backups", lambda: all(("available", uid) in run.cluster.done for uid in uids), 1800)
-        took, used = time.monotonic() - began, _cpu(process) - used
+        took, used = time.monotonic() - began, cpu_seconds(process) - used
     run.report(f"{run.burst} backups at once", f"all available after {took:.0f} s", "-")
     run.report("processor for each", f"{1000 * used / run.burst:.0f} ms", "-")
     for what, since, until, aim in (
@@ -222,7 +227,7 @@ def measure_burst(run: Run, process: OperatorProcess) -> None:
         steps = [done[until, uid] - done[since, uid] for uid in uids if (since, uid) in done and (until, uid) in done]
         cuts = statistics.quantiles(steps, n=100)
         run.report(f"{what}: median, p99", f"{statistics.median(steps):.2f} s, {cuts[98]:.2f} s", aim)
-    run.report("most memory", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+    run.report("most memory", f"{memory_mib(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
 def measure_hostile(run: Run, process: OperatorProcess, objects: int, rate: float) -> None:
@@ -231,15 +236,15 @@ def measure_hostile(run: Run, process: OperatorProcess, objects: int, rate: floa
     hostile = Hostile(run.server.kubeconfig, objects, rate)
     hostile.prepare()
     with hostile.at_work():
-        began, used = time.monotonic(), _cpu(process)
+        began, used = time.monotonic(), cpu_seconds(process)
         disturbed, answer = _queue_seconds(run, "disturbed")
         took = time.monotonic() - began
-        done, share = hostile.changes / took, (_cpu(process) - used) / took
+        done, share = hostile.changes / took, (cpu_seconds(process) - used) / took
     what = f"{objects} hostile backups and Jobs of 240 KB, {done:.0f} changes a second"
     run.report(f"operator's share of a backup: calm; with {what}", f"{calm:.2f} s; {disturbed:.2f} s", "twice as much")
     run.report("a read of the API server meanwhile: calm; with them", f"{calm_answer:.2f} s; {answer:.2f} s", "-")
     run.report("processor of the operator with them", f"{100 * share:.0f} % of a core", "-")
-    run.report("most memory with them", f"{_memory(process, 'VmHWM'):.0f} MiB", "300 MiB")
+    run.report("most memory with them", f"{memory_mib(process, 'VmHWM'):.0f} MiB", "300 MiB")
 
 
 def _queue_seconds(run: Run, prefix: str) -> tuple[float, float]:
@@ -275,13 +280,13 @@ async def _poison(run: Run, client: KubeClient, port: int) -> None:
         await _backup(run, client, namespace(0), name, storeName="poison")
 
 
-def _cpu(process: OperatorProcess) -> float:
+def cpu_seconds(process: OperatorProcess) -> float:
     """Return the seconds of processor time that the operator has used."""
     fields = Path(f"/proc/{process.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _memory(process: OperatorProcess, which: str) -> float:
+def memory_mib(process: OperatorProcess, which: str) -> float:
     """Return the memory of the operator in MiB, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path(f"/proc/{process.process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{which}:"))

@@ -301,9 +301,9 @@ async def test_stale_or_missing_state_sends_nothing(tmp_path: Path) -> None:
     async with receiving(tmp_path) as receiver:
         notifier = a_notifier(cluster, settings_for(receiver.url, tmp_path))
         cluster.age = MAX_STATE_AGE_SECONDS + 1
-        await notifier.send_due()
+        assert await notifier.send_due() == CHECK_SECONDS
         cluster.state, cluster.age = None, 0.0
-        await notifier.send_due()
+        assert await notifier.send_due() == notifier_module.FIRST_DELAY_SECONDS
     assert receiver.events == []
 
 

@@ -88,7 +88,9 @@ class Notifier:
             CinderblockError: the API server does not answer.
         """
         state, age = await self._read_state()
-        if state is None or age > MAX_STATE_AGE_SECONDS:
+        if state is None:
+            return FIRST_DELAY_SECONDS
+        if age > MAX_STATE_AGE_SECONDS:
             return CHECK_SECONDS
         now = self._clock()
         alerts = true_alerts(state, now)
