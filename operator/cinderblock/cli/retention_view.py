@@ -16,6 +16,7 @@ _WHY: Final = {
     Judgement.RETAINED: "deletionPolicy Retain",
     Judgement.DELETING: "is being deleted",
     Judgement.UNFINISHED: "not finished",
+    Judgement.FORGOTTEN: "its status was lost",
     Judgement.CLOCK_BEHIND: "the clock of this machine is behind",
     Judgement.HELD: "held",
     Judgement.LOCKED: "locked in the store",

@@ -9,6 +9,7 @@ from sys import intern
 from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.lifecycle.backup.checks import is_forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class BackupRecord:
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
+        is_forgotten: whether the store may hold its data although its status does not say where.
     """
 
     namespace: str
@@ -70,6 +72,7 @@ class BackupRecord:
     requested_volume: str = ""
     full_time: datetime | None = None
     ended: datetime | None = None
+    is_forgotten: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -118,6 +121,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         requested_volume=intern(spec.volume_id or ""),
         full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
         ended=status.completed_at,
+        is_forgotten=is_forgotten(backup),
     )
 
 

@@ -37,7 +37,7 @@ def _is_newer(one: BackupRecord, other: BackupRecord) -> bool:
 
 
 def _is_judged(backup: BackupRecord) -> bool:
-    is_left_out = backup.is_being_deleted or backup.is_imported or backup.keeps_data
+    is_left_out = backup.is_being_deleted or backup.is_imported or backup.keeps_data or backup.is_forgotten
     return not is_left_out and str(backup.phase) in (*WHOLE, "error")
 
 
@@ -56,7 +56,7 @@ class _Case:
         """Return whether any answer keeps the backup, with the exceptions of the last guards."""
         if self._is_untouchable() or self.now - max(_time(self.backup), self.backup.created) < self._min_age():
             return True
-        is_gone = _is_gone(self.retention, self.backup, self._volume(), self.context, self.now)
+        is_gone = _is_gone(self.retention, self.backup, self.backups, self.context, self.now)
         if self.backup.phase == "error":
             newer = [b for b in self._volume() if _is_judged(b) and b.phase == "error" and _is_newer(b, self.backup)]
             return not is_gone and len(newer) < self.retention.failed.last
@@ -122,14 +122,16 @@ class _Case:
 def _is_gone(
     retention: Retention,
     backup: BackupRecord,
-    volume: Sequence[BackupRecord],
+    fleet: Sequence[BackupRecord],
     context: RetentionContext,
     now: datetime,
 ) -> bool:
+    has_lost_one = any(b.is_forgotten and not b.volume_id and b.namespace == backup.namespace for b in fleet)
+    volume = [b for b in fleet if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id)]
     if retention.gone.after is None or context.volumes is None or not backup.volume_id:
         return False
     newest = max(max(_time(b), b.created) for b in volume)
-    is_missing = (backup.namespace, backup.volume_id) not in context.volumes
+    is_missing = (backup.namespace, backup.volume_id) not in context.volumes and not has_lost_one
     return is_missing and now - newest > parse_long_duration(retention.gone.after)
 
 

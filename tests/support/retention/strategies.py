@@ -55,7 +55,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
     return a_record(
         uid,
         NOW - age,
-        volume_id=draw(st.sampled_from(["c-1", "c-1", "c-2"])),
+        volume_id=draw(st.sampled_from(["c-1"] * 12 + ["c-2"] * 6 + [""])),
         store_name=draw(st.sampled_from(["default", "default", "other"])),
         phase=draw(st.sampled_from(phases)),
         created=min(created, NOW),
@@ -66,6 +66,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_imported=draw(_RARELY),
         is_being_deleted=draw(_RARELY),
         is_suspicious=draw(_RARELY),
+        is_forgotten=draw(_RARELY),
     )
 
 

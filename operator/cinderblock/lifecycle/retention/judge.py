@@ -118,7 +118,9 @@ def _outside(record: BackupRecord) -> Judgement | None:
         return Judgement.IMPORTED
     if record.keeps_data:
         return Judgement.RETAINED
-    return None if record.has_ended else Judgement.UNFINISHED
+    if not record.has_ended:
+        return Judgement.UNFINISHED
+    return Judgement.FORGOTTEN if record.is_forgotten else None
 
 
 def _rules(
@@ -149,8 +151,12 @@ def _gone(
     for record in ordered:
         volume = volume_of(record)
         newest[volume] = max(newest.get(volume, data_time(record)), data_time(record))
+    # One of these may be the last backup of any volume.
+    unknown = {record.namespace for record in ordered if record.is_forgotten and not record.volume_id}
     return frozenset(
-        volume for volume, time in newest.items() if volume[1] and volume not in context.volumes and now - time > after
+        volume
+        for volume, time in newest.items()
+        if volume[1] and volume[0] not in unknown and volume not in context.volumes and now - time > after
     )
 
 

@@ -17,6 +17,7 @@ class Judgement(StrEnum):
     RETAINED = "Retain"
     DELETING = "Deleting"
     UNFINISHED = "Unfinished"
+    FORGOTTEN = "Forgotten"
     CLOCK_BEHIND = "ClockBehind"
     HELD = "Held"
     LOCKED = "Locked"

@@ -34,6 +34,7 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.IMPORTED, EVERYTHING | {"is_imported": True}, CONTEXT, [NEWER], {}),
     (Judgement.RETAINED, EVERYTHING | {"keeps_data": True}, CONTEXT, [NEWER], {}),
     (Judgement.UNFINISHED, {"phase": BackupPhase.CREATING, "is_held": True}, CONTEXT, [NEWER], {}),
+    (Judgement.FORGOTTEN, {"phase": BackupPhase.ERROR, "is_forgotten": True, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.HELD, EVERYTHING, CONTEXT, [], {}),
     (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
@@ -193,6 +194,16 @@ def test_volume_is_gone_only_if_that_is_known(
     retention = rules(keep_last=1, gone=GoneRetention(after=after))
     plan = planned(retention, [a_record("b-1", OLD)], context=RetentionContext(volumes=volumes))
     assert judgement(plan) is expected
+
+
+@pytest.mark.parametrize(("volume", "expected"), [("", Judgement.LAST_WHOLE), ("c-2", Judgement.GONE)])
+def test_no_volume_is_gone_while_a_backup_of_an_unknown_volume_has_lost_its_status(
+    volume: str, expected: Judgement
+) -> None:
+    lost = a_record("lost", NOW - DAY, phase=BackupPhase.ERROR, is_forgotten=True, volume_id=volume)
+    plan = planned(GONE, [a_record("b-1", OLD), lost], context=RetentionContext(volumes=frozenset()))
+    assert judgement(plan) is expected
+    assert judgement(plan, "lost") is Judgement.FORGOTTEN
 
 
 def test_hold_keeps_a_backup_of_a_volume_that_is_gone() -> None:
