@@ -75,7 +75,9 @@ async def read_cluster(kube: KubeClient, wanted: Wanted, rules: Retention | None
     records = _records(await kube.list(kinds.VOLUME_BACKUP, namespace))
     restores = await kube.list(kinds.VOLUME_RESTORE, namespace)
     names = {name for body in restores for name in names_used_by(body)}
-    context = RetentionContext(used_ids=used_ids(records, names), volumes=await _volumes(kube, namespace))
+    context = RetentionContext(
+        used_ids=used_ids(records, names), volumes=await _volumes(kube, namespace), others=tuple(records)
+    )
     return [_subject(schedule, records, context, retention, is_own=rules is None) for schedule, retention in judged]
 
 

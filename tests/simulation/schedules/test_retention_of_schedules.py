@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from cinderblock.errors import KubeUnavailable
-from tests.support.simulation.api import Object
+from tests.support.simulation.api import Object, stamp
 from tests.support.simulation.schedules import ScheduleSimulation
 from tests.support.store.faults import Crash
 
@@ -160,3 +160,48 @@ def test_idle_schedule_plans_once_an_hour() -> None:
         looks = simulation.looks
         simulation.run_for(20 * HOUR)
         assert 20 <= simulation.looks - looks <= 24
+
+
+def raise_alarm(simulation: ScheduleSimulation, item: Object) -> None:
+    """Let a backup be suspicious."""
+    alarm = {
+        "type": "Suspicious",
+        "status": "True",
+        "reason": "ManyChanges",
+        "lastTransitionTime": stamp(simulation.now),
+    }
+    simulation.objects.update(item, status=item["status"] | {"conditions": [alarm]})
+
+
+@pytest.mark.parametrize("maker", ["often", "person"])
+def test_alarm_freezes_the_volume_whoever_made_the_backup(maker: str) -> None:
+    with ScheduleSimulation() as simulation:
+        claim = simulation.claim("data")
+        simulation.schedule(spread="0s", retention=KEEP_THREE)
+        if maker == "often":
+            simulation.schedule("often", schedule="0 4 * * *", spread="0s")
+        simulation.run_until(FIRST + 3 * DAY + 3 * HOUR)
+        if maker == "person":
+            body = {"metadata": {"name": "often", "namespace": "shop"}, "spec": {"volumeId": claim["metadata"]["uid"]}}
+            simulation.objects.create("VolumeBackup", body)
+            simulation.run_for(HOUR)
+        raise_alarm(
+            simulation, [item for item in simulation.backups() if item["metadata"]["name"].startswith("often")][-1]
+        )
+        simulation.run_until(FIRST + 8 * DAY)
+        assert [day for day in days(simulation) if day < 9][:4] == [5, 6, 7, 8]
+
+
+def test_schedules_of_a_volume_share_the_limit_for_each_day() -> None:
+    with ScheduleSimulation() as simulation:
+        simulation.claim("data")
+        schedules = [simulation.schedule(name, schedule="0 */2 * * *", spread="0s") for name in ("one", "two")]
+        simulation.run_for(2 * DAY)
+        for schedule in schedules:
+            simulation.change(schedule, suspend=True)
+        simulation.run_for(2 * DAY)
+        for schedule in schedules:
+            simulation.change(schedule, retention={"keepLast": 1})
+        count = len(simulation.names())
+        simulation.run_for(DAY + 2 * HOUR)
+        assert count - len(simulation.names()) == 10

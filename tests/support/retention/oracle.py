@@ -61,7 +61,9 @@ class _Case:
             newer = [b for b in self._volume() if _is_judged(b) and b.phase == "error" and _is_newer(b, self.backup)]
             return not is_gone and len(newer) < self.retention.failed.last
         group = self._group()
-        if _is_frozen(self.backup, group, self.now) or (not is_gone and _is_last(self.backup, group, self.context)):
+        alarms = _alarms(self.backup, [*self.backups, *self.context.others], self.now)
+        is_guarded = _is_last(self.backup, group, self.context) or _is_guarded_by_alarm(self.backup, group, alarms)
+        if _is_frozen(self.backup, alarms, self.now) or (not is_gone and is_guarded):
             return True
         return not is_gone and not self._is_too_old() and self._fulfills_a_rule(group)
 
@@ -138,30 +140,47 @@ def _is_gone(
 def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: RetentionContext) -> bool:
     whole = not any(_is_newer(b, backup) for b in group)
     verified = [b for b in group if b.backup_id in context.verified_at]
-    return whole or _is_guarded_by_alarm(backup, group) or (backup in verified and _is_newest(backup, verified))
+    return whole or (backup in verified and _is_newest(backup, verified))
 
 
-def _is_guarded_by_alarm(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
-    """Return whether a backup is the oldest open alarm, or the newest backup before all of them."""
-    alarms = [b for b in group if b.is_suspicious]
-    if backup in alarms:
-        return not any(_is_newer(backup, b) for b in alarms)
-    earlier = [b for b in group if all(_is_newer(alarm, b) for alarm in alarms)]
-    return _is_newest(backup, earlier or [b for b in group if b not in alarms])
+def _alarms(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
+    """Return the suspicious backups of the volume that follow no suspicious one of the same maker and container."""
+    volume = [
+        b
+        for b in fleet
+        if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id)
+        and (b.phase in WHOLE or b.is_suspicious)
+        and _time(b) - now <= FIVE_MINUTES
+    ]
+    return [b for b in volume if b.is_suspicious and not _follows_another(b, volume)]
+
+
+def _follows_another(suspicious: BackupRecord, volume: Sequence[BackupRecord]) -> bool:
+    older = [
+        b
+        for b in volume
+        if _is_judged(b)
+        and _is_newer(suspicious, b)
+        and (b.schedule, b.store_name, b.container)
+        == (suspicious.schedule, suspicious.store_name, suspicious.container)
+    ]
+    return any(b.is_suspicious for b in older if _is_newest(b, older))
+
+
+def _is_guarded_by_alarm(backup: BackupRecord, group: Sequence[BackupRecord], alarms: Sequence[BackupRecord]) -> bool:
+    """Return whether a backup is an open alarm, or the newest backup of its group before one."""
+    calm = [b for b in group if not b.is_suspicious]
+    before = ([b for b in calm if _is_newer(alarm, b)] or calm for alarm in alarms)
+    return backup in alarms or any(_is_newest(backup, earlier) for earlier in before)
 
 
 def _is_newest(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
     return backup in group and not any(_is_newer(b, backup) for b in group)
 
 
-def _is_frozen(backup: BackupRecord, group: Sequence[BackupRecord], now: datetime) -> bool:
-    for suspicious in (b for b in group if b.is_suspicious and _is_newer(b, backup)):
-        older = [b for b in group if _is_newer(suspicious, b)]
-        predecessor = [b for b in older if not any(_is_newer(c, b) for c in older)]
-        is_first = not predecessor or not predecessor[0].is_suspicious
-        if is_first and now - max(_time(suspicious), suspicious.created) <= timedelta(days=14):
-            return True
-    return False
+def _is_frozen(backup: BackupRecord, alarms: Sequence[BackupRecord], now: datetime) -> bool:
+    raised = [max(_time(b), b.ended or _time(b)) for b in alarms if _is_newer(b, backup)]
+    return any(now - time <= timedelta(days=14) for time in raised)
 
 
 def _period(name: str, backup: BackupRecord, zone: tzinfo) -> str:

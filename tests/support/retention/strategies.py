@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -67,6 +68,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_being_deleted=draw(_RARELY),
         is_suspicious=draw(_RARELY),
         is_forgotten=draw(_RARELY),
+        ended=draw(st.sampled_from([None, None, created, created + timedelta(days=5)])),
     )
 
 
@@ -75,6 +77,14 @@ def fleets(draw: st.DrawFn, *, is_plain: bool = False) -> list[BackupRecord]:
     """Return up to 25 backups in any order."""
     made = [draw(records(f"b-{number}", is_plain=is_plain)) for number in range(draw(st.integers(0, 25)))]
     return draw(st.permutations(made))
+
+
+@st.composite
+def _of_others(draw: st.DrawFn, number: int) -> BackupRecord:
+    """Return a backup that another schedule or a person made, mostly a suspicious one."""
+    maker = draw(st.sampled_from(["", "BackupSchedule/hourly"]))
+    made = draw(records(f"o-{number}"))
+    return replace(made, schedule=maker, is_suspicious=draw(st.sampled_from([True, True, False])))
 
 
 @st.composite
@@ -87,4 +97,5 @@ def contexts(draw: st.DrawFn) -> RetentionContext:
         volumes=draw(st.none() | st.frozensets(st.sampled_from(volumes))),
         locked_ids=draw(ids),
         verified_at=dict.fromkeys(draw(ids), NOW),
+        others=tuple(draw(_of_others(number)) for number in range(draw(st.integers(0, 4)))),
     )

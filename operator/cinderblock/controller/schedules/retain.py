@@ -1,7 +1,7 @@
 """Retention of one schedule: plan, read what protects the backups that would go, plan again, and execute the plan.
 
-Restores, unfinished backups and claims are read only in the namespaces where the first plan would write. In a namespace
-where they cannot be read, nothing is marked and nothing is removed.
+Restores, claims and the backups of other makers are read only in the namespaces where the first plan would write. In a
+namespace where they cannot be read, nothing is marked and nothing is removed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any, Final
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule
-from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.context import Context
 from cinderblock.controller.schedules.apply_retention import (
     CONTINUE_SECONDS,
     MAX_WRITES,
     apply_retention,
     in_turns,
 )
+from cinderblock.controller.schedules.gather import parsed_pages
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -32,13 +34,14 @@ from cinderblock.lifecycle.retention.judge import Volume, volume_of
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
-from cinderblock.lifecycle.schedule.names import place
+from cinderblock.lifecycle.schedule.names import place, reference_to
 from cinderblock.lifecycle.schedule.retained import Retained
 
-UNFINISHED: Final = "status.phase=creating"
-"""Selects the backups that may have a parent. It is recorded together with this phase."""
 MAX_NAMESPACES: Final = 200
 """Most namespaces that one pass reads, with three lists each. The others follow in the next pass."""
+OVERFULL: Final = (
+    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups to be read. Find out who creates them."
+)
 RECORDS_PER_THREAD: Final = 1000
 """Backups from which on a plan is made in a thread. 8,760 backups take half a second."""
 
@@ -50,14 +53,14 @@ class _Facts:
     Attributes:
         namespaces: those that could be read.
         names: names of the backups that restores read.
-        children: unfinished backups.
+        others: backups that the schedule did not make, and unfinished ones.
         volumes: the claims that exist.
         refused: refusals of the API server.
     """
 
     namespaces: set[str] = field(default_factory=set)
     names: set[BackupName] = field(default_factory=set)
-    children: list[BackupRecord] = field(default_factory=list)
+    others: list[BackupRecord] = field(default_factory=list)
     volumes: set[Volume] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
@@ -89,10 +92,12 @@ async def retain(
     # Without claims, every volume counts as gone, so that the first plan has all that may have to go.
     assumed = RetentionContext(schedule.status.retention, volumes=frozenset(), unfinished_runs=unfinished_runs)
     first = await _plan(retention, zone, backups, assumed, now)
-    facts = await _read(context, _namespaces_to_read(first, now), needs_claims=retention.gone.after is not None)
+    namespaces, needs_claims = _namespaces_to_read(first, now), retention.gone.after is not None
+    facts = await _read(context, namespaces, reference_to(schedule), needs_claims=needs_claims)
     known = replace(
         assumed,
-        used_ids=used_ids((*backups, *facts.children), facts.names),
+        used_ids=used_ids((*backups, *facts.others), facts.names),
+        others=tuple(facts.others),
         volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
     )
     made = await _plan(retention, zone, backups, known, now)
@@ -132,8 +137,10 @@ def _permitted(
     return [action for action in actions if action.backup.namespace in namespaces or action in unmarked]
 
 
-async def _read(context: Context, namespaces: Sequence[str], *, needs_claims: bool) -> _Facts:
-    """Read restores and unfinished backups that need others, and the claims if their absence counts.
+async def _read(context: Context, namespaces: Sequence[str], schedule: str, *, needs_claims: bool) -> _Facts:
+    """Read restores and unfinished backups that need others, backups of other makers, and perhaps the claims.
+
+    An alarm counts whoever made the backup. Claims are read if their absence counts.
 
     Each namespace is read for itself: a list of all namespaces may leave out those that may not be read.
     """
@@ -141,21 +148,34 @@ async def _read(context: Context, namespaces: Sequence[str], *, needs_claims: bo
     for namespace in namespaces:
         try:
             restores = [b async for b in _bodies(context, kinds.VOLUME_RESTORE, namespace)]
-            unfinished = [b async for b in _bodies(context, kinds.VOLUME_BACKUP, namespace, UNFINISHED)]
+            others = await _read_others(context, namespace, schedule)
             claims = [b async for b in _bodies(context, kinds.PVC, namespace)] if needs_claims else []
         except AccessDenied as error:
             facts.refused.append(error.message)
             continue
+        if others.overfull:
+            facts.refused.append(OVERFULL.format(namespace=namespace))
+            continue
         facts.namespaces.add(namespace)
         facts.names.update(name for body in restores for name in names_used_by(body))
-        facts.children += [record_of(backup) for backup in parse_all(VolumeBackup, unfinished)]
+        facts.others += others.records()
         facts.volumes.update((namespace, body["metadata"]["uid"]) for body in claims)
     return facts
 
 
-async def _bodies(context: Context, kind: Kind, namespace: str, fields: str = "") -> AsyncIterator[dict[str, Any]]:
+async def _read_others(context: Context, namespace: str, schedule: str) -> RecordLimit:
+    """Return the backups of a namespace that are unfinished, or that the schedule did not make."""
+    found = RecordLimit()
+    async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, namespace):
+        for record in map(record_of, page):
+            if record.schedule != schedule or not record.has_ended:
+                found.add(record)
+    return found
+
+
+async def _bodies(context: Context, kind: Kind, namespace: str) -> AsyncIterator[dict[str, Any]]:
     """Yield objects page by page. After a list has expired, some come again."""
-    async for page in context.kube.pages(kind, namespace, fields=fields):
+    async for page in context.kube.pages(kind, namespace):
         for body in page or ():
             yield body
         await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
 from cinderblock.controller.schedules.gather import read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
-from cinderblock.controller.schedules.retain import retain
+from cinderblock.controller.schedules.retain import OVERFULL, retain
 from cinderblock.errors import CinderblockError, NotLeading
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import unmark_all
@@ -28,10 +28,6 @@ LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
 """A schedule with very many backups is planned less often, so that it reads this many backups a second."""
-_OVERFULL: Final = (
-    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
-    " who creates them."
-)
 UNMARK_ROUNDS: Final = 20
 """Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
 
@@ -128,7 +124,7 @@ class RetentionReconciler:
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
-        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
+        overfull = tuple(OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
         return replace(retained, refused=(*overfull, *(retained.refused or ())))
 
     async def _end(

@@ -114,49 +114,12 @@ def test_clock_that_is_behind_changes_nothing() -> None:
     assert {verdict.step for verdict in plan.verdicts} == {Step.KEEP, Step.EXPIRING}
 
 
-def test_alarm_freezes_what_was_there_before_it() -> None:
-    backups = dailies(20)
-    backups[3] = replace(backups[3], is_suspicious=True)
-    backups[2] = replace(backups[2], is_suspicious=True)
-    plan = planned(rules(keep_last=1), backups)
-    frozen = {v.backup.uid for v in plan.verdicts if v.judgement is Judgement.FROZEN}
-    assert frozen == {f"b-{number}" for number in range(5, 20)}
-    assert plan.status.frozen == 15
-    assert judgement(plan, "b-1") is Judgement.EXPIRED
-    accepted = [replace(backup, is_suspicious=False) for backup in backups]
-    assert planned(rules(keep_last=1), accepted).status.frozen == 0
-
-
-def test_freeze_ends_after_fourteen_days() -> None:
-    backups = dailies(40)
-    backups[14] = replace(backups[14], is_suspicious=True)
-    assert planned(rules(keep_last=1), backups).status.frozen == 0
-    assert planned(rules(keep_last=1), backups, NOW - 2 * HOUR + timedelta(minutes=58)).status.frozen == 24
-
-
-def test_series_of_alarms_freezes_once() -> None:
-    backups = [replace(backup, is_suspicious=number < 20) for number, backup in enumerate(dailies(40))]
-    plan = planned(rules(keep_last=1), backups)
-    assert plan.status.frozen == 0
-    assert judgement(plan, "b-20") is Judgement.LAST_UNALARMED
-
-
 def test_storage_clock_that_was_set_back_removes_no_new_backup() -> None:
     old = [a_record(f"old-{n}", NOW - (10 + n) * DAY) for n in range(20)]
     new = [a_record(f"new-{n}", NOW - n * DAY - HOUR) for n in range(10)]
     wrong = [replace(backup, data_time=NOW - (2200 + n) * DAY) for n, backup in enumerate(new)]
     plan = planned(rules(keep_daily=7), [*old, *wrong])
     assert {v.backup.uid for v in plan.verdicts if v.judgement.keeps} == {f"new-{n}" for n in range(7)}
-
-
-def test_open_alarm_keeps_itself_and_the_backup_before_it() -> None:
-    backups = dailies(60)
-    backups[40] = replace(backups[40], is_suspicious=True)
-    plan = planned(rules(keep_last=3), backups)
-    kept = {verdict.backup.uid: verdict.judgement for verdict in plan.verdicts if verdict.judgement.keeps}
-    assert kept["b-40"] is Judgement.OPEN_ALARM
-    assert kept["b-41"] is Judgement.LAST_UNALARMED
-    assert set(kept) == {"b-0", "b-1", "b-2", "b-40", "b-41"}
 
 
 def test_failed_backups_are_kept_by_number() -> None:
