@@ -22,6 +22,7 @@ _WHY: Final = {
     Judgement.LOCKED: "locked in the store",
     Judgement.IN_USE: "in use",
     Judgement.LAST_WHOLE: "last complete",
+    Judgement.LAST_INTACT: "last intact",
     Judgement.LAST_UNALARMED: "last before an alarm",
     Judgement.OPEN_ALARM: "open alarm",
     Judgement.LAST_VERIFIED: "last verified",

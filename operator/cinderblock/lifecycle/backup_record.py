@@ -40,6 +40,7 @@ class BackupRecord:
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
+        lacks_files: whether files are missing from it that could not be read.
         is_forgotten: whether the store may hold its data although its status does not say where.
     """
 
@@ -72,6 +73,7 @@ class BackupRecord:
     requested_volume: str = ""
     full_time: datetime | None = None
     ended: datetime | None = None
+    lacks_files: bool = False
     is_forgotten: bool = False
 
     @property
@@ -121,6 +123,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         requested_volume=intern(spec.volume_id or ""),
         full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
         ended=status.completed_at,
+        lacks_files=bool(status.unreadable_files),
         is_forgotten=is_forgotten(backup),
     )
 

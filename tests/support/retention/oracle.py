@@ -140,11 +140,19 @@ def _is_gone(
 def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: RetentionContext) -> bool:
     whole = not any(_is_newer(b, backup) for b in group)
     verified = [b for b in group if b.backup_id in context.verified_at]
-    return whole or (backup in verified and _is_newest(backup, verified))
+    return whole or _is_last_intact(backup, group) or (backup in verified and _is_newest(backup, verified))
+
+
+def _is_last_intact(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
+    """Return whether a backup is the newest one without one of two faults, or without both."""
+    without_gaps = [b for b in group if not b.lacks_files]
+    restorable = [b for b in group if b.phase != "error_restoring"]
+    groups = (without_gaps, restorable, [b for b in without_gaps if b in restorable])
+    return any(_is_newest(backup, each) for each in groups)
 
 
 def _alarms(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
-    """Return the suspicious backups of the volume that follow no suspicious one of the same maker and container."""
+    """Return the suspicious backups of the volume that follow no suspicious one of the same schedule and container."""
     volume = [
         b
         for b in fleet

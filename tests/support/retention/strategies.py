@@ -68,6 +68,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_being_deleted=draw(_RARELY),
         is_suspicious=draw(_RARELY),
         is_forgotten=draw(_RARELY),
+        lacks_files=draw(_RARELY),
         ended=draw(st.sampled_from([None, None, created, created + timedelta(days=5)])),
     )
 

@@ -29,7 +29,7 @@ class Judged:
         backup: the backup.
         judgement: the first answer.
         rules: the keep rules that it fulfills.
-        witness: a newer complete backup of its group that is kept; None: there is none.
+        witness: another complete backup of its group that is kept; None: there is none.
     """
 
     backup: BackupRecord
@@ -72,15 +72,22 @@ class _Guards:
 
     Attributes:
         whole: its newest complete backup.
+        intact: its newest backups without known faults: see `_intact`.
         unalarmed: UIDs of its newest unsuspicious backup before each open alarm of the volume.
         alarms: UIDs of the backups with which the open alarms began, so that these are not forgotten.
         verified: its newest verified backup.
     """
 
     whole: BackupRecord | None = None
+    intact: tuple[BackupRecord, ...] = ()
     unalarmed: frozenset[str] = frozenset()
     alarms: frozenset[str] = frozenset()
     verified: BackupRecord | None = None
+
+    @property
+    def witness(self) -> BackupRecord | None:
+        """The best of them, without which no other one may go."""
+        return self.intact[0] if self.intact else self.whole
 
 
 def judge(
@@ -197,7 +204,7 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
         reasons = kept.get(record.uid, ())
         answer = _guarded(rules, guards, record) or _by_rules(rules, record, reasons)
         is_gone = volume_of(record) in rules.gone
-        judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.whole))
+        judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.witness))
     return judged
 
 
@@ -208,10 +215,29 @@ def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
     alarms = rules.alarms_of(present[0])
     return _Guards(
         whole=present[0],
+        intact=_intact(present),
         unalarmed=alarms.uids_before(present),
         alarms=alarms.uids(),
         verified=verified[0] if verified else None,
     )
+
+
+def _intact(present: Sequence[BackupRecord]) -> tuple[BackupRecord, ...]:
+    """Return the newest backups without known faults. A newer one with faults replaces none of them.
+
+    The first one has no fault at all. The others are the newest one that lacks no files, and the newest one whose last
+    restore did not fail. Any of them may be missing.
+    """
+    found = (
+        next((record for record in present if not record.lacks_files and not _failed_to_restore(record)), None),
+        next((record for record in present if not record.lacks_files), None),
+        next((record for record in present if not _failed_to_restore(record)), None),
+    )
+    return tuple(record for record in found if record is not None)
+
+
+def _failed_to_restore(record: BackupRecord) -> bool:
+    return record.phase is BackupPhase.ERROR_RESTORING
 
 
 def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord) -> Judgement | None:
@@ -227,6 +253,7 @@ def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord) -> Judgement 
         (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
         (Judgement.IN_USE, rules.is_in_use(record)),
         (Judgement.LAST_WHOLE, record is guards.whole),
+        (Judgement.LAST_INTACT, record in guards.intact),
         (Judgement.LAST_UNALARMED, record.uid in guards.unalarmed),
         (Judgement.OPEN_ALARM, record.uid in guards.alarms),
         (Judgement.LAST_VERIFIED, record is guards.verified),

@@ -13,7 +13,7 @@ from cinderblock.api.v1alpha1.retention import FailedRetention, GoneRetention
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan, Step
-from tests.support.retention.records import DAY, HOUR, NOW, a_record, dailies, planned, rules
+from tests.support.retention.records import DAY, HOUR, NOW, a_record, dailies, kept_ids, planned, rules
 
 OLD = NOW - 30 * DAY
 NEWER = a_record("newer", NOW - DAY)
@@ -39,6 +39,13 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
+    (
+        Judgement.LAST_INTACT,
+        {},
+        RetentionContext(verified_at={"b-1": OLD}),
+        [replace(SUSPICIOUS, lacks_files=True)],
+        {},
+    ),
     (Judgement.LAST_UNALARMED, {}, RetentionContext(verified_at={"b-1": OLD}), [SUSPICIOUS], {}),
     (Judgement.LAST_VERIFIED, {}, RetentionContext(verified_at={"b-1": OLD}), [NEWER], {"max_age": "1h"}),
     (Judgement.FUTURE, {"data_time": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
@@ -91,6 +98,26 @@ def test_volume_that_changes_its_store_keeps_its_last_backup_in_each(field: str)
 def test_backup_that_is_not_complete_replaces_no_complete_one(phase: BackupPhase | None) -> None:
     others = [a_record(f"new-{number}", NOW - number * HOUR, phase=phase) for number in range(5)]
     assert judgement(planned(rules(keep_last=1, max_age="1h"), [a_record("b-1", OLD), *others])) is Judgement.LAST_WHOLE
+
+
+GAPS: dict[str, Any] = {"lacks_files": True}
+UNRESTORABLE: dict[str, Any] = {"phase": BackupPhase.ERROR_RESTORING}
+
+
+@pytest.mark.parametrize("fault", [GAPS, UNRESTORABLE, GAPS | UNRESTORABLE])
+def test_backup_with_a_fault_replaces_no_intact_one(fault: dict[str, Any]) -> None:
+    faulty = [replace(backup, **fault) for backup in dailies(5)]
+    plan = planned(rules(keep_last=1, max_age="1h"), [a_record("b-9", OLD), a_record("b-8", OLD + DAY), *faulty])
+    assert kept_ids(plan) == {"b-0", "b-8"}
+    assert judgement(plan, "b-8") is Judgement.LAST_INTACT
+
+
+def test_each_fault_has_its_own_last_backup() -> None:
+    backups = dailies(5)
+    backups[0] = replace(backups[0], **GAPS, **UNRESTORABLE)
+    backups[1] = replace(backups[1], **UNRESTORABLE)
+    backups[2:] = [replace(backup, **GAPS) for backup in backups[2:]]
+    assert kept_ids(planned(rules(keep_last=1, max_age="1h"), backups)) == {"b-0", "b-1", "b-2"}
 
 
 def test_backup_that_is_being_deleted_replaces_no_other() -> None:
