@@ -19,6 +19,7 @@ from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.retention.uses import names_used_by, used_ids
 from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.made import is_made_by
 from cinderblock.repository.catalog import CatalogEntry
 
 
@@ -120,6 +121,7 @@ def record_of_manifest(entry: CatalogEntry) -> BackupRecord | None:
         stored_bytes=summary.stored_bytes,
         fail_reason="",
         is_suspicious=False,
+        lacks_files=bool(summary.unreadable_files),
     )
 
 
@@ -156,7 +158,11 @@ def _subject(
 ) -> Subject:
     """Return one schedule. Other rules than its own have announced nothing yet."""
     reference = names.reference_to(schedule)
-    own = [r for r in records if r.schedule == reference and schedule.namespace in ("", r.namespace)]
+    own = [
+        r
+        for r in records
+        if r.schedule == reference and schedule.namespace in ("", r.namespace) and is_made_by(schedule, r)
+    ]
     previous = schedule.status.retention if is_own else None
     title = "/".join(filter(None, (schedule.namespace, reference)))
     zone = zone_name(retention, schedule.spec.time_zone)
