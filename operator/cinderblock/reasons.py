@@ -274,6 +274,10 @@ class Reason(StrEnum):
     """The retention of a schedule marks and removes backups by its rules."""
     RULES_REFUSED = "RulesRefused"
     """The API server refuses what the retention of a schedule does."""
+    RULES_NOT_APPLIED = "RulesNotApplied"
+    """The retention of a schedule fails, and is repeated."""
+    CLOCK_DIFFERS = "ClockDiffers"
+    """The clocks of the operator and the API server differ, so retention does nothing."""
 
     # Movers
     MOVER_NOT_PERMITTED = "MoverNotPermitted"

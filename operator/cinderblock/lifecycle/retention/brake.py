@@ -43,7 +43,7 @@ def limit_of(retention: Retention, volume: Sequence[BackupRecord], now: datetime
 
     Args:
         retention: the rules.
-        volume: all backups of the volume, whoever made them.
+        volume: all backups of the volume that the schedule made. Others can be made by anybody, to raise the limit.
         now: the instant of the plan.
     """
     if retention.max_per_day is not None:
@@ -59,8 +59,7 @@ def appoint(
 
     Args:
         expiring: the backups that are not kept.
-        going: those that go as well, if they have a mark: they are being deleted already, or another schedule has
-            marked them.
+        going: those that are being deleted already.
         limit: how many may go in 24 hours; None: any number.
         grace: which marks count.
     """

@@ -15,8 +15,8 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 class RetentionContext:
     """The facts that a plan depends on, besides the rules and the backups.
 
-    Every default is the safe one: with it nothing is removed that would otherwise be kept, except that a restore which
-    is not named here does not protect its backup, and an alarm of a backup that is not given here freezes nothing.
+    Every default is the safe one: with it nothing is removed that would otherwise be kept. There are two exceptions. A
+    restore that is not named here does not protect its backup, and an alarm that is not given here freezes nothing.
 
     Attributes:
         previous: status.retention of the schedule. None: retention is new, so every backup gets the whole grace.
@@ -24,7 +24,7 @@ class RetentionContext:
         volumes: namespace and UID of each claim that exists; None: not known, so no volume counts as gone.
         unfinished_runs: scheduled times of runs that still retry.
         locked_ids: ids of backups that the store keeps locked, as far as that is known.
-        others: backups of the same volumes that the schedule did not make. Only their alarms and marks count. Each may
+        others: backups of the same volumes that the schedule did not make. Only their alarms count. Each may
             also be given as one of the schedule.
         verified_at: time of the last successful verification, by the id of the backup.
     """

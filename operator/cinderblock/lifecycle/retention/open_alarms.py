@@ -1,6 +1,6 @@
-"""What the open alarms of a volume keep: the freeze, and the backups that stay until a person has accepted the alarms.
+"""Open alarms of a volume: the freeze, and the backups that stay until a person has accepted the alarms.
 
-An alarm says something about the volume, whoever made the backup that raised it. So the alarms of all schedules count,
+An alarm says something about the volume, not about the schedule whose backup raised it. So the alarms of all schedules count,
 and those of a person's backups, in any store.
 """
 
@@ -64,7 +64,7 @@ def open_alarms(volume: Iterable[BackupRecord], outside: Collection[str], now: d
     beginning, even if later backups look normal: data that was encrypted once does not change much afterwards.
 
     Args:
-        volume: the backups of the volume, whoever made them.
+        volume: the backups of the volume, those of all schedules and of persons.
         outside: UIDs of those that retention does not judge, because they are being deleted, for example. They can
             begin a series, but not continue one: the next backup takes their place.
         now: the instant of the plan.
@@ -82,7 +82,7 @@ def open_alarms(volume: Iterable[BackupRecord], outside: Collection[str], now: d
 
 
 def _sequences(volume: Iterable[BackupRecord]) -> list[list[BackupRecord]]:
-    """Return the backups that were compared with each other: of one maker in one container, from old to new."""
+    """Return the backups that were compared with each other: of one schedule in one container, from old to new."""
     found: dict[tuple[str, str, str], list[BackupRecord]] = defaultdict(list)
     for record in volume:
         found[record.schedule, record.store_name, record.container].append(record)

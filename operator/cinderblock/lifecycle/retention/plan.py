@@ -37,7 +37,7 @@ def plan(
     """
     grace = grace_of(retention, zone, context.previous, now)
     judged = judge(retention, zone, backups, context, now)
-    appointments = _appointments(retention, judged, context.others, grace)
+    appointments = _appointments(retention, judged, grace)
     verdicts = tuple(_verdict(item, appointments.get(item.backup.uid)) for item in judged)
     status = grace.record(_counted(verdicts, context.previous), context.previous)
     return RetentionPlan(verdicts, status, _requeue_after(verdicts, now))
@@ -48,25 +48,18 @@ def zone_name(retention: Retention, schedule_zone: str) -> str:
     return retention.time_zone or schedule_zone
 
 
-def _appointments(
-    retention: Retention, judged: Sequence[Judged], others: Sequence[BackupRecord], grace: Grace
-) -> dict[str, Appointment]:
-    """Return the appointments of all backups that are not kept, by UID. All makers of backups share the limit."""
-    own = {item.backup.uid for item in judged}
-    rest: dict[Volume, list[BackupRecord]] = defaultdict(list)
-    for record in others:
-        if record.uid not in own:
-            rest[volume_of(record)].append(record)
+def _appointments(retention: Retention, judged: Sequence[Judged], grace: Grace) -> dict[str, Appointment]:
+    """Return the appointments of all backups that are not kept, by UID."""
     volumes: dict[Volume, list[Judged]] = defaultdict(list)
     for item in judged:
         volumes[volume_of(item.backup)].append(item)
     appointments: dict[str, Appointment] = {}
-    for volume, items in volumes.items():
+    for items in volumes.values():
         expiring = [item.backup for item in items if not item.judgement.keeps]
         if not expiring:
             continue
-        going = [item.backup for item in items if item.backup.is_being_deleted] + rest[volume]
-        limit = limit_of(retention, [item.backup for item in items] + rest[volume], grace.now)
+        going = [item.backup for item in items if item.backup.is_being_deleted]
+        limit = limit_of(retention, [item.backup for item in items], grace.now)
         appointments |= appoint(expiring, going, limit, grace)
     return appointments
 
