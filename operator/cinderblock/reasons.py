@@ -152,6 +152,8 @@ class Reason(StrEnum):
     """The volume has less than half of its files."""
     MANY_CHANGES = "ManyChanges"
     """Much more of the volume was replaced than usual."""
+    ALARM_UNKNOWN = "AlarmUnknown"
+    """A backup cannot be compared with earlier ones, because the status of one was lost."""
     ALARM_ACCEPTED = "AlarmAccepted"
     """A person has checked a suspicious backup, and accepts it."""
     NOT_ALL_KEPT = "NotAllKept"

@@ -40,6 +40,7 @@ class BackupRecord:
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
+        has_unknown_alarm: whether it could not be compared yet, because statuses of the volume were lost.
         lacks_files: whether files are missing from it that could not be read.
         is_forgotten: whether the store may hold its data although its status does not say where.
     """
@@ -73,6 +74,7 @@ class BackupRecord:
     requested_volume: str = ""
     full_time: datetime | None = None
     ended: datetime | None = None
+    has_unknown_alarm: bool = False
     lacks_files: bool = False
     is_forgotten: bool = False
 
@@ -123,6 +125,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         requested_volume=intern(spec.volume_id or ""),
         full_time=_parse_time(metadata.annotations.get(labels.FULL_TIME_ANNOTATION, "")),
         ended=status.completed_at,
+        has_unknown_alarm=backup.has_unknown_alarm,
         lacks_files=bool(status.unreadable_files),
         is_forgotten=is_forgotten(backup),
     )

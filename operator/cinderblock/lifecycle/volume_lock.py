@@ -87,6 +87,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
             *(Reason.EMPTY, Reason.INCOMPRESSIBLE, Reason.SHRUNK, Reason.FEWER_ENTRIES, Reason.MANY_CHANGES),
             Reason.ALARM_ACCEPTED,
+            Reason.ALARM_UNKNOWN,
             *(Reason.SCHEDULED, Reason.SUSPENDED, Reason.INVALID_SCHEDULE, Reason.INVALID_TIME_ZONE),
             *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
             *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),

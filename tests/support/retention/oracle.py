@@ -63,7 +63,8 @@ class _Case:
         group = self._group()
         alarms = _alarms(self.backup, [*self.backups, *self.context.others], self.now)
         is_guarded = _is_last(self.backup, group, self.context) or _is_guarded_by_alarm(self.backup, group, alarms)
-        if _is_frozen(self.backup, alarms, self.now) or (not is_gone and is_guarded):
+        unknown = _unknown(self.backup, [*self.backups, *self.context.others], self.now)
+        if unknown or _is_frozen(self.backup, alarms, self.now) or (not is_gone and is_guarded):
             return True
         return not is_gone and not self._is_too_old() and self._fulfills_a_rule(group)
 
@@ -161,6 +162,15 @@ def _alarms(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) 
         and _time(b) - now <= FIVE_MINUTES
     ]
     return [b for b in volume if b.is_suspicious and not _follows_another(b, volume)]
+
+
+def _unknown(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) -> bool:
+    """Return whether a newer backup of the volume could not be compared yet."""
+    return any(
+        b.has_unknown_alarm and (b.phase in WHOLE or b.is_suspicious) and _is_newer(b, backup)
+        for b in fleet
+        if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id) and _time(b) - now <= FIVE_MINUTES
+    )
 
 
 def _follows_another(suspicious: BackupRecord, volume: Sequence[BackupRecord]) -> bool:

@@ -69,6 +69,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_suspicious=draw(_RARELY),
         is_forgotten=draw(_RARELY),
         lacks_files=draw(_RARELY),
+        has_unknown_alarm=draw(st.sampled_from([False] * 20 + [True])),
         ended=draw(st.sampled_from([None, None, created, created + timedelta(days=5)])),
     )
 

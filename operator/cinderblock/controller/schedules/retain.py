@@ -1,7 +1,7 @@
 """Retention of one schedule: plan, read what protects the backups that would go, plan again, and execute the plan.
 
-Restores, claims and the other backups of the volumes are read only in the namespaces where the first plan would write. In a
-namespace where they cannot be read, nothing is marked and nothing is removed.
+Restores, claims and other backups of the volumes are read only in the namespaces where the first plan would write. In
+a namespace where they cannot be read, nothing is marked and nothing is removed.
 """
 
 from __future__ import annotations

@@ -148,9 +148,9 @@ def _rules(
 
 
 def _alarms(ordered: Sequence[BackupRecord], others: Sequence[BackupRecord], now: datetime) -> dict[Volume, OpenAlarms]:
-    """Return the open alarms of each volume that has suspicious backups. Those from the future do not count yet."""
+    """Return the open alarms of each volume that has any. Those of backups from the future do not count yet."""
     records = {record.uid: record for record in (*others, *ordered)}
-    raised = {volume_of(record) for record in records.values() if record.is_suspicious}
+    raised = {volume_of(record) for record in records.values() if record.is_suspicious or record.has_unknown_alarm}
     volumes: dict[Volume, list[BackupRecord]] = defaultdict(list)
     for record in records.values():
         is_known = record.is_complete or record.is_suspicious

@@ -1,7 +1,7 @@
 """Open alarms of a volume: the freeze, and the backups that stay until a person has accepted the alarms.
 
-An alarm says something about the volume, not about the schedule whose backup raised it. So the alarms of all schedules count,
-and those of a person's backups, in any store.
+An alarm says something about the volume, not about the schedule whose backup raised it. So the alarms of all
+schedules count, and those of a person's backups, in any store.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ class OpenAlarms:
         return frozenset(calm[count - 1 if count else -1].uid for count in older)
 
 
-def open_alarms(volume: Iterable[BackupRecord], outside: Collection[str], now: datetime) -> OpenAlarms:
+def open_alarms(volume: Sequence[BackupRecord], outside: Collection[str], now: datetime) -> OpenAlarms:
     """Return the open alarms of a volume.
 
     A series begins with a suspicious backup whose predecessor is not suspicious. It freezes for 14 days from its
-    beginning, even if later backups look normal: data that was encrypted once does not change much afterwards.
+    beginning, even if later backups look normal: data that was encrypted once does not change much afterwards. A backup
+    that could not be compared yet freezes until it is compared, or accepted.
 
     Args:
         volume: the backups of the volume, those of all schedules and of persons.
@@ -69,7 +70,8 @@ def open_alarms(volume: Iterable[BackupRecord], outside: Collection[str], now: d
             begin a series, but not continue one: the next backup takes their place.
         now: the instant of the plan.
     """
-    begun = []
+    begun: list[BackupRecord] = []
+    unknown = [order(record) for record in volume if record.has_unknown_alarm]
     for series in _sequences(volume):
         is_continued = False
         for record in series:
@@ -77,8 +79,8 @@ def open_alarms(volume: Iterable[BackupRecord], outside: Collection[str], now: d
                 begun.append(record)
             if record.uid not in outside:
                 is_continued = record.is_suspicious
-    freezing = (order(record) for record in begun if now - _raised(record) <= FREEZE)
-    return OpenAlarms(tuple(begun), max(freezing, default=None))
+    freezing = [order(record) for record in begun if now - _raised(record) <= FREEZE]
+    return OpenAlarms(tuple(begun), max((*freezing, *unknown), default=None))
 
 
 def _sequences(volume: Iterable[BackupRecord]) -> list[list[BackupRecord]]:

@@ -144,6 +144,15 @@ def test_each_maker_has_its_own_series() -> None:
     assert plan.status.frozen == 0
 
 
+def test_backup_that_was_not_compared_yet_freezes_until_it_is() -> None:
+    backups = dailies(60)
+    backups[40] = replace(backups[40], has_unknown_alarm=True)
+    plan = planned(rules(keep_last=1), backups)
+    assert plan.status.frozen == 19
+    assert judgement(plan, "b-40") is Judgement.EXPIRED
+    assert planned(rules(keep_last=1), dailies(60)).status.frozen == 0
+
+
 def test_freeze_lasts_fourteen_days_from_the_end_of_a_slow_backup() -> None:
     good = before_the_attack()
     attack = a_record("attack", ATTACK, is_suspicious=True, ended=ATTACK + 5 * DAY)
