@@ -837,7 +837,7 @@ def _is_forgotten(item: Object) -> bool:
 
 
 def _is_compared_later(item: Object) -> bool:
-    """Return whether a backup waits for the statuses of others, so that the next resync looks again."""
+    """Return whether a backup waits for the statuses of others, so that the next resync reconciles it."""
     shown = item.get("status", {}).get("conditions", ())
     return any(c["type"] == "Suspicious" and c["status"] == "Unknown" for c in shown)
 
