@@ -99,7 +99,7 @@ def has_lost_status(other: VolumeBackup, status: VolumeBackupStatus) -> bool:
     """Return whether a backup has lost its status, and may be one of the same volume."""
     names = {name for name in (status.volume_id, status.volume_name) if name is not None}
     is_same = other.spec.volume_id in names or (other.own_phase is not None and other.status.volume_id in names)
-    return is_same and other.spec.import_ is None and is_forgotten(other)
+    return is_same and other.spec.import_ is None and is_forgotten(other) and not other.is_complete
 
 
 def may_have_written(restore: VolumeRestore, volume_id: str | None, before: datetime | None) -> bool:
