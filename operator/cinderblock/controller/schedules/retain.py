@@ -33,6 +33,7 @@ from cinderblock.lifecycle.retention import clocks
 from cinderblock.lifecycle.retention.actions import RetentionAction, UnmarkExpiring, actions_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.judge import Volume, volume_of
+from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
@@ -191,7 +192,7 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
             continue
         facts.namespaces.add(namespace)
         facts.names.update(name for body in restores for name in names_used_by(body))
-        facts.others += others.records()
+        facts.others += relevant_to_others(others.records())
         facts.volumes.update((namespace, body["metadata"]["uid"]) for body in claims)
     return facts
 

@@ -83,6 +83,19 @@ def open_alarms(volume: Sequence[BackupRecord], outside: Collection[str], now: d
     return OpenAlarms(tuple(begun), max((*freezing, *unknown), default=None))
 
 
+def relevant_to_others(records: Sequence[BackupRecord]) -> list[BackupRecord]:
+    """Return those backups that matter to backups of another schedule: usually hardly any.
+
+    Unfinished ones need their parents. The others matter only if there are alarms among them.
+    """
+    raised = {(r.namespace, r.volume_id) for r in records if r.is_suspicious or r.has_unknown_alarm}
+    return [
+        record
+        for record in records
+        if (record.namespace, record.volume_id) in raised or (record.parent_id and not record.has_ended)
+    ]
+
+
 def _sequences(volume: Iterable[BackupRecord]) -> list[list[BackupRecord]]:
     """Return the backups that were compared with each other: of one schedule in one container, from old to new."""
     found: dict[tuple[str, str, str], list[BackupRecord]] = defaultdict(list)

@@ -11,6 +11,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
 from tests.support.retention.records import DAY, HOUR, NOW, Retaining, a_record, dailies, kept_ids, planned, rules
 
@@ -151,6 +152,17 @@ def test_backup_that_was_not_compared_yet_freezes_until_it_is() -> None:
     assert plan.status.frozen == 19
     assert judgement(plan, "b-40") is Judgement.EXPIRED
     assert planned(rules(keep_last=1), dailies(60)).status.frozen == 0
+
+
+def test_only_alarms_and_children_matter_to_other_schedules() -> None:
+    calm, waiting = dailies(3), a_record("waiting", phase=None, volume_id="")
+    assert relevant_to_others([*calm, waiting]) == []
+    child = a_record("child", phase=BackupPhase.CREATING, parent_id="b-1", volume_id="")
+    elsewhere = a_record("elsewhere", volume_id="c-2")
+    going = {"is_suspicious": True, "phase": BackupPhase.DELETING}
+    for alarm in ({"is_suspicious": True}, {"has_unknown_alarm": True}, going):
+        series = [replace(calm[0], **alarm), *calm[1:]]
+        assert relevant_to_others([*series, waiting, child, elsewhere]) == [*series, child]
 
 
 def test_freeze_lasts_fourteen_days_from_the_end_of_a_slow_backup() -> None:
