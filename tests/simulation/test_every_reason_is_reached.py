@@ -603,6 +603,15 @@ def accepts_an_alarm(simulation: Simulation) -> None:
     simulation.settle()
 
 
+def loses_an_earlier_status(simulation: Simulation) -> None:
+    a_backup(simulation)
+    simulation.encrypt(key_ring())
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.settle()
+    simulation.backup("later", "data")
+    simulation.settle()
+
+
 def cannot_read_all(simulation: Simulation) -> None:
     simulation.cluster.unreadable = UnreadableRecord(files=2, examples=["broken", "closed/"])
     a_backup(simulation, unreadable="Skip")
@@ -721,6 +730,7 @@ SCENARIOS: dict[str, Scenario] = {
     "FewerEntries": finds(replace(USUAL, entries=400)),
     "ManyChanges": finds(replace(USUAL, transferred=5 << 30, packs=1 << 20)),
     "AlarmAccepted": accepts_an_alarm,
+    "AlarmUnknown": loses_an_earlier_status,
     "ChangeMissed": finds_what_stamps_hid,
     "Cancelled": cancels_a_restore,
     "Cancelling": cancels_a_restore,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.retention import FailedRetention
+from cinderblock.lifecycle.backup_record import record_of
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.retention.verdict import Judgement, Step
 from cinderblock.lifecycle.store import decide as store_decide
 from tests.support.mover.backups import key_ring
+from tests.support.retention.records import planned, rules
 from tests.support.simulation.observed_builders import NOW, a_store
 from tests.support.simulation.simulation import Simulation
 
@@ -126,6 +132,34 @@ def test_unsealed_backup_with_lost_status_can_be_deleted(simulation: Simulation)
     simulation.delete("VolumeBackup", "full")
     simulation.settle()
     assert (simulation.phase("VolumeBackup", "full"), simulation.stored()) == ("gone", [])
+
+
+def forget(simulation: Simulation) -> None:
+    """Lose the status of the backup, which its manifest cannot restore. Its data may be removed with it."""
+    backup = simulation.get("VolumeBackup", "full")
+    simulation.objects.update(backup, spec=backup["spec"] | {"deletionPolicy": "Delete"})
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "error"
+
+
+def test_backup_with_lost_status_never_expires(simulation: Simulation) -> None:
+    forget(simulation)
+    record = record_of(VolumeBackup.model_validate(simulation.get("VolumeBackup", "full")))
+    later = simulation.now + timedelta(days=900)
+    [verdict] = planned(rules(keep_last=1, failed=FailedRetention(last=0), max_age="1d"), [record], later).verdicts
+    assert verdict.judgement is Judgement.FORGOTTEN
+    assert verdict.step is Step.KEEP
+
+
+def test_expiry_of_a_lost_status_leaves_the_unsealed_data(simulation: Simulation) -> None:
+    forget(simulation)
+    stored = simulation.stored()
+    simulation.expire("full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "SealBroken"
+    assert simulation.stored() == stored
 
 
 def test_new_backup_must_be_sealed_whatever_is_allowed(simulation: Simulation) -> None:

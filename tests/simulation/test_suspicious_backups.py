@@ -12,6 +12,7 @@ from cinderblock.api import labels
 from cinderblock.api.quantity import GIB, MIB
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.lifecycle.backup_record import record_of
+from tests.support.mover.backups import key_ring
 from tests.support.simulation.cluster import Sizes
 from tests.support.simulation.simulation import Simulation
 from tests.support.store.faults import Crash
@@ -132,6 +133,52 @@ def test_lost_status_is_rebuilt_with_its_alarm(simulation: Simulation) -> None:
     simulation.erase_status("VolumeBackup", "odd")
     simulation.settle()
     assert suspicious(simulation) == ("True", "Incompressible")
+
+
+def lose_statuses(simulation: Simulation) -> None:
+    for item in simulation.objects.all("VolumeBackup"):
+        simulation.erase_status("VolumeBackup", item["metadata"]["name"])
+    simulation.resync()
+
+
+def test_alarm_outlives_the_loss_of_all_statuses(simulation: Simulation) -> None:
+    encrypted(simulation)
+    lose_statuses(simulation)
+    simulation.settle()
+    assert suspicious(simulation) == ("True", "Incompressible")
+    assert [suspicious(simulation, f"usual-{number}") for number in range(1, EARLIER)] == [None] * (EARLIER - 1)
+
+
+def test_backup_that_cannot_be_compared_is_not_cleared(simulation: Simulation) -> None:
+    """The store does not accept the status of an earlier backup any more, so the history has a gap."""
+    simulation.encrypt(key_ring())
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    for name in ("new", "newer"):
+        made(simulation, name, incremental=False)
+        assert suspicious(simulation, name) == ("Unknown", "AlarmUnknown")
+    record = record_of(VolumeBackup.model_validate(simulation.get("VolumeBackup", "new")))
+    assert (record.is_suspicious, record.has_unknown_alarm) == (False, True)
+    accept(simulation, "new")
+    assert suspicious(simulation, "new") == ("False", "AlarmAccepted")
+    store = simulation.get("BackupStore", "default")
+    simulation.objects.update(store, spec=store["spec"] | {"allowUnsealed": True})
+    simulation.settle()
+    simulation.resync()
+    simulation.settle()
+    assert suspicious(simulation, "newer") is None
+
+
+def test_old_gap_in_the_history_does_not_matter(simulation: Simulation) -> None:
+    for number in range(EARLIER, EARLIER + 5):
+        made(simulation, f"usual-{number}")
+    simulation.encrypt(key_ring())
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.resync()
+    simulation.settle()
+    made(simulation, "new", incremental=False)
+    assert suspicious(simulation, "new") is None
 
 
 def begun(simulation: Simulation) -> int:

@@ -13,7 +13,7 @@ SCHEDULE_REASONS: Final = frozenset(
         *(Reason.SCHEDULED, Reason.SUSPENDED, Reason.INVALID_SCHEDULE, Reason.INVALID_TIME_ZONE),
         *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
         *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),
-        *(Reason.RULES_APPLIED, Reason.RULES_REFUSED),
+        *(Reason.RULES_APPLIED, Reason.RULES_REFUSED, Reason.RULES_NOT_APPLIED, Reason.CLOCK_DIFFERS),
         *(Reason.VERIFICATIONS_CREATED, Reason.VERIFICATIONS_REFUSED),
     }
 )

@@ -19,6 +19,7 @@ from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.retention.uses import names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.made import is_made_by
 from cinderblock.repository.catalog import CatalogEntry
 
 
@@ -78,6 +79,7 @@ async def read_cluster(kube: KubeClient, wanted: Wanted, rules: Retention | None
     context = RetentionContext(
         used_ids=used_ids(records, names),
         volumes=await _volumes(kube, namespace),
+        others=tuple(records),
         verified_at=verified_at(records),
     )
     return [_subject(schedule, records, context, retention, is_own=rules is None) for schedule, retention in judged]
@@ -122,6 +124,7 @@ def record_of_manifest(entry: CatalogEntry) -> BackupRecord | None:
         stored_bytes=summary.stored_bytes,
         fail_reason="",
         is_suspicious=False,
+        lacks_files=bool(summary.unreadable_files),
     )
 
 
@@ -158,7 +161,11 @@ def _subject(
 ) -> Subject:
     """Return one schedule. Other rules than its own have announced nothing yet."""
     reference = names.reference_to(schedule)
-    own = [r for r in records if r.schedule == reference and schedule.namespace in ("", r.namespace)]
+    own = [
+        r
+        for r in records
+        if r.schedule == reference and schedule.namespace in ("", r.namespace) and is_made_by(schedule, r)
+    ]
     previous = schedule.status.retention if is_own else None
     title = "/".join(filter(None, (schedule.namespace, reference)))
     zone = zone_name(retention, schedule.spec.time_zone)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -113,6 +114,7 @@ class KubeClient:
         skips_unreadable: whether such lists leave out those of ``namespaces`` that may not be read, unless that is all
             of them. An object that is missing in such a list may still exist.
         unreadable: the namespaces that were left out of the last list.
+        server_time: when the API server sent its last response, by its own clock; None: it has not said that yet.
 
     Args:
         transport: exchanges requests for responses.
@@ -133,6 +135,7 @@ class KubeClient:
         self.namespaces: tuple[str, ...] = ()
         self.skips_unreadable = False
         self.unreadable: set[str] = set()
+        self.server_time: datetime | None = None
         self._clock = clock
         self.response_counts: ResponseCounts = Counter() if response_counts is None else response_counts
         self._transport = transport
@@ -573,6 +576,7 @@ class KubeClient:
         try:
             response = await self._transport.round_trip(request)
             status = response.status
+            self.server_time = response.date or self.server_time
         finally:
             self.response_counts[info.verb, info.resource, status] += 1
         return response

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NoReturn
 
 from pydantic_core import from_json
@@ -105,11 +106,13 @@ class Response:
         status: HTTP status code.
         body: content of the response.
         retry_after: seconds that the server asks us to wait; None if it does not.
+        date: when the server sent it, by its own clock; None: it did not say that.
     """
 
     status: int
     body: bytes = b""
     retry_after: float | None = None
+    date: datetime | None = None
 
     @property
     def is_success(self) -> bool:

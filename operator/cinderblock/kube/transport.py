@@ -10,6 +10,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -162,7 +164,8 @@ class Transport:
                 _request_auth=_authorization(token),
             )
             response = await connection.api.call_api(method, url, headers, request.body, _request_timeout=self._timeout)
-            return Response(response.status, await _read(response, request), _retry_after(response.headers))
+            body = await _read(response, request)
+            return Response(response.status, body, _retry_after(response.headers), _date(response.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise KubeUnavailable(
                 f"Cannot {request.method} {request.path}: the API server at {config.server} does not answer: "
@@ -306,6 +309,15 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After header; the API server always sends a number, never a date."""
     text = headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else None
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    """Return the Date header, which Go's HTTP server always sends (net/http)."""
+    try:
+        date = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        return None
+    return date if date.tzinfo is not None else None
 
 
 def _describe(error: BaseException) -> str:

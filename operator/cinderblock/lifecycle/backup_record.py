@@ -9,6 +9,7 @@ from sys import intern
 from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
+from cinderblock.lifecycle.backup.checks import is_forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class BackupRecord:
         requested_volume: UID or name of the claim that it was requested for; empty for an imported backup.
         full_time: time of the full backup that its lineage began with, as its schedule noted it.
         ended: when it became complete or failed; None: it has not, or that is not known.
+        has_unknown_alarm: whether it could not be compared yet, because statuses of the volume were lost.
+        lacks_files: whether files are missing from it that could not be read.
+        is_forgotten: whether the store may hold its data although its status does not say where.
     """
 
     namespace: str
@@ -74,6 +78,9 @@ class BackupRecord:
     ended: datetime | None = None
     is_damaged: bool = False
     verified_at: datetime | None = None
+    has_unknown_alarm: bool = False
+    lacks_files: bool = False
+    is_forgotten: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -124,6 +131,9 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         ended=status.completed_at,
         is_damaged=backup.is_damaged,
         verified_at=backup.verified_at,
+        has_unknown_alarm=backup.has_unknown_alarm,
+        lacks_files=bool(status.unreadable_files),
+        is_forgotten=is_forgotten(backup),
     )
 
 

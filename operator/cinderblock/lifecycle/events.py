@@ -89,7 +89,7 @@ def _on_alarm(before: Condition | None, after: Condition | None) -> list[RecordE
     The decision itself records changes that timestamps hid, which may be the only alarm.
     """
     is_known = before is not None and after is not None and before.status == after.status
-    if after is None or is_known or after.reason == Reason.CHANGE_MISSED:
+    if after is None or is_known or after.reason in (Reason.CHANGE_MISSED, Reason.ALARM_UNKNOWN):
         return []
     return [RecordEvent("Warning" if after.status == "True" else "Normal", parse_reason(after.reason), after.message)]
 

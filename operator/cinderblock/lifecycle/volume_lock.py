@@ -87,11 +87,11 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             # Reasons that no operation waits for.
             *(Reason.ANSWERS, Reason.IN_USE, Reason.NOT_ENCRYPTED, Reason.FILES_UNREADABLE, Reason.CHANGE_MISSED),
             *(Reason.EMPTY, Reason.INCOMPRESSIBLE, Reason.SHRUNK, Reason.FEWER_ENTRIES, Reason.MANY_CHANGES),
-            *(Reason.ALARM_ACCEPTED, Reason.VERIFIED, Reason.DAMAGED, Reason.NOT_ALL_READ),
+            *(Reason.ALARM_ACCEPTED, Reason.ALARM_UNKNOWN, Reason.VERIFIED, Reason.DAMAGED, Reason.NOT_ALL_READ),
             *(Reason.SCHEDULED, Reason.SUSPENDED, Reason.INVALID_SCHEDULE, Reason.INVALID_TIME_ZONE),
             *(Reason.INVALID_SELECTOR, Reason.VOLUMES_SELECTED, Reason.NO_VOLUMES, Reason.NO_STORE),
             *(Reason.RUN_IN_PROGRESS, Reason.RUN_COMPLETED, Reason.RUN_INCOMPLETE, Reason.MISSED),
-            *(Reason.RULES_APPLIED, Reason.RULES_REFUSED),
+            *(Reason.RULES_APPLIED, Reason.RULES_REFUSED, Reason.RULES_NOT_APPLIED, Reason.CLOCK_DIFFERS),
             *(Reason.VERIFICATIONS_CREATED, Reason.VERIFICATIONS_REFUSED),
             # Verifications, which use no volume of a user.
             *(Reason.DATA_TOO_OLD, Reason.DRILL_RESTORING, Reason.CHECK_PENDING, Reason.CHECK_RUNNING),

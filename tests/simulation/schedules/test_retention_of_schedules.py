@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from cinderblock.errors import KubeUnavailable
-from tests.support.simulation.api import Object
+from cinderblock.kube.responses import Response
+from cinderblock.kube.transport import Request
+from tests.support.simulation.api import Object, _refusal, stamp
 from tests.support.simulation.schedules import ScheduleSimulation
 from tests.support.store.faults import Crash
 
@@ -160,3 +162,115 @@ def test_idle_schedule_plans_once_an_hour() -> None:
         looks = simulation.looks
         simulation.run_for(20 * HOUR)
         assert 20 <= simulation.looks - looks <= 24
+
+
+def raise_alarm(simulation: ScheduleSimulation, item: Object) -> None:
+    """Let a backup be suspicious."""
+    alarm = {
+        "type": "Suspicious",
+        "status": "True",
+        "reason": "ManyChanges",
+        "lastTransitionTime": stamp(simulation.now),
+    }
+    simulation.objects.update(item, status=item["status"] | {"conditions": [alarm]})
+
+
+@pytest.mark.parametrize("maker", ["often", "person"])
+def test_alarm_freezes_the_volume_whoever_made_the_backup(maker: str) -> None:
+    with ScheduleSimulation() as simulation:
+        claim = simulation.claim("data")
+        simulation.schedule(spread="0s", retention=KEEP_THREE)
+        if maker == "often":
+            simulation.schedule("often", schedule="0 4 * * *", spread="0s")
+        simulation.run_until(FIRST + 3 * DAY + 3 * HOUR)
+        if maker == "person":
+            body = {"metadata": {"name": "often", "namespace": "shop"}, "spec": {"volumeId": claim["metadata"]["uid"]}}
+            simulation.objects.create("VolumeBackup", body)
+            simulation.run_for(HOUR)
+        raise_alarm(
+            simulation, [item for item in simulation.backups() if item["metadata"]["name"].startswith("often")][-1]
+        )
+        simulation.run_until(FIRST + 8 * DAY)
+        left = [name for name in simulation.names() if name.startswith("daily")]
+        assert left[:4] == [f"daily-data-2026050{day}0200" for day in (5, 6, 7, 8)]
+
+
+@pytest.mark.parametrize("hours", [60 * 24, -1], ids=["ahead", "behind"])
+def test_nothing_goes_by_a_clock_that_differs(hours: int) -> None:
+    """The operator's clock is wrong. By the API server's, no backup is as old as maxAge."""
+    with ScheduleSimulation() as simulation:
+        simulation.claim("data")
+        schedule = simulation.schedule(spread="0s", retention={"keepDaily": 60, "maxAge": "30d"})
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        good, difference = simulation.names(), hours * HOUR
+        simulation.change(schedule, suspend=True)
+        simulation.run_for(HOUR)
+        simulation.now += difference
+        simulation.objects.clock = lambda: simulation.now - difference
+        simulation.look(schedule)
+        simulation.run_for(2 * HOUR)
+        assert not marked(simulation)
+        applied = simulation.condition(schedule, "RetentionApplied")
+        assert (applied["status"], applied["reason"]) == ("False", "ClockDiffers")
+        assert ("60 days ahead of" if hours > 0 else "60 minutes behind") in applied["message"]
+        assert len(simulation.events("ClockDiffers")) == 1
+        simulation.now -= difference
+        simulation.objects.clock = lambda: simulation.now
+        simulation.look(schedule)
+        simulation.run_for(HOUR)
+        assert simulation.condition(schedule, "RetentionApplied")["status"] == "True"
+        assert simulation.names() == good
+
+
+def test_backup_that_was_created_in_the_future_is_named() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation)
+        simulation.run_until(FIRST - HOUR)
+        simulation.objects.clock = lambda: simulation.now + 200 * DAY
+        simulation.run_until(FIRST + timedelta(seconds=10))
+        simulation.objects.clock = lambda: simulation.now
+        simulation.finish(simulation.backups()[0])
+        simulation.run_for(2 * HOUR)
+        applied = simulation.condition(schedule, "RetentionApplied")
+        assert (applied["status"], applied["reason"]) == ("False", "ClockDiffers")
+        assert "VolumeBackup shop/daily-data-202605050200 was created at" in applied["message"]
+
+
+def test_failure_in_one_namespace_is_told_and_stops_no_other() -> None:
+    """The API server cannot delete objects of one namespace, for example because one is damaged in etcd."""
+    with ScheduleSimulation(namespaces=("shop", "demo")) as simulation:
+        for namespace in ("shop", "demo"):
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s", retention={"keepLast": 1, "minAge": "1h", "grace": "1h"})
+        answer = simulation.api.round_trip
+
+        async def fail(request: Request) -> Response:
+            if request.method == "DELETE" and "/shop/volumebackups" in request.path:
+                return _refusal(500, "InternalError", "etcd is damaged")
+            return await answer(request)
+
+        simulation.api.round_trip = fail  # type: ignore[method-assign]
+        simulation.run_until(FIRST + 2 * DAY + 5 * HOUR)
+        assert [len(simulation.names(namespace)) for namespace in ("shop", "demo")] == [3, 1]
+        applied = simulation.condition(schedule, "RetentionApplied")
+        assert (applied["status"], applied["reason"]) == ("False", "RulesNotApplied")
+        assert "etcd is damaged" in applied["message"]
+        assert len(simulation.events("RulesNotApplied")) == 1
+
+
+def test_copies_push_no_backup_out_and_stay() -> None:
+    """Anybody who may create VolumeBackups can give them the marks of a schedule, for example by copying one."""
+    with ScheduleSimulation() as simulation:
+        claim = simulation.claim("data")
+        simulation.schedule(spread="0s", retention=KEEP_THREE)
+        simulation.run_until(FIRST + 2 * DAY + HOUR)
+        original = simulation.backups()[0]
+        marks = {key: original["metadata"][key] for key in ("labels", "annotations")}
+        for number in range(8):
+            metadata = {"name": f"copy-{number}", "namespace": "shop"} | marks
+            body = {"metadata": metadata, "spec": {"volumeId": claim["metadata"]["uid"]}}
+            simulation.objects.create("VolumeBackup", body)
+        simulation.run_for(4 * DAY)
+        names = simulation.names()
+        assert [name for name in names if name.startswith("copy")] == [f"copy-{number}" for number in range(8)]
+        assert [name[-6:-4] for name in names if name.startswith("daily")] == ["08", "09", "10", "11"]

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from typing_extensions import override
 
-from cinderblock.errors import AccessDenied
+from cinderblock.errors import AccessDenied, CinderblockError, KubeUnavailable
 from cinderblock.kube.client import RequestInfo
 from cinderblock.kube.kinds import VOLUME_BACKUP
 from cinderblock.reasons import Reason
@@ -49,17 +49,21 @@ def retains(simulation: ScheduleSimulation) -> None:
     simulation.run_until(FIRST + 25 * HOUR)
 
 
-class MarksRefused(Faults):
-    """Refuses every change of a VolumeBackup."""
+class NoMarks(Faults):
+    """Answers every change of a VolumeBackup with an error."""
+
+    def __init__(self, error: CinderblockError) -> None:
+        super().__init__()
+        self._error = error
 
     @override
     async def before(self, call: RequestInfo) -> None:
         if call.is_write and call.kind is VOLUME_BACKUP and call.verb == "patch":
-            raise AccessDenied("A policy refuses the change")
+            raise self._error
 
 
-def may_not_mark(simulation: ScheduleSimulation) -> None:
-    simulation.faults = MarksRefused()
+def cannot_mark(simulation: ScheduleSimulation, error: CinderblockError) -> None:
+    simulation.faults = NoMarks(error)
     simulation.restart()
     retains(simulation)
 
@@ -73,6 +77,12 @@ def verifies(simulation: ScheduleSimulation) -> None:
 def may_not_verify(simulation: ScheduleSimulation) -> None:
     simulation.api.rejections = {"BackupVerification": (403, "exceeded quota: objects, requested: 1")}
     verifies(simulation)
+
+
+def has_a_wrong_clock(simulation: ScheduleSimulation) -> None:
+    retains(simulation)
+    simulation.objects.clock = lambda: simulation.now + HOUR
+    simulation.run_for(2 * HOUR)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -89,7 +99,9 @@ SCENARIOS: dict[str, Scenario] = {
     Reason.RUN_INCOMPLETE: misses,
     Reason.MISSED: misses,
     Reason.RULES_APPLIED: retains,
-    Reason.RULES_REFUSED: may_not_mark,
+    Reason.RULES_REFUSED: lambda simulation: cannot_mark(simulation, AccessDenied("A policy refuses the change")),
+    Reason.RULES_NOT_APPLIED: lambda simulation: cannot_mark(simulation, KubeUnavailable("etcd does not answer")),
+    Reason.CLOCK_DIFFERS: has_a_wrong_clock,
     Reason.VERIFICATIONS_CREATED: verifies,
     Reason.VERIFICATIONS_REFUSED: may_not_verify,
 }

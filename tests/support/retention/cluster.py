@@ -75,7 +75,6 @@ def available(uid: str, time: datetime) -> dict[str, Any]:
         "phase": "available",
         "id": uid,
         "volumeId": "c-1",
-        "volumeName": "data",
         "storeName": "default",
         "container": "backups",
         "dataTimestamp": time.isoformat().replace("+00:00", "Z"),

@@ -37,7 +37,7 @@ def _is_newer(one: BackupRecord, other: BackupRecord) -> bool:
 
 
 def _is_judged(backup: BackupRecord) -> bool:
-    is_left_out = backup.is_being_deleted or backup.is_imported or backup.keeps_data
+    is_left_out = backup.is_being_deleted or backup.is_imported or backup.keeps_data or backup.is_forgotten
     return not is_left_out and str(backup.phase) in (*WHOLE, "error")
 
 
@@ -56,12 +56,15 @@ class _Case:
         """Return whether any answer keeps the backup, with the exceptions of the last guards."""
         if self._is_untouchable() or self.now - max(_time(self.backup), self.backup.created) < self._min_age():
             return True
-        is_gone = _is_gone(self.retention, self.backup, self._volume(), self.context, self.now)
+        is_gone = _is_gone(self.retention, self.backup, self.backups, self.context, self.now)
         if self.backup.phase == "error":
             newer = [b for b in self._volume() if _is_judged(b) and b.phase == "error" and _is_newer(b, self.backup)]
             return not is_gone and len(newer) < self.retention.failed.last
         group = self._group()
-        if _is_frozen(self.backup, group, self.now) or (not is_gone and _is_last(self.backup, group, self.context)):
+        alarms = _alarms(self.backup, [*self.backups, *self.context.others], self.now)
+        is_guarded = _is_last(self.backup, group, self.context) or _is_guarded_by_alarm(self.backup, group, alarms)
+        unknown = _unknown(self.backup, [*self.backups, *self.context.others], self.now)
+        if unknown or _is_frozen(self.backup, alarms, self.now) or (not is_gone and is_guarded):
             return True
         return not is_gone and not self._is_too_old() and self._fulfills_a_rule(group)
 
@@ -122,14 +125,16 @@ class _Case:
 def _is_gone(
     retention: Retention,
     backup: BackupRecord,
-    volume: Sequence[BackupRecord],
+    fleet: Sequence[BackupRecord],
     context: RetentionContext,
     now: datetime,
 ) -> bool:
+    has_lost_one = any(b.is_forgotten and not b.volume_id and b.namespace == backup.namespace for b in fleet)
+    volume = [b for b in fleet if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id)]
     if retention.gone.after is None or context.volumes is None or not backup.volume_id:
         return False
     newest = max(max(_time(b), b.created) for b in volume)
-    is_missing = (backup.namespace, backup.volume_id) not in context.volumes
+    is_missing = (backup.namespace, backup.volume_id) not in context.volumes and not has_lost_one
     return is_missing and now - newest > parse_long_duration(retention.gone.after)
 
 
@@ -137,30 +142,64 @@ def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: Reten
     sound = [b for b in group if not b.is_damaged] or group
     whole = backup in sound and _is_newest(backup, sound)
     verified = [b for b in group if b.backup_id in context.verified_at]
-    return whole or _is_guarded_by_alarm(backup, group) or (backup in verified and _is_newest(backup, verified))
+    return whole or _is_last_intact(backup, group) or (backup in verified and _is_newest(backup, verified))
 
 
-def _is_guarded_by_alarm(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
-    """Return whether a backup is the oldest open alarm, or the newest backup before all of them."""
-    alarms = [b for b in group if b.is_suspicious]
-    if backup in alarms:
-        return not any(_is_newer(backup, b) for b in alarms)
-    earlier = [b for b in group if all(_is_newer(alarm, b) for alarm in alarms)]
-    return _is_newest(backup, earlier or [b for b in group if b not in alarms])
+def _is_last_intact(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
+    """Return whether a backup is the newest one without one of two faults, or without both."""
+    without_gaps = [b for b in group if not b.lacks_files]
+    restorable = [b for b in group if b.phase != "error_restoring"]
+    groups = (without_gaps, restorable, [b for b in without_gaps if b in restorable])
+    return any(_is_newest(backup, each) for each in groups)
+
+
+def _alarms(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
+    """Return the suspicious backups of the volume that follow no suspicious one of the same schedule and container."""
+    volume = [
+        b
+        for b in fleet
+        if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id)
+        and (b.phase in WHOLE or b.is_suspicious)
+        and _time(b) - now <= FIVE_MINUTES
+    ]
+    return [b for b in volume if b.is_suspicious and not _follows_another(b, volume)]
+
+
+def _unknown(backup: BackupRecord, fleet: Sequence[BackupRecord], now: datetime) -> bool:
+    """Return whether a newer backup of the volume could not be compared yet."""
+    return any(
+        b.has_unknown_alarm and (b.phase in WHOLE or b.is_suspicious) and _is_newer(b, backup)
+        for b in fleet
+        if (b.namespace, b.volume_id) == (backup.namespace, backup.volume_id) and _time(b) - now <= FIVE_MINUTES
+    )
+
+
+def _follows_another(suspicious: BackupRecord, volume: Sequence[BackupRecord]) -> bool:
+    older = [
+        b
+        for b in volume
+        if _is_judged(b)
+        and _is_newer(suspicious, b)
+        and (b.schedule, b.store_name, b.container)
+        == (suspicious.schedule, suspicious.store_name, suspicious.container)
+    ]
+    return any(b.is_suspicious for b in older if _is_newest(b, older))
+
+
+def _is_guarded_by_alarm(backup: BackupRecord, group: Sequence[BackupRecord], alarms: Sequence[BackupRecord]) -> bool:
+    """Return whether a backup is an open alarm, or the newest backup of its group before one."""
+    calm = [b for b in group if not b.is_suspicious]
+    before = ([b for b in calm if _is_newer(alarm, b)] or calm for alarm in alarms)
+    return backup in alarms or any(_is_newest(backup, earlier) for earlier in before)
 
 
 def _is_newest(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
     return backup in group and not any(_is_newer(b, backup) for b in group)
 
 
-def _is_frozen(backup: BackupRecord, group: Sequence[BackupRecord], now: datetime) -> bool:
-    for suspicious in (b for b in group if b.is_suspicious and _is_newer(b, backup)):
-        older = [b for b in group if _is_newer(suspicious, b)]
-        predecessor = [b for b in older if not any(_is_newer(c, b) for c in older)]
-        is_first = not predecessor or not predecessor[0].is_suspicious
-        if is_first and now - max(_time(suspicious), suspicious.created) <= timedelta(days=14):
-            return True
-    return False
+def _is_frozen(backup: BackupRecord, alarms: Sequence[BackupRecord], now: datetime) -> bool:
+    raised = [max(_time(b), b.ended or _time(b)) for b in alarms if _is_newer(b, backup)]
+    return any(now - time <= timedelta(days=14) for time in raised)
 
 
 def _period(name: str, backup: BackupRecord, zone: tzinfo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -55,7 +56,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
     return a_record(
         uid,
         NOW - age,
-        volume_id=draw(st.sampled_from(["c-1", "c-1", "c-2"])),
+        volume_id=draw(st.sampled_from(["c-1"] * 12 + ["c-2"] * 6 + [""])),
         store_name=draw(st.sampled_from(["default", "default", "other"])),
         phase=draw(st.sampled_from(phases)),
         created=min(created, NOW),
@@ -67,6 +68,10 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         is_being_deleted=draw(_RARELY),
         is_suspicious=draw(_RARELY),
         is_damaged=draw(_RARELY),
+        is_forgotten=draw(_RARELY),
+        lacks_files=draw(_RARELY),
+        has_unknown_alarm=draw(st.sampled_from([False] * 20 + [True])),
+        ended=draw(st.sampled_from([None, None, created, created + timedelta(days=5)])),
     )
 
 
@@ -75,6 +80,14 @@ def fleets(draw: st.DrawFn, *, is_plain: bool = False) -> list[BackupRecord]:
     """Return up to 25 backups in any order."""
     made = [draw(records(f"b-{number}", is_plain=is_plain)) for number in range(draw(st.integers(0, 25)))]
     return draw(st.permutations(made))
+
+
+@st.composite
+def _of_others(draw: st.DrawFn, number: int) -> BackupRecord:
+    """Return a backup that another schedule or a person made, mostly a suspicious one."""
+    maker = draw(st.sampled_from(["", "BackupSchedule/hourly"]))
+    made = draw(records(f"o-{number}"))
+    return replace(made, schedule=maker, is_suspicious=draw(st.sampled_from([True, True, False])))
 
 
 @st.composite
@@ -87,4 +100,5 @@ def contexts(draw: st.DrawFn) -> RetentionContext:
         volumes=draw(st.none() | st.frozensets(st.sampled_from(volumes))),
         locked_ids=draw(ids),
         verified_at=dict.fromkeys(draw(ids), NOW),
+        others=tuple(draw(_of_others(number)) for number in range(draw(st.integers(0, 4)))),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,8 @@ from cinderblock.controller.stores.pool import StorePool
 from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.reduction import reduce_object
+from cinderblock.kube.responses import Response
+from cinderblock.kube.transport import Request
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from tests.support.simulation.api import START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
@@ -36,6 +39,7 @@ POLICY = OperatorPolicy(MoverSettings(image="example/cinderblock:1"))
 RETRY = timedelta(seconds=2)
 """Delay before a reconciliation is repeated that failed."""
 MAX_LOOKS = 20_000
+CLAIM = "PersistentVolumeClaim"
 
 
 class ScheduleSimulation:
@@ -54,7 +58,7 @@ class ScheduleSimulation:
     def __init__(self, now: datetime = START, namespaces: tuple[str, ...] = (NAMESPACE,)) -> None:
         self.now = now
         self.objects = ObjectsInMemory(lambda: self.now, self._on_change)
-        self.api = SimulatedApi(self.objects, lambda _how, _item: None)
+        self.api = _TimedApi(self.objects, lambda _how, _item: None)
         self.faults = Faults()
         self.looks = 0
         self.duration: timedelta | None = timedelta(seconds=30)
@@ -174,6 +178,9 @@ class ScheduleSimulation:
             "dataTimestamp": metadata["creationTimestamp"],
             "completedAt": stamp(self.now),
         }
+        claims = {claim["metadata"]["uid"]: claim["metadata"]["name"] for claim in self.objects.all(CLAIM)}
+        if spec["volumeId"] in claims:
+            status["volumeName"] = claims[spec["volumeId"]]
         if phase == "error":
             ready = {"type": "Ready", "status": "False", "reason": reason, "lastTransitionTime": stamp(self.now)}
             status["conditions"] = [ready]
@@ -242,6 +249,13 @@ class ScheduleSimulation:
         if result.requeue_after is not None:
             again = self.now + timedelta(seconds=result.requeue_after)
             self._due[key] = min(again, self._due.get(key, again))
+
+
+class _TimedApi(SimulatedApi):
+    """An API server that tells the time."""
+
+    async def round_trip(self, request: Request) -> Response:
+        return replace(await super().round_trip(request), date=self.objects.clock())
 
 
 def _key(item: Object) -> ObjectKey:

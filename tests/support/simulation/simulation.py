@@ -690,7 +690,8 @@ class Simulation:
         self.resync()
         self._rest()
         assert self._version() == version, "the resync changed something:\n" + self.story()
-        tidy = [item for item in self._ended() if not self._children_of(item) and not _is_forgotten(item)]
+        waiting = [item for item in self._ended() if _is_forgotten(item) or _is_compared_later(item)]
+        tidy = [item for item in self._ended() if not self._children_of(item) and item not in waiting]
         left = {ObjectKey(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
         assert not left & self.pending(), "every resync would reconcile ended objects:\n" + self.story()
 
@@ -868,6 +869,12 @@ def _is_forgotten(item: Object) -> bool:
     """Return whether data of a backup with a lost status may be stored, so that the store is asked repeatedly."""
     recorded = item.get("status", {}).get("manifestKey") is not None
     return api_labels.BACKUP_FINALIZER in item["metadata"].get("finalizers", ()) and not recorded
+
+
+def _is_compared_later(item: Object) -> bool:
+    """Return whether a backup waits for the statuses of others, so that the next resync reconciles it."""
+    shown = item.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Suspicious" and c["status"] == "Unknown" for c in shown)
 
 
 def _is_unfinished(item: Object) -> bool:

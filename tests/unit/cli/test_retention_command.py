@@ -153,13 +153,15 @@ Make = Callable[..., str]
 def make(cluster: ObjectsInMemory) -> Make:
     """Return a function that creates a backup of a schedule, and returns its UID."""
 
-    def create(name: str, days: int, *, schedule: str = "BackupSchedule/daily", **spec: Any) -> str:
+    def create(name: str, days: int, *, schedule: str = "BackupSchedule/daily", volume: str = "", **spec: Any) -> str:
         metadata = {"name": name, "namespace": "shop", "annotations": {labels.SCHEDULE_ANNOTATION: schedule}}
         made = cluster.create("VolumeBackup", {"metadata": metadata, "spec": {"volumeId": "data"} | spec})
         assert made is not None
         uid = made["metadata"]["uid"]
         created = (NOW - timedelta(days=days)).isoformat()
-        status = {"id": uid, "phase": "available", "volumeId": "c-1", "volumeName": "data", "dataTimestamp": created}
+        status = {"id": uid, "phase": "available", "volumeId": "c-1", "dataTimestamp": created} | (
+            {"volumeName": volume} if volume else {}
+        )
         cluster.update(made, metadata=made["metadata"] | {"creationTimestamp": created}, status=status)
         return str(uid)
 
@@ -170,6 +172,14 @@ def a_schedule(cluster: ObjectsInMemory, name: str = "daily", **retention_: Any)
     """Create a BackupSchedule."""
     spec: dict[str, Any] = {"schedule": "@daily"} | ({"retention": retention_} if retention_ else {})
     cluster.create("BackupSchedule", {"metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+
+
+def test_copy_of_a_scheduled_backup_is_not_judged(cli: Cli, cluster: ObjectsInMemory, make: Make) -> None:
+    a_schedule(cluster, keepLast=1)
+    made = make("daily-data-now-0123abcd", 5, volume="data")
+    make("copy", 1, volume="data")
+    [wire] = cli("retention", "preview", "--namespace", "shop", "--output", "json").json
+    assert verdicts(wire) == {made: "keep"}
 
 
 def test_schedule_of_a_cluster_is_judged_by_its_own_rules(cli: Cli, cluster: ObjectsInMemory, make: Make) -> None:

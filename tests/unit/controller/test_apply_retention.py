@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from cinderblock.controller.schedules.apply_retention import (
+    MAX_FAILURES,
     MAX_REMOVALS,
     MAX_WRITES,
     Applied,
     apply_retention,
     in_turns,
 )
-from cinderblock.errors import KubeUnavailable
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
@@ -182,15 +182,28 @@ async def test_namespace_that_refuses_does_not_stop_the_others(
     assert message in applied.refused[0]
 
 
+async def test_namespace_in_which_a_write_fails_does_not_stop_the_others(kube: KubeClient, api: Api) -> None:
+    api.refusal = _refusal(500, "InternalError", "etcd is damaged")
+    await backups(kube, 4, "shop")
+    await backups(kube, 3, "demo")
+    api.refusing = {"shop"}
+    applied = await RetentionLoop(kube, KEEP_ONE).apply(NOW)
+    assert (applied.written, applied.refused, applied.is_complete) == (2, (), False)
+    assert len(applied.failed) == 1
+    assert "etcd is damaged" in applied.failed[0]
+
+
 async def test_server_that_does_not_answer_ends_the_call(kube: KubeClient, api: Api) -> None:
-    await backups(kube, 3)
-    loop = RetentionLoop(kube, KEEP_ONE)
+    api.refusal = _refusal(500, "InternalError", "no answer")
+    namespaces = {f"n-{number}" for number in range(5)}
+    for namespace in namespaces:
+        await backups(kube, 3, namespace)
+    api.refusing = namespaces
     faults = Faults()
-    faults.plan(1, KubeUnavailable("no answer"), done=False)
     kube.observer = faults
-    with pytest.raises(KubeUnavailable):
-        await loop.apply(NOW)
-    assert len(faults.log) == 2
+    applied = await RetentionLoop(kube, KEEP_ONE).apply(NOW)
+    assert len(applied.failed) == len(faults.log) == MAX_FAILURES
+    assert not applied.is_complete
 
 
 async def test_backup_that_is_gone_needs_nothing(kube: KubeClient, api: Api) -> None:

@@ -26,7 +26,7 @@ from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup import delete, import_checks
 from cinderblock.lifecycle.observed import MoverSettings, ObservedBackup, OperatorPolicy
-from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
+from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi, stamp
 
 MANY = 200
 CLAIM = PersistentVolumeClaim.model_validate({"metadata": {"name": "data", "uid": "c-1", "namespace": "shop"}})
@@ -425,3 +425,22 @@ async def test_last_restore_into_the_volume_is_kept_of_many(objects: ObjectsInMe
         make(objects, "VolumeRestore", f"new-{number:03}", {"backupId": "x", "name": "new"}, **status)
     found = await related.related_to_backup(context, me, CLAIM)
     assert [restore.name for restore in found.restores] == [f"over-{MANY - 1:03}"]
+
+
+@pytest.mark.parametrize("reference", ["c-1", "data"])
+async def test_backups_that_are_missing_in_the_history_are_kept_of_many(
+    objects: ObjectsInMemory, context: Context, reference: str
+) -> None:
+    """A complete backup waits for their statuses, and no claim is read for it."""
+    here = {"volumeId": "c-1", "volumeName": "data", "storeName": "default", "container": "bucket"}
+    for number in range(MANY):
+        backup(objects, f"old-{number:03}", **here, phase="available", dataTimestamp="2026-05-04T12:00:00Z")
+    make(objects, "VolumeBackup", "of-another", {"volumeId": "other"}, phase="error", storeName="default")
+    make(objects, "VolumeBackup", "lost", {"volumeId": reference}, phase="error", storeName="default")
+    unknown = {"type": "Suspicious", "status": "Unknown", "reason": "AlarmUnknown", "lastTransitionTime": stamp(START)}
+    state = {"phase": "available", "dataTimestamp": "2026-05-04T13:00:00Z", "conditions": [unknown]}
+    found = await related.related_to_backup(context, backup(objects, "me", **here, **state), None)
+    names = {other.name for other in found.backups}
+    assert "lost" in names
+    assert "of-another" not in names
+    assert len([name for name in names if name.startswith("old")]) >= 10

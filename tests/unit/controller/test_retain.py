@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.controller.context import Context
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retain import Retained, retain
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.responses import Response
@@ -166,6 +168,19 @@ async def test_parent_of_a_backup_that_a_person_makes_stays(scheduled: Scheduled
         assert result is not None
     marked = {r.name for r in await RetentionLoop(scheduled.context.kube, Retention()).records() if r.expires_at}
     assert marked == {"b-2"}
+
+
+async def test_nothing_goes_where_too_many_backups_are(scheduled: Scheduled, monkeypatch: pytest.MonkeyPatch) -> None:
+    await scheduled.make(3)
+    for number in range(3):
+        scheduled.create("VolumeBackup", f"mine-{number}", {"volumeId": "data"})
+    monkeypatch.setattr("cinderblock.controller.schedules.retain.RecordLimit", partial(RecordLimit, 2))
+    records = [r for r in await RetentionLoop(scheduled.context.kube, Retention()).records() if r.schedule]
+    for now in (NOW, NOW + MINUTE):
+        result = await retain(scheduled.context, scheduled.schedule, UTC, records, now)
+        assert result is not None
+        assert "too many VolumeBackups" in result.refused[0]
+    assert not any(r.expires_at for r in await RetentionLoop(scheduled.context.kube, Retention()).records())
 
 
 @pytest.mark.parametrize("plural", ["volumerestores", "persistentvolumeclaims"])

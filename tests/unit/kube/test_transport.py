@@ -7,11 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 import pytest
 
 from cinderblock.errors import AccessDenied, KubeUnavailable
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import POD
 from cinderblock.kube.rest_config import RestConfig
 from cinderblock.kube.transport import READ_ATTEMPTS, RELOAD_SECONDS, RETRY_AFTER_LIMIT, Request, Transport
 from tests.support.store.scripted_http import HANG, HANG_UP, Reply, Script, ScriptedServer, scripted
@@ -156,6 +159,22 @@ async def test_read_waits_for_retry_after(connect: Connect) -> None:
     peer = await connect([Reply(429, headers={"Retry-After": "3"}), Reply(200)])
     assert (await peer.transport.round_trip(GET)).status == 200
     assert peer.waits == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Mon, 04 May 2026 12:00:00 GMT", datetime(2026, 5, 4, 12, tzinfo=UTC)),
+        ("Mon, 04 May 2026 12:00:00 -0000", None),
+        ("yesterday", None),
+    ],
+)
+async def test_response_tells_the_time_of_the_server(connect: Connect, date: str, expected: datetime | None) -> None:
+    peer = await connect([Reply(200, headers={"Date": date})])
+    client = KubeClient(peer.transport)
+    assert client.server_time is None
+    await client.get(POD, "x", "shop")
+    assert client.server_time == expected
 
 
 async def test_read_does_not_wait_for_a_long_retry_after(connect: Connect) -> None:

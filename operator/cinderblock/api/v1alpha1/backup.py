@@ -283,6 +283,12 @@ class VolumeBackup(Object):
         return found.last_verified_at if found is not None and is_verified else None
 
     @property
+    def has_unknown_alarm(self) -> bool:
+        """Return whether nobody knows yet if the numbers of the backup are unusual: earlier statuses were lost."""
+        unknown = (c for c in self.status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "Unknown")
+        return self.has_own_status and not self.is_accepted and next(unknown, None) is not None
+
+    @property
     def is_alias(self) -> bool:
         """Return whether the backup was imported under an id that differs from the id in the store."""
         source = self.spec.import_

@@ -325,13 +325,14 @@ def _known_key(observed: ObservedBackup, store: BackupStore) -> str | None:
 def _expected_backup(observed: ObservedBackup, store: BackupStore, key: str) -> ExpectedBackup:
     """Return which backup the manifest must belong to, from the mover's report, or else from its key and the store.
 
-    If the backup is being deleted, it may be unencrypted.
+    If a person deletes the backup, it may be unencrypted. An expiry is no such decision: only rules are behind it.
     """
     backup = observed.backup
     if not is_forgotten(backup) and not backup.spec.import_:
         return expected_manifest.expected_of_run(backup, store, key, mover_state.success(observed.mover))
     expected = expected_manifest.expected_at_key(backup, store, key)
-    return expected.model_copy(update={"sealed": False}) if backup.metadata.is_being_deleted else expected
+    is_decided = backup.metadata.is_being_deleted and not expiry.is_expired(backup)
+    return expected.model_copy(update={"sealed": False}) if is_decided else expected
 
 
 def _import_key(source: ImportSource, prefix: str) -> str | None:

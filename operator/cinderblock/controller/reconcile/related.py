@@ -108,7 +108,9 @@ async def related_to_backup(
     )
     if count > context.policy.object_limit and not has_children and _has_not_begun(backup):
         return RelatedToBackup((), (), count)
-    volumes = _each("spec.volumeId", {claim.uid, claim.name} if claim else set())
+    status = backup.status
+    recorded = {name for name in (status.volume_id, status.volume_name) if name} if backup.has_unknown_alarm else set()
+    volumes = _each("spec.volumeId", {claim.uid, claim.name} if claim else recorded)
     present_parents: frozenset[str] = frozenset()
     if not is_all:
         backups, present_parents = await _select_siblings(context, backup, claim, before, volumes)

@@ -64,6 +64,9 @@ class SiblingsOfBackup:
     ) -> None:
         self._alone = ObservedBackup(backup, policy, claim=claim)
         self._volume_id = claim.uid if claim else backup.status.volume_id
+        self._named = VolumeBackupStatus(
+            volume_id=self._volume_id, volume_name=claim.name if claim else backup.status.volume_name
+        )
         self._before = before
         self._kept: _Kept[VolumeBackup] = _Kept()
         self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
@@ -93,10 +96,16 @@ class SiblingsOfBackup:
             self._kept.add("dependent", other)
         elif parent is not None and other.status.volume_id == self._volume_id:
             self._observe_child(parent, other)
-        if not backup.has_ended:
-            self._history.observe(other)
+        if not backup.has_ended or backup.has_unknown_alarm:
+            self._observe_history(other)
         if backup.spec.incremental and not backup.has_ended:
             self._observe_candidate(other)
+
+    def _observe_history(self, other: VolumeBackup) -> None:
+        """Keep those with which the backup is compared, and those that are missing among them."""
+        self._history.observe(other)
+        if condition.has_lost_status(other, self._named):
+            self._kept.add("lost status", other)
 
     def _observe_parent(self, other: VolumeBackup) -> None:
         """Keep the best of the VolumeBackups with the id of the recorded parent."""

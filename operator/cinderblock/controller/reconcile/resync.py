@@ -218,7 +218,9 @@ class SteadyStateFilter:
         return _changes_nothing(restore_decide.decide(ObservedRestore(parsed, self._policy), self._now), parsed.status)
 
     def _is_steady_backup(self, backup: VolumeBackup) -> bool:
-        if not backup.has_ended or backup_checks.is_forgotten(backup) or self._must_be_pinned(backup):
+        if not backup.has_ended or backup_checks.is_forgotten(backup) or backup.has_unknown_alarm:
+            return False
+        if self._must_be_pinned(backup):
             return False
         reference = backup.namespace, backup.backup_id
         observed = ObservedBackup(

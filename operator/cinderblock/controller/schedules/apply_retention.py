@@ -38,6 +38,8 @@ MAX_REMOVALS: Final = 20
 """Most deletions among them, so that no heap of objects waits for a store in the phase deleting."""
 CONTINUE_SECONDS: Final = 5.0
 """Seconds after which the plan is made again if not all its actions were executed."""
+MAX_FAILURES: Final = 3
+"""Namespaces in which a request may fail before the others are left for the next plan: the API server is down then."""
 
 Session = dict[str, bool]
 """The witnesses that were read, by UID, and whether each is still complete."""
@@ -52,12 +54,14 @@ class Applied:
         removed: number of backups that were deleted.
         is_complete: whether no action is left. Otherwise make the plan again after CONTINUE_SECONDS.
         refused: the first refusal of each namespace, such as that of a missing right, a policy or a webhook.
+        failed: the first failure of each namespace in which the API server did not answer, or not usefully.
     """
 
     written: int = 0
     removed: int = 0
     is_complete: bool = True
     refused: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def record(self, status: RetentionStatus, now: datetime) -> RetentionStatus:
         """Return the status of a plan, with the time of this removal if there was one."""
@@ -67,36 +71,34 @@ class Applied:
 async def apply_retention(kube: KubeClient, actions: Sequence[RetentionAction]) -> Applied:
     """Execute actions in order, and not more of them than one reconciliation may.
 
-    A namespace in which the API server refuses a write is left out after that: it must not use up the writes of the
-    others. Namespaces take turns for the same reason.
-
-    Raises:
-        KubeUnavailable: the API server does not answer; the remaining actions were not executed.
+    A namespace in which a write is refused or fails is left out after that: it must not use up the writes of others.
+    Namespaces take turns for the same reason.
     """
     written = removed = attempts = 0
     is_complete = True
     refused: dict[str, str] = {}
+    failed: dict[str, str] = {}
     witnesses: Session = {}
     for action in in_turns(actions):
         is_removal = isinstance(action, RemoveExpired)
-        if action.backup.namespace in refused:
+        if action.backup.namespace in refused or action.backup.namespace in failed:
             continue
-        if attempts >= MAX_WRITES or (is_removal and removed >= MAX_REMOVALS):
+        is_down = len(failed) >= MAX_FAILURES
+        if is_down or attempts >= MAX_WRITES or (is_removal and removed >= MAX_REMOVALS):
             is_complete = False
             break
         attempts += 1
         try:
             is_done = await _apply(kube, action, witnesses)
         except (AccessDenied, InvalidInput, KubeUnavailable) as error:
-            if isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message):
-                raise
-            refused[action.backup.namespace] = error.message
+            is_failure = isinstance(error, KubeUnavailable) and not is_refused_by_webhook(error.message)
+            (failed if is_failure else refused)[action.backup.namespace] = error.message
             log.warning("Retention was refused: %s", error.message, extra={"namespace": action.backup.namespace})
             continue
         is_complete = is_complete and is_done
         removed += is_done and is_removal
         written += is_done and not is_removal
-    return Applied(written, removed, is_complete, tuple(refused.values()))
+    return Applied(written, removed, is_complete and not failed, tuple(refused.values()), tuple(failed.values()))
 
 
 def in_turns(actions: Sequence[RetentionAction]) -> list[RetentionAction]:

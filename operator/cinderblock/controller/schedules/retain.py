@@ -1,7 +1,7 @@
 """Retention of one schedule: plan, read what protects the backups that would go, plan again, and execute the plan.
 
-Restores, unfinished backups and claims are read only in the namespaces where the first plan would write. In a namespace
-where they cannot be read, nothing is marked and nothing is removed.
+Restores, claims and other backups of the volumes are read only in the namespaces where the first plan would write. In
+a namespace where they cannot be read, nothing is marked and nothing is removed.
 """
 
 from __future__ import annotations
@@ -15,30 +15,40 @@ from typing import Any, Final
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule
-from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.context import Context
 from cinderblock.controller.schedules.apply_retention import (
     CONTINUE_SECONDS,
+    MAX_FAILURES,
     MAX_WRITES,
     apply_retention,
     in_turns,
 )
-from cinderblock.errors import AccessDenied
+from cinderblock.controller.schedules.gather import parsed_pages
+from cinderblock.controller.schedules.record_limit import RecordLimit
+from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
+from cinderblock.lifecycle.retention import clocks
 from cinderblock.lifecycle.retention.actions import RetentionAction, UnmarkExpiring, actions_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.judge import Volume, volume_of
+from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
-from cinderblock.lifecycle.schedule.names import place
-from cinderblock.lifecycle.schedule.retained import Retained
+from cinderblock.lifecycle.schedule.made import is_made_by
+from cinderblock.lifecycle.schedule.names import place, reference_to
+from cinderblock.lifecycle.schedule.retained import Retained, RetentionProblem
+from cinderblock.reasons import Reason
 
-UNFINISHED: Final = "status.phase=creating"
-"""Selects the backups that may have a parent. It is recorded together with this phase."""
 MAX_NAMESPACES: Final = 200
 """Most namespaces that one pass reads, with three lists each. The others follow in the next pass."""
+OVERFULL: Final = (
+    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups to be read. Find out who creates them."
+)
+RETRY_SECONDS: Final = 60.0
+"""Seconds after which a plan is made again that failed, or that a wrong clock prevented."""
 RECORDS_PER_THREAD: Final = 1000
 """Backups from which on a plan is made in a thread. 8,760 backups take half a second."""
 
@@ -50,16 +60,18 @@ class _Facts:
     Attributes:
         namespaces: those that could be read.
         names: names of the backups that restores read.
-        children: unfinished backups.
+        others: backups that the schedule did not make, and unfinished ones.
         volumes: the claims that exist.
         refused: refusals of the API server.
+        failed: requests that failed.
     """
 
     namespaces: set[str] = field(default_factory=set)
     names: set[BackupName] = field(default_factory=set)
-    children: list[BackupRecord] = field(default_factory=list)
+    others: list[BackupRecord] = field(default_factory=list)
     volumes: set[Volume] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 async def retain(
@@ -86,20 +98,41 @@ async def retain(
     retention = schedule.spec.retention
     if retention is None:
         return None
+    backups = [record for record in backups if is_made_by(schedule, record)]
+    differs = clocks.difference(now, context.kube.server_time)
+    if differs:
+        problem = RetentionProblem(Reason.CLOCK_DIFFERS, differs)
+        return Retained(schedule.status.retention, requeue_after=RETRY_SECONDS, problem=problem)
     # Without claims, every volume counts as gone, so that the first plan has all that may have to go.
     assumed = RetentionContext(schedule.status.retention, volumes=frozenset(), unfinished_runs=unfinished_runs)
     first = await _plan(retention, zone, backups, assumed, now)
-    facts = await _read(context, _namespaces_to_read(first, now), needs_claims=retention.gone.after is not None)
+    namespaces, needs_claims = _namespaces_to_read(first, now), retention.gone.after is not None
+    facts = await _read(context, namespaces, schedule, needs_claims=needs_claims)
     known = replace(
         assumed,
-        used_ids=used_ids((*backups, *facts.children), facts.names),
+        used_ids=used_ids((*backups, *facts.others), facts.names),
+        others=tuple(facts.others),
         verified_at=verified_at(backups),
         volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
     )
     made = await _plan(retention, zone, backups, known, now)
     applied = await apply_retention(context.kube, _permitted(_mixed(made, now), actions_of(first), facts.namespaces))
+    failed = (*facts.failed, *applied.failed)
     requeue_after = made.requeue_after if applied.is_complete else CONTINUE_SECONDS
-    return Retained(applied.record(made.status, now), (*facts.refused, *applied.refused), requeue_after)
+    return Retained(
+        applied.record(made.status, now),
+        (*facts.refused, *applied.refused),
+        RETRY_SECONDS if failed else requeue_after,
+        _problem(made, failed),
+    )
+
+
+def _problem(made: RetentionPlan, failed: Sequence[str]) -> RetentionProblem | None:
+    """Return why nothing was judged, or what failed; None: nothing did."""
+    later = clocks.created_later(made.verdicts)
+    if later:
+        return RetentionProblem(Reason.CLOCK_DIFFERS, later)
+    return RetentionProblem(Reason.RULES_NOT_APPLIED, failed[0]) if failed else None
 
 
 async def _plan(
@@ -133,30 +166,53 @@ def _permitted(
     return [action for action in actions if action.backup.namespace in namespaces or action in unmarked]
 
 
-async def _read(context: Context, namespaces: Sequence[str], *, needs_claims: bool) -> _Facts:
-    """Read restores and unfinished backups that need others, and the claims if their absence counts.
+async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedule, *, needs_claims: bool) -> _Facts:
+    """Read restores and unfinished backups that need others, other backups with alarms, and perhaps the claims.
 
-    Each namespace is read for itself: a list of all namespaces may leave out those that may not be read.
+    An alarm counts for all backups of the volume. Claims are read if their absence counts.
+
+    Each namespace is read for itself: a list of all namespaces may leave out those that may not be read, and one that
+    cannot be read must not stop the others.
     """
     facts = _Facts()
     for namespace in namespaces:
         try:
             restores = [b async for b in _bodies(context, kinds.VOLUME_RESTORE, namespace)]
-            unfinished = [b async for b in _bodies(context, kinds.VOLUME_BACKUP, namespace, UNFINISHED)]
+            others = await _read_others(context, namespace, schedule)
             claims = [b async for b in _bodies(context, kinds.PVC, namespace)] if needs_claims else []
         except AccessDenied as error:
             facts.refused.append(error.message)
             continue
+        except KubeUnavailable as error:
+            facts.failed.append(error.message)
+            if len(facts.failed) >= MAX_FAILURES:
+                break
+            continue
+        if others.overfull:
+            facts.refused.append(OVERFULL.format(namespace=namespace))
+            continue
         facts.namespaces.add(namespace)
         facts.names.update(name for body in restores for name in names_used_by(body))
-        facts.children += [record_of(backup) for backup in parse_all(VolumeBackup, unfinished)]
+        facts.others += relevant_to_others(others.records())
         facts.volumes.update((namespace, body["metadata"]["uid"]) for body in claims)
     return facts
 
 
-async def _bodies(context: Context, kind: Kind, namespace: str, fields: str = "") -> AsyncIterator[dict[str, Any]]:
+async def _read_others(context: Context, namespace: str, schedule: AnySchedule) -> RecordLimit[BackupRecord]:
+    """Return the backups of a namespace that are unfinished, or that the schedule did not make."""
+    found: RecordLimit[BackupRecord] = RecordLimit()
+    reference = reference_to(schedule)
+    async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, namespace):
+        for record in map(record_of, page):
+            is_own = record.schedule == reference and is_made_by(schedule, record)
+            if not is_own or not record.has_ended:
+                found.add(record)
+    return found
+
+
+async def _bodies(context: Context, kind: Kind, namespace: str) -> AsyncIterator[dict[str, Any]]:
     """Yield objects page by page. After a list has expired, some come again."""
-    async for page in context.kube.pages(kind, namespace, fields=fields):
+    async for page in context.kube.pages(kind, namespace):
         for body in page or ():
             yield body
         await asyncio.sleep(0)

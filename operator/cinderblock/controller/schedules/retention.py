@@ -14,13 +14,14 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
 from cinderblock.controller.schedules.gather import read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
-from cinderblock.controller.schedules.retain import retain
-from cinderblock.errors import CinderblockError, NotLeading
+from cinderblock.controller.schedules.retain import OVERFULL, retain
+from cinderblock.errors import CinderblockError, KubeUnavailable, NotLeading
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import unmark_all
 from cinderblock.lifecycle.schedule import times
-from cinderblock.lifecycle.schedule.retained import Retained
+from cinderblock.lifecycle.schedule.retained import Retained, RetentionProblem
 from cinderblock.lifecycle.schedule.settings import Settings
+from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,6 @@ LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
 """A schedule with very many backups is planned less often, so that it reads this many backups a second."""
-_OVERFULL: Final = (
-    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
-    " who creates them."
-)
 UNMARK_ROUNDS: Final = 20
 """Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
 
@@ -87,7 +84,7 @@ class RetentionReconciler:
         settings: Settings,
         read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
-        """Make a plan and execute it. A failure holds up no run: it is logged, and the plan is made again.
+        """Make a plan and execute it. A failure holds up no run: the condition shows it, and the plan is made again.
 
         Args:
             context: what to work with.
@@ -107,7 +104,8 @@ class RetentionReconciler:
             now = context.clock()
             again = now + timedelta(seconds=LEAST_SECONDS)
             self._planned[key] = _Planned(schedule.uid, now, again)
-            return Retained(schedule.status.retention, requeue_after=LEAST_SECONDS)
+            problem = RetentionProblem(Reason.RULES_NOT_APPLIED, error.message)
+            return Retained(schedule.status.retention, requeue_after=LEAST_SECONDS, problem=problem)
 
     async def _apply(
         self,
@@ -128,7 +126,7 @@ class RetentionReconciler:
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
-        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
+        overfull = tuple(OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
         return replace(retained, refused=(*overfull, *(retained.refused or ())))
 
     async def _end(
@@ -136,6 +134,8 @@ class RetentionReconciler:
     ) -> Retained:
         """Remove all marks, because the schedule has no retention."""
         applied = await apply_retention(context.kube, unmark_all(backups))
+        if applied.failed:
+            raise KubeUnavailable(applied.failed[0])
         if not applied.is_complete:
             return Retained(schedule.status.retention, applied.refused, CONTINUE_SECONDS)
         now = context.clock()
@@ -150,5 +150,8 @@ async def unmark_backups(context: Context, schedule: ObjectKey) -> None:
     """
     for _ in range(UNMARK_ROUNDS):
         backups = (await read_backups(context, schedule)).records()
-        if (await apply_retention(context.kube, unmark_all(backups))).is_complete:
+        applied = await apply_retention(context.kube, unmark_all(backups))
+        if applied.failed:
+            raise KubeUnavailable(applied.failed[0])
+        if applied.is_complete:
             return

@@ -359,7 +359,8 @@ def _complete(observed: ObservedBackup, now: datetime) -> Decision:
         )
     actions = (*_missing_finalizer(observed), *actions, *pins.events(observed))
     is_unanswered = observed.references_error is not None and observed.needed_by is None
-    retry = RECHECK_SECONDS if is_unanswered else pins.retry_seconds(observed, now)
+    is_unknown = any(c.type == ConditionType.SUSPICIOUS and c.status == "Unknown" for c in status.conditions)
+    retry = RECHECK_SECONDS if is_unanswered or is_unknown else pins.retry_seconds(observed, now)
     return Decision(status, actions, requeue_after=0.0 if is_new else retry)
 
 

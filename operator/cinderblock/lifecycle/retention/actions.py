@@ -41,7 +41,7 @@ class RemoveExpired:
 
     Attributes:
         backup: the backup. A hold that was set after it was read changes its version, so that the deletion fails.
-        witness: a newer complete backup of its group, which must still be there; None: none is needed.
+        witness: another complete backup of its group, which must still be there; None: none is needed.
     """
 
     backup: BackupVersion

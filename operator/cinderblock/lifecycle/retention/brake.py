@@ -44,7 +44,7 @@ def limit_of(retention: Retention, volume: Sequence[BackupRecord], now: datetime
 
     Args:
         retention: the rules.
-        volume: all backups of the volume.
+        volume: all backups of the volume that the schedule made. Others can be made by anybody, to raise the limit.
         now: the instant of the plan.
     """
     if retention.max_per_day is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
@@ -14,11 +14,9 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.backup_times import data_time, order, utc
 from cinderblock.lifecycle.retention import keep_rules
 from cinderblock.lifecycle.retention.context import RetentionContext
+from cinderblock.lifecycle.retention.open_alarms import OpenAlarms, open_alarms
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.retention.verdict import Judgement
-
-FREEZE = timedelta(days=14)
-"""Time for which a suspicious backup keeps what was there before it, unless a person accepts it earlier."""
 
 Volume = tuple[str, str]
 """Namespace and UID of a claim."""
@@ -54,12 +52,16 @@ class _Rules:
     min_age: timedelta
     max_age: timedelta | None
     has_keep_rules: bool
+    alarms: Mapping[Volume, OpenAlarms]
 
     def is_future(self, record: BackupRecord) -> bool:
         return data_time(record) > self.now + CLOCK_TOLERANCE
 
     def is_in_use(self, record: BackupRecord) -> bool:
         return record.phase is BackupPhase.RESTORING or record.backup_id in self.used_ids
+
+    def alarms_of(self, record: BackupRecord) -> OpenAlarms:
+        return self.alarms.get(volume_of(record), OpenAlarms())
 
     def age(self, record: BackupRecord) -> timedelta:
         return self.now - data_time(record)
@@ -70,19 +72,23 @@ class _Guards:
     """The backups that a group must keep, whatever the rules say.
 
     Attributes:
-        whole: its newest complete backup that is not known to be damaged, or else the newest one.
-        unalarmed: its newest complete backup before its oldest open alarm. Later ones look normal even if data was
-            encrypted once, so none of them counts.
-        alarm: its oldest backup with an open alarm, so that the alarm is not forgotten.
+        whole: its newest complete backup.
+        intact: its newest backups without known faults: see `_intact`.
+        unalarmed: UIDs of its newest unsuspicious backup before each open alarm of the volume.
+        alarms: UIDs of the backups with which the open alarms began, so that these are not forgotten.
         verified: its newest verified backup.
-        frozen_before: position from which on backups are frozen, in the order from new to old; None: none is.
     """
 
-    whole: BackupRecord | None
-    unalarmed: BackupRecord | None
-    alarm: BackupRecord | None
-    verified: BackupRecord | None
-    frozen_before: int | None
+    whole: BackupRecord | None = None
+    intact: tuple[BackupRecord, ...] = ()
+    unalarmed: frozenset[str] = frozenset()
+    alarms: frozenset[str] = frozenset()
+    verified: BackupRecord | None = None
+
+    @property
+    def witness(self) -> BackupRecord | None:
+        """The best of them, without which no other one may go."""
+        return self.intact[0] if self.intact else self.whole
 
 
 def judge(
@@ -119,7 +125,9 @@ def _outside(record: BackupRecord) -> Judgement | None:
         return Judgement.IMPORTED
     if record.keeps_data:
         return Judgement.RETAINED
-    return None if record.has_ended else Judgement.UNFINISHED
+    if not record.has_ended:
+        return Judgement.UNFINISHED
+    return Judgement.FORGOTTEN if record.is_forgotten else None
 
 
 def _rules(
@@ -136,7 +144,23 @@ def _rules(
         min_age=parse_long_duration(retention.min_age),
         max_age=parse_long_duration(retention.max_age) if retention.max_age is not None else None,
         has_keep_rules=keep_rules.exist(retention),
+        alarms=_alarms(ordered, context.others, now),
     )
+
+
+def _alarms(ordered: Sequence[BackupRecord], others: Sequence[BackupRecord], now: datetime) -> dict[Volume, OpenAlarms]:
+    """Return the open alarms of each volume that has any. Those of backups from the future do not count yet."""
+    records = {record.uid: record for record in (*others, *ordered)}
+    raised = {volume_of(record) for record in records.values() if record.is_suspicious or record.has_unknown_alarm}
+    volumes: dict[Volume, list[BackupRecord]] = defaultdict(list)
+    for record in records.values():
+        is_known = record.is_complete or record.is_suspicious
+        if is_known and volume_of(record) in raised and data_time(record) <= now + CLOCK_TOLERANCE:
+            volumes[volume_of(record)].append(record)
+    return {
+        volume: open_alarms(found, {record.uid for record in found if _outside(record) is not None}, now)
+        for volume, found in volumes.items()
+    }
 
 
 def _gone(
@@ -150,8 +174,12 @@ def _gone(
     for record in ordered:
         volume = volume_of(record)
         newest[volume] = max(newest.get(volume, data_time(record)), data_time(record))
+    # One of these may be the last backup of any volume.
+    unknown = {record.namespace for record in ordered if record.is_forgotten and not record.volume_id}
     return frozenset(
-        volume for volume, time in newest.items() if volume[1] and volume not in context.volumes and now - time > after
+        volume
+        for volume, time in newest.items()
+        if volume[1] and volume[0] not in unknown and volume not in context.volumes and now - time > after
     )
 
 
@@ -172,68 +200,76 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
     present = [record for record in group if not rules.is_future(record)]
     guards = _guards(rules, present)
     kept = dict(zip((r.uid for r in present), keep_rules.kept(rules.retention, rules.zone, present), strict=True))
-    positions = {record.uid: position for position, record in enumerate(present)}
     judged = []
     for record in group:
         reasons = kept.get(record.uid, ())
-        answer = _guarded(rules, guards, record, positions.get(record.uid)) or _by_rules(rules, record, reasons)
+        answer = _guarded(rules, guards, record) or _by_rules(rules, record, reasons)
         is_gone = volume_of(record) in rules.gone
-        judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.whole))
+        judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.witness))
     return judged
 
 
 def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
-    if present and volume_of(present[0]) in rules.gone:
-        return _Guards(None, None, None, None, _frozen_before(present, rules.now))
+    if not present or volume_of(present[0]) in rules.gone:
+        return _Guards()
     verified = [r for r in present if r.backup_id in rules.context.verified_at]
-    oldest = max((position for position, record in enumerate(present) if record.is_suspicious), default=None)
-    before = present[oldest + 1 :] if oldest is not None else present
-    unsuspicious = (record for record in present if not record.is_suspicious)
-    undamaged = (record for record in present if not record.is_damaged)
+    alarms = rules.alarms_of(present[0])
     return _Guards(
-        whole=next(undamaged, present[0] if present else None),
-        unalarmed=before[0] if before else next(unsuspicious, None),
-        alarm=present[oldest] if oldest is not None else None,
+        whole=present[0],
+        intact=_intact(present),
+        unalarmed=alarms.uids_before(present),
+        alarms=alarms.uids(),
         verified=verified[0] if verified else None,
-        frozen_before=_frozen_before(present, rules.now),
     )
 
 
-def _frozen_before(present: Sequence[BackupRecord], now: datetime) -> int | None:
-    """Return from which position on backups are frozen, because a series of suspicious ones began after them.
+def _intact(present: Sequence[BackupRecord]) -> tuple[BackupRecord, ...]:
+    """Return the newest backups without known faults. A newer one with faults replaces none of them.
 
-    A series begins with a suspicious backup whose predecessor is not suspicious. It freezes for 14 days from its
-    beginning, even if later backups look normal: data that was encrypted once does not change much afterwards.
+    The first one has no fault at all. The others are the newest ones without one of the faults. Any may be missing.
     """
-    for position, record in enumerate(present):
-        predecessor = present[position + 1] if position + 1 < len(present) else None
-        begins = record.is_suspicious and (predecessor is None or not predecessor.is_suspicious)
-        if begins and now - data_time(record) <= FREEZE:
-            return position + 1
-    return None
+    found = (
+        next((record for record in present if not any(has_fault(record) for has_fault in _FAULTS)), None),
+        *(next((record for record in present if not has_fault(record)), None) for has_fault in _FAULTS),
+    )
+    return tuple(record for record in found if record is not None)
 
 
-def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord, position: int | None) -> Judgement | None:
+def _lacks_files(record: BackupRecord) -> bool:
+    return record.lacks_files
+
+
+def _failed_to_restore(record: BackupRecord) -> bool:
+    return record.phase is BackupPhase.ERROR_RESTORING
+
+
+def _is_damaged(record: BackupRecord) -> bool:
+    return record.is_damaged
+
+
+_FAULTS = (_lacks_files, _failed_to_restore, _is_damaged)
+
+
+def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord) -> Judgement | None:
     """Return the guard that keeps a complete backup, in the order of judgement. None: the rules decide.
 
     Args:
         rules: the rules.
         guards: what its group must keep.
         record: the backup.
-        position: its position in the group, from new to old; None: it is from the future.
     """
-    is_frozen = guards.frozen_before is not None and position is not None and position >= guards.frozen_before
     answers = (
         (Judgement.HELD, record.is_held),
         (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
         (Judgement.IN_USE, rules.is_in_use(record)),
         (Judgement.LAST_WHOLE, record is guards.whole),
-        (Judgement.LAST_UNALARMED, record is guards.unalarmed),
-        (Judgement.OPEN_ALARM, record is guards.alarm),
+        (Judgement.LAST_INTACT, record in guards.intact),
+        (Judgement.LAST_UNALARMED, record.uid in guards.unalarmed),
+        (Judgement.OPEN_ALARM, record.uid in guards.alarms),
         (Judgement.LAST_VERIFIED, record is guards.verified),
-        (Judgement.FUTURE, position is None),
+        (Judgement.FUTURE, rules.is_future(record)),
         (Judgement.MIN_AGE, rules.age(record) < rules.min_age),
-        (Judgement.FROZEN, is_frozen),
+        (Judgement.FROZEN, rules.alarms_of(record).freezes(record)),
     )
     return next((judgement for judgement, applies in answers if applies), None)
 

@@ -17,11 +17,13 @@ class Judgement(StrEnum):
     RETAINED = "Retain"
     DELETING = "Deleting"
     UNFINISHED = "Unfinished"
+    FORGOTTEN = "Forgotten"
     CLOCK_BEHIND = "ClockBehind"
     HELD = "Held"
     LOCKED = "Locked"
     IN_USE = "InUse"
     LAST_WHOLE = "LastWhole"
+    LAST_INTACT = "LastIntact"
     LAST_UNALARMED = "LastUnalarmed"
     OPEN_ALARM = "OpenAlarm"
     LAST_VERIFIED = "LastVerified"
@@ -72,7 +74,7 @@ class Verdict:
         rules: the keep rules that it fulfills, such as ``daily 3``. Guards and maximum ages stand above them.
         expires_at: the status.expiresAt that it has after the step; None: it has none.
         is_braked: whether its removal waits because of maxPerDay.
-        witness: a newer complete backup of its group, which must still exist when this one is removed; None: none is
+        witness: another complete backup of its group, which must still exist when this one is removed; None: none is
             needed, because the backup failed or its volume is gone.
     """
 

@@ -5,6 +5,7 @@ So an operator that died after a creation finds the backup again, and two operat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -18,6 +19,9 @@ RETRY_LIMIT: Final = 4
 """Characters of the number of a retry, as in ``-r11``."""
 LABEL_LIMIT: Final = 63
 """Characters of the value of a label."""
+_RETRY: Final = re.compile(r"-r(\d{1,2})$")
+_REQUESTED: Final = re.compile(r"(?:now|first)-[0-9a-f]{8}")
+"""The runs whose part of the name does not come from their time; see `of_token` and `of_creation`."""
 
 
 def reference_to(schedule: AnySchedule) -> str:
@@ -63,6 +67,22 @@ class BackupNames:
         end = f"-{self.run}-{digest(self.schedule.kind, schedule, claim)}"
         room = NAME_LIMIT - RETRY_LIMIT - len(end)
         return _cut(schedule, claim, room) + end + suffix
+
+
+def is_given_by(schedule: AnySchedule, name: str, claim: str, time: datetime | None) -> bool:
+    """Return whether a schedule gives a name to VolumeBackups of a claim.
+
+    Anybody can copy the labels and annotations of its VolumeBackups, but a copy needs another name.
+
+    Args:
+        schedule: the schedule.
+        name: the name of the VolumeBackup.
+        claim: the name of the claim.
+        time: its scheduled time; None: not known.
+    """
+    end = _RETRY.search(name)
+    runs = {*_REQUESTED.findall(name), *((of_time(time),) if time is not None else ())}
+    return any(BackupNames(schedule, run).name(claim, int(end[1]) if end else 0) == name for run in runs)
 
 
 def of_time(time: datetime) -> str:

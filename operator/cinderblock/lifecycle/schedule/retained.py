@@ -20,37 +20,53 @@ _FROZEN = (
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionProblem:
+    """Why retention is not applied, or not in all namespaces."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retained:
     """The result of one pass of retention.
 
     Attributes:
-        status: status.retention of the schedule; None: it has no retention.
+        status: status.retention of the schedule; None: it has none.
         refused: refusals by the API server; None: nothing was tried.
+        problem: what matters more than these; None: there is nothing.
         requeue_after: seconds until the next pass; None: none is needed.
     """
 
     status: RetentionStatus | None
     refused: tuple[str, ...] | None = None
     requeue_after: float | None = None
+    problem: RetentionProblem | None = None
+
+    @property
+    def shown(self) -> RetentionProblem | None:
+        """The problem that the condition RetentionApplied shows."""
+        return self.problem or (RetentionProblem(Reason.RULES_REFUSED, self.refused[0]) if self.refused else None)
 
 
 def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Retained, now: datetime) -> Conclusion:
     """Return a conclusion with the result of retention."""
     shown = conclusion.status.conditions
     events = conclusion.events
-    if retained.status is None:
+    problem = retained.shown
+    if retained.status is None and problem is None:
         shown = conditions.without(shown, ConditionType.RETENTION_APPLIED)
-    elif retained.refused is not None:
-        message = retained.refused[0] if retained.refused else _counts(retained.status)
-        reason = Reason.RULES_REFUSED if retained.refused else Reason.RULES_APPLIED
-        if retained.refused and not _is_shown(schedule, reason):
+    elif retained.refused is not None or problem is not None:
+        reason = problem.reason if problem is not None else Reason.RULES_APPLIED
+        message = problem.message if problem is not None else _counts(retained.status)
+        if problem is not None and not _is_shown(schedule, reason):
             events = (*events, RecordEvent("Warning", reason, message))
         shown = conditions.with_lasting(
             shown,
             now,
             schedule.metadata.generation,
             kind=ConditionType.RETENTION_APPLIED,
-            status="False" if retained.refused else "True",
+            status="True" if problem is None else "False",
             reason=reason,
             message=message,
         )
@@ -59,7 +75,9 @@ def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Reta
     return replace(conclusion, status=status, events=events, requeue_after=min(delays, default=None))
 
 
-def _counts(status: RetentionStatus) -> str:
+def _counts(status: RetentionStatus | None) -> str:
+    if status is None:
+        return ""
     frozen = _FROZEN.format(count=status.frozen) if status.frozen else ""
     return f"Backups kept: {status.kept}. Backups that expire: {status.expiring}.{frozen}"
 

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.uses import verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan, Step
-from tests.support.retention.records import DAY, HOUR, NOW, a_record, dailies, planned, rules
+from tests.support.retention.records import DAY, HOUR, NOW, a_record, dailies, kept_ids, planned, rules
 
 OLD = NOW - 30 * DAY
 NEWER = a_record("newer", NOW - DAY)
@@ -35,11 +35,19 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.IMPORTED, EVERYTHING | {"is_imported": True}, CONTEXT, [NEWER], {}),
     (Judgement.RETAINED, EVERYTHING | {"keeps_data": True}, CONTEXT, [NEWER], {}),
     (Judgement.UNFINISHED, {"phase": BackupPhase.CREATING, "is_held": True}, CONTEXT, [NEWER], {}),
+    (Judgement.FORGOTTEN, {"phase": BackupPhase.ERROR, "is_forgotten": True, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.HELD, EVERYTHING, CONTEXT, [], {}),
     (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
-    (Judgement.LAST_WHOLE, {}, RetentionContext(), [replace(NEWER, is_damaged=True)], {"max_age": "1h"}),
+    (
+        Judgement.LAST_INTACT,
+        {},
+        RetentionContext(verified_at={"b-1": OLD}),
+        [replace(SUSPICIOUS, lacks_files=True)],
+        {},
+    ),
+    (Judgement.LAST_INTACT, {}, RetentionContext(), [replace(NEWER, is_damaged=True)], {"max_age": "1h"}),
     (Judgement.LAST_UNALARMED, {}, RetentionContext(verified_at={"b-1": OLD}), [SUSPICIOUS], {}),
     (Judgement.LAST_VERIFIED, {}, RetentionContext(verified_at={"b-1": OLD}), [NEWER], {"max_age": "1h"}),
     (Judgement.FUTURE, {"data_time": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
@@ -113,6 +121,26 @@ def test_backup_that_is_not_complete_replaces_no_complete_one(phase: BackupPhase
     assert judgement(planned(rules(keep_last=1, max_age="1h"), [a_record("b-1", OLD), *others])) is Judgement.LAST_WHOLE
 
 
+GAPS: dict[str, Any] = {"lacks_files": True}
+UNRESTORABLE: dict[str, Any] = {"phase": BackupPhase.ERROR_RESTORING}
+
+
+@pytest.mark.parametrize("fault", [GAPS, UNRESTORABLE, GAPS | UNRESTORABLE])
+def test_backup_with_a_fault_replaces_no_intact_one(fault: dict[str, Any]) -> None:
+    faulty = [replace(backup, **fault) for backup in dailies(5)]
+    plan = planned(rules(keep_last=1, max_age="1h"), [a_record("b-9", OLD), a_record("b-8", OLD + DAY), *faulty])
+    assert kept_ids(plan) == {"b-0", "b-8"}
+    assert judgement(plan, "b-8") is Judgement.LAST_INTACT
+
+
+def test_each_fault_has_its_own_last_backup() -> None:
+    backups = dailies(5)
+    backups[0] = replace(backups[0], **GAPS, **UNRESTORABLE)
+    backups[1] = replace(backups[1], **UNRESTORABLE)
+    backups[2:] = [replace(backup, **GAPS) for backup in backups[2:]]
+    assert kept_ids(planned(rules(keep_last=1, max_age="1h"), backups)) == {"b-0", "b-1", "b-2"}
+
+
 def test_backup_that_is_being_deleted_replaces_no_other() -> None:
     going = replace(NEWER, is_being_deleted=True)
     assert judgement(planned(rules(keep_last=1), [a_record("b-1", OLD), going])) is Judgement.LAST_WHOLE
@@ -134,49 +162,12 @@ def test_clock_that_is_behind_changes_nothing() -> None:
     assert {verdict.step for verdict in plan.verdicts} == {Step.KEEP, Step.EXPIRING}
 
 
-def test_alarm_freezes_what_was_there_before_it() -> None:
-    backups = dailies(20)
-    backups[3] = replace(backups[3], is_suspicious=True)
-    backups[2] = replace(backups[2], is_suspicious=True)
-    plan = planned(rules(keep_last=1), backups)
-    frozen = {v.backup.uid for v in plan.verdicts if v.judgement is Judgement.FROZEN}
-    assert frozen == {f"b-{number}" for number in range(5, 20)}
-    assert plan.status.frozen == 15
-    assert judgement(plan, "b-1") is Judgement.EXPIRED
-    accepted = [replace(backup, is_suspicious=False) for backup in backups]
-    assert planned(rules(keep_last=1), accepted).status.frozen == 0
-
-
-def test_freeze_ends_after_fourteen_days() -> None:
-    backups = dailies(40)
-    backups[14] = replace(backups[14], is_suspicious=True)
-    assert planned(rules(keep_last=1), backups).status.frozen == 0
-    assert planned(rules(keep_last=1), backups, NOW - 2 * HOUR + timedelta(minutes=58)).status.frozen == 24
-
-
-def test_series_of_alarms_freezes_once() -> None:
-    backups = [replace(backup, is_suspicious=number < 20) for number, backup in enumerate(dailies(40))]
-    plan = planned(rules(keep_last=1), backups)
-    assert plan.status.frozen == 0
-    assert judgement(plan, "b-20") is Judgement.LAST_UNALARMED
-
-
 def test_storage_clock_that_was_set_back_removes_no_new_backup() -> None:
     old = [a_record(f"old-{n}", NOW - (10 + n) * DAY) for n in range(20)]
     new = [a_record(f"new-{n}", NOW - n * DAY - HOUR) for n in range(10)]
     wrong = [replace(backup, data_time=NOW - (2200 + n) * DAY) for n, backup in enumerate(new)]
     plan = planned(rules(keep_daily=7), [*old, *wrong])
     assert {v.backup.uid for v in plan.verdicts if v.judgement.keeps} == {f"new-{n}" for n in range(7)}
-
-
-def test_open_alarm_keeps_itself_and_the_backup_before_it() -> None:
-    backups = dailies(60)
-    backups[40] = replace(backups[40], is_suspicious=True)
-    plan = planned(rules(keep_last=3), backups)
-    kept = {verdict.backup.uid: verdict.judgement for verdict in plan.verdicts if verdict.judgement.keeps}
-    assert kept["b-40"] is Judgement.OPEN_ALARM
-    assert kept["b-41"] is Judgement.LAST_UNALARMED
-    assert set(kept) == {"b-0", "b-1", "b-2", "b-40", "b-41"}
 
 
 def test_failed_backups_are_kept_by_number() -> None:
@@ -214,6 +205,16 @@ def test_volume_is_gone_only_if_that_is_known(
     retention = rules(keep_last=1, gone=GoneRetention(after=after))
     plan = planned(retention, [a_record("b-1", OLD)], context=RetentionContext(volumes=volumes))
     assert judgement(plan) is expected
+
+
+@pytest.mark.parametrize(("volume", "expected"), [("", Judgement.LAST_WHOLE), ("c-2", Judgement.GONE)])
+def test_no_volume_is_gone_while_a_backup_of_an_unknown_volume_has_lost_its_status(
+    volume: str, expected: Judgement
+) -> None:
+    lost = a_record("lost", NOW - DAY, phase=BackupPhase.ERROR, is_forgotten=True, volume_id=volume)
+    plan = planned(GONE, [a_record("b-1", OLD), lost], context=RetentionContext(volumes=frozenset()))
+    assert judgement(plan) is expected
+    assert judgement(plan, "lost") is Judgement.FORGOTTEN
 
 
 def test_hold_keeps_a_backup_of_a_volume_that_is_gone() -> None:

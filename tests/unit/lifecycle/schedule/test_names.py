@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule.made import is_made_by
 from cinderblock.lifecycle.schedule.names import BackupNames
+from tests.support.retention.records import a_record
 from tests.support.schedules.builders import cluster_schedule, schedule
 
 TIME = names.of_time(datetime(2026, 5, 4, 12, 0, tzinfo=UTC))
@@ -68,3 +72,48 @@ def test_label_of_a_long_name_is_a_hash() -> None:
     long = names.label_of(schedule("d" * 64).name)
     assert len(long) <= 63
     assert long != names.label_of(schedule("d" * 65).name)
+
+
+AT = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+
+
+@given(
+    names_=st.tuples(st.integers(1, 253), st.integers(1, 253)),
+    retry=st.integers(0, 11),
+    run=st.sampled_from([TIME, names.of_token("a"), names.of_creation("uid-1")]),
+    cluster=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_name_that_a_schedule_gave_is_known(names_: tuple[int, int], retry: int, run: str, cluster: bool) -> None:
+    name, claim = ("x" * length for length in names_)
+    owner = (cluster_schedule if cluster else schedule)(name)
+    assert names.is_given_by(owner, BackupNames(owner, run).name(claim, retry), claim, AT)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "copy",
+        "daily-data-202605041201",
+        "daily-data-202605041200-copy",
+        "daily-logs-202605041200",
+        "nightly-data-202605041200",
+        "daily-data-now-a",
+        "daily-data-now-0123abcd-2",
+        "daily-data-202605041200-r123",
+    ],
+)
+def test_other_names_are_not_those_of_the_schedule(name: str) -> None:
+    assert not names.is_given_by(schedule("daily"), name, "data", AT)
+
+
+def test_name_with_a_time_needs_that_time() -> None:
+    assert not names.is_given_by(schedule("daily"), "daily-data-202605041200", "data", None)
+
+
+def test_backup_that_was_made_before_its_time_is_not_the_schedules() -> None:
+    made = a_record(name="daily-data-202605041200", scheduled_for=AT, created=AT)
+    assert is_made_by(schedule("daily"), made)
+    assert is_made_by(schedule("daily"), replace(made, created=AT - timedelta(minutes=4)))
+    assert not is_made_by(schedule("daily"), replace(made, created=AT - timedelta(hours=1)))
+    assert is_made_by(schedule("daily"), replace(made, name="x", volume_name=""))
