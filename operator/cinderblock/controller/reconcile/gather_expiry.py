@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.related import related_to_expired
-from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.observed import ObservedBackup
 
 
@@ -26,7 +25,7 @@ async def with_expiry(context: Context, observed: ObservedBackup) -> ObservedBac
         return replace(observed, removal_runs=True)
     held = context.expiries.held_by(*place, context.clock())
     if held is not None:
-        return replace(observed, references_error=dependents.unknown(held.message))
+        return replace(observed, references_error=held)
     related = await related_to_expired(context, backup)
     return replace(
         observed,
