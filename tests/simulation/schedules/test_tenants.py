@@ -197,6 +197,49 @@ def test_operator_of_some_namespaces_selects_only_among_them() -> None:
         assert not simulation.faults.requests["list", "namespaces"]
 
 
+@pytest.mark.parametrize("count", [2, 22])
+def test_namespace_that_may_not_be_read_holds_up_no_other_and_is_named(count: int) -> None:
+    """Its administrator may delete the RoleBinding of an operator that works in some namespaces."""
+    watched = (EVIL, *(f"{GOOD}-{number}" for number in range(count - 1)))
+    with ScheduleSimulation(namespaces=watched) as simulation:
+        simulation.kube.namespaces, simulation.kube.skips_unreadable = watched, True
+        for namespace in watched:
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.unreadable_namespaces = {EVIL}
+        simulation.run_until(FIRST + 10 * timedelta(minutes=1))
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "Unknown"
+        simulation.run_until(FIRST + HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in watched] == [0, *[1] * (count - 1)]
+        status = simulation.status(schedule)
+        assert status["failing"] == [{"namespace": EVIL, "reason": "AccessDenied"}]
+        assert (status["lastRun"]["volumes"], status["lastRun"]["skipped"]) == (count, 1)
+        assert simulation.condition(schedule, "LastRunSucceeded")["reason"] == "RunIncomplete"
+        assert "lastCompletedTime" not in status
+        [note] = simulation.events("AccessDenied")
+        assert f"may not read them: {EVIL}. Create its RoleBinding" in note
+        simulation.api.unreadable_namespaces = set()
+        simulation.run_until(FIRST + 25 * HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in watched] == [1, *[2] * (count - 1)]
+        assert not simulation.status(schedule)["failingVolumes"]
+
+
+def test_namespace_that_can_be_read_again_soon_is_part_of_the_run() -> None:
+    with ScheduleSimulation(namespaces=(GOOD, EVIL)) as simulation:
+        simulation.kube.namespaces, simulation.kube.skips_unreadable = (GOOD, EVIL), True
+        for namespace in (GOOD, EVIL):
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.unreadable_namespaces = {EVIL}
+        simulation.run_until(FIRST + 10 * timedelta(minutes=1))
+        simulation.api.unreadable_namespaces = set()
+        simulation.run_until(FIRST + HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in (GOOD, EVIL)] == [1, 1]
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "True"
+
+
 def test_ten_thousand_volumes_do_not_become_as_many_objects_at_once() -> None:
     with ScheduleSimulation(namespaces=()) as simulation:
         for namespace in ("a", "b", "c"):

@@ -20,6 +20,7 @@ class RecordLimit:
 
     Attributes:
         overfull: the namespaces that have too many records, which are not kept.
+        unreadable: why others could not be read, by namespace.
 
     Args:
         limit: records that are kept at most.
@@ -27,6 +28,7 @@ class RecordLimit:
 
     def __init__(self, limit: int = RECORDS) -> None:
         self.overfull: set[str] = set()
+        self.unreadable: dict[str, str] = {}
         self._limit = limit
         self._kept: dict[str, dict[str, BackupRecord]] = defaultdict(dict)
         self._count = 0

@@ -32,6 +32,7 @@ _OVERFULL: Final = (
     "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
     " who creates them."
 )
+_UNREADABLE: Final = "Retention leaves namespace {namespace} alone: the operator may not read it. {why}"
 UNMARK_ROUNDS: Final = 20
 """Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
 
@@ -129,7 +130,8 @@ class RetentionReconciler:
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
         overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
-        return replace(retained, refused=(*overfull, *(retained.refused or ())))
+        unreadable = tuple(_UNREADABLE.format(namespace=name, why=why) for name, why in sorted(read.unreadable.items()))
+        return replace(retained, refused=(*overfull, *unreadable, *(retained.refused or ())))
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]

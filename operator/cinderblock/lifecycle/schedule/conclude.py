@@ -36,6 +36,10 @@ IDLE_PACE: Final = timedelta(hours=1)
 """The longest delay: clocks may be set."""
 
 
+_SKIPPED: Final = (State.SKIPPED, State.NO_STORE, State.NO_ACCESS, State.NAME_TAKEN)
+"""States that a status counts as skipped."""
+
+
 class OutcomeKind(StrEnum):
     """Result of a creation."""
 
@@ -258,7 +262,7 @@ class _Conclusion:
             created=sum(result.attempts for result in judged.results),
             succeeded=states[State.SUCCEEDED],
             failed=states[State.FAILED],
-            skipped=states[State.SKIPPED] + states[State.NO_STORE] + states[State.NAME_TAKEN] + unknown - missed_before,
+            skipped=sum(states[state] for state in _SKIPPED) + unknown - missed_before,
             missed=states[State.MISSED] + missed_before,
         )
 

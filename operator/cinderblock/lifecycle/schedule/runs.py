@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -19,6 +19,10 @@ PARENT_REASONS: Final = frozenset(
     {Reason.NO_PARENT, Reason.PARENT_GONE, Reason.KEY_UNAVAILABLE, Reason.INTEGRITY_ERROR}
 )
 """Failures that a parent may have caused. The backup is repeated once as a full one, which needs no parent."""
+
+
+ACCESS_RETRY: Final = timedelta(minutes=30)
+"""For so long, a run tries again to read a namespace that the operator may not read."""
 
 
 class State(StrEnum):
@@ -39,6 +43,8 @@ class State(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     NO_STORE = "noStore"
+    NO_ACCESS = "noAccess"
+    """The operator may not read the namespace."""
     NAME_TAKEN = "nameTaken"
     UNKNOWN = "unknown"
     """The run creates no more backups, and there is none of this volume: an earlier look told why."""
@@ -115,7 +121,20 @@ def judge(observed: ObservedSchedule, run: Run, now: datetime) -> list[Result]:
         due = settings.due(claim, uid, run.time) if run.is_scheduled else run.time
         if settings.selection.selects(claim, due):
             results.append(_judge_volume(observed, run, claim, due, now))
+    results += [_judge_unreadable(run, *entry, now) for entry in sorted(observed.unreadable.items())]
     return results
+
+
+def _judge_unreadable(run: Run, namespace: str, why: str, now: datetime) -> Result:
+    """Return the one result of a namespace that cannot be read, whose volumes are unknown.
+
+    Rights may come back soon, for example in the middle of an upgrade of the chart.
+    """
+    claim = ClaimRecord(namespace, "", "", run.time)
+    if not run.creates:
+        return Result(claim, State.UNKNOWN)
+    is_over = run.is_given_up or run.ended is not None or now >= run.time + ACCESS_RETRY
+    return Result(claim, State.NO_ACCESS if is_over else State.REFUSED, Reason.ACCESS_DENIED, why)
 
 
 def _judge_volume(observed: ObservedSchedule, run: Run, claim: ClaimRecord, due: datetime, now: datetime) -> Result:
