@@ -29,8 +29,9 @@ LEAST_SECONDS: Final = 60.0
 BACKUPS_PER_SECOND: Final = 200.0
 """A schedule with very many backups is planned less often, so that it reads this many backups a second."""
 _OVERFULL: Final = (
-    "Retention leaves namespace {namespace} alone: it has too many VolumeBackups of this schedule to be read. Find out"
-    " who creates them."
+    "Retention leaves namespace {namespace} alone: the schedule has too many VolumeBackups to be read, and this"
+    " namespace has the most. Shorten the retention of other namespaces, use several schedules, or find out who creates"
+    " these VolumeBackups."
 )
 _UNREADABLE: Final = "Retention leaves namespace {namespace} alone: the operator may not read it. {why}"
 UNMARK_ROUNDS: Final = 20
@@ -119,7 +120,7 @@ class RetentionReconciler:
         read: RecordLimit | None,
     ) -> Retained:
         read = read or await read_backups(context, key)
-        backups = read.records()
+        backups = read.of_whole_namespaces()
         now, run = context.clock(), times.last_run_in_progress(schedule)
         unfinished = frozenset([run.time]) if run is not None else frozenset()
         zone = settings.retention_zone
@@ -129,7 +130,7 @@ class RetentionReconciler:
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
-        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
+        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull | read.reduced))
         unreadable = tuple(_UNREADABLE.format(namespace=name, why=why) for name, why in sorted(read.unreadable.items()))
         return replace(retained, refused=(*overfull, *unreadable, *(retained.refused or ())))
 
