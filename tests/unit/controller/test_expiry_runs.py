@@ -69,7 +69,8 @@ class Operator:
         )
 
     def left(self, backup: str) -> int | None:
-        return self.runs.packs_left(*PLACE, backup)
+        removed = self.runs.removed(*PLACE, backup)
+        return removed.packs_left if removed is not None else None
 
 
 def test_removed_backups_are_remembered_with_their_packs() -> None:

@@ -18,9 +18,9 @@ async def with_expiry(context: Context, observed: ObservedBackup) -> ObservedBac
     if store is None or status.volume_id is None or status.container is None:
         return observed
     place = (store, status.container, status.volume_id)
-    left = context.expiries.packs_left(*place, backup.backup_id)
-    if left is not None:
-        return replace(observed, packs_left=left)
+    removed = context.expiries.removed(*place, backup.backup_id)
+    if removed is not None:
+        return replace(observed, removed=removed)
     if context.references.is_locked(*place):
         return replace(observed, removal_runs=True)
     held = context.expiries.held_by(*place, context.clock())

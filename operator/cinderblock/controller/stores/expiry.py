@@ -19,6 +19,7 @@ from cinderblock.controller.stores.references import ReferenceLookups, key_ring,
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.controller.stores.staying import ListStaying, explain
 from cinderblock.errors import CinderblockError, ReferencesUnknown
+from cinderblock.lifecycle.observed import RemovedBackup
 from cinderblock.repository.expiry import Expiry
 
 REMEMBERED: Final = 100_000
@@ -34,11 +35,11 @@ class ExpiryRuns:
     """Removes expired backups, and remembers them. For one event loop."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[Hashable, int] = OrderedDict()
+        self._left: OrderedDict[Hashable, RemovedBackup] = OrderedDict()
         self._held: OrderedDict[Hashable, tuple[CinderblockError, datetime]] = OrderedDict()
 
-    def packs_left(self, store: BackupStore, container: str, volume_id: str, backup_id: str) -> int | None:
-        """Return how many packs a removed backup has left to others; None if this process has not removed it."""
+    def removed(self, store: BackupStore, container: str, volume_id: str, backup_id: str) -> RemovedBackup | None:
+        """Return what the removal of a backup found and left; None if this process has not removed it."""
         return self._left.get((place_of(store, container, volume_id), backup_id))
 
     def held_by(self, store: BackupStore, container: str, volume_id: str, now: datetime) -> CinderblockError | None:
@@ -92,7 +93,8 @@ class ExpiryRuns:
         finally:
             references.trim(store, container, volume_id)
         for backup_id, left in run.removed.items():
-            self._remember(self._left, (place, backup_id), left)
+            found = RemovedBackup(left, was_absent=backup_id in run.absent)
+            self._remember(self._left, (place, backup_id), found)
         if backup_ids[0] in run.errors:
             raise run.errors[backup_ids[0]]
 

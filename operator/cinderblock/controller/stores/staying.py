@@ -21,8 +21,8 @@ _NAMED = 10
 async def explain(error: ReferencesUnknown, volume_id: str, list_staying: ListStaying) -> CinderblockError:
     """Return the error that a deletion reports if references are unknown.
 
-    Of missing manifests, it names the VolumeBackups. If these are being deleted by now, it is transient. Raises what
-    the API server raises.
+    The error about missing manifests names the VolumeBackups, and is transient if these are being deleted by now.
+    Raises what the API server raises.
     """
     if not error.missing:
         return unknown(error.message)

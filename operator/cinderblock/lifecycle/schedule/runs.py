@@ -200,7 +200,7 @@ def attempts_of(run: Run, claim: ClaimRecord, records: list[BackupRecord]) -> di
 
 
 def is_made_for(record: BackupRecord, scheduled: datetime | None) -> bool:
-    """Return whether a backup with the name of an attempt is one. Names of future runs are no secret.
+    """Return whether a backup with the name of an attempt is one. Anybody can compute the names of future runs.
 
     Args:
         record: the backup.

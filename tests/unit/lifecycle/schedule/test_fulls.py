@@ -45,7 +45,7 @@ def test_age_of_the_full_backup_survives_its_removal() -> None:
 
 
 def test_noted_time_is_not_later_than_the_parent() -> None:
-    """Whoever may create VolumeBackups must not postpone full backups forever."""
+    """A user who may create VolumeBackups must not postpone full backups forever."""
     parent = record("b", DATA, data_time=START + DAY, is_incremental=True, full_time=START + 9000 * DAY)
     assert full_time(parent, [parent]) == START + DAY
 
