@@ -133,11 +133,13 @@ class ReferencesUnknown(PermanentError):
 
     Attributes:
         cause: why one of the other backups cannot be read; its message says what to do.
+        missing: ids of complete backups whose manifests the store does not list.
     """
 
-    def __init__(self, message: str, cause: PermanentError | None = None) -> None:
+    def __init__(self, message: str, cause: PermanentError | None = None, missing: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.cause = cause
+        self.missing = missing
 
 
 class AccessDenied(PermanentError):

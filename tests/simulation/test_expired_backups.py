@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from cinderblock.errors import StoreUnreachable
+from cinderblock.store.memory import MemoryStore
 from tests.simulation.test_locked_data import use_bucket
 from tests.support.simulation.api import stamp
 from tests.support.simulation.moments import Moments, some_or_all_moments
@@ -55,6 +56,18 @@ def test_event_says_how_many_packs_stay(simulation: Simulation) -> None:
     simulation.expire("c")
     simulation.settle()
     assert notes(simulation, "Expired")[-1].endswith("its data were removed, except 1 pack that other backups list")
+
+
+def test_event_does_not_claim_to_have_removed_what_was_not_there(simulation: Simulation) -> None:
+    """The endpoint of a BackupStore may be changed before its bucket is copied there."""
+    line(simulation, "a")
+    before = simulation.cluster.store
+    simulation.cluster.store = MemoryStore()
+    simulation.expire("a")
+    simulation.settle()
+    [note] = notes(simulation, "Expired")
+    assert "held nothing of it any more" in note
+    assert len(list(before.list(""))) == 2
 
 
 def test_backup_of_a_chain_without_ancestors_is_a_parent(simulation: Simulation) -> None:

@@ -147,3 +147,58 @@ def test_fleet_survives_a_random_story(seed: int, keys: KeyRing | None) -> None:
 @pytest.mark.parametrize("seed", range(100, 300))
 def test_fleet_survives_a_long_random_story(seed: int, keys: KeyRing | None) -> None:
     tell(seed, keys, acts=30)
+
+
+@pytest.mark.parametrize("how", ["expired", "person"])
+def test_manifest_of_a_complete_backup_that_is_not_listed_holds_its_volume(how: str) -> None:
+    """A store may answer an old list, or be the copy of a lost bucket, which is not complete yet."""
+    with Simulation(cluster=RealMovers) as simulation:
+        simulation.claim("data", "shop-0")
+        simulation.backup("full", "data")
+        simulation.settle()
+        for number in (1, 2):
+            simulation.write("data", f"shop-{number}")
+            simulation.backup(f"b{number}", "data", incremental=True)
+            simulation.settle()
+        story, going = Story(simulation, 0), {"full"}
+        if how == "person":
+            # Packs of b1 are then needed by b2 alone.
+            simulation.expire("b1")
+            simulation.settle()
+        key = simulation.get("VolumeBackup", "b2")["status"]["manifestKey"]
+        content = simulation.cluster.store.get(key)
+        simulation.cluster.store.delete([key])
+        if how == "person":
+            simulation.delete("VolumeBackup", "full")
+        else:
+            going.add("b1")
+            simulation.expire(*going)
+        simulation.settle()
+        for name in going:
+            condition = simulation.get("VolumeBackup", name)["status"]["conditions"][0]
+            assert condition["reason"] == "ReferencesUnknown"
+            assert "no manifest of VolumeBackup b2. Put the manifest back" in condition["message"]
+        simulation.cluster.store.put(key, content)
+        story.check()
+        simulation.settle()
+        story.check()
+        # A person's deletion waits for dependents.
+        assert simulation.phase("VolumeBackup", "full") == ("deleting" if how == "person" else "gone")
+        simulation.delete("VolumeBackup", "b2")
+        simulation.settle()
+        assert (simulation.objects.all("VolumeBackup"), simulation.stored()) == ([], [])
+
+
+def test_backup_whose_manifest_is_lost_can_be_deleted_and_holds_nothing_more() -> None:
+    with Simulation(cluster=RealMovers) as simulation:
+        simulation.claim("data", "shop-0")
+        for name in ("first", "second"):
+            simulation.backup(name, "data")
+            simulation.settle()
+        simulation.cluster.store.delete([simulation.get("VolumeBackup", "second")["status"]["manifestKey"]])
+        simulation.delete("VolumeBackup", "first")
+        simulation.settle()
+        assert simulation.reason("VolumeBackup", "first") == "ReferencesUnknown"
+        simulation.delete("VolumeBackup", "second")
+        simulation.settle()
+        assert (simulation.objects.all("VolumeBackup"), simulation.stored()) == ([], [])

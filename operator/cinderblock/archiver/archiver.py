@@ -31,9 +31,8 @@ from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.store import Compression, CompressionAlgorithm
 from cinderblock.archiver.chunk_worker import ChunkWorker
 from cinderblock.archiver.commit import (
+    check_parent,
     commit_manifest,
-    parent_is_gone,
-    parent_remains,
     read_back,
     read_finished_header,
 )
@@ -100,8 +99,7 @@ def run_backup(
         CinderblockError: the store failed.
     """
     if read_finished_header(task, store) is not None:
-        if not parent_remains(task, store):
-            raise parent_is_gone(task)
+        check_parent(task, store)
         return make_report(task, read_back(task, store, keys), [])
     if task.sealed and keys is None:
         raise KeyUnavailable(

@@ -100,11 +100,21 @@ def commit_manifest(
         renewed_bytes=renewed_bytes,
     )
     store.put(task.manifest, manifest)
+    check_parent(task, store)
+    return writer.pins
+
+
+def check_parent(task: MoverTask, store: ObjectStore) -> None:
+    """Check that the parent still has its manifest, after this backup got one. Otherwise delete the latter.
+
+    The removal of the parent may not have seen this manifest, and may be deleting packs that it lists. Each run of the
+    mover repeats this check, because the one before may have died between its upload and its check.
+
+    Raises NotFound if the parent is gone; and what the store raises.
+    """
     if not parent_remains(task, store):
-        # The removal of the parent may not have seen this manifest, and may be deleting packs that it lists.
         store.delete([task.manifest])
         raise parent_is_gone(task)
-    return writer.pins
 
 
 def parent_remains(task: MoverTask, store: ObjectStore) -> bool:

@@ -200,6 +200,19 @@ class ExpiredSibling:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovedBackup:
+    """An expired backup whose data this process has removed.
+
+    Attributes:
+        packs_left: how many of its packs stay because others list them.
+        was_absent: whether the store had nothing of it.
+    """
+
+    packs_left: int
+    was_absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedBackup:
     """The observed state of a VolumeBackup.
 
@@ -234,7 +247,7 @@ class ObservedBackup:
         needed_by: ids of backups whose manifests in the store list packs of this one; None: unknown, or not read.
         references_error: why it is unknown whether some backups need this one.
         expired_siblings: the other expired VolumeBackups of the volume of an expired one, at most `expiry.MAX_BATCH`.
-        packs_left: how many packs an expired backup has left to others; None: this process has not removed it.
+        removed: what the removal of an expired backup found and left; None: this process has not removed it.
         removal_runs: whether expired backups of the volume are being removed.
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
         remains: what the container keeps of a deleted backup whose objects are gone; None: not asked.
@@ -273,7 +286,7 @@ class ObservedBackup:
     needed_by: tuple[str, ...] | None = None
     references_error: CinderblockError | None = None
     expired_siblings: tuple[ExpiredSibling, ...] = ()
-    packs_left: int | None = None
+    removed: RemovedBackup | None = None
     removal_runs: bool = False
     data_present: bool | None = None
     remains: Remains | None = None

@@ -37,6 +37,7 @@ class Expiry:
 
     Attributes:
         removed: the backups that are gone, and how many of their packs stay because other backups list them.
+        absent: those of them of which the store had nothing.
         errors: why others are not gone. Nothing was deleted of those with Conflict (the manifest belongs to another
             backup) or UnsupportedFormat (a later release wrote it). ObjectLocked says if something was deleted.
             TransientError: the store still has a deleted manifest.
@@ -62,6 +63,7 @@ class Expiry:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.removed: dict[str, int] = {}
+        self.absent: frozenset[str] = frozenset()
         self.errors: dict[str, CinderblockError] = {}
         self._store = store
         self._prefix = prefix
@@ -165,6 +167,7 @@ class Expiry:
         yield from sweep.steps()
         self.errors |= sweep.locked
         self.removed = {backup_id: sweep.kept[backup_id] for backup_id in going if backup_id not in sweep.locked}
+        self.absent = frozenset(self.removed.keys() - sweep.seen - set(self._with_manifest))
 
     def _key(self, backup_id: str) -> str:
         return manifest_key(self._prefix, self._volume_id, backup_id)

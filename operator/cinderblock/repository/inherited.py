@@ -132,6 +132,7 @@ class Sweep:
         deleted: number of objects that were deleted.
         kept: number of packs that stay because manifests list them, by the removed backup that made them.
         locked: errors of removed backups of which the store keeps an object.
+        seen: removed backups of which the store had packs or a mark.
 
     Args:
         store, prefix, volume_id: where the packs are.
@@ -157,6 +158,7 @@ class Sweep:
         self.deleted = 0
         self.kept: Counter[str] = Counter()
         self.locked: dict[str, ObjectLocked] = {}
+        self.seen: set[str] = set()
         self._store = store
         self._prefix = prefix
         self._volume_id = volume_id
@@ -197,6 +199,8 @@ class Sweep:
         """Return whether an object goes, and take note of marks and of packs that stay."""
         if found.backup_id in self._live:
             return False
+        if found.backup_id in self._removed:
+            self.seen.add(found.backup_id)
         if found.name == MARK_NAME:
             self._marked.add(found.backup_id)
             return False

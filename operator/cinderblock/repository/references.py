@@ -4,7 +4,10 @@ A manifest lists every pack that its backup needs. So references decide what may
 from the chain A, B, C, no manifest names A as a parent, and C still needs packs of A.
 
 A look-up lists the manifests of a volume once and reads those that are not cached, in batches. A manifest that vanishes
-between listing and reading counts as absent. One that cannot be read may need anything.
+between listing and reading counts as absent if a second listing lacks it. One that cannot be read may need anything.
+
+A listing may be old, or of a bucket that is still being copied back. So a caller that knows backups of the volume names
+them, and a listing without their manifests decides nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from cinderblock.errors import (
     KeyUnavailable,
     ObjectNotFound,
     PermanentError,
+    ReferencesUnknown,
     TooLarge,
     UnsupportedFormat,
 )
@@ -67,35 +71,58 @@ class References:
         volume_id: the volume that they belong to.
         keys: the key ring of the store, if any. A sealed manifest without its key shows only its parent.
         known: cached references of the volume; this look-up adds to them.
+        expected: ids of backups that must have a manifest, because somebody knows that they are complete.
 
-    Raises, from every method, what the store raises.
+    Raises, from every method, what the store raises, and ReferencesUnknown if a listing lacks an expected manifest.
     """
 
     def __init__(
-        self, store: ObjectStore, prefix: str, volume_id: str, keys: KeyRing | None, known: VolumeReferences
+        self,
+        store: ObjectStore,
+        prefix: str,
+        volume_id: str,
+        keys: KeyRing | None,
+        known: VolumeReferences,
+        *,
+        expected: Collection[str] = (),
     ) -> None:
         self._store = store
         self._prefix = prefix
         self._volume_id = volume_id
         self._keys = keys
         self._known = known
+        self._expected = frozenset(expected)
         self._found: dict[str, BackupRef] = {}
         self._lists: dict[str, ManifestReferences] = {}
         self._unread: list[BackupRef] = []
         self._errors: dict[str, PermanentError] = {}
+        self._vanished: set[str] = set()
+        self._doubted: set[str] = set()
         self.list_again()
 
     def list_again(self) -> None:
         """List the manifests once more. Those that are cached need not be read again."""
+        self._found = self._list()
+        self._errors = {}
+        self._vanished = set()
+        self._doubted = set()
+        self.refresh()
+
+    def _list(self) -> dict[str, BackupRef]:
         listed = islice(list_manifests(self._store, self._prefix, self._volume_id), MAX_MANIFESTS + 1)
-        self._found = {found.backup_id: found for found in listed}
-        if len(self._found) > MAX_MANIFESTS:
+        found = {found.backup_id: found for found in listed}
+        if len(found) > MAX_MANIFESTS:
             raise TooLarge(
                 f"Cannot read the manifests of volume {self._volume_id}: the store lists more than {MAX_MANIFESTS}."
                 " Find out who writes to the container."
             )
-        self._errors = {}
-        self.refresh()
+        missing = tuple(sorted(self._expected - found.keys()))
+        if missing:
+            raise ReferencesUnknown(
+                f"The store does not list {self._key(missing[0])}, although that backup is complete. Put it back.",
+                missing=missing,
+            )
+        return found
 
     def leave_out(self, backup_ids: Collection[str]) -> None:
         """Read no manifests of these backups, which are about to be removed, until they are listed again."""
@@ -128,6 +155,17 @@ class References:
                 # A large summary takes much memory, so it is read alone.
                 self._add(found, self._read(found) if isinstance(answer, TooLarge) else answer)
         del self._unread[: len(batch)]
+        if not self._unread and self._vanished:
+            self._list_vanished()
+
+    def _list_vanished(self) -> None:
+        """Forget manifests that a new listing lacks as well. Read the others once more."""
+        listed = self._list()
+        for backup_id in self._vanished - listed.keys():
+            del self._found[backup_id]
+        self._doubted = self._vanished & listed.keys()
+        self._vanished = set()
+        self._unread = [self._found[backup_id] for backup_id in sorted(self._doubted)]
 
     def read_all(self) -> None:
         """Read every manifest that is not cached."""
@@ -229,7 +267,9 @@ class References:
         return None if inherited[backup_id] & ~parent.packs_of else lists.parent_id
 
     def _add(self, found: BackupRef, answer: _ManifestLists | PermanentError | None) -> None:
-        if isinstance(answer, PermanentError):
+        if isinstance(answer, ObjectNotFound) and found.backup_id not in self._doubted:
+            self._vanished.add(found.backup_id)
+        elif isinstance(answer, PermanentError):
             self._errors[found.backup_id] = answer
         elif answer is not None:
             lists = self._known.add(found, answer.header.parent_id, answer.packs_of, answer.missing_key)
@@ -238,9 +278,9 @@ class References:
     def _read(
         self, found: BackupRef, max_summary_bytes: int = MAX_SUMMARY_BYTES
     ) -> _ManifestLists | PermanentError | None:
-        """Read header and footer. Return None if the manifest has just vanished, or is only a copy of another one.
+        """Read header and footer. Return None if the manifest is only a copy of another one.
 
-        Return TooLarge if its summary has more bytes than given.
+        Return ObjectNotFound if the store does not have it, and TooLarge if its summary has more bytes than given.
         """
         try:
             start = self._store.get(found.key, 0, HEADER_BYTES)
@@ -250,7 +290,9 @@ class References:
             read = _beginning_with(start, partial(self._store.get, found.key))
             return self._read_lists(found, header, read, max_summary_bytes)
         except ObjectNotFound:
-            return None
+            return ObjectNotFound(
+                f"The store lists {found.key}, and answers that it does not exist. Repair the store, or put it back."
+            )
         except (IntegrityError, TooLarge, UnsupportedFormat) as error:
             # The error itself has a traceback, which keeps the footer, of up to 16 MiB.
             return type(error)(error.message, reason=error.reason)
@@ -368,6 +410,8 @@ class _NeedResolver:
         remedy = f"Delete {backup_id} first"
         if isinstance(error, UnsupportedFormat):
             remedy = f"Use the version of Cinderblock that made it, or delete {backup_id} first"
+        if isinstance(error, ObjectNotFound):
+            remedy = f"Or delete {backup_id} first"
         if isinstance(error, ForeignManifest):
             remedy = f"Put the manifest of {backup_id} back, or remove the object in its place with an S3 client"
         cause = error.message.removesuffix(".")

@@ -350,6 +350,58 @@ def test_clock_that_was_wrong_for_a_while_does_not_stop_the_schedule() -> None:
         assert {"daily-data-202605060200", "daily-data-202605070200"} <= set(simulation.names())
 
 
+def test_clock_that_was_ahead_hides_no_later_failures() -> None:
+    with ScheduleSimulation() as simulation:
+        simulation.claim("data")
+        schedule = simulation.schedule(spread="0s", retries={"count": 2})
+        simulation.run_until(FIRST + HOUR)
+        simulation.now += 30 * DAY
+        simulation.look(schedule)
+        simulation.run_for(HOUR)
+        assert simulation.status(schedule)["lastCompletedTime"] > "2026-06"
+        simulation.now = FIRST + 3 * HOUR
+        simulation.restart()
+        simulation.duration = None
+
+        def fail() -> None:
+            for item in simulation.backups():
+                if not (item.get("status") or {}).get("phase"):
+                    simulation.finish(item, "error")
+
+        simulation.run_until(FIRST + 4 * DAY + HOUR, each=fail)
+        status = simulation.status(schedule)
+        assert status["lastRun"]["time"] == "2026-05-09T02:00:00Z"
+        assert "lastCompletedTime" not in status, "the alert about late schedules counts from the present"
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "False"
+        failed = [item for item in simulation.backups() if item["status"]["phase"] == "error"]
+        assert len(failed) == 4 * 3, "each of four runs has two retries"
+
+
+def test_volume_that_is_skipped_again_and_again_is_named() -> None:
+    """A backup may wait without a time limit, for example for its key."""
+    with ScheduleSimulation() as simulation:
+        simulation.claim("stuck")
+        schedule = simulation.schedule(spread="0s")
+        simulation.duration = None
+        simulation.run_until(FIRST + DAY + HOUR)
+        assert simulation.status(schedule)["lastRun"]["skipped"] == 1
+        assert not simulation.status(schedule)["failing"], "one backup may take longer than a day"
+        simulation.run_until(FIRST + 2 * DAY + HOUR)
+        [named] = simulation.status(schedule)["failing"]
+        assert named == {
+            "namespace": "shop",
+            "volume": "stuck",
+            "backup": "daily-stuck-202605050200",
+            "reason": "VolumeBusy",
+        }
+        assert any("shop/stuck (VolumeBusy)" in note for note in simulation.events("RunIncomplete"))
+        [waiting] = simulation.backups()
+        simulation.finish(waiting)
+        simulation.duration = timedelta(seconds=30)
+        simulation.run_until(FIRST + 3 * DAY + HOUR)
+        assert not simulation.status(schedule)["failing"]
+
+
 def test_waiting_schedule_reads_neither_claims_nor_backups() -> None:
     with ScheduleSimulation() as simulation:
         simulation.claim("data")

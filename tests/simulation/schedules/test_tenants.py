@@ -158,6 +158,42 @@ def test_namespace_with_very_many_forged_backups_is_left_out(monkeypatch: pytest
         assert len(scheduled(simulation, GOOD)) == 3
         assert not scheduled(simulation, EVIL)
         assert simulation.status(schedule)["lastRun"]["skipped"] == 3
+        failing = simulation.status(schedule)["failing"]
+        assert {(entry["namespace"], entry["reason"]) for entry in failing} == {(EVIL, "TooManyObjects")}
+
+
+def test_very_many_honest_backups_do_not_end_those_of_the_largest_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "RecordLimit", partial(RecordLimit, 40))
+    with ScheduleSimulation(namespaces=("small", "large")) as simulation:
+        for namespace, volumes in (("small", 2), ("large", 4)):
+            for number in range(volumes):
+                simulation.claim(f"data-{number}", namespace)
+        schedule = simulation.cluster_schedule(spread="0s", retention={"keepDaily": 30})
+        simulation.run_until(FIRST + 12 * 24 * HOUR + HOUR)
+        assert len(simulation.backups("large")) == 4 * 13
+        assert [item["spec"].get("incremental", False) for item in simulation.backups("large")].count(False) < 10
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "True"
+        condition = simulation.condition(schedule, "RetentionApplied")
+        assert condition["status"] == "False"
+        assert "leaves namespace large alone" in condition["message"]
+
+
+def test_names_of_future_runs_cannot_be_taken_unnoticed() -> None:
+    with ScheduleSimulation(namespaces=(GOOD,)) as simulation:
+        claim = simulation.claim("data", GOOD)["metadata"]["uid"]
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST + HOUR)
+        [made] = simulation.names()
+        marks = {labels.SCHEDULED_FOR_ANNOTATION: "2026-05-06T02:00:00Z"}
+        simulation.finish(forge(simulation, made.replace("0505", "0506"), claim, GOOD, **marks))
+        simulation.finish(forge(simulation, made.replace("0505", "0507"), claim, GOOD))
+        for day in (1, 2):
+            simulation.run_until(FIRST + (24 * day + 1) * HOUR)
+            [named] = simulation.status(schedule)["failing"]
+            assert (named["volume"], named["reason"]) == ("data", "NameTaken")
+            assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "False"
+        simulation.run_until(FIRST + 73 * HOUR)
+        assert not simulation.status(schedule)["failing"]
 
 
 def test_schedule_selects_namespaces_and_claims_by_their_labels() -> None:
@@ -215,6 +251,49 @@ def test_operator_of_some_namespaces_selects_only_among_them() -> None:
         assert not simulation.backups(EVIL)
         assert len(simulation.backups(GOOD)) == 3
         assert not simulation.faults.requests["list", "namespaces"]
+
+
+@pytest.mark.parametrize("count", [2, 22])
+def test_namespace_that_may_not_be_read_holds_up_no_other_and_is_named(count: int) -> None:
+    """Its administrator may delete the RoleBinding of an operator that works in some namespaces."""
+    watched = (EVIL, *(f"{GOOD}-{number}" for number in range(count - 1)))
+    with ScheduleSimulation(namespaces=watched) as simulation:
+        simulation.kube.namespaces, simulation.kube.skips_unreadable = watched, True
+        for namespace in watched:
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.unreadable_namespaces = {EVIL}
+        simulation.run_until(FIRST + 10 * timedelta(minutes=1))
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "Unknown"
+        simulation.run_until(FIRST + HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in watched] == [0, *[1] * (count - 1)]
+        status = simulation.status(schedule)
+        assert status["failing"] == [{"namespace": EVIL, "reason": "AccessDenied"}]
+        assert (status["lastRun"]["volumes"], status["lastRun"]["skipped"]) == (count, 1)
+        assert simulation.condition(schedule, "LastRunSucceeded")["reason"] == "RunIncomplete"
+        assert "lastCompletedTime" not in status
+        [note] = simulation.events("AccessDenied")
+        assert f"may not read them: {EVIL}. Create its RoleBinding" in note
+        simulation.api.unreadable_namespaces = set()
+        simulation.run_until(FIRST + 25 * HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in watched] == [1, *[2] * (count - 1)]
+        assert not simulation.status(schedule)["failingVolumes"]
+
+
+def test_namespace_that_can_be_read_again_soon_is_part_of_the_run() -> None:
+    with ScheduleSimulation(namespaces=(GOOD, EVIL)) as simulation:
+        simulation.kube.namespaces, simulation.kube.skips_unreadable = (GOOD, EVIL), True
+        for namespace in (GOOD, EVIL):
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s")
+        simulation.run_until(FIRST - HOUR)
+        simulation.api.unreadable_namespaces = {EVIL}
+        simulation.run_until(FIRST + 10 * timedelta(minutes=1))
+        simulation.api.unreadable_namespaces = set()
+        simulation.run_until(FIRST + HOUR)
+        assert [len(simulation.backups(namespace)) for namespace in (GOOD, EVIL)] == [1, 1]
+        assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "True"
 
 
 def test_ten_thousand_volumes_do_not_become_as_many_objects_at_once() -> None:

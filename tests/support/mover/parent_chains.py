@@ -50,10 +50,15 @@ class ParentChain:
         """Return the key of a manifest."""
         return self.backups.manifest_key(backup_id)
 
-    def references(self, store: ObjectStore | None = None, known: VolumeReferences | None = None) -> References:
+    def references(
+        self,
+        store: ObjectStore | None = None,
+        known: VolumeReferences | None = None,
+        expected: Collection[str] = (),
+    ) -> References:
         """Begin a look-up of the manifests, through ``store``."""
-        chosen = store or self.backups.store
-        return References(chosen, PREFIX, VOLUME, self.backups.keys, known or VolumeReferences())
+        chosen, cache = store or self.backups.store, known or VolumeReferences()
+        return References(chosen, PREFIX, VOLUME, self.backups.keys, cache, expected=expected)
 
     def needs(self, backup_id: str, keys: KeyRing | None = None) -> Dependents:
         """Return which backups need a backup, without a cache; ``keys`` replace those of the backups."""
@@ -67,12 +72,13 @@ class ParentChain:
         store: ObjectStore | None = None,
         known: VolumeReferences | None = None,
         now: datetime | None = None,
+        *,
+        expected: Collection[str] = (),
     ) -> int:
-        """Delete a backup, through ``store``."""
+        """Delete a backup, through ``store``; ``expected`` are complete backups that stay."""
         chosen = store or self.backups.store
-        return delete_backup(
-            chosen, PREFIX, VOLUME, backup_id, self.references(chosen, known), now=now or datetime.now(UTC)
-        )
+        references = self.references(chosen, known, expected)
+        return delete_backup(chosen, PREFIX, VOLUME, backup_id, references, now=now or datetime.now(UTC))
 
     def expiry(
         self,
@@ -81,12 +87,14 @@ class ParentChain:
         known: VolumeReferences | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = lambda: 0.0,
+        *,
+        expected: Collection[str] = (),
     ) -> Expiry:
-        """Begin to remove expired backups, through ``store``."""
+        """Begin to remove expired backups, through ``store``; ``expected`` are complete backups that stay."""
         chosen, cache = store or self.backups.store, known or VolumeReferences()
 
         def begin() -> References:
-            return self.references(chosen, cache)
+            return self.references(chosen, cache, expected)
 
         return Expiry(chosen, PREFIX, VOLUME, backup_ids, begin, clock=clock, monotonic=monotonic)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -42,13 +43,15 @@ def claim(name: str = "data", namespace: str = NAMESPACE, **fields: Any) -> Clai
 def record(
     name: str, of: ClaimRecord, phase: BackupPhase | None = BackupPhase.AVAILABLE, **fields: Any
 ) -> BackupRecord:
-    """Return a backup of a claim."""
+    """Return a backup of a claim. If its name ends with a scheduled time, it was created then."""
     uid = f"backup-{next(_UIDS)}"
+    scheduled = _time_in(name)
     own = {
         "namespace": of.namespace,
         "name": name,
         "resource_version": "1",
-        "scheduled_for": None,
+        "scheduled_for": scheduled,
+        "created": scheduled or START,
         "volume_id": of.uid if phase is not None else "",
         "volume_name": of.name,
         "container": "bucket",
@@ -57,6 +60,11 @@ def record(
         "requested_volume": of.uid,
     }
     return a_record(uid, START, **(own | fields))
+
+
+def _time_in(name: str) -> datetime | None:
+    found = re.search(r"-(\d{12})(-r\d+)?$", name)
+    return datetime.strptime(found[1], "%Y%m%d%H%M").replace(tzinfo=UTC) if found else None
 
 
 def observed(

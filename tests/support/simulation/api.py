@@ -155,6 +155,7 @@ class SimulatedApi(Transport):
         rejections: the answer to the creation of an object of a kind: HTTP status and message.
         quota: kinds whose creation a quota rejects.
         full_namespaces: namespaces in which a quota rejects all creations.
+        unreadable_namespaces: namespaces in which the operator has no rights.
         more_objects: objects that the first page of a list of our kinds in a namespace says it lacks.
     """
 
@@ -169,6 +170,7 @@ class SimulatedApi(Transport):
         self.rejections = rejections
         self.quota: set[str] = set()
         self.full_namespaces: set[str] = set()
+        self.unreadable_namespaces: set[str] = set()
         self.more_objects = 0
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
@@ -188,6 +190,8 @@ class SimulatedApi(Transport):
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
+        if namespace in self.unreadable_namespaces:
+            return _refusal(403, "Forbidden", "no RoleBinding")
         kind = KINDS[root, rest[0]]
         if len(rest) == 1:
             return self._collection(request, kind, namespace)

@@ -47,6 +47,12 @@ class Operator:
         self.runs = ExpiryRuns()
         self.references = ReferenceLookups(lock_wait_seconds=0.0)
 
+        self.staying: list[dict[str, str]] = []
+
+    async def list_staying(self) -> dict[str, str]:
+        """Return the next answer of the API server about complete VolumeBackups; without one, there are none."""
+        return self.staying.pop(0) if self.staying else {}
+
     def remove(self, *backups: str, guard: Callable[[], None] = lambda: None) -> None:
         asyncio.run(self.begin(*backups, guard=guard))
 
@@ -57,12 +63,14 @@ class Operator:
             stores=cast("StorePool", Pool(self.line.backups.store)),
             references=self.references,
             secrets=SecretReader(),
+            list_staying=self.list_staying,
             guard=guard,
             clock=lambda: NOON,
         )
 
     def left(self, backup: str) -> int | None:
-        return self.runs.packs_left(*PLACE, backup)
+        removed = self.runs.removed(*PLACE, backup)
+        return removed.packs_left if removed is not None else None
 
 
 def test_removed_backups_are_remembered_with_their_packs() -> None:
@@ -145,3 +153,27 @@ def test_memory_of_removed_backups_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     operator = Operator(a_line(3))
     operator.remove(name(0), name(1), name(2))
     assert [operator.left(name(number)) for number in range(3)].count(None) == 1
+
+
+def test_missing_manifest_of_a_complete_backup_holds_the_volume_and_names_it() -> None:
+    line = a_line(3)
+    operator, content = Operator(line), line.backups.store.get(line.key(name(2)))
+    line.backups.store.delete([line.key(name(2))])
+    operator.staying = [{name(2): "newest"}, {name(2): "newest"}]
+    with pytest.raises(PermanentError, match="no manifest of VolumeBackup newest") as refused:
+        operator.remove(name(0), name(1))
+    assert refused.value.reason == "ReferencesUnknown"
+    assert operator.runs.held_by(*PLACE, NOON) is refused.value
+    line.backups.store.put(line.key(name(2)), content)
+    line.check()
+
+
+def test_missing_manifest_of_a_backup_that_is_deleted_meanwhile_is_tried_again() -> None:
+    line = a_line(3)
+    operator = Operator(line)
+    line.backups.store.delete([line.key(name(2))])
+    operator.staying = [{name(2): "newest"}, {}]
+    with pytest.raises(TransientError):
+        operator.remove(name(0))
+    assert operator.runs.held_by(*PLACE, NOON) is None
+    operator.remove(name(0))

@@ -12,7 +12,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.lifecycle.actions import RemoveExpiredData
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.backup import expiry
-from cinderblock.lifecycle.observed import ExpiredSibling
+from cinderblock.lifecycle.observed import ExpiredSibling, RemovedBackup
 from tests.support.simulation.observed_builders import NOW, a_restore, accepted, available, observed_backup
 
 LONG_AGO = (NOW - timedelta(days=1)).isoformat()
@@ -116,5 +116,5 @@ def test_finalizer_stays_until_the_removal_was_executed() -> None:
     assert [type(action) for action in decision.actions] == [RemoveExpiredData]
     running = backup_decide.decide(observed_backup(expired(), removal_runs=True), NOW)
     assert running.actions == ()
-    done = backup_decide.decide(observed_backup(expired(), packs_left=0), NOW)
+    done = backup_decide.decide(observed_backup(expired(), removed=RemovedBackup(0)), NOW)
     assert labels.BACKUP_FINALIZER in str(done.actions)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from cinderblock.errors import CinderblockError, Conflict, ReferencesUnknown, TransientError
+from cinderblock.errors import CinderblockError, Conflict, ObjectNotFound, ReferencesUnknown, TransientError
 from cinderblock.format.hashing import digest_of
 from cinderblock.repository.objects import MARK_NAME, mark_key
 from cinderblock.repository.reference_cache import VolumeReferences
@@ -159,6 +159,43 @@ def test_unreadable_manifest_holds_everything_and_is_named() -> None:
     with pytest.raises(ReferencesUnknown, match=line.key(name(3))):
         line.expire([name(0)])
     assert list(line.backups.store.list("")) == before
+
+
+def test_listed_manifest_that_the_store_does_not_give_holds_everything() -> None:
+    line = a_line(3)
+    before = list(line.backups.store.list(""))
+    store = FaultyStore(line.backups.store)
+    store.on("get", name(2)).raises(ObjectNotFound("gone")).times(float("inf"))
+    with pytest.raises(ReferencesUnknown, match=line.key(name(2))):
+        line.expire([name(0), name(1)], store)
+    assert list(line.backups.store.list("")) == before
+
+
+def test_listing_without_an_expected_manifest_holds_everything() -> None:
+    line = a_line(3)
+    content = line.backups.store.get(line.key(name(2)))
+    line.backups.store.delete([line.key(name(2))])
+    before = list(line.backups.store.list(""))
+    with pytest.raises(ReferencesUnknown, match=line.key(name(2))):
+        list(line.expiry([name(0), name(1)], expected=[name(2)]).steps())
+    assert list(line.backups.store.list("")) == before
+    line.backups.store.put(line.key(name(2)), content)
+    line.check()
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_expected_manifest_that_vanishes_during_a_removal_keeps_its_packs(steps: int) -> None:
+    line = a_line(3)
+    run = line.expiry([name(0), name(1)], expected=[name(2)])
+    left = run.steps()
+    if len(list(itertools.islice(left, steps))) < steps:
+        return
+    content = line.backups.store.get(line.key(name(2)))
+    line.backups.store.delete([line.key(name(2))])
+    with contextlib.suppress(ReferencesUnknown, TransientError):
+        list(left)
+    line.backups.store.put(line.key(name(2)), content)
+    line.check()
 
 
 def test_missing_key_holds_everything_and_is_named() -> None:

@@ -14,9 +14,11 @@ from itertools import product
 import pytest
 
 from cinderblock.errors import BackupNeeded, IntegrityError, NotFound
+from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectStore
 from tests.support.mover.backups import Backups
 from tests.support.mover.parent_chains import ParentChain, a_line, name
+from tests.support.store.faults import Crash, FaultyStore
 from tests.support.store.paused import Ended
 
 Side = Callable[[ParentChain, ObjectStore], object]
@@ -100,3 +102,31 @@ def test_no_order_of_requests_loses_a_pack(removal: str, begins: str) -> None:
 def test_no_order_of_requests_at_all_loses_a_pack(removal: str, begins: str) -> None:
     outcomes = races(removal, begins, stride=1)
     assert outcomes.keys() == {"child", "no child"}
+
+
+class LatePut(FaultyStore):
+    """A store in which the parent is removed right before the manifest of the child is uploaded."""
+
+    def __init__(self, line: ParentChain) -> None:
+        super().__init__(line.backups.store)
+        self._line = line
+
+    def put(self, key: str, body: Buffer) -> None:
+        if key.endswith(f"{CHILD}.manifest"):
+            self._line.expire([name(0), PARENT])
+        super().put(key, body)
+
+
+def test_mover_that_died_before_its_check_is_withdrawn_by_the_next_run() -> None:
+    line = a_line(2)
+    line.volume.add(b"changed", (0, b"changed" * 99), stamp=99)
+    store = LatePut(line)
+    store.on("put", f"{CHILD}.manifest").crashes(done=True)
+    first, again = Backups(store), Backups(line.backups.store)
+    first.pins = again.pins = line.backups.pins
+    with pytest.raises(Crash):
+        first.back_up(line.volume, CHILD, PARENT)
+    assert line.backups.manifest_key(CHILD) in {found.key for found in line.backups.store.list("")}
+    with pytest.raises(NotFound, match="the parent was removed during the backup"):
+        again.back_up(line.volume, CHILD, PARENT)
+    assert line.backups.manifest_key(CHILD) not in {found.key for found in line.backups.store.list("")}

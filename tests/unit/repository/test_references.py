@@ -156,12 +156,47 @@ def test_foreign_objects_block_nothing_and_stay() -> None:
 
 def test_manifest_that_goes_between_the_listing_and_the_reading_is_absent() -> None:
     line = a_line(3)
+    look = line.references()
+    line.backups.store.delete([line.key(name(2))])
+    look.read_all()
+    needs = look.needs(name(0))
+    assert (needs.by, needs.unknown) == ((name(1),), ())
+    assert look.listed_ids == {name(0), name(1)}
+
+
+def test_manifest_that_is_missing_for_a_moment_is_read_once_more() -> None:
+    line = a_line(3)
     store = FaultyStore(line.backups.store)
     store.on("get", name(2)).raises(ObjectNotFound("gone"))
     look = line.references(store)
     look.read_all()
-    needs = look.needs(name(0))
-    assert (needs.by, needs.unknown) == ((name(1),), ())
+    assert look.needs(name(0)).by == (name(1), name(2))
+
+
+def test_listed_manifest_that_the_store_does_not_give_may_need_anything() -> None:
+    """The index of a store may be ahead of its data, or a cache may keep an old answer."""
+    line = a_line(3)
+    line.expire([name(0)])
+    store = FaultyStore(line.backups.store)
+    store.on("get", name(2)).raises(ObjectNotFound("gone")).times(float("inf"))
+    with pytest.raises(ReferencesUnknown, match=rf"{line.key(name(2))}, and answers .* delete {name(2)} first"):
+        line.remove(name(1), store)
+    line.check()
+
+
+@pytest.mark.parametrize("unlisted", [1, 2])
+def test_listing_without_an_expected_manifest_deletes_nothing(unlisted: int) -> None:
+    line = a_line(3)
+    key = line.key(name(unlisted))
+    content = line.backups.store.get(key)
+    line.backups.store.delete([key])
+    before = list(line.backups.store.list(""))
+    with pytest.raises(ReferencesUnknown, match=key) as refused:
+        line.remove(name(0), expected=[name(1), name(2)])
+    assert refused.value.missing == (name(unlisted),)
+    assert list(line.backups.store.list("")) == before
+    line.backups.store.put(key, content)
+    line.check()
 
 
 @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), ContainerNotFound("no bucket")], ids=str)

@@ -231,8 +231,8 @@ class FailingVolume(Model):
 
     namespace: Name
     """Namespace of the PersistentVolumeClaim."""
-    volume: Name
-    """Name of the PersistentVolumeClaim."""
+    volume: Name | None = None
+    """Name of the PersistentVolumeClaim. It is unset if the whole namespace cannot be read."""
     backup: Name | None = None
     """Name of the newest VolumeBackup that failed, if there is one."""
     reason: Annotated[str, Field(max_length=64)]

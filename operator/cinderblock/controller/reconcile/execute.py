@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +13,10 @@ from cinderblock.api import labels
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.related import list_staying
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
+from cinderblock.controller.stores.staying import ListStaying, explain
 from cinderblock.controller.verifications.record import record_summary
 from cinderblock.errors import (
     AlreadyExists,
@@ -27,7 +30,6 @@ from cinderblock.errors import (
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.kube.responses import NO_DRY_RUN
-from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.actions import (
     Action,
     AddFinalizer,
@@ -222,13 +224,17 @@ async def _remove_data(context: Context, target: Target, action: DeleteStoredDat
     """Remove data of one or more backups from the store. Nothing is removed that other manifests list."""
     if target.store is None:
         raise NotFound("The BackupStore is gone", reason=Reason.STORE_NOT_FOUND)
+    store, uid = target.store, target.object.uid
+    staying = partial(list_staying, context, store, action.container, action.volume_id, uid)
     if isinstance(action, DeleteStoredData):
-        await _delete_stored_data(context, target.store, action)
+        await _delete_stored_data(context, store, action, staying)
     else:
-        await _remove_expired_data(context, target.store, action)
+        await _remove_expired_data(context, store, action, staying)
 
 
-async def _remove_expired_data(context: Context, store: BackupStore, action: RemoveExpiredData) -> None:
+async def _remove_expired_data(
+    context: Context, store: BackupStore, action: RemoveExpiredData, staying: ListStaying
+) -> None:
     """Remove expired backups from the store."""
     await context.expiries.remove(
         store,
@@ -238,6 +244,7 @@ async def _remove_expired_data(context: Context, store: BackupStore, action: Rem
         stores=context.stores,
         references=context.references,
         secrets=context.secrets,
+        list_staying=staying,
         # The store knows no leader: check here, as the client does before each write to the API server.
         guard=context.kube.write_guard,
         clock=context.clock,
@@ -245,14 +252,17 @@ async def _remove_expired_data(context: Context, store: BackupStore, action: Rem
     log.info("Removed expired backups", extra={"backups": len(action.backup_ids)})
 
 
-async def _delete_stored_data(context: Context, store: BackupStore, action: DeleteStoredData) -> None:
+async def _delete_stored_data(
+    context: Context, store: BackupStore, action: DeleteStoredData, staying: ListStaying
+) -> None:
     """Delete a backup's objects from the store, unless another manifest now lists its packs."""
     opened = await context.stores.open(store, action.container, context.secrets)
     keys = await key_ring(context.stores, store, context.secrets)
+    expected = await staying()
     # The store knows no leader: check here, as the client does before each write to the API server.
     context.kube.write_guard()
 
-    begin = context.references.begin(opened, keys, store, action.container, action.volume_id)
+    begin = context.references.begin(opened, keys, store, action.container, action.volume_id, expected=expected)
 
     def delete() -> int:
         return delete_backup(
@@ -265,7 +275,7 @@ async def _delete_stored_data(context: Context, store: BackupStore, action: Dele
         # These backups were made after the decision. The next reconcile waits for them, or leaves the data to them.
         raise TransientError(error.message, reason=error.reason) from error
     except ReferencesUnknown as error:
-        raise dependents.unknown(error.message) from error
+        raise await explain(error, action.volume_id, staying) from error
     finally:
         context.references.trim(store, action.container, action.volume_id)
     log.info("Deleted stored data", extra={"objects": count})

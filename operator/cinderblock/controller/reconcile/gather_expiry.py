@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.related import related_to_expired
-from cinderblock.lifecycle import dependents
 from cinderblock.lifecycle.observed import ObservedBackup
 
 
@@ -19,14 +18,14 @@ async def with_expiry(context: Context, observed: ObservedBackup) -> ObservedBac
     if store is None or status.volume_id is None or status.container is None:
         return observed
     place = (store, status.container, status.volume_id)
-    left = context.expiries.packs_left(*place, backup.backup_id)
-    if left is not None:
-        return replace(observed, packs_left=left)
+    removed = context.expiries.removed(*place, backup.backup_id)
+    if removed is not None:
+        return replace(observed, removed=removed)
     if context.references.is_locked(*place):
         return replace(observed, removal_runs=True)
     held = context.expiries.held_by(*place, context.clock())
     if held is not None:
-        return replace(observed, references_error=dependents.unknown(held.message))
+        return replace(observed, references_error=held)
     related = await related_to_expired(context, backup)
     return replace(
         observed,

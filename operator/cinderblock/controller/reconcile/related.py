@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
-from cinderblock.api import labels
+from cinderblock.api import labels, layout
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -265,6 +265,28 @@ async def related_to_expired(context: Context, backup: VolumeBackup) -> Siblings
     await _observe(context, VolumeBackup, namespace, _each("status.volumeId", {volume_id or ""}), chosen.observe)
     await _observe(context, VolumeRestore, namespace, ["status.phase=restoring"], chosen.observe_restore)
     return chosen
+
+
+async def list_staying(
+    context: Context, store: BackupStore, container: str, volume_id: str, uid: str
+) -> dict[str, str]:
+    """Return the complete VolumeBackups of a volume that stay in a container: their names, by the ids in the store.
+
+    A backup that was imported under an id of its own has the id of its manifest there. The one with ``uid`` is going.
+    """
+    found: dict[str, str] = {}
+    place = (store.name, container, volume_id)
+
+    def observe(other: VolumeBackup) -> None:
+        status = other.status
+        if not other.is_complete or other.metadata.is_being_deleted or other.uid == uid:
+            return
+        if (status.store_name, status.container, status.volume_id) == place:
+            ids = layout.stored_ids(status.manifest_key or "", store.spec.prefix)
+            found[ids[1] if ids else other.backup_id] = other.name
+
+    await _observe(context, VolumeBackup, store.namespace, _each("status.volumeId", {volume_id}), observe)
+    return found
 
 
 async def list_store_users(context: Context, store: BackupStore) -> tuple[str, ...]:

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from cinderblock.api import labels
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context
 from cinderblock.errors import AlreadyExists, KubeUnavailable, NotFound, PermanentError
 from cinderblock.kube import kinds
+from cinderblock.lifecycle.backup_record import record_of
 from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.conclude import Outcome, OutcomeKind
 from cinderblock.lifecycle.schedule.creation import Creation
+from cinderblock.lifecycle.schedule.runs import is_made_for
 from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -80,9 +82,9 @@ async def _of_existing(context: Context, schedule: AnySchedule, creation: Creati
     found = await context.kube.get(kinds.VOLUME_BACKUP, creation.name, creation.claim.namespace)
     if found is None:
         return None
-    annotations = found["metadata"].get("annotations") or {}
-    is_ours = annotations.get(labels.SCHEDULE_ANNOTATION) == names.reference_to(schedule)
-    if is_ours and (found.get("spec") or {}).get("volumeId") == creation.claim.uid:
+    record = record_of(VolumeBackup.model_validate(found))
+    is_ours = record.schedule == names.reference_to(schedule) and is_made_for(record, creation.scheduled)
+    if is_ours and record.requested_volume == creation.claim.uid:
         return Outcome(OutcomeKind.CREATED)
     message = f"Another VolumeBackup has the name {creation.name}. Delete it if you do not need it."
     return Outcome(OutcomeKind.NAME_TAKEN, Reason.NAME_TAKEN, message)

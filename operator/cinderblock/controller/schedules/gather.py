@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection
-from dataclasses import replace
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from cinderblock.api import labels
@@ -18,7 +18,8 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.schedules.record_limit import RecordLimit
+from cinderblock.controller.schedules.record_limit import RecordLimit, newest_backups
+from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
@@ -27,6 +28,7 @@ from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedul
 from cinderblock.lifecycle.schedule.selector import LabelSelector
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord, record_of_claim
 from cinderblock.lifecycle.store.decide import default_store
+from cinderblock.reasons import Reason
 
 OBJECTS_PER_TURN: Final = 100
 """Objects parsed before other tasks of the event loop run: about 10 ms."""
@@ -42,17 +44,20 @@ async def gather(context: Context, observed: ObservedSchedule, backups: RecordLi
     """Return a schedule with its claims, its backups and the stores. Raises what the API server raises."""
     schedule = observed.schedule
     namespaces = await _namespaces(context, observed.settings.namespaces)
-    places = [schedule.namespace] if namespaces is None else list_places(namespaces)
-    selected = frozenset([schedule.namespace]) if namespaces is None else namespaces
+    if namespaces is None:
+        selected, places = frozenset([schedule.namespace]), _Places([schedule.namespace])
+    else:
+        selected, places = namespaces, _places(context, namespaces, backups.unreadable)
     claims = await _claims(context, places, selected, observed.settings.claims)
     used = {claim.namespace for claim in claims}
     stores = await _stores(context, places, used, schedule.spec.template.spec.store_name)
     return replace(
         observed,
-        claims=tuple(claims),
+        claims=tuple(claim for claim in claims if claim.namespace not in places.unreadable),
         backups=BackupIndex(backups.records()),
         stores=stores,
         overfull=frozenset(backups.overfull),
+        unreadable=places.unreadable,
     )
 
 
@@ -75,36 +80,70 @@ async def _namespaces(context: Context, selector: LabelSelector | None) -> froze
     return frozenset(namespace.name for namespace in found if not namespace.metadata.is_being_deleted)
 
 
-def list_places(namespaces: Collection[str]) -> list[str | None]:
-    """Return the lists to read for some namespaces; None is the list of all."""
-    return sorted(namespaces) if len(namespaces) <= FEW_NAMESPACES else [None]  # type: ignore[return-value]
+@dataclass(slots=True)
+class _Places:
+    """The lists to read for a schedule.
+
+    Attributes:
+        lists: namespaces; None is the list of all.
+        skips: whether a namespace that may not be read holds up no other.
+        unreadable: why namespaces could not be read.
+    """
+
+    lists: Sequence[str | None]
+    skips: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    async def pages(self, context: Context, model: type[T], kind: Kind, query: str = "") -> AsyncIterator[list[T]]:
+        """Yield some objects at a time of all lists, and take note of namespaces that may not be read."""
+        for place in self.lists:
+            if place in self.unreadable:
+                continue
+            try:
+                async for page in parsed_pages(context, model, kind, place, query):
+                    yield page
+            except AccessDenied as error:
+                if not self.skips or place is None or error.reason == Reason.UNAUTHORIZED:
+                    raise
+                self.unreadable[place] = error.message
+
+
+def _places(context: Context, namespaces: Collection[str], unreadable: Mapping[str, str]) -> _Places:
+    """Return the lists to read for a ClusterBackupSchedule.
+
+    An operator that works in some namespaces reads each of them for itself: one list would leave out those that it may
+    not read, and nobody would notice.
+    """
+    is_few = len(namespaces) <= FEW_NAMESPACES or bool(context.kube.namespaces)
+    known = {namespace: why for namespace, why in unreadable.items() if namespace in namespaces}
+    return _Places(sorted(namespaces) if is_few else [None], skips=True, unreadable=known)
 
 
 async def _claims(
-    context: Context, places: Collection[str | None], namespaces: Collection[str], selector: LabelSelector
+    context: Context, places: _Places, namespaces: Collection[str], selector: LabelSelector
 ) -> list[ClaimRecord]:
     """Return the claims with the labels. After a list has expired, some come twice, so each UID counts once."""
     found: dict[str, ClaimRecord] = {}
-    for place in places:
-        async for page in parsed_pages(context, PersistentVolumeClaim, kinds.PVC, place, selector.query):
-            for claim in page:
-                if claim.namespace in namespaces:
-                    found[claim.uid] = record_of_claim(claim)
+    async for page in places.pages(context, PersistentVolumeClaim, kinds.PVC, selector.query):
+        for claim in page:
+            if claim.namespace in namespaces:
+                found[claim.uid] = record_of_claim(claim)
     return list(found.values())
 
 
 async def _stores(
-    context: Context, places: Collection[str | None], namespaces: Collection[str], name: str | None
+    context: Context, places: _Places, namespaces: Collection[str], name: str | None
 ) -> dict[str, StoreChoice]:
     """Return the store of each namespace: the one with the name, or the default one."""
     found: dict[str, dict[str, BackupStore]] = defaultdict(dict)
-    for place in places if namespaces else ():
-        async for page in parsed_pages(context, BackupStore, kinds.BACKUP_STORE, place):
-            for store in page:
-                kept = found[store.namespace]
-                is_wanted = store.name == name if name is not None else store.is_default
-                if is_wanted and not store.metadata.is_being_deleted and len(kept) < DEFAULT_STORES:
-                    kept[store.name] = store
+    if not namespaces:
+        return {}
+    async for page in places.pages(context, BackupStore, kinds.BACKUP_STORE):
+        for store in page:
+            kept = found[store.namespace]
+            is_wanted = store.name == name if name is not None else store.is_default
+            if is_wanted and not store.metadata.is_being_deleted and len(kept) < DEFAULT_STORES:
+                kept[store.name] = store
     return {namespace: _choice(namespace, list(found[namespace].values()), name) for namespace in namespaces}
 
 
@@ -117,11 +156,17 @@ def _choice(namespace: str, stores: list[BackupStore], name: str | None) -> Stor
 
 
 async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[BackupRecord]:
-    """Return the VolumeBackups of a schedule. The label finds them, and the annotation tells which kind it has."""
-    found: RecordLimit[BackupRecord] = RecordLimit()
+    """Return the VolumeBackups of a schedule. The label finds them, and the annotation tells which kind it has.
+
+    An operator that works in some namespaces reads each of them for itself, and skips those that it may not read.
+    """
+    found = RecordLimit(reduction=newest_backups)
     reference = f"{schedule.kind}/{schedule.name}"
     query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
-    async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, schedule.namespace or None, query):
+    places = _Places([schedule.namespace or None], unreadable=found.unreadable)
+    if not schedule.namespace and context.kube.namespaces:
+        places = _Places(context.kube.namespaces, skips=True, unreadable=found.unreadable)
+    async for page in places.pages(context, VolumeBackup, kinds.VOLUME_BACKUP, query):
         for backup in page:
             if backup.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:
                 found.add(record_of(backup))

@@ -14,7 +14,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
 from cinderblock.controller.schedules.gather import read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
-from cinderblock.controller.schedules.retain import OVERFULL, retain
+from cinderblock.controller.schedules.retain import retain
 from cinderblock.errors import CinderblockError, KubeUnavailable, NotLeading
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import unmark_all
@@ -29,6 +29,12 @@ LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
 """A schedule with very many backups is planned less often, so that it reads this many backups a second."""
+_OVERFULL: Final = (
+    "Retention leaves namespace {namespace} alone: the schedule has too many VolumeBackups to be read, and this"
+    " namespace has the most. Shorten the retention of other namespaces, use several schedules, or find out who creates"
+    " these VolumeBackups."
+)
+_UNREADABLE: Final = "Retention leaves namespace {namespace} alone: the operator may not read it. {why}"
 UNMARK_ROUNDS: Final = 20
 """Rounds in which the marks of a deleted schedule are removed, at 50 marks each."""
 
@@ -116,7 +122,7 @@ class RetentionReconciler:
         read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
         read = read or await read_backups(context, key)
-        backups = read.records()
+        backups = read.of_whole_namespaces()
         now, run = context.clock(), times.last_run_in_progress(schedule)
         unfinished = frozenset([run.time]) if run is not None else frozenset()
         zone = settings.retention_zone
@@ -126,8 +132,9 @@ class RetentionReconciler:
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
-        overfull = tuple(OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull))
-        return replace(retained, refused=(*overfull, *(retained.refused or ())))
+        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull | read.reduced))
+        unreadable = tuple(_UNREADABLE.format(namespace=name, why=why) for name, why in sorted(read.unreadable.items()))
+        return replace(retained, refused=(*overfull, *unreadable, *(retained.refused or ())))
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]

@@ -17,8 +17,9 @@ from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups, key_ring, place_of
 from cinderblock.controller.stores.secrets import SecretReader
-from cinderblock.errors import ReferencesUnknown
-from cinderblock.lifecycle.dependents import unknown
+from cinderblock.controller.stores.staying import ListStaying, explain
+from cinderblock.errors import CinderblockError, ReferencesUnknown
+from cinderblock.lifecycle.observed import RemovedBackup
 from cinderblock.repository.expiry import Expiry
 
 REMEMBERED: Final = 100_000
@@ -34,14 +35,14 @@ class ExpiryRuns:
     """Removes expired backups, and remembers them. For one event loop."""
 
     def __init__(self) -> None:
-        self._left: OrderedDict[Hashable, int] = OrderedDict()
-        self._held: OrderedDict[Hashable, tuple[ReferencesUnknown, datetime]] = OrderedDict()
+        self._left: OrderedDict[Hashable, RemovedBackup] = OrderedDict()
+        self._held: OrderedDict[Hashable, tuple[CinderblockError, datetime]] = OrderedDict()
 
-    def packs_left(self, store: BackupStore, container: str, volume_id: str, backup_id: str) -> int | None:
-        """Return how many packs a removed backup has left to others; None if this process has not removed it."""
+    def removed(self, store: BackupStore, container: str, volume_id: str, backup_id: str) -> RemovedBackup | None:
+        """Return what the removal of a backup found and left; None if this process has not removed it."""
         return self._left.get((place_of(store, container, volume_id), backup_id))
 
-    def held_by(self, store: BackupStore, container: str, volume_id: str, now: datetime) -> ReferencesUnknown | None:
+    def held_by(self, store: BackupStore, container: str, volume_id: str, now: datetime) -> CinderblockError | None:
         """Return why the latest removal of the volume deleted nothing, if that was a moment ago."""
         error, when = self._held.get(place_of(store, container, volume_id), (None, now))
         return error if now - when < HELD_FOR else None
@@ -56,6 +57,7 @@ class ExpiryRuns:
         stores: StorePool,
         references: ReferenceLookups,
         secrets: SecretReader,
+        list_staying: ListStaying,
         guard: Callable[[], None],
         clock: Callable[[], datetime],
     ) -> None:
@@ -65,6 +67,7 @@ class ExpiryRuns:
             store, container, volume_id: where the backups are.
             backup_ids: which, at most a few thousand. Errors that concern only others than the first are not raised.
             stores, references, secrets: what to remove with.
+            list_staying: lists the complete VolumeBackups of the volume in this place that nobody deletes.
             guard: called before each step; raises if this process may not write any more.
             clock: returns the present instant.
 
@@ -72,10 +75,8 @@ class ExpiryRuns:
         volume.
         """
         opened, keys = await stores.open(store, container, secrets), await key_ring(stores, store, secrets)
-        begin, place = (
-            references.begin(opened, keys, store, container, volume_id),
-            place_of(store, container, volume_id),
-        )
+        begin = references.begin(opened, keys, store, container, volume_id, expected=await list_staying())
+        place = place_of(store, container, volume_id)
         run = Expiry(opened, store.spec.prefix, volume_id, backup_ids, begin, clock=clock)
         steps = run.steps()
         self._held.pop(place, None)
@@ -85,12 +86,15 @@ class ExpiryRuns:
                 while await stores.call(store, partial(next, steps, _END), LONG_CALL_SECONDS) is not _END:
                     guard()
         except ReferencesUnknown as error:
-            self._remember(self._held, place, (error, clock()))
-            raise unknown(error.message) from error
+            explained = await explain(error, volume_id, list_staying)
+            if explained.permanent:
+                self._remember(self._held, place, (explained, clock()))
+            raise explained from error
         finally:
             references.trim(store, container, volume_id)
         for backup_id, left in run.removed.items():
-            self._remember(self._left, (place, backup_id), left)
+            found = RemovedBackup(left, was_absent=backup_id in run.absent)
+            self._remember(self._left, (place, backup_id), found)
         if backup_ids[0] in run.errors:
             raise run.errors[backup_ids[0]]
 

@@ -8,7 +8,7 @@ a moment for the first, and is retried later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -74,11 +74,21 @@ class ReferenceLookups:
         return lookup.needs(backup_id)
 
     def begin(
-        self, opened: ObjectStore, keys: KeyRing | None, store: BackupStore, container: str, volume_id: str
+        self,
+        opened: ObjectStore,
+        keys: KeyRing | None,
+        store: BackupStore,
+        container: str,
+        volume_id: str,
+        *,
+        expected: Collection[str] = (),
     ) -> Callable[[], References]:
-        """Return a function that begins a look-up by listing the manifests of a volume. Any thread may call it."""
+        """Return a function that begins a look-up by listing the manifests of a volume. Any thread may call it.
+
+        Before a removal, ``expected`` names the complete backups of the volume that stay: see `References`.
+        """
         cached = self._cache.of(place_of(store, container, volume_id))
-        return partial(References, opened, store.spec.prefix, volume_id, keys, cached)
+        return partial(References, opened, store.spec.prefix, volume_id, keys, cached, expected=expected)
 
     def trim(self, store: BackupStore, container: str, volume_id: str) -> None:
         """Drop what does not fit into memory, after a look-up in a volume's manifests."""

@@ -26,7 +26,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.backup import checks, expiry, remains
 from cinderblock.lifecycle.mover import state as mover_state
-from cinderblock.lifecycle.observed import ObservedBackup
+from cinderblock.lifecycle.observed import ObservedBackup, RemovedBackup
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.reasons import Reason
 
@@ -40,6 +40,10 @@ _LEAVE_DATA_ADVICE = (
 
 
 _EXPIRED = "The expired VolumeBackup and its data were removed"
+_ABSENT = (
+    "The expired VolumeBackup was removed; the store held nothing of it any more. If the endpoint or the bucket of its"
+    " BackupStore was replaced, look for its data in the previous one"
+)
 
 
 def decide(observed: ObservedBackup, now: datetime) -> Decision:
@@ -102,7 +106,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
     if not _had_data(observed):
         return None
     if expiry.removes_data(observed.backup):
-        is_over = observed.packs_left is not None or observed.removal_runs
+        is_over = observed.removed is not None or observed.removal_runs
         return None if is_over else expiry.obstacle(observed)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
@@ -146,8 +150,8 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
 
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove the data of an expired backup, together with other expired ones of the volume, then the finalizer."""
-    if observed.packs_left is not None:
-        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed, observed.packs_left))
+    if observed.removed is not None:
+        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed, observed.removed))
     message = "The data of expired backups is being removed from the store"
     wait = Wait(Reason.DELETING_DATA, message, requeue_after=MIN_REQUEUE_SECONDS)
     if observed.removal_runs:
@@ -160,8 +164,11 @@ def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     return _deleting(observed, now, wait, (action,))
 
 
-def _expired_note(observed: ObservedBackup, packs_left: int) -> str:
-    store = observed.store.store
+def _expired_note(observed: ObservedBackup, removed: RemovedBackup) -> str:
+    if removed.was_absent:
+        # An operator that died may have removed it before.
+        return _ABSENT
+    packs_left, store = removed.packs_left, observed.store.store
     shown = store.status.conditions if store is not None else []
     is_hidden = any(c.type == ConditionType.VERSIONED and c.status == "True" for c in shown)
     note = "The expired VolumeBackup was removed, and its data is hidden" if is_hidden else _EXPIRED

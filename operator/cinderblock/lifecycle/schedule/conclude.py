@@ -14,7 +14,7 @@ from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupScheduleStatus,
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import RecordEvent
-from cinderblock.lifecycle.schedule import failing, messages, names
+from cinderblock.lifecycle.schedule import failing, messages, names, times
 from cinderblock.lifecycle.schedule.creation import Creation
 from cinderblock.lifecycle.schedule.decide import JudgedRun, Plan
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule
@@ -34,6 +34,10 @@ REFUSED_PACE: Final = timedelta(seconds=30)
 """Delay before a creation is repeated that the API server refused."""
 IDLE_PACE: Final = timedelta(hours=1)
 """The longest delay: clocks may be set."""
+
+
+_SKIPPED: Final = (State.SKIPPED, State.NO_STORE, State.NO_ACCESS, State.NAME_TAKEN)
+"""States that a status counts as skipped."""
 
 
 class OutcomeKind(StrEnum):
@@ -97,6 +101,7 @@ def idle(schedule: AnySchedule, settings: Settings, at: Times, now: datetime) ->
         update={
             "observed_generation": schedule.metadata.generation,
             "conditions": _with_ready(schedule, now),
+            "last_completed_time": times.last_completed(schedule, now),
             **_recorded(at),
             "next_schedule_time": following,
         }
@@ -158,7 +163,7 @@ class _Conclusion:
     def make(self) -> Conclusion:
         """Return the conclusion."""
         schedule, at = self.observed.schedule, self.plan.times
-        before = schedule.status
+        completed = times.last_completed(schedule, self.now)
         self._tell_missed_times()
         shown = next((judged for judged in self.runs if judged.run.names.run == self.plan.shown), None)
         watermark = self._watermark()
@@ -166,19 +171,19 @@ class _Conclusion:
         update: dict[str, object] = {
             "observed_generation": schedule.metadata.generation,
             "last_run_now": self._last_run_now(),
-            "last_completed_time": before.last_completed_time,
+            "last_completed_time": completed,
             **_recorded(at),
             "last_schedule_time": watermark,
             "next_schedule_time": following,
         }
         conditions_shown = self._with_selecting(_with_ready(schedule, self.now))
         if self.plan.overtaken is not None:
-            update["last_completed_time"] = self._end(self.plan.overtaken, before.last_completed_time)
+            update["last_completed_time"] = self._end(self.plan.overtaken, completed)
         if shown is not None:
             update |= self._show(shown)
             conditions_shown = self._with_last_run(conditions_shown, shown)
         update["conditions"] = conditions_shown
-        status = before.model_copy(update=update)
+        status = schedule.status.model_copy(update=update)
         return Conclusion(status, tuple(self.events), self._requeue_after(following), self.missed, self.skipped)
 
     # The watermark
@@ -258,7 +263,7 @@ class _Conclusion:
             created=sum(result.attempts for result in judged.results),
             succeeded=states[State.SUCCEEDED],
             failed=states[State.FAILED],
-            skipped=states[State.SKIPPED] + states[State.NO_STORE] + states[State.NAME_TAKEN] + unknown - missed_before,
+            skipped=sum(states[state] for state in _SKIPPED) + unknown - missed_before,
             missed=states[State.MISSED] + missed_before,
         )
 

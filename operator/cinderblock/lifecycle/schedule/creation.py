@@ -27,12 +27,14 @@ class Creation:
         claim: the volume.
         name: the name of the VolumeBackup.
         body: the VolumeBackup.
+        scheduled: the scheduled time of the run; None: it was requested.
     """
 
     run: str
     claim: ClaimRecord
     name: str
     body: dict[str, Any] = field(hash=False)
+    scheduled: datetime | None = None
 
 
 def choose(observed: ObservedSchedule, judged: list[tuple[Run, list[Result]]], now: datetime) -> tuple[Creation, ...]:
@@ -68,7 +70,8 @@ def _creation(observed: ObservedSchedule, run: Run, result: Result, now: datetim
     claim = result.claim
     name = run.names.name(claim.name, result.retry)
     since = None if result.is_full else _lineage(observed, claim, now)
-    return Creation(run.names.run, claim, name, _body(observed, run, claim, name, since))
+    body = _body(observed, run, claim, name, since)
+    return Creation(run.names.run, claim, name, body, run.time if run.is_scheduled else None)
 
 
 def _lineage(observed: ObservedSchedule, claim: ClaimRecord, now: datetime) -> datetime | None:

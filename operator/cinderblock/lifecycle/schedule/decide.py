@@ -63,13 +63,13 @@ def decide(observed: ObservedSchedule, now: datetime) -> Plan:
     requested = times.requested_run(schedule)
     if requested is not None:
         runs.append(_requested(observed, requested, now))
-    shown = _shown(observed, at.due, requested)
+    shown = _shown(observed, at.due, requested, now)
     last = times.last_run_in_progress(schedule)
     overtaken: Run | None = None
     if last is not None and all(run.names.run != last.name for run in runs):
         if shown is None or shown == last.name:
             runs.append(_continued(observed, last))
-        else:
+        elif times.is_credible(last.time, now):
             overtaken = _overtaken(observed, last, at, now)
     judged = tuple(JudgedRun(run, tuple(judge(observed, run, now))) for run in runs)
     return Plan(
@@ -81,11 +81,11 @@ def decide(observed: ObservedSchedule, now: datetime) -> Plan:
     )
 
 
-def _shown(observed: ObservedSchedule, due: datetime | None, requested: str | None) -> str | None:
+def _shown(observed: ObservedSchedule, due: datetime | None, requested: str | None, now: datetime) -> str | None:
     """Return the run that the status shows: one that begins now, or else the one that it has shown until now."""
     schedule = observed.schedule
     last = schedule.status.last_run
-    if due is not None and not times.has_begun(schedule, due):
+    if due is not None and not times.has_begun(schedule, due, now):
         return names.of_time(due)
     if requested is not None and (last is None or last.name != requested):
         return requested
@@ -107,7 +107,8 @@ def _scheduled(observed: ObservedSchedule, time: datetime, now: datetime) -> Run
 def _requested(observed: ObservedSchedule, name: str, now: datetime) -> Run:
     """Return the run that was requested. Until all its backups are created, it keeps the time at which it began."""
     last = observed.schedule.status.last_run
-    began = last.time if last is not None and last.name == name else now.replace(microsecond=0)
+    is_known = last is not None and last.name == name and times.is_credible(last.time, now)
+    began = last.time if last is not None and is_known else now.replace(microsecond=0)
     return Run(
         BackupNames(observed.schedule, name),
         began,

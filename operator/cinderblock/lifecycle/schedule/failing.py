@@ -13,9 +13,10 @@ from cinderblock.lifecycle.schedule.runs import Result, State
 REASON_LIMIT: Final = 64
 
 FAILING: Final = frozenset(
-    {State.FAILED, State.RETRYING, State.REFUSED, State.NO_STORE, State.NAME_TAKEN, State.MISSED}
+    {State.FAILED, State.RETRYING, State.REFUSED, State.NO_STORE, State.NO_ACCESS, State.NAME_TAKEN, State.MISSED}
 )
-"""States of volumes without a new backup. One that was skipped has a backup that is being made."""
+"""States of volumes without a new backup. One that was skipped has a backup that is being made, unless it has a
+reason."""
 SETTLED: Final = FAILING | {State.SUCCEEDED}
 """States that replace what an earlier run told about a volume."""
 
@@ -30,21 +31,27 @@ def update(before: Iterable[FailingVolume], results: Sequence[Result]) -> tuple[
     open_volumes = {(r.claim.namespace, r.claim.name) for r in results if r.state not in SETTLED}
     found: dict[str, list[FailingVolume]] = defaultdict(list)
     for result in results:
-        if result.state in FAILING or (result.state is State.DUE and result.attempts):
+        if _is_failing(result):
             found[result.claim.namespace].append(_entry(result))
-    known = {(volume.namespace, volume.volume) for volumes in found.values() for volume in volumes}
+    known = {(volume.namespace, volume.volume or "") for volumes in found.values() for volume in volumes}
     for volume in before:
-        if (volume.namespace, volume.volume) in open_volumes - known:
+        if (volume.namespace, volume.volume or "") in open_volumes - known:
             found[volume.namespace].append(volume)
-    turns = zip_longest(*(sorted(found[namespace], key=lambda v: v.volume) for namespace in sorted(found)))
+    turns = zip_longest(*(sorted(found[namespace], key=lambda v: v.volume or "") for namespace in sorted(found)))
     named = (volume for turn in turns for volume in turn if volume is not None)
     return list(islice(named, NAMED_FAILURES)), sum(map(len, found.values()))
+
+
+def _is_failing(result: Result) -> bool:
+    if result.state is State.SKIPPED:
+        return bool(result.reason)
+    return result.state in FAILING or (result.state is State.DUE and result.attempts > 0)
 
 
 def _entry(result: Result) -> FailingVolume:
     return FailingVolume(
         namespace=result.claim.namespace,
-        volume=result.claim.name,
+        volume=result.claim.name or None,
         backup=result.backup or None,
         reason=str(result.reason)[:REASON_LIMIT] or "Unexpected",
     )

@@ -49,7 +49,10 @@ def full_time(parent: BackupRecord, records: Iterable[BackupRecord]) -> datetime
     if not parent.is_incremental:
         return data_time(parent)
     noted = parent.full_time
-    return noted if noted is not None else min(map(data_time, records), default=data_time(parent))
+    if noted is None:
+        return min(map(data_time, records), default=data_time(parent))
+    # Anybody can write the note into a VolumeBackup. A full backup is not newer than those that build on it.
+    return min(noted, data_time(parent))
 
 
 def is_full_due(claim_uid: str, since: datetime, now: datetime, every: timedelta) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from cinderblock.api.v1alpha1.schedule import BackupScheduleStatus, FailingVolume, RunStatus
@@ -48,7 +48,7 @@ def ended(run: RunStatus, failing: Sequence[FailingVolume], number: int) -> Reco
     """Return the Event of a run that ends."""
     if is_complete(run) or not run.volumes:
         return RecordEvent("Normal", Reason.RUN_COMPLETED, counts(run))
-    named = ", ".join(f"{volume.namespace}/{volume.volume} ({volume.reason})" for volume in failing[:NAMED])
+    named = ", ".join(f"{volume.namespace}/{volume.volume or '*'} ({volume.reason})" for volume in failing[:NAMED])
     among = f" {'Among them' if number > NAMED else 'Failing'}: {named}." if named else ""
     return RecordEvent("Warning", Reason.RUN_INCOMPLETE, counts(run) + among)
 
@@ -61,7 +61,7 @@ def missed_times(number: int, at: Times, *, is_counted: bool) -> RecordEvent:
     return RecordEvent("Warning", Reason.MISSED, note)
 
 
-def new_problems(before: BackupScheduleStatus, run: RunStatus, results: Iterable[Result]) -> list[RecordEvent]:
+def new_problems(before: BackupScheduleStatus, run: RunStatus, results: Sequence[Result]) -> list[RecordEvent]:
     """Return an Event for each problem of volumes that the status does not show for this run yet."""
     same_run = before.last_run is not None and before.last_run.name == run.name
     known = {volume.reason for volume in before.failing} if same_run else set[str]()
@@ -73,6 +73,12 @@ def new_problems(before: BackupScheduleStatus, run: RunStatus, results: Iterable
             why = found[0].message
             note = f"{_volumes(len(found))} cannot be backed up: {named}. {why}".rstrip()
             events.append(RecordEvent("Warning", reason, note))
+    unreadable = [result for result in results if not result.claim.name and result.message]
+    if unreadable and Reason.ACCESS_DENIED not in known:
+        namespaces = ", ".join(result.claim.namespace for result in unreadable[:NAMED])
+        note = f"No volume of these namespaces is backed up, because the operator may not read them: {namespaces}."
+        remedy = "Create its RoleBinding there again with helm upgrade, or remove them from watchNamespaces."
+        events.append(RecordEvent("Warning", Reason.ACCESS_DENIED, f"{note} {remedy} {unreadable[0].message}"))
     return events
 
 

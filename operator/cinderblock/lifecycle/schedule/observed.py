@@ -95,6 +95,7 @@ class ObservedSchedule:
         backups: its VolumeBackups.
         stores: the store of each namespace with claims.
         overfull: namespaces with too many VolumeBackups of the schedule to be read.
+        unreadable: why the API server lets nobody read others, by namespace.
         limits: how many VolumeBackups it may create.
     """
 
@@ -104,4 +105,5 @@ class ObservedSchedule:
     backups: BackupIndex = field(default_factory=BackupIndex)
     stores: Mapping[str, StoreChoice] = field(default_factory=dict)
     overfull: frozenset[str] = frozenset()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -12,6 +13,7 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.schedule.names import BackupNames
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule, is_unfinished
 from cinderblock.lifecycle.schedule.settings import Settings
+from cinderblock.lifecycle.schedule.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord
 from cinderblock.reasons import AnyReason, Reason, parse_reason
 
@@ -19,6 +21,10 @@ PARENT_REASONS: Final = frozenset(
     {Reason.NO_PARENT, Reason.PARENT_GONE, Reason.KEY_UNAVAILABLE, Reason.INTEGRITY_ERROR}
 )
 """Failures that a parent may have caused. The backup is repeated once as a full one, which needs no parent."""
+
+
+ACCESS_RETRY: Final = timedelta(minutes=30)
+"""For so long, a run tries again to read a namespace that the operator may not read."""
 
 
 class State(StrEnum):
@@ -39,6 +45,8 @@ class State(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     NO_STORE = "noStore"
+    NO_ACCESS = "noAccess"
+    """The operator may not read the namespace."""
     NAME_TAKEN = "nameTaken"
     UNKNOWN = "unknown"
     """The run creates no more backups, and there is none of this volume: an earlier look told why."""
@@ -115,15 +123,28 @@ def judge(observed: ObservedSchedule, run: Run, now: datetime) -> list[Result]:
         due = settings.due(claim, uid, run.time) if run.is_scheduled else run.time
         if settings.selection.selects(claim, due):
             results.append(_judge_volume(observed, run, claim, due, now))
+    results += [_judge_unreadable(run, *entry, now) for entry in sorted(observed.unreadable.items())]
     return results
+
+
+def _judge_unreadable(run: Run, namespace: str, why: str, now: datetime) -> Result:
+    """Return the one result of a namespace that cannot be read, whose volumes are unknown.
+
+    Rights may come back soon, for example in the middle of an upgrade of the chart.
+    """
+    claim = ClaimRecord(namespace, "", "", run.time)
+    if not run.creates:
+        return Result(claim, State.UNKNOWN)
+    is_over = run.is_given_up or run.ended is not None or now >= run.time + ACCESS_RETRY
+    return Result(claim, State.NO_ACCESS if is_over else State.REFUSED, Reason.ACCESS_DENIED, why)
 
 
 def _judge_volume(observed: ObservedSchedule, run: Run, claim: ClaimRecord, due: datetime, now: datetime) -> Result:
     records = observed.backups.of(claim)
     attempts = attempts_of(run, claim, records)
     own = {attempt.name for attempt in attempts.values()}
-    others_run = any(is_unfinished(record) and record.name not in own for record in records)
-    may_overlap = observed.schedule.spec.overlap is Overlap.QUEUE or not others_run
+    others = [record for record in records if is_unfinished(record) and record.name not in own]
+    may_overlap = observed.schedule.spec.overlap is Overlap.QUEUE or not others
     if attempts:
         result = _of_attempts(claim, attempts)
         may_retry = run.retries and not run.is_late(observed.settings, due, now)
@@ -137,7 +158,19 @@ def _judge_volume(observed: ObservedSchedule, run: Run, claim: ClaimRecord, due:
         return Result(claim, State.MISSED, Reason.MISSED)
     if due > now:
         return Result(claim, State.LATER, at=due)
-    return Result(claim, State.DUE) if may_overlap else Result(claim, State.SKIPPED)
+    return Result(claim, State.DUE) if may_overlap else _skipped(observed.settings, run, claim, others)
+
+
+def _skipped(settings: Settings, run: Run, claim: ClaimRecord, others: Sequence[BackupRecord]) -> Result:
+    """Return the result of a volume that still waits for an earlier backup, which has a reason from the second time on.
+
+    Such a backup may wait without a time limit, for example for its key.
+    """
+    oldest = min(others, key=lambda record: record.created)
+    since = settings.cron.next_after(oldest.created)
+    if since is None or since >= run.time:
+        return Result(claim, State.SKIPPED)
+    return Result(claim, State.SKIPPED, Reason.VOLUME_BUSY, backup=oldest.name)
 
 
 def _unable(observed: ObservedSchedule, claim: ClaimRecord) -> Result | None:
@@ -157,11 +190,25 @@ def attempts_of(run: Run, claim: ClaimRecord, records: list[BackupRecord]) -> di
     first = run.names.name(claim.name)
     found: dict[int, BackupRecord] = {}
     for record in records:
+        if not is_made_for(record, run.time if run.is_scheduled else None):
+            continue
         if record.name == first:
             found[0] = record
         elif record.name.startswith(f"{first}-r") and record.name[len(first) + 2 :].isdecimal():
             found[int(record.name[len(first) + 2 :])] = record
     return found
+
+
+def is_made_for(record: BackupRecord, scheduled: datetime | None) -> bool:
+    """Return whether a backup with the name of an attempt is one. Anybody can compute the names of future runs.
+
+    Args:
+        record: the backup.
+        scheduled: the scheduled time of the run; None: it was requested, with a word that may be used again.
+    """
+    if scheduled is None:
+        return True
+    return record.scheduled_for == scheduled and record.created >= scheduled - CLOCK_TOLERANCE
 
 
 def _of_attempts(claim: ClaimRecord, attempts: dict[int, BackupRecord]) -> Result:

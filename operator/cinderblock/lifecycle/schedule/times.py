@@ -78,10 +78,10 @@ def observe_rule(
     since = recorded.effective_since
     if since is None or recorded.observed_times is None:
         since = min(begin or present, present)
-    elif recorded.observed_times != observed or since > now + CLOCK_TOLERANCE:
+    elif recorded.observed_times != observed or not is_credible(since, now):
         since = present
     watermark = recorded.last_schedule_time
-    if watermark is not None and watermark > now + CLOCK_TOLERANCE:
+    if watermark is not None and not is_credible(watermark, now):
         watermark = present
     times = Times(observed, since, watermark, PastTimes())
     return times if suspend else Times(observed, since, watermark, past_times(cron, times.base, now))
@@ -101,15 +101,28 @@ def _is_in_progress(status: BackupScheduleStatus) -> bool:
     return any(c.type == ConditionType.LAST_RUN_SUCCEEDED and c.status == "Unknown" for c in status.conditions)
 
 
-def has_begun(schedule: AnySchedule, time: datetime) -> bool:
+def has_begun(schedule: AnySchedule, time: datetime, now: datetime) -> bool:
     """Return whether the status shows that the run of a scheduled time, or a later one, has begun."""
     run = schedule.status.last_run
-    return run is not None and (run.name == names.of_time(time) or run.time > time)
+    if run is None or not is_credible(run.time, now):
+        return False
+    return run.name == names.of_time(time) or run.time > time
+
+
+def is_credible(recorded: datetime, now: datetime) -> bool:
+    """Return whether a recorded time may be right. One far in the future was recorded while the clock was ahead."""
+    return recorded <= now + CLOCK_TOLERANCE
+
+
+def last_completed(schedule: AnySchedule, now: datetime) -> datetime | None:
+    """Return when a run was last complete; None: never, or that is not known."""
+    recorded = schedule.status.last_completed_time
+    return recorded if recorded is not None and is_credible(recorded, now) else None
 
 
 def is_given_up(schedule: AnySchedule, time: datetime, now: datetime) -> bool:
     """Return whether a time is not made up for, because the operator did not run at it."""
-    return schedule.spec.missed is Missed.SKIP and now > time + LATE and not has_begun(schedule, time)
+    return schedule.spec.missed is Missed.SKIP and now > time + LATE and not has_begun(schedule, time, now)
 
 
 def requested_run(schedule: AnySchedule) -> str | None:

@@ -58,8 +58,8 @@ class Selection:
 def record_of_claim(claim: PersistentVolumeClaim) -> ClaimRecord:
     """Return the record of a claim."""
     metadata = claim.metadata
-    is_temporary = metadata.labels.get(labels.MANAGED_BY_LABEL) == labels.MANAGED_BY
-    is_temporary = is_temporary or labels.OWNER_UID_LABEL in metadata.labels
+    # Anybody may set the usual label managed-by on a claim. Policies protect this one.
+    is_temporary = labels.OWNER_UID_LABEL in metadata.labels
     return ClaimRecord(
         namespace=intern(claim.namespace),
         name=claim.name,

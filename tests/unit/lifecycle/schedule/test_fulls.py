@@ -44,6 +44,12 @@ def test_age_of_the_full_backup_survives_its_removal() -> None:
     assert full_time(parent, [parent]) == START
 
 
+def test_noted_time_is_not_later_than_the_parent() -> None:
+    """A user who may create VolumeBackups must not postpone full backups forever."""
+    parent = record("b", DATA, data_time=START + DAY, is_incremental=True, full_time=START + 9000 * DAY)
+    assert full_time(parent, [parent]) == START + DAY
+
+
 def test_oldest_backup_counts_if_the_note_is_lost() -> None:
     parent = record("b", DATA, data_time=START + 9 * DAY, is_incremental=True)
     other = record("a", DATA, data_time=START + 2 * DAY, is_incremental=True)

@@ -38,13 +38,17 @@ def test_bound_claim_is_selected_from_its_creation_on() -> None:
         a_claim(status={"phase": "Lost"}),
         a_claim(spec={}),
         a_claim(deletionTimestamp=START),
-        a_claim(labels={"app.kubernetes.io/managed-by": "cinderblock"}),
         a_claim(labels={"cinderblock.io/owner-uid": "some"}),
         a_claim(annotations={"cinderblock.io/backup": "false"}),
     ],
 )
 def test_claims_that_are_always_left_out(left_out: PersistentVolumeClaim) -> None:
     assert not Selection().selects(record_of_claim(left_out), START)
+
+
+def test_label_that_anybody_may_set_leaves_no_claim_out() -> None:
+    record = record_of_claim(a_claim(labels={"app.kubernetes.io/managed-by": "cinderblock"}))
+    assert Selection().selects(record, START)
 
 
 def test_volume_must_match_every_rule() -> None:
