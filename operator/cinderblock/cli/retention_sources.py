@@ -19,7 +19,7 @@ from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.retention.uses import names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.schedule import names
-from cinderblock.lifecycle.schedule.made import is_made_by
+from cinderblock.lifecycle.schedule.names import is_made_by
 from cinderblock.repository.catalog import CatalogEntry
 
 

@@ -254,7 +254,7 @@ def test_operator_of_some_namespaces_selects_only_among_them() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 22])
-def test_namespace_that_may_not_be_read_holds_up_no_other_and_is_named(count: int) -> None:
+def test_unreadable_namespace_holds_up_no_other_and_is_named(count: int) -> None:
     """Its administrator may delete the RoleBinding of an operator that works in some namespaces."""
     watched = (EVIL, *(f"{GOOD}-{number}" for number in range(count - 1)))
     with ScheduleSimulation(namespaces=watched) as simulation:

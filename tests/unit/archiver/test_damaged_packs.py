@@ -145,7 +145,7 @@ def test_further_parts_of_a_large_file_heal() -> None:
             assert read_by_page(backups.store, "healed") == [*describe_all(source)]
 
 
-def test_hidden_change_of_a_file_in_a_damaged_pack_is_stored_and_reported() -> None:
+def test_hidden_change_in_a_damaged_pack_is_stored_and_reported() -> None:
     """Renewal would keep the content of the parent, which is damaged here."""
     source = tree()
     backups = _made(source, VolumeMode.FILESYSTEM, None)
@@ -159,7 +159,7 @@ def test_hidden_change_of_a_file_in_a_damaged_pack_is_stored_and_reported() -> N
 
 
 @pytest.mark.parametrize("path", [b"large", b"small/03"])
-def test_file_in_a_damaged_pack_that_cannot_be_read_is_no_silent_loss(path: bytes) -> None:
+def test_unreadable_file_in_a_damaged_pack_is_no_silent_loss(path: bytes) -> None:
     def fail() -> None:
         raise SourceError("Input/output error")
 

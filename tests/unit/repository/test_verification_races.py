@@ -206,7 +206,7 @@ def test_removal_that_stops_anywhere_in_between_is_no_damage(verify: Verify, rem
 
 
 @pytest.mark.parametrize("verify", [structure, data])
-def test_pack_that_is_lost_at_any_request_is_damage_or_not_yet_seen(verify: Verify) -> None:
+def test_pack_lost_at_any_request_is_damage_or_unseen(verify: Verify) -> None:
     """The same interleavings as above, with a loss instead of a removal."""
     outcomes: Counter[tuple[str, ...]] = Counter()
     at = requests = 0

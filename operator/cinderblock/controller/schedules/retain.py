@@ -37,8 +37,7 @@ from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
 from cinderblock.lifecycle.retention.plan import plan
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
-from cinderblock.lifecycle.schedule.made import is_made_by
-from cinderblock.lifecycle.schedule.names import place, reference_to
+from cinderblock.lifecycle.schedule.names import is_made_by, place, reference_to
 from cinderblock.lifecycle.schedule.retained import Retained, RetentionProblem
 from cinderblock.reasons import Reason
 

@@ -12,6 +12,9 @@ from hashlib import blake2b
 from typing import Final
 
 from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupSchedule
+from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.backup_times import utc
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 
 NAME_LIMIT: Final = 253
 """Characters of a name (apimachinery: DNS1123SubdomainMaxLength)."""
@@ -108,3 +111,16 @@ def _cut(schedule: str, claim: str, room: int) -> str:
     kept = max(half, room - 1 - len(claim))
     head = schedule[:kept].rstrip("-.")
     return f"{head}-{claim[: room - 1 - len(head)].rstrip('-.')}"
+
+
+def is_made_by(schedule: AnySchedule, record: BackupRecord) -> bool:
+    """Return whether a backup with the marks of a schedule is one of its own, and not a copy.
+
+    The names of its backups follow from volume and time, and none is made before its time. Until the volume of a backup
+    is known, the marks count.
+    """
+    if record.scheduled_for is not None and utc(record.created) < record.scheduled_for - CLOCK_TOLERANCE:
+        return False
+    if not record.volume_name:
+        return True
+    return is_given_by(schedule, record.name, record.volume_name, record.scheduled_for)

@@ -85,7 +85,7 @@ def test_damage_of_the_newest_backup_keeps_the_older_verified_one() -> None:
     at = RetentionContext(verified_at=verified_at([damaged, older]))
     found = planned(rules(keep_last=1, max_age="1h"), [damaged, replace(old, data_time=OLD + HOUR), older], context=at)
     assert judgement(found, "older") is Judgement.LAST_VERIFIED
-    assert judgement(found) is Judgement.LAST_WHOLE, "it is the newest that is not damaged"
+    assert judgement(found) is Judgement.LAST_INTACT, "it is the newest that is not damaged"
 
 
 def test_last_backup_stays_although_all_are_damaged() -> None:
@@ -208,9 +208,7 @@ def test_volume_is_gone_only_if_that_is_known(
 
 
 @pytest.mark.parametrize(("volume", "expected"), [("", Judgement.LAST_WHOLE), ("c-2", Judgement.GONE)])
-def test_no_volume_is_gone_while_a_backup_of_an_unknown_volume_has_lost_its_status(
-    volume: str, expected: Judgement
-) -> None:
+def test_no_volume_is_gone_while_a_status_is_lost(volume: str, expected: Judgement) -> None:
     lost = a_record("lost", NOW - DAY, phase=BackupPhase.ERROR, is_forgotten=True, volume_id=volume)
     plan = planned(GONE, [a_record("b-1", OLD), lost], context=RetentionContext(volumes=frozenset()))
     assert judgement(plan) is expected

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinderblock.lifecycle.schedule import names
-from cinderblock.lifecycle.schedule.made import is_made_by
-from cinderblock.lifecycle.schedule.names import BackupNames
+from cinderblock.lifecycle.schedule.names import BackupNames, is_made_by
 from tests.support.retention.records import a_record
 from tests.support.schedules.builders import cluster_schedule, schedule
 
