@@ -253,3 +253,16 @@ def test_no_namespace_waits_for_more_than_its_turn(
             before = count_before((name, found[0]), ages, running, namespace_limit=limit, at_most=1000)
             others = [other for other in ages if other != name and running.get(other, 0) == 0]
             assert before <= len(others)
+
+
+def test_load_counts_what_namespaces_let_start(admission: MoverAdmission) -> None:
+    """Verifications let operations go first that can start. Those beyond the limit of their namespace cannot."""
+    load(admission, "x", "y", "z")
+    for number in (1, 2, 3):
+        assert reason(decide(admission, operation(number))) == "Queued"
+    found = admission.measure("shop", POLICY.mover)
+    assert (found.movers, found.movers_in_namespace, found.waiting, found.waiting_in_namespace) == (LIMIT, 3, 0, 3)
+    admission.forget(key("y"))
+    admission.forget(key("z"))
+    found = admission.measure("blog", POLICY.mover)
+    assert (found.movers, found.movers_in_namespace, found.waiting, found.waiting_in_namespace) == (1, 0, 1, 0)
