@@ -10,12 +10,12 @@ import yaml
 
 from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import NAMESPACE, SECRET
+from cinderblock.kube.kinds import CRON_JOB, NAMESPACE, SECRET
 
 pytestmark = pytest.mark.integration
 
 FOLDER = Path(__file__).parents[2] / "examples"
-KINDS = OWN_KINDS | {SECRET.kind: SECRET}
+KINDS = OWN_KINDS | {SECRET.kind: SECRET, CRON_JOB.kind: CRON_JOB}
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:

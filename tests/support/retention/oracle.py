@@ -139,17 +139,17 @@ def _is_gone(
 
 
 def _is_last(backup: BackupRecord, group: Sequence[BackupRecord], context: RetentionContext) -> bool:
-    sound = [b for b in group if not b.is_damaged] or group
-    whole = backup in sound and _is_newest(backup, sound)
+    whole = _is_newest(backup, group)
     verified = [b for b in group if b.backup_id in context.verified_at]
     return whole or _is_last_intact(backup, group) or (backup in verified and _is_newest(backup, verified))
 
 
 def _is_last_intact(backup: BackupRecord, group: Sequence[BackupRecord]) -> bool:
-    """Return whether a backup is the newest one without one of two faults, or without both."""
+    """Return whether a backup is the newest one without one of three faults, or without all of them."""
     without_gaps = [b for b in group if not b.lacks_files]
     restorable = [b for b in group if b.phase != "error_restoring"]
-    groups = (without_gaps, restorable, [b for b in without_gaps if b in restorable])
+    sound = [b for b in group if not b.is_damaged]
+    groups = (without_gaps, restorable, sound, [b for b in without_gaps if b in restorable and b in sound])
     return any(_is_newest(backup, each) for each in groups)
 
 
