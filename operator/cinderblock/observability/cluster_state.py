@@ -115,8 +115,8 @@ class ClusterState:
         objects: number of objects by kind and phase, zeros included.
         oldest_pending: request time of the oldest unfinished operation, in seconds since 1970.
         last_failures: time of the last failure among existing objects, in seconds since 1970.
-        running_movers: number of mover Jobs that have not ended.
-        queued_movers: number of operations that wait for a free mover slot.
+        running_movers: number of mover Jobs of backups and restores that have not ended.
+        queued_movers: number of backups and restores that wait for a free mover slot.
         suspicious: number of suspicious VolumeBackups by namespace, zeros included.
         damaged: number of VolumeBackups by namespace that a verification found damaged, zeros included.
         suspicious_since: when these alarms were raised, by namespace.
@@ -196,14 +196,13 @@ class ClusterStateBuilder:
             self._add_failure(OperationKind.RESTORE, status.updated_at)
 
     def add_verification(self, verification: BackupVerification) -> None:
-        """Count a BackupVerification."""
+        """Count a BackupVerification. Its mover has a slot of its own, and may wait for that for long."""
         phase, status = verification.own_phase, verification.status
         self._state.objects["BackupVerification", phase or NEW] += 1
         if verification.metadata.is_being_deleted:
             self._add_deletion(verification.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, VerificationPhase.VERIFYING):
             self._add_pending(OperationKind.VERIFICATION, verification.metadata.creation_timestamp)
-            self._add_queued(status.conditions)
         elif phase is VerificationPhase.ERROR:
             self._add_failure(OperationKind.VERIFICATION, status.updated_at)
 

@@ -115,7 +115,6 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
     if await kube.serves(kinds.BACKUP_VERIFICATION):
         async for verification in _each(BackupVerification, kube, kinds.BACKUP_VERIFICATION):
             builder.add_verification(verification)
-            movers += mover_state.has_mover(verification)
     labelled = kube.reducing(reduce_with_labels)
     protection = await _read_schedules(labelled, schedule_kinds, builder) if schedule_kinds else None
     async for body in _bodies(labelled, kinds.PVC):
