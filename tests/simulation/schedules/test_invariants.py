@@ -87,7 +87,8 @@ def play(case: Case) -> tuple[ScheduleSimulation, list[tuple[datetime, datetime]
         began = max(simulation.now, case.begin + at)
         simulation.now = began + pause
         away.append((began, simulation.now))
-    _play_until(simulation, case.begin + LENGTH, crashes)
+    # After the last pause, the operator gets a moment to report what it missed.
+    _play_until(simulation, max(case.begin + LENGTH, simulation.now + HOUR), crashes)
     return simulation, away
 
 
