@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -33,6 +33,9 @@ from tests.support.retention.records import DAY, rules
 pytestmark = pytest.mark.integration
 
 EXPIRES = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+SOON = timedelta(seconds=30)
+"""Makes the first backup the newest one. Data counts as at least as new as its VolumeBackup, and the others are created
+after the first."""
 STRIPPED = {"metadata": {"managedFields": [{}]}}
 """A patch after which the API server no longer knows who owns which field."""
 
@@ -170,7 +173,7 @@ async def test_deletion_with_a_stale_precondition_is_a_conflict(
 async def test_backups_are_marked_and_removed_over_time(client: KubeClient, namespace: str) -> None:
     now = datetime.now(UTC)
     for number in range(4):
-        await make_backup(client, namespace, f"b-{number}", now - number * DAY)
+        await make_backup(client, namespace, f"b-{number}", now + SOON - number * DAY)
     loop = RetentionLoop(client, rules(keep_last=1, grace="1h"), namespace)
     later = now + MINUTE
     assert await loop.apply(later) == Applied(written=3)
@@ -184,7 +187,7 @@ async def test_backups_are_marked_and_removed_over_time(client: KubeClient, name
 
 
 async def test_pass_leaves_what_restores_and_unfinished_backups_need(client: KubeClient, namespace: str) -> None:
-    made = [await make_backup(client, namespace, f"b-{n}", datetime.now(UTC) - n * DAY) for n in range(5)]
+    made = [await make_backup(client, namespace, f"b-{n}", datetime.now(UTC) + SOON - n * DAY) for n in range(5)]
     restore = {"metadata": {"name": "r", "namespace": namespace}, "spec": {"backupId": "b-1", "name": "again"}}
     await client.create(kinds.VOLUME_RESTORE, restore)
     child = await make_backup(client, namespace, "child", datetime.now(UTC))
