@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cinderblock.api.mover import MoverOperation, MoverReport
 from cinderblock.archiver.archiver import run_backup
+from cinderblock.mover.verification import run_verification
 from cinderblock.restorer.restorer import run_restore
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.simulation.api import Object
@@ -45,7 +46,10 @@ class RealMovers(Cluster):
 
     def work(self, pod: Object) -> MoverReport:
         """Run the engine as a mover does."""
-        task, name = self.task_of(pod), self._volume_under(pod)
+        task = self.task_of(pod)
+        if task.operation is MoverOperation.VERIFY:
+            return run_verification(task, self.store, self.keys)
+        name = self._volume_under(pod)
         if task.operation is MoverOperation.BACKUP:
             self.kept[task.backup.backup_id] = self.contents[name]
             source = volume(self.contents[name])
