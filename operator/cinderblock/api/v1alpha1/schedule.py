@@ -131,7 +131,7 @@ class RestoreVerification(RestoreRule):
     """When backups are restored to scratch volumes and checked."""
 
     schedule: CronExpression
-    """Times as a cron expression, in the time zone of the schedule. Each volume has its place in spread."""
+    """Times as a cron expression, in the time zone of the schedule. They do not spread: few volumes are restored."""
     volumes: Annotated[int, Field(ge=1, le=100)] = 1
     """Number of volumes that are restored each time. All volumes take turns. Defaults to 1."""
 
