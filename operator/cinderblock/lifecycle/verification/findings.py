@@ -182,10 +182,19 @@ def summarize(subject: Subject, finding: Finding) -> VerificationSummary | None:
         return _damaged(subject, finding)
     if not is_chosen and not finding.names_all_affected:
         return _doubted(subject, finding)
+    if _began_before_damage(subject, finding):
+        return None
     if is_chosen:
         return _passed(subject, finding)
     covers_others = finding.level is VerificationLevel.DATA and finding.complete and finding.knows_all
     return _read(subject, finding) if covers_others and subject.existed else None
+
+
+def _began_before_damage(subject: Subject, finding: Finding) -> bool:
+    """Return whether damage was found since the verification began: it may have read the objects before that."""
+    known = subject.summary
+    since = known.damaged_at if known is not None and known.result is VerificationResult.DAMAGED else None
+    return since is not None and finding.began <= since
 
 
 def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:

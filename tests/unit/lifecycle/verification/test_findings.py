@@ -20,13 +20,15 @@ from cinderblock.lifecycle.verification.findings import Finding, Subject, is_dam
 
 AT = datetime(2026, 5, 4, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 STRUCTURE, DATA, RESTORE = VerificationLevel
 VERIFIED, DAMAGED, UNVERIFIED = VerificationResult
 PACK, OTHER = "packs/v/a/1-0", "packs/v/b/1-0"
 
 
 def finding(day: int = 0, part: int = 1, parts: int = 1, level: VerificationLevel = DATA, **fields: object) -> Finding:
-    return replace(Finding(level, AT + day * DAY, AT, "chosen", part=part, parts=parts), **fields)  # type: ignore[arg-type]
+    at = AT + day * DAY
+    return replace(Finding(level, at, at - HOUR, "chosen", part=part, parts=parts), **fields)  # type: ignore[arg-type]
 
 
 def damage(*affected: str, objects: tuple[str, ...] = (PACK,), day: int = 0, **fields: object) -> Finding:
@@ -153,6 +155,17 @@ def test_pack_that_is_back_ends_the_damage_that_structure_found() -> None:
     assert known(lost, damage("chosen", day=1), finding(2, level=STRUCTURE)).result is DAMAGED
 
 
+@pytest.mark.parametrize("level", VerificationLevel)
+def test_damage_stays_that_was_found_while_the_verification_ran(level: VerificationLevel) -> None:
+    lost = damage("chosen", "other", day=1, level=STRUCTURE)
+    running = finding(2, level=level, began=AT)
+    for backup in ("chosen", "other"):
+        assert known(lost, running, backup=backup) == known(lost, backup=backup)
+        parts = [finding(2, 1, 2, level=level, began=AT), finding(3, 2, 2)]
+        assert known(lost, *parts, backup=backup).result is not VERIFIED, "no part of it counts"
+    assert known(lost, finding(3, level=RESTORE)).result is VERIFIED
+
+
 def test_lost_manifest_stays_a_damage_until_its_backup_is_chosen() -> None:
     lost = replace(damage("other", objects=("backups/v/other.manifest",)), backup_id="other")
     assert known(lost, finding(1), backup="other").result is DAMAGED
@@ -205,7 +218,7 @@ _FINDINGS = st.lists(
 @given(_FINDINGS)
 def test_verified_means_that_all_was_read_well_since_the_last_damage(findings: list[Finding]) -> None:
     """A slow oracle: read only the findings after the last damage of the backup."""
-    dated = [replace(found, at=AT + number * DAY) for number, found in enumerate(findings)]
+    dated = [replace(found, at=AT + number * DAY, began=AT + number * DAY - HOUR) for number, found in enumerate(findings)]
     summary = after(*dated)
     since = dated[max((n + 1 for n, f in enumerate(dated) if "chosen" in f.affected), default=0) :]
     read = {
