@@ -225,3 +225,5 @@ class VerificationSummary(Model):
     """Number of damaged or missing objects. It is set only while the result is Damaged."""
     objects: Annotated[list[ObjectName], Field(max_length=NAMED_OBJECTS)] = []
     """Keys of damaged or missing objects that were found together with damage of this backup; at most 20."""
+    check_failed_at: datetime | None = None
+    """Time of the last drill whose check failed. It is set until a drill passes, and the result is Damaged so long."""

@@ -225,6 +225,7 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
             "damaged_level": max(levels, key=_ORDER.index),
             "damaged_objects": count,
             "objects": objects[:NAMED_OBJECTS],
+            "check_failed_at": before.check_failed_at if finding.damaged_count else finding.at,
         }
     )
 
@@ -296,18 +297,19 @@ def _judged(
     """Return the summary with its result, after parts and level have been updated.
 
     A damage that level Structure found is gone if the same level passes now. Any other one is gone only when everything
-    has been read well since. A damaged manifest can only be judged when its own backup is chosen.
+    has been read well since. A damaged manifest can only be judged when its own backup is chosen. A failed check stays
+    until level Restore passes.
     """
     has_read = finding.level is VerificationLevel.DATA and finding.complete
     is_full = summary.coverage == 100 and summary.parts is not None and len(summary.parts.read) == summary.parts.parts
     if summary.result is VerificationResult.DAMAGED:
-        if not summary.damaged_objects:
-            # A check failed. Reading the data shows that they are stored well, and not that they are right.
-            return summary.model_copy(update={"level": None})
         found_by_structure = summary.damaged_level is VerificationLevel.STRUCTURE
         is_repaired = (has_read and is_full) or (is_chosen and found_by_structure)
         if not is_repaired or is_manifest_damaged:
             return summary.model_copy(update={"level": None})
+        if summary.check_failed_at is not None:
+            # Reading the data shows that they are stored well, and not that they are right.
+            return summary.model_copy(update={"level": None} | _only_failed_check(summary.check_failed_at))
         summary = summary.model_copy(update={"result": VerificationResult.UNVERIFIED} | _NO_DAMAGE)
     if not (has_read and is_full and summary.level is not None):
         return summary
@@ -320,7 +322,14 @@ _NO_DAMAGE: Final[dict[str, Any]] = {
     "damaged_level": None,
     "damaged_objects": None,
     "objects": [],
+    "check_failed_at": None,
 }
+
+
+def _only_failed_check(at: datetime) -> dict[str, Any]:
+    """Return the fields of damage that consists of a failed check alone."""
+    found = {"damaged_at": at, "damaged_level": VerificationLevel.RESTORE, "damaged_objects": 0}
+    return _NO_DAMAGE | found | {"check_failed_at": at}
 
 
 def _sound(summary: VerificationSummary, finding: Finding, level: VerificationLevel) -> VerificationSummary:

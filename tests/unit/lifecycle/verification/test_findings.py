@@ -166,6 +166,20 @@ def test_damage_stays_that_was_found_while_the_verification_ran(level: Verificat
     assert known(lost, finding(3, level=RESTORE)).result is VERIFIED
 
 
+def test_failed_check_stays_until_a_drill_passes() -> None:
+    failed = finding(0, level=RESTORE, affected=frozenset({"chosen"}), affected_count=1)
+    rot, lost = damage("chosen", day=1), damage("chosen", day=1, level=STRUCTURE)
+    only_failed = known(failed)
+    assert (only_failed.result, only_failed.check_failed_at, only_failed.damaged_objects) == (DAMAGED, AT, 0)
+    for healed in ([failed, rot, finding(2)], [failed, lost, finding(2)], [rot, failed, finding(2)]):
+        summary = known(*healed)
+        assert (summary.result, summary.level, summary.check_failed_at) == (DAMAGED, None, AT)
+        assert (summary.objects, summary.damaged_objects, summary.damaged_at) == ([], 0, AT)
+        passed = known(*healed, finding(3, level=RESTORE))
+        assert (passed.result, passed.check_failed_at, passed.damaged_at) == (VERIFIED, None, None)
+    assert known(failed, rot).check_failed_at == AT, "damaged objects do not hide it"
+
+
 def test_lost_manifest_stays_a_damage_until_its_backup_is_chosen() -> None:
     lost = replace(damage("other", objects=("backups/v/other.manifest",)), backup_id="other")
     assert known(lost, finding(1), backup="other").result is DAMAGED
