@@ -204,14 +204,13 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
     if was_damaged and before.last_checked_at == finding.at:
         # It is recorded already. Counting objects without names again would add them twice.
         return before
-    known = before.objects if was_damaged else []
-    unnamed = max(0, finding.damaged_count - len(finding.damaged))
-    if was_damaged:
-        unnamed = max(unnamed, (before.damaged_objects or 0) - len(known))
+    known, counted = (before.objects, before.damaged_objects or 0) if was_damaged else ([], 0)
     found = [key for key in finding.damaged if key == subject.manifest_key or not _is_manifest(key)]
     objects = list(dict.fromkeys((*known, *found)))
-    count = len(objects) + unnamed
-    is_new = not was_damaged or count > (before.damaged_objects or 0)
+    unnamed = max(0, finding.damaged_count - len(finding.damaged))
+    # A new name may belong to an object that was counted without a name. So only the smallest possible number is sure.
+    count = max(counted, len(objects), len(found) + unnamed)
+    is_new = not was_damaged or count > counted
     levels = [finding.level, *([before.damaged_level] if was_damaged and before.damaged_level else [])]
     parts = _forgotten(before.parts, finding)
     return before.model_copy(

@@ -202,9 +202,37 @@ def test_backups_that_may_be_affected_are_no_longer_verified() -> None:
 def test_objects_are_bounded_and_counted() -> None:
     days = [damage("chosen", objects=tuple(f"packs/v/a/{day}-{n}" for n in range(8)), day=day) for day in range(4)]
     summary = known(*days)
-    assert (len(summary.objects), summary.damaged_objects) == (20, 32)
+    assert (len(summary.objects), summary.damaged_objects) == (20, 28), "the last 8 may contain 4 of the third day"
     unnamed = replace(damage("chosen", day=9), damaged_count=100)
     assert known(unnamed).damaged_objects == 100
+
+
+@pytest.mark.parametrize(("size", "sure"), [(11, 22), (20, 40)])
+def test_same_damage_of_many_objects_counts_once(size: int, sure: int) -> None:
+    parts = [tuple(f"packs/v/{part}/1-{n}" for n in range(size)) for part in (1, 2)]
+    days = [damage("chosen", objects=parts[day % 2], day=day, part=day % 2 + 1, parts=2) for day in range(8)]
+    summaries = [known(*days[: day + 1]) for day in range(8)]
+    assert [summary.damaged_objects for summary in summaries] == [size, *[sure] * 7]
+    assert {summary.damaged_at for summary in summaries[1:]} == {AT + DAY}, "a full backup of day 2 stays a parent"
+
+
+_PACKS = st.frozensets(st.integers(0, 70), min_size=1, max_size=50)
+
+
+@given(st.lists(_PACKS, min_size=1, max_size=8))
+def test_no_more_objects_are_counted_than_were_found(rounds: list[frozenset[int]]) -> None:
+    found: set[int] = set()
+    for day, packs in enumerate(rounds):
+        found |= packs
+        days = [
+            damage(
+                "chosen", objects=tuple(f"packs/v/a/1-{n}" for n in sorted(some))[:20], day=at, damaged_count=len(some)
+            )
+            for at, some in enumerate(rounds[: day + 1])
+        ]
+        summary = known(*days)
+        assert summary.damaged_objects is not None
+        assert max(len(packs), len(summary.objects)) <= summary.damaged_objects <= len(found)
 
 
 def test_no_damage_is_claimed_about_removed_backups() -> None:
@@ -232,7 +260,9 @@ _FINDINGS = st.lists(
 @given(_FINDINGS)
 def test_verified_means_that_all_was_read_well_since_the_last_damage(findings: list[Finding]) -> None:
     """A slow oracle: read only the findings after the last damage of the backup."""
-    dated = [replace(found, at=AT + number * DAY, began=AT + number * DAY - HOUR) for number, found in enumerate(findings)]
+    dated = [
+        replace(found, at=AT + number * DAY, began=AT + number * DAY - HOUR) for number, found in enumerate(findings)
+    ]
     summary = after(*dated)
     since = dated[max((n + 1 for n, f in enumerate(dated) if "chosen" in f.affected), default=0) :]
     read = {
