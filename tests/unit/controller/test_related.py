@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -444,3 +445,23 @@ async def test_backups_that_are_missing_in_the_history_are_kept_of_many(
     assert "lost" in names
     assert "of-another" not in names
     assert len([name for name in names if name.startswith("old")]) >= 10
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_latest_damage_is_kept_behind_much_older_damage(objects: ObjectsInMemory, context: Context) -> None:
+    def damaged(name: str, at: datetime) -> VolumeBackup:
+        made = backup(objects, name, phase="available", volumeId="c-1", storeName="default", container="backups")
+        packs = [f"packs/c-1/{name}/{number}" for number in range(20)]
+        found = {"result": "Damaged", "recordedFor": made.uid, "damagedAt": stamp(at), "objects": packs}
+        stored = objects.get("VolumeBackup", name, "shop")
+        objects.update(stored, status=stored["status"] | {"verification": found | {"damagedObjects": 20}})
+        return made
+
+    for number in range(KEPT_OF_A_GROUP + 1):
+        damaged(f"a-{number:02}", START - timedelta(days=9))
+    latest = damaged("zz-latest", START - timedelta(days=1))
+    me = VolumeBackup.model_validate(make(objects, "VolumeBackup", "me", {"volumeId": "data", "incremental": True}))
+    found = await related.related_to_backup(context, me, CLAIM)
+    kept = [other.uid for other in found.backups if other.is_damaged]
+    assert latest.uid in kept
+    assert len(kept) < KEPT_OF_A_GROUP

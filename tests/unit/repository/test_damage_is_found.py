@@ -118,6 +118,20 @@ def test_flipped_byte_of_any_object_is_found_and_named(keys: KeyRing | None) -> 
 
 
 @BOTH
+def test_data_reads_the_whole_manifest_of_the_chosen_backup(keys: KeyRing | None) -> None:
+    backups = chain(keys)
+    key = backups.manifest_key(NEWEST)
+    body = bytearray(backups.store.get(key))
+    body[HEADER_BYTES + 40] ^= 1
+    with backups.changed(key, bytes(body)):
+        for found in round_of_parts(backups):
+            assert (found.damaged, found.affected, found.damaged_count) == ((short_key(key),), (NEWEST,), 1)
+        limited = data(backups, NEWEST, Share(1, PARTS, max_bytes=1))
+        assert limited.damaged == (short_key(key),), "a limit does not shorten the check of the manifest"
+        assert data(backups, "b1").damaged == (), "only the chosen manifest is read whole"
+
+
+@BOTH
 def test_deleted_object_is_found(keys: KeyRing | None) -> None:
     backups = chain(keys)
     for key in objects(backups):

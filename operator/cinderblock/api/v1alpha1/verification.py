@@ -218,10 +218,14 @@ class VerificationSummary(Model):
     parts: PartsRead | None = None
     """Parts that were read. It is unset before the first verification of level Data."""
     damaged_at: datetime | None = None
-    """Time of the verification that found the latest damage. It is set only while the result is Damaged."""
+    """Time of the verification that last found damage which was certainly not known before. It is set only while the
+    result is Damaged."""
     damaged_level: VerificationLevel | None = None
     """Highest level at which damage was found. It is set only while the result is Damaged."""
     damaged_objects: Annotated[int, Field(ge=0)] | None = None
-    """Number of damaged or missing objects. It is set only while the result is Damaged."""
+    """Number of objects that are certainly damaged or missing. There may be more, if some have no name in objects. It
+    is set only while the result is Damaged."""
     objects: Annotated[list[ObjectName], Field(max_length=NAMED_OBJECTS)] = []
     """Keys of damaged or missing objects that were found together with damage of this backup; at most 20."""
+    check_failed_at: datetime | None = None
+    """Time of the last drill whose check failed. It is set until a drill passes, and the result is Damaged so long."""

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
@@ -70,7 +71,7 @@ class SiblingsOfBackup:
         self._before = before
         self._kept: _Kept[VolumeBackup] = _Kept()
         self._parents: dict[tuple[str | None, str | None], VolumeBackup] = {}
-        self._damaged: dict[str, VolumeBackup] = {}
+        self._damaged: dict[tuple[str | None, str | None], list[VolumeBackup]] = {}
         self._ids: set[str] = set()
         self._children: dict[str, tuple[bool, str]] = {}
         self._history = HistoryOfBackup(backup, self._volume_id)
@@ -135,16 +136,12 @@ class SiblingsOfBackup:
             self._parents[place] = other
 
     def _observe_damaged(self, other: VolumeBackup) -> None:
-        """Keep a damaged backup of the volume if it names packs that the kept ones do not name, or not all of them."""
-        kept = self._damaged.values()
-        if other.status.volume_id != self._volume_id or len(damage.damaged_packs(kept)) > damage.MAX_AVOIDED:
+        """Keep what matters about damage in each store and container, the latest damage first."""
+        if other.status.volume_id != self._volume_id:
             return
         place = (other.status.store_name, other.status.container)
-        same_place = [d for d in kept if (d.status.store_name, d.status.container) == place]
-        is_new = len(damage.damaged_packs((*same_place, other))) > len(damage.damaged_packs(same_place))
-        is_usable = damage.names_all(other) or any(not damage.names_all(known) for known in same_place)
-        if is_new or not is_usable or len(same_place) < KEPT_OF_A_GROUP:
-            self._damaged[other.uid] = other
+        known = self._damaged.get(place, [])
+        self._damaged[place] = damage.significant((*known, other), KEPT_OF_A_GROUP)
 
     def orphans(self) -> list[str]:
         """Return the names of backups of the volume whose parent is gone, one for each parent; see `dependents`.
@@ -162,7 +159,8 @@ class SiblingsOfBackup:
     def kept(self) -> tuple[VolumeBackup, ...]:
         """Return the VolumeBackups that matter, except `orphans`."""
         parent = (self._parent,) if self._parent else ()
-        return self._kept.sorted(*self._parents.values(), *self._damaged.values(), *parent, *self._history.kept())
+        damaged = chain.from_iterable(self._damaged.values())
+        return self._kept.sorted(*self._parents.values(), *damaged, *parent, *self._history.kept())
 
 
 class HistoryOfBackup:

@@ -6,8 +6,8 @@ all backups that list them may be named. If too many are damaged, or not all are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cinderblock.api import layout
@@ -15,6 +15,10 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 
 MAX_AVOIDED: Final = 64
 """Damaged packs that the task of a mover names. With more of them, a full backup costs little more."""
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""Most by which the clock of a node may be behind those of the API server and the operator."""
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def damaged_packs(damaged: Iterable[VolumeBackup]) -> tuple[str, ...]:
@@ -24,19 +28,54 @@ def damaged_packs(damaged: Iterable[VolumeBackup]) -> tuple[str, ...]:
 
 
 def avoided_packs(damaged: Iterable[VolumeBackup], prefix: str) -> list[str]:
-    """Return the keys of the damaged packs without the prefix of the store, at most MAX_AVOIDED."""
+    """Return the keys of the damaged packs without the prefix of the store, at most MAX_AVOIDED.
+
+    Those of the latest damage come first: older damage was known when the parent was made.
+    """
     root, skipped = layout.pack_root(prefix), len(prefix) + 1 if prefix else 0
-    return [key[skipped:] for key in damaged_packs(damaged) if key.startswith(root)][:MAX_AVOIDED]
+    keys = dict.fromkeys(key for backup in _newest_first(damaged) for key in damaged_packs([backup]))
+    return [key[skipped:] for key in keys if key.startswith(root)][:MAX_AVOIDED]
 
 
-def is_usable(parent: VolumeBackup, damaged: Sequence[VolumeBackup]) -> bool:
+def is_usable(parent: VolumeBackup, damaged: Iterable[VolumeBackup]) -> bool:
     """Return whether an incremental backup can build on a sound parent and avoid all damaged packs.
 
-    A parent that was made after the damage was found lists none of them.
+    A parent that was requested after the damage was found lists none of them.
     """
-    since = parent.status.completed_at or parent.metadata.creation_timestamp
+    since = _requested_at(parent)
     relevant = [backup for backup in damaged if since is None or not _was_found_before(backup, since)]
     return len(damaged_packs(relevant)) <= MAX_AVOIDED and all(map(names_all, relevant))
+
+
+def significant(damaged: Iterable[VolumeBackup], few: int) -> list[VolumeBackup]:
+    """Return those damaged backups of one place that decide what `avoided_packs` and `is_usable` return.
+
+    Args:
+        damaged: damaged backups of a volume in one place.
+        few: number up to which all are returned, unless the first ones name too many packs already.
+    """
+    kept: list[VolumeBackup] = []
+    names: set[str] = set()
+    for backup in _newest_first(damaged):
+        if len(names) > MAX_AVOIDED:
+            break
+        own = set(damaged_packs([backup]))
+        is_first_unnamed = not names_all(backup) and all(map(names_all, kept))
+        if own - names or is_first_unnamed or len(kept) < few:
+            kept.append(backup)
+            names |= own
+    return kept
+
+
+def _newest_first(damaged: Iterable[VolumeBackup]) -> list[VolumeBackup]:
+    """Return backups in the order in which damage was found, the latest first."""
+    return sorted(damaged, key=lambda backup: (_found_at(backup) or _LATEST, backup.uid), reverse=True)
+
+
+def _requested_at(parent: VolumeBackup) -> datetime | None:
+    """Return the time before which nothing about a parent was decided. An imported backup is as old as its data."""
+    times = (parent.metadata.creation_timestamp, parent.status.data_timestamp)
+    return min((time for time in times if time is not None), default=None)
 
 
 def _objects(backup: VolumeBackup) -> list[str]:
@@ -50,6 +89,12 @@ def names_all(backup: VolumeBackup) -> bool:
     return found is None or (found.damaged_objects or 0) <= len(found.objects)
 
 
-def _was_found_before(backup: VolumeBackup, since: datetime) -> bool:
+def _found_at(backup: VolumeBackup) -> datetime | None:
     found = backup.own_verification
-    return found is not None and found.damaged_at is not None and found.damaged_at < since
+    return found.damaged_at if found is not None else None
+
+
+def _was_found_before(backup: VolumeBackup, since: datetime) -> bool:
+    """Return whether damage was found before a time. The clock of a node shows when it was found."""
+    found_at = _found_at(backup)
+    return found_at is not None and found_at + CLOCK_SKEW < since

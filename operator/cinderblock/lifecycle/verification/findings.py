@@ -182,10 +182,19 @@ def summarize(subject: Subject, finding: Finding) -> VerificationSummary | None:
         return _damaged(subject, finding)
     if not is_chosen and not finding.names_all_affected:
         return _doubted(subject, finding)
+    if _began_before_damage(subject, finding):
+        return None
     if is_chosen:
         return _passed(subject, finding)
     covers_others = finding.level is VerificationLevel.DATA and finding.complete and finding.knows_all
     return _read(subject, finding) if covers_others and subject.existed else None
+
+
+def _began_before_damage(subject: Subject, finding: Finding) -> bool:
+    """Return whether damage was found since the verification began: it may have read the objects before that."""
+    known = subject.summary
+    since = known.damaged_at if known is not None and known.result is VerificationResult.DAMAGED else None
+    return since is not None and finding.began <= since
 
 
 def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
@@ -195,14 +204,13 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
     if was_damaged and before.last_checked_at == finding.at:
         # It is recorded already. Counting objects without names again would add them twice.
         return before
-    known = before.objects if was_damaged else []
-    unnamed = max(0, finding.damaged_count - len(finding.damaged))
-    if was_damaged:
-        unnamed = max(unnamed, (before.damaged_objects or 0) - len(known))
+    known, counted = (before.objects, before.damaged_objects or 0) if was_damaged else ([], 0)
     found = [key for key in finding.damaged if key == subject.manifest_key or not _is_manifest(key)]
     objects = list(dict.fromkeys((*known, *found)))
-    count = len(objects) + unnamed
-    is_new = not was_damaged or count > (before.damaged_objects or 0)
+    unnamed = max(0, finding.damaged_count - len(finding.damaged))
+    # A new name may belong to an object that was counted without a name. So only the smallest possible number is sure.
+    count = max(counted, len(objects), len(found) + unnamed)
+    is_new = not was_damaged or count > counted
     levels = [finding.level, *([before.damaged_level] if was_damaged and before.damaged_level else [])]
     parts = _forgotten(before.parts, finding)
     return before.model_copy(
@@ -216,6 +224,7 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
             "damaged_level": max(levels, key=_ORDER.index),
             "damaged_objects": count,
             "objects": objects[:NAMED_OBJECTS],
+            "check_failed_at": before.check_failed_at if finding.damaged_count else finding.at,
         }
     )
 
@@ -287,18 +296,19 @@ def _judged(
     """Return the summary with its result, after parts and level have been updated.
 
     A damage that level Structure found is gone if the same level passes now. Any other one is gone only when everything
-    has been read well since. A damaged manifest can only be judged when its own backup is chosen.
+    has been read well since. A damaged manifest can only be judged when its own backup is chosen. A failed check stays
+    until level Restore passes.
     """
     has_read = finding.level is VerificationLevel.DATA and finding.complete
     is_full = summary.coverage == 100 and summary.parts is not None and len(summary.parts.read) == summary.parts.parts
     if summary.result is VerificationResult.DAMAGED:
-        if not summary.damaged_objects:
-            # A check failed. Reading the data shows that they are stored well, and not that they are right.
-            return summary.model_copy(update={"level": None})
         found_by_structure = summary.damaged_level is VerificationLevel.STRUCTURE
         is_repaired = (has_read and is_full) or (is_chosen and found_by_structure)
         if not is_repaired or is_manifest_damaged:
             return summary.model_copy(update={"level": None})
+        if summary.check_failed_at is not None:
+            # Reading the data shows that they are stored well, and not that they are right.
+            return summary.model_copy(update={"level": None} | _only_failed_check(summary.check_failed_at))
         summary = summary.model_copy(update={"result": VerificationResult.UNVERIFIED} | _NO_DAMAGE)
     if not (has_read and is_full and summary.level is not None):
         return summary
@@ -311,7 +321,14 @@ _NO_DAMAGE: Final[dict[str, Any]] = {
     "damaged_level": None,
     "damaged_objects": None,
     "objects": [],
+    "check_failed_at": None,
 }
+
+
+def _only_failed_check(at: datetime) -> dict[str, Any]:
+    """Return the fields of damage that consists of a failed check alone."""
+    found = {"damaged_at": at, "damaged_level": VerificationLevel.RESTORE, "damaged_objects": 0}
+    return _NO_DAMAGE | found | {"check_failed_at": at}
 
 
 def _sound(summary: VerificationSummary, finding: Finding, level: VerificationLevel) -> VerificationSummary:

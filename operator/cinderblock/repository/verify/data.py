@@ -1,8 +1,9 @@
 """Verify the data of a volume: the packs that its manifests list, each pack once, all of them or one part.
 
-Requests: two or three for each manifest, one LIST for each 1000 packs, and one for each pack that is read. If packs are
-not encrypted, also those for the whole manifest of the chosen backup. Memory: four packs, 10 bytes for each pack of the
-volume, eight lists of packs, and 8 bytes for each unencrypted chunk of the chosen backup.
+Requests: two or three for each manifest, those for the whole manifest of the chosen backup, one LIST for each 1000
+packs, and one for each pack that is read. If packs are not encrypted, the whole manifest is read twice. Memory: four
+packs, 10 bytes for each pack of the volume, eight lists of packs, and 8 bytes for each unencrypted chunk of the chosen
+backup.
 
 A run with a limit begins at a random pack of its part, and reads from there on. So each pack has the same chance in
 each run, whatever ended earlier runs, and nothing has to be remembered.
@@ -22,7 +23,7 @@ from typing import Final
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import IntegrityError, InvalidInput, ObjectNotFound, PermanentError, UnsupportedFormat
+from cinderblock.errors import IntegrityError, InvalidInput, NotFound, ObjectNotFound, PermanentError, UnsupportedFormat
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.sealer import Sealer
 from cinderblock.format.manifest.reader import ManifestReader
@@ -38,7 +39,13 @@ from cinderblock.repository.verify.findings import (
     find_present,
     sort_affected,
 )
-from cinderblock.repository.verify.manifests import ManifestStates, VolumeManifests, without_traceback
+from cinderblock.repository.verify.manifests import (
+    ManifestStates,
+    VolumeManifests,
+    check_sections,
+    manifest_is_gone,
+    without_traceback,
+)
 from cinderblock.repository.verify.pack_check import PackChecker
 from cinderblock.repository.verify.recorded_chunks import RecordedChunks
 from cinderblock.repository.verify.volume_packs import PackId, PackMarks, VolumePacks
@@ -157,11 +164,13 @@ class _DataRun:
         for pack in self._packs.packs():
             if not present.has(pack):
                 self._suspects.add_missing(pack)
-        self._record_chunks()
+        broken = self._read_chosen(states)
         self._read_packs()
         damage, again = Damage(), states
         if self._suspects.marks.count or states.damaged:
             again = self._confirm(damage, states)
+        if broken is not None and self._expected.backup_id not in again.damaged:
+            self._add_broken(damage, broken)
         named = damage.named()
         return Findings(
             complete=self._complete,
@@ -193,21 +202,49 @@ class _DataRun:
                 add_manifest(damage, self._expected, backup_id, error)
         return again
 
-    def _record_chunks(self) -> None:
-        """Keep which chunks the chosen backup needs of the unencrypted packs of this part.
+    def _read_chosen(self, states: ManifestStates) -> IntegrityError | None:
+        """Read the whole manifest of the chosen backup, as level Structure does. Return why it is damaged.
 
-        A damaged section is left to `structure`, which names it.
+        If its header or footer is damaged, `states` has the reason. Also keep which chunks it needs of the unencrypted
+        packs of this part.
         """
+        if self._expected.backup_id in states.damaged:
+            return None
+        error = self._read_sections() and self._read_sections()
+        if error is None:
+            self._record_chunks()
+        return error
+
+    def _read_sections(self) -> IntegrityError | None:
+        try:
+            check_sections(self._open_chosen(), self._report)
+        except ObjectNotFound as error:
+            raise manifest_is_gone(self._expected) from error
+        except IntegrityError as error:
+            return without_traceback(error)
+        return None
+
+    def _open_chosen(self) -> ManifestReader:
+        key = manifest_key(self._prefix, self._expected.volume_id, self._expected.backup_id)
+        return ManifestReader(partial(self._store.get, key), self._keys, self._expected, key)
+
+    def _add_broken(self, damage: Damage, error: IntegrityError) -> None:
+        """Add the chosen manifest, unless it was replaced or removed while packs were read."""
+        with suppress(NotFound):
+            if self._read_sections() is None:
+                return
+            add_manifest(damage, self._expected, self._expected.backup_id, error)
+
+    def _record_chunks(self) -> None:
+        """Keep which chunks the chosen backup needs of the unencrypted packs of this part."""
         unsealed = PackMarks()
         for pack in self._packs.packs_of_part(self._share.part, self._share.parts):
             if self._packs.data_key(pack) is None:
                 unsealed.add(pack)
         if not unsealed.count:
             return
-        key = manifest_key(self._prefix, self._expected.volume_id, self._expected.backup_id)
         with suppress(IntegrityError, ObjectNotFound):
-            manifest = ManifestReader(partial(self._store.get, key), self._keys, self._expected, key)
-            self._recorded.read(manifest, self._packs, unsealed)
+            self._recorded.read(self._open_chosen(), self._packs, unsealed)
 
     def _read_packs(self) -> None:
         count = 0

@@ -20,13 +20,15 @@ from cinderblock.lifecycle.verification.findings import Finding, Subject, is_dam
 
 AT = datetime(2026, 5, 4, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 STRUCTURE, DATA, RESTORE = VerificationLevel
 VERIFIED, DAMAGED, UNVERIFIED = VerificationResult
 PACK, OTHER = "packs/v/a/1-0", "packs/v/b/1-0"
 
 
 def finding(day: int = 0, part: int = 1, parts: int = 1, level: VerificationLevel = DATA, **fields: object) -> Finding:
-    return replace(Finding(level, AT + day * DAY, AT, "chosen", part=part, parts=parts), **fields)  # type: ignore[arg-type]
+    at = AT + day * DAY
+    return replace(Finding(level, at, at - HOUR, "chosen", part=part, parts=parts), **fields)  # type: ignore[arg-type]
 
 
 def damage(*affected: str, objects: tuple[str, ...] = (PACK,), day: int = 0, **fields: object) -> Finding:
@@ -153,6 +155,31 @@ def test_pack_that_is_back_ends_the_damage_that_structure_found() -> None:
     assert known(lost, damage("chosen", day=1), finding(2, level=STRUCTURE)).result is DAMAGED
 
 
+@pytest.mark.parametrize("level", VerificationLevel)
+def test_damage_stays_that_was_found_while_the_verification_ran(level: VerificationLevel) -> None:
+    lost = damage("chosen", "other", day=1, level=STRUCTURE)
+    running = finding(2, level=level, began=AT)
+    for backup in ("chosen", "other"):
+        assert known(lost, running, backup=backup) == known(lost, backup=backup)
+        parts = [finding(2, 1, 2, level=level, began=AT), finding(3, 2, 2)]
+        assert known(lost, *parts, backup=backup).result is not VERIFIED, "no part of it counts"
+    assert known(lost, finding(3, level=RESTORE)).result is VERIFIED
+
+
+def test_failed_check_stays_until_a_drill_passes() -> None:
+    failed = finding(0, level=RESTORE, affected=frozenset({"chosen"}), affected_count=1)
+    rot, lost = damage("chosen", day=1), damage("chosen", day=1, level=STRUCTURE)
+    only_failed = known(failed)
+    assert (only_failed.result, only_failed.check_failed_at, only_failed.damaged_objects) == (DAMAGED, AT, 0)
+    for healed in ([failed, rot, finding(2)], [failed, lost, finding(2)], [rot, failed, finding(2)]):
+        summary = known(*healed)
+        assert (summary.result, summary.level, summary.check_failed_at) == (DAMAGED, None, AT)
+        assert (summary.objects, summary.damaged_objects, summary.damaged_at) == ([], 0, AT)
+        passed = known(*healed, finding(3, level=RESTORE))
+        assert (passed.result, passed.check_failed_at, passed.damaged_at) == (VERIFIED, None, None)
+    assert known(failed, rot).check_failed_at == AT, "damaged objects do not hide it"
+
+
 def test_lost_manifest_stays_a_damage_until_its_backup_is_chosen() -> None:
     lost = replace(damage("other", objects=("backups/v/other.manifest",)), backup_id="other")
     assert known(lost, finding(1), backup="other").result is DAMAGED
@@ -175,9 +202,37 @@ def test_backups_that_may_be_affected_are_no_longer_verified() -> None:
 def test_objects_are_bounded_and_counted() -> None:
     days = [damage("chosen", objects=tuple(f"packs/v/a/{day}-{n}" for n in range(8)), day=day) for day in range(4)]
     summary = known(*days)
-    assert (len(summary.objects), summary.damaged_objects) == (20, 32)
+    assert (len(summary.objects), summary.damaged_objects) == (20, 28), "the last 8 may contain 4 of the third day"
     unnamed = replace(damage("chosen", day=9), damaged_count=100)
     assert known(unnamed).damaged_objects == 100
+
+
+@pytest.mark.parametrize(("size", "sure"), [(11, 22), (20, 40)])
+def test_same_damage_of_many_objects_counts_once(size: int, sure: int) -> None:
+    parts = [tuple(f"packs/v/{part}/1-{n}" for n in range(size)) for part in (1, 2)]
+    days = [damage("chosen", objects=parts[day % 2], day=day, part=day % 2 + 1, parts=2) for day in range(8)]
+    summaries = [known(*days[: day + 1]) for day in range(8)]
+    assert [summary.damaged_objects for summary in summaries] == [size, *[sure] * 7]
+    assert {summary.damaged_at for summary in summaries[1:]} == {AT + DAY}, "a full backup of day 2 stays a parent"
+
+
+_PACKS = st.frozensets(st.integers(0, 70), min_size=1, max_size=50)
+
+
+@given(st.lists(_PACKS, min_size=1, max_size=8))
+def test_no_more_objects_are_counted_than_were_found(rounds: list[frozenset[int]]) -> None:
+    found: set[int] = set()
+    for day, packs in enumerate(rounds):
+        found |= packs
+        days = [
+            damage(
+                "chosen", objects=tuple(f"packs/v/a/1-{n}" for n in sorted(some))[:20], day=at, damaged_count=len(some)
+            )
+            for at, some in enumerate(rounds[: day + 1])
+        ]
+        summary = known(*days)
+        assert summary.damaged_objects is not None
+        assert max(len(packs), len(summary.objects)) <= summary.damaged_objects <= len(found)
 
 
 def test_no_damage_is_claimed_about_removed_backups() -> None:
@@ -205,7 +260,9 @@ _FINDINGS = st.lists(
 @given(_FINDINGS)
 def test_verified_means_that_all_was_read_well_since_the_last_damage(findings: list[Finding]) -> None:
     """A slow oracle: read only the findings after the last damage of the backup."""
-    dated = [replace(found, at=AT + number * DAY) for number, found in enumerate(findings)]
+    dated = [
+        replace(found, at=AT + number * DAY, began=AT + number * DAY - HOUR) for number, found in enumerate(findings)
+    ]
     summary = after(*dated)
     since = dated[max((n + 1 for n, f in enumerate(dated) if "chosen" in f.affected), default=0) :]
     read = {
