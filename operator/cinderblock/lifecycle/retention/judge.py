@@ -199,7 +199,7 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
     """Judge the complete backups of one group, from new to old. Those from the future count for no rule."""
     present = [record for record in group if not rules.is_future(record)]
     guards = _guards(rules, present)
-    kept = dict(zip((r.uid for r in present), keep_rules.kept(rules.retention, rules.zone, present), strict=True))
+    kept = _kept(rules, present)
     judged = []
     for record in group:
         reasons = kept.get(record.uid, ())
@@ -207,6 +207,22 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
         is_gone = volume_of(record) in rules.gone
         judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.witness))
     return judged
+
+
+def _kept(rules: _Rules, present: Sequence[BackupRecord]) -> dict[str, tuple[str, ...]]:
+    """Return the keep rules that each backup fulfills, by UID.
+
+    Backups that are not damaged are counted without the damaged ones, which would otherwise push them out. Damaged ones
+    are counted among all, as if nobody had found the damage: a part of their files may still be readable.
+    """
+    sound = [record for record in present if not record.is_damaged]
+    among_all = _reasons(rules, present)
+    return among_all if len(sound) == len(present) else among_all | _reasons(rules, sound)
+
+
+def _reasons(rules: _Rules, backups: Sequence[BackupRecord]) -> dict[str, tuple[str, ...]]:
+    found = keep_rules.kept(rules.retention, rules.zone, backups)
+    return {record.uid: reasons for record, reasons in zip(backups, found, strict=True)}
 
 
 def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
