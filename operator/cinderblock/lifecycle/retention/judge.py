@@ -117,6 +117,11 @@ def volume_of(record: BackupRecord) -> Volume:
     return record.namespace, record.volume_id
 
 
+def has_fault(record: BackupRecord) -> bool:
+    """Return whether anything is known that makes a complete backup worse than another one."""
+    return any(has_it(record) for has_it in _FAULTS)
+
+
 def _outside(record: BackupRecord) -> Judgement | None:
     """Return why retention does not judge a backup at all; None: it does."""
     if record.is_being_deleted or record.phase in (BackupPhase.DELETING, BackupPhase.ERROR_DELETING):
@@ -245,8 +250,8 @@ def _intact(present: Sequence[BackupRecord]) -> tuple[BackupRecord, ...]:
     The first one has no fault at all. The others are the newest ones without one of the faults. Any may be missing.
     """
     found = (
-        next((record for record in present if not any(has_fault(record) for has_fault in _FAULTS)), None),
-        *(next((record for record in present if not has_fault(record)), None) for has_fault in _FAULTS),
+        next((record for record in present if not has_fault(record)), None),
+        *(next((record for record in present if not has_it(record)), None) for has_it in _FAULTS),
     )
     return tuple(record for record in found if record is not None)
 
