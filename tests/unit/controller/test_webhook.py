@@ -310,7 +310,7 @@ async def test_stale_or_missing_state_sends_nothing(tmp_path: Path) -> None:
 async def test_thousands_of_alerts_are_sent_in_batches_and_counted(tmp_path: Path) -> None:
     cluster, metrics = Cluster(), OperatorMetrics()
     assert cluster.state is not None
-    cluster.state.stores = [StoreMetrics("shop", f"s{n}", is_ready=False, ready_since=NOW - 900) for n in range(1500)]
+    cluster.state.stores = [StoreMetrics(f"n{n}", "s", is_ready=False, ready_since=NOW - 900) for n in range(1500)]
     async with receiving(tmp_path) as receiver:
         notifier = a_notifier(cluster, settings_for(receiver.url, tmp_path), metrics)
         assert await notifier.send_due() == 0.0

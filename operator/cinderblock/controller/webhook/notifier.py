@@ -94,7 +94,7 @@ class Notifier:
             return CHECK_SECONDS
         now = self._clock()
         alerts = true_alerts(state, now)
-        due = self._tracker.update(alerts[:MAX_ALERTS], now)
+        due = self._tracker.update(alerts, now)
         waiting = len(due) + max(0, len(alerts) - MAX_ALERTS)
         self._metrics.set_unsent(waiting)
         if not due:
