@@ -35,6 +35,7 @@ class AlertName(StrEnum):
 
     VOLUME_BACKUP_FAILED = "CinderblockVolumeBackupFailed"
     BACKUP_SUSPICIOUS = "CinderblockBackupSuspicious"
+    BACKUP_DAMAGED = "CinderblockBackupDamaged"
     VOLUMES_UNPROTECTED = "CinderblockVolumesUnprotected"
     SCHEDULE_LATE = "CinderblockScheduleLate"
     SCHEDULE_FAILING = "CinderblockScheduleFailing"
@@ -47,6 +48,7 @@ class AlertName(StrEnum):
 DELAYS: Final[dict[AlertName, float]] = {
     AlertName.VOLUME_BACKUP_FAILED: 0.0,
     AlertName.BACKUP_SUSPICIOUS: 0.0,
+    AlertName.BACKUP_DAMAGED: 0.0,
     AlertName.VOLUMES_UNPROTECTED: HOUR,
     AlertName.SCHEDULE_LATE: 10 * MINUTE,
     AlertName.SCHEDULE_FAILING: 10 * MINUTE,
@@ -61,8 +63,16 @@ DELAYS: Final[dict[AlertName, float]] = {
 class Severity(StrEnum):
     """Severity of an alert."""
 
+    CRITICAL = "critical"
     WARNING = "warning"
     INFO = "info"
+
+
+_SEVERITIES: Final[dict[AlertName, Severity]] = {
+    AlertName.BACKUP_DAMAGED: Severity.CRITICAL,
+    AlertName.VOLUMES_UNPROTECTED: Severity.INFO,
+}
+"""All other alerts are warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class Alert:
     @property
     def severity(self) -> Severity:
         """Return the severity, which is that of the rule."""
-        return Severity.INFO if self.name is AlertName.VOLUMES_UNPROTECTED else Severity.WARNING
+        return _SEVERITIES.get(self.name, Severity.WARNING)
 
     @property
     def key(self) -> tuple[AlertName, Subject]:
@@ -122,13 +132,14 @@ class Alert:
 def true_alerts(state: ClusterState, now: float) -> list[Alert]:
     """Return the alerts whose conditions are true, also those whose delay has not passed.
 
-    Warnings come first. Namespaces take turns, each with its oldest alert first, so that the alerts of one namespace
+    Information comes last. Namespaces take turns, each with its oldest alert first, so that the alerts of one namespace
     push out none of another one if a reader takes MAX_ALERTS of them.
     """
     found = chain(
         (alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
         _of_stores(state),
         _of_suspicious(state),
+        _of_damaged(state),
         _of_unprotected(state),
         map(_of_volume, (volume for volume in state.volumes if volume.has_failed)),
     )
@@ -300,6 +311,21 @@ def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
             summary=f"{count} backup{'s' * (count != 1)} in namespace {namespace} have unusual numbers.",
             action="The condition Suspicious of the VolumeBackups gives the numbers. Inspect the volumes, and accept "
             "the backups if all is well.",
+        )
+
+
+def _of_damaged(state: ClusterState) -> Iterator[Alert]:
+    for namespace, period in state.damaged_since.items():
+        count = state.damaged[namespace]
+        yield Alert(
+            AlertName.BACKUP_DAMAGED,
+            _namespace(namespace),
+            anchor=period.newest,
+            since=period.newest,
+            value=count,
+            summary=f"Damaged backups in namespace {namespace}: {count}.",
+            action="The condition Verified of the VolumeBackups names the damaged objects. Make a new backup of the "
+            "volumes, and find out what has changed the bucket.",
         )
 
 

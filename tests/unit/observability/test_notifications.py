@@ -184,6 +184,18 @@ def test_failed_backup_is_told_with_its_name_and_cause() -> None:
     assert datetime.fromtimestamp(alert.anchor, UTC).isoformat().startswith(status["updatedAt"].rstrip("Z")[:19])
 
 
+def test_damage_is_told_with_the_time_when_it_was_found() -> None:
+    builder = ClusterStateBuilder()
+    for number, deletion in enumerate([None, None, "1970-01-06T00:00:00Z"]):
+        found = {"recordedFor": f"u-{number}", "result": "Damaged", "damagedAt": f"1970-01-04T00:00:0{number}Z"}
+        metadata = {"name": f"b-{number}", "namespace": "shop", "uid": f"u-{number}", "deletionTimestamp": deletion}
+        status = {"id": f"u-{number}", "phase": "available", "verification": found}
+        builder.add_backup(VolumeBackup.model_validate({"metadata": metadata, "spec": {}, "status": status}))
+    [alert] = true_alerts(builder.result(0), NOW)
+    assert (alert.name, alert.severity, alert.value) == (AlertName.BACKUP_DAMAGED, "critical", 2)
+    assert (alert.subject, alert.anchor, alert.since) == (Subject("Namespace", "", "shop"), 3 * DAY + 1, 3 * DAY + 1)
+
+
 def test_store_is_told_from_when_it_stopped_to_answer() -> None:
     condition = {
         "type": "Ready",
