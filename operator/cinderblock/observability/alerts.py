@@ -186,7 +186,7 @@ _FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
     AlertName.RETENTION_FROZEN: ("BackupSchedules keep backups because of a suspicious one", "backupschedules"),
     AlertName.STORE_NOT_READY: ("BackupStores do not answer, or reject requests", "backupstores"),
 }
-"""What is wrong with the objects that have no alert of their own, and how to list them."""
+"""Summaries about the objects that have no alert of their own, and the resources that list them."""
 
 
 def _in_turns(alerts: Iterable[Alert]) -> list[Alert]:

@@ -83,7 +83,7 @@ class NotificationTracker:
     def update(self, alerts: Iterable[Alert], now: float) -> list[Notification]:
         """Return the messages to send, after another reading: ends first, then the alerts in their order.
 
-        The first MAX_ALERTS are followed. One that gives way to another has not ended: it is told again, with the same
+        The first MAX_ALERTS are followed. One that gives way to another has not ended: it is sent again, with the same
         identity, when it is followed again.
         """
         found = {alert.key: alert for alert in alerts}
