@@ -1,4 +1,4 @@
-"""Damage in real stored data: the operator hears of it from a real verification, and the next backup heals it."""
+"""Damage in real stored data: a real verification reports it to the operator, and the next backup heals it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.simulation.simulation import Simulation
 @pytest.fixture
 def chain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
     """Return a full backup "a" and an incremental one "b" of a volume, made by the real engine."""
-    # A verification waits before it looks again whether an object is missing. Nobody else works here meanwhile.
+    # A verification waits before it reads a missing object again. Nobody else works here meanwhile.
     monkeypatch.setattr(findings, "SETTLE_SECONDS", 0.0)
     with Simulation(cluster=RealMovers) as simulation:
         simulation.claim("data", "shop-one")
