@@ -5,10 +5,12 @@ Each has the name, the condition and the delay of the rule in the chart's ``temp
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import Final
 
 from typing_extensions import override
@@ -21,9 +23,9 @@ MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 DAY: Final = 86400.0
 
-MAX_VOLUMES: Final = 20
-"""Volumes of one namespace with an alert of their own. One more alert counts the others: an outage of a store makes all
-volumes fail at once."""
+MAX_SUBJECTS: Final = 20
+"""Objects of one namespace with the same alert of their own. One more alert counts the others: an outage of a store
+makes all volumes fail at once, and a tenant may create any number of stores."""
 MAX_ALERTS: Final = 1000
 """Alerts that are followed at the same time, of which each takes about 1 KiB."""
 
@@ -33,6 +35,7 @@ class AlertName(StrEnum):
 
     VOLUME_BACKUP_FAILED = "CinderblockVolumeBackupFailed"
     BACKUP_SUSPICIOUS = "CinderblockBackupSuspicious"
+    BACKUP_DAMAGED = "CinderblockBackupDamaged"
     VOLUMES_UNPROTECTED = "CinderblockVolumesUnprotected"
     SCHEDULE_LATE = "CinderblockScheduleLate"
     SCHEDULE_FAILING = "CinderblockScheduleFailing"
@@ -45,6 +48,7 @@ class AlertName(StrEnum):
 DELAYS: Final[dict[AlertName, float]] = {
     AlertName.VOLUME_BACKUP_FAILED: 0.0,
     AlertName.BACKUP_SUSPICIOUS: 0.0,
+    AlertName.BACKUP_DAMAGED: 0.0,
     AlertName.VOLUMES_UNPROTECTED: HOUR,
     AlertName.SCHEDULE_LATE: 10 * MINUTE,
     AlertName.SCHEDULE_FAILING: 10 * MINUTE,
@@ -59,8 +63,16 @@ DELAYS: Final[dict[AlertName, float]] = {
 class Severity(StrEnum):
     """Severity of an alert."""
 
+    CRITICAL = "critical"
     WARNING = "warning"
     INFO = "info"
+
+
+_SEVERITIES: Final[dict[AlertName, Severity]] = {
+    AlertName.BACKUP_DAMAGED: Severity.CRITICAL,
+    AlertName.VOLUMES_UNPROTECTED: Severity.INFO,
+}
+"""All other alerts are warnings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ class Alert:
     @property
     def severity(self) -> Severity:
         """Return the severity, which is that of the rule."""
-        return Severity.INFO if self.name is AlertName.VOLUMES_UNPROTECTED else Severity.WARNING
+        return _SEVERITIES.get(self.name, Severity.WARNING)
 
     @property
     def key(self) -> tuple[AlertName, Subject]:
@@ -120,19 +132,76 @@ class Alert:
 def true_alerts(state: ClusterState, now: float) -> list[Alert]:
     """Return the alerts whose conditions are true, also those whose delay has not passed.
 
-    Warnings come first, and among them the oldest, so that a reader who takes MAX_ALERTS of them keeps those it has.
+    Information comes last. Namespaces take turns, each with its oldest alert first, so that the alerts of one namespace
+    push out none of another one if a reader takes MAX_ALERTS of them.
     """
-    found = [
-        *(alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
-        *_of_stores(state),
-        *_of_suspicious(state),
-        *_of_unprotected(state),
-        *_of_volumes(state),
-    ]
-    return sorted(
-        found,
-        key=lambda alert: (alert.severity is Severity.INFO, alert.anchor, alert.name, str(alert.subject)),
+    found = chain(
+        (alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
+        _of_stores(state),
+        _of_suspicious(state),
+        _of_damaged(state),
+        _of_unprotected(state),
+        map(_of_volume, (volume for volume in state.volumes if volume.has_failed)),
     )
+    return _in_turns(_bounded(found))
+
+
+def _bounded(alerts: Iterable[Alert]) -> list[Alert]:
+    """Return the oldest alerts of each namespace and name, and one alert that counts the others.
+
+    The objects of the cluster itself, which only administrators create, are all returned.
+    """
+    oldest: dict[tuple[AlertName, str], list[Alert]] = defaultdict(list)
+    further: dict[tuple[AlertName, str], Alert] = {}
+    for alert in alerts:
+        key = alert.name, alert.subject.namespace
+        insort(oldest[key], alert, key=_age)
+        if alert.subject.namespace and len(oldest[key]) > MAX_SUBJECTS:
+            further[key] = _further(oldest[key].pop(), further.get(key))
+    return [*chain.from_iterable(oldest.values()), *further.values()]
+
+
+def _further(alert: Alert, before: Alert | None) -> Alert:
+    """Return the alert that counts this one too, besides those that it counted before."""
+    namespace, count = alert.subject.namespace, 1 + (before.value or 0 if before is not None else 0)
+    summary, resource = _FURTHER[alert.name]
+    counted = [alert] if before is None else [before, alert]
+    return Alert(
+        alert.name,
+        _namespace(namespace),
+        anchor=min(each.anchor for each in counted),
+        since=min((each.since for each in counted if each.since is not None), default=None),
+        value=count,
+        summary=f"{summary}: {count} more in namespace {namespace}.",
+        action=f"kubectl -n {namespace} get {resource}",
+    )
+
+
+_FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
+    AlertName.VOLUME_BACKUP_FAILED: ("The last backups of volumes failed", "volumebackups"),
+    AlertName.SCHEDULE_LATE: ("BackupSchedules have not completed a run in time", "backupschedules"),
+    AlertName.SCHEDULE_FAILING: ("Volumes of BackupSchedules have no new backup", "backupschedules"),
+    AlertName.SCHEDULE_NOT_READY: ("BackupSchedules do not work", "backupschedules"),
+    AlertName.SCHEDULE_SELECTS_NOTHING: ("BackupSchedules select no volume", "backupschedules"),
+    AlertName.RETENTION_FROZEN: ("BackupSchedules keep backups because of a suspicious one", "backupschedules"),
+    AlertName.STORE_NOT_READY: ("BackupStores do not answer, or reject requests", "backupstores"),
+}
+"""Summaries about the objects that have no alert of their own, and the resources that list them."""
+
+
+def _in_turns(alerts: Iterable[Alert]) -> list[Alert]:
+    taken: Counter[tuple[bool, str]] = Counter()
+    numbered = []
+    for alert in sorted(alerts, key=_age):
+        is_info = alert.severity is Severity.INFO
+        owner = alert.subject.name if alert.subject.kind == "Namespace" else alert.subject.namespace
+        numbered.append(((is_info, taken[is_info, owner]), alert))
+        taken[is_info, owner] += 1
+    return [alert for _, alert in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def _age(alert: Alert) -> tuple[float, str, str]:
+    return alert.anchor, alert.name, str(alert.subject)
 
 
 def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> Iterator[Alert]:
@@ -245,6 +314,21 @@ def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
         )
 
 
+def _of_damaged(state: ClusterState) -> Iterator[Alert]:
+    for namespace, period in state.damaged_since.items():
+        count = state.damaged[namespace]
+        yield Alert(
+            AlertName.BACKUP_DAMAGED,
+            _namespace(namespace),
+            anchor=period.newest,
+            since=period.newest,
+            value=count,
+            summary=f"Damaged backups in namespace {namespace}: {count}.",
+            action="The condition Verified of the VolumeBackups names the damaged objects. Make a new backup of the "
+            "volumes, and find out what has changed the bucket.",
+        )
+
+
 def _of_unprotected(state: ClusterState) -> Iterator[Alert]:
     """Yield the namespaces with volumes that no schedule selects, unless the cluster has no schedule at all."""
     if not state.schedules:
@@ -263,18 +347,6 @@ def _of_unprotected(state: ClusterState) -> Iterator[Alert]:
         )
 
 
-def _of_volumes(state: ClusterState) -> Iterator[Alert]:
-    failed: dict[str, list[VolumeMetrics]] = defaultdict(list)
-    for volume in state.volumes:
-        if volume.has_failed:
-            failed[volume.namespace].append(volume)
-    for namespace, volumes in failed.items():
-        volumes.sort(key=lambda volume: (volume.last_failure or 0.0, volume.name))
-        yield from map(_of_volume, volumes[:MAX_VOLUMES])
-        if volumes[MAX_VOLUMES:]:
-            yield _of_further_volumes(namespace, volumes[MAX_VOLUMES:])
-
-
 def _of_volume(volume: VolumeMetrics) -> Alert:
     subject, failed = Subject("PersistentVolumeClaim", volume.namespace, volume.name), volume.last_failure or 0.0
     cause = f": {volume.fail_reason}" if volume.fail_reason else "."
@@ -286,19 +358,6 @@ def _of_volume(volume: VolumeMetrics) -> Alert:
         value=None,
         summary=f"The last backup of volume {subject} failed{cause}",
         action=f"kubectl -n {volume.namespace} describe volumebackup {volume.failed_backup}",
-    )
-
-
-def _of_further_volumes(namespace: str, volumes: Iterable[VolumeMetrics]) -> Alert:
-    times = [volume.last_failure or 0.0 for volume in volumes]
-    return Alert(
-        AlertName.VOLUME_BACKUP_FAILED,
-        _namespace(namespace),
-        anchor=times[0],
-        since=times[0],
-        value=len(times),
-        summary=f"The last backups of {len(times)} more volumes in namespace {namespace} failed.",
-        action=f"kubectl -n {namespace} get volumebackups",
     )
 
 

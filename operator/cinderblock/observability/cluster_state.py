@@ -120,6 +120,7 @@ class ClusterState:
         suspicious: number of suspicious VolumeBackups by namespace, zeros included.
         damaged: number of VolumeBackups by namespace that a verification found damaged, zeros included.
         suspicious_since: when these alarms were raised, by namespace.
+        damaged_since: when this damage was found, by namespace.
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         unprotected_since: when the claims that no schedule selects were created, by namespace.
         volumes: existing volumes that VolumeBackups name.
@@ -135,6 +136,7 @@ class ClusterState:
     suspicious: Counter[str] = field(default_factory=Counter)
     damaged: Counter[str] = field(default_factory=Counter)
     suspicious_since: dict[str, Period] = field(default_factory=dict)
+    damaged_since: dict[str, Period] = field(default_factory=dict)
     protection: dict[str, Counter[Protection]] = field(default_factory=dict)
     unprotected_since: dict[str, Period] = field(default_factory=dict)
     volumes: list[VolumeMetrics] = field(default_factory=list)
@@ -165,7 +167,7 @@ class ClusterStateBuilder:
         phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
         self._state.suspicious[backup.namespace] += backup.is_suspicious
-        self._state.damaged[backup.namespace] += backup.is_damaged and not backup.metadata.is_being_deleted
+        self._add_damage(backup)
         if backup.is_suspicious:
             _add_time(self._state.suspicious_since, backup.namespace, _alarm_time(status.conditions))
         if backup.metadata.is_being_deleted:
@@ -182,6 +184,13 @@ class ClusterStateBuilder:
         if reference:
             key = backup.namespace, reference
             _add_to_volume(self._references.setdefault(key, VolumeMetrics(*key)), backup, phase)
+
+    def _add_damage(self, backup: VolumeBackup) -> None:
+        found = backup.own_verification if backup.is_damaged and not backup.metadata.is_being_deleted else None
+        self._state.damaged[backup.namespace] += found is not None
+        if found is not None:
+            time = found.damaged_at.timestamp() if found.damaged_at is not None else 0.0
+            _add_time(self._state.damaged_since, backup.namespace, time)
 
     def add_restore(self, restore: VolumeRestore) -> None:
         """Count a VolumeRestore."""

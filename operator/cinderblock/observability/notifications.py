@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from cinderblock.observability.alerts import DAY, DELAYS, MAX_ALERTS, Alert, AlertName, Subject
@@ -80,16 +81,24 @@ class NotificationTracker:
         """When alerts ended, so that the same cause gets another identity if it returns."""
 
     def update(self, alerts: Iterable[Alert], now: float) -> list[Notification]:
-        """Return the messages to send, after another reading: ends first, then the alerts in their order."""
-        true = {alert.key: alert for alert in alerts}
+        """Return the messages to send, after another reading: ends first, then the alerts in their order.
+
+        The first MAX_ALERTS are followed. One that gives way to another has not ended: it is sent again, with the same
+        identity, when it is followed again.
+        """
+        found = {alert.key: alert for alert in alerts}
+        true = dict(islice(found.items(), MAX_ALERTS))
         for key in self._episodes.keys() - true.keys():
             episode = self._episodes.pop(key)
+            if key in found:
+                continue
             self._ends[key] = now
             if episode.sent is not None and len(self._ended) < MAX_ALERTS:
                 self._ended[key] = episode
         for key, alert in true.items():
             episode = self._episodes.setdefault(key, _Episode(alert, now))
             episode.alert = alert
+        for key in found:
             self._ended.pop(key, None)
         self._forget_old_ends(now)
         ends = [_end(episode.sent, now) for episode in self._ended.values() if episode.sent is not None]

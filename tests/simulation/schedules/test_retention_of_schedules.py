@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
+from cinderblock.controller.schedules import gather
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.errors import KubeUnavailable
 from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
@@ -97,6 +100,23 @@ def test_same_schedule_without_rules_removes_marks_of_the_former_one() -> None:
         assert marked(simulation)
         simulation.objects.delete(schedule)
         simulation.schedule(spread="0s")
+        simulation.run_for(HOUR)
+        assert not marked(simulation)
+
+
+@pytest.mark.parametrize("end", ["rules", "schedule"])
+@pytest.mark.parametrize("limit", [2, 8])
+def test_marks_go_also_where_too_many_backups_are(end: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limit 8, the namespace is reduced to its newest backups, and with 2 it is left out."""
+    with ScheduleSimulation() as simulation:
+        schedule = protect(simulation, keepLast=1, grace="2000h")
+        simulation.run_until(FIRST + 9 * DAY + HOUR)
+        assert len(marked(simulation)) == 9
+        monkeypatch.setattr(gather, "RecordLimit", partial(RecordLimit, limit))
+        if end == "rules":
+            simulation.objects.update(schedule, spec={k: v for k, v in schedule["spec"].items() if k != "retention"})
+        else:
+            simulation.objects.delete(schedule)
         simulation.run_for(HOUR)
         assert not marked(simulation)
 

@@ -21,6 +21,9 @@ def random_state(seed: int, days: int) -> ClusterState:
         state.suspicious[namespace] = chance.choice((0, 0, 1))
         if state.suspicious[namespace]:
             state.suspicious_since[namespace] = _period(chance)
+        state.damaged[namespace] = chance.choice((0, 0, 3))
+        if state.damaged[namespace]:
+            state.damaged_since[namespace] = _period(chance)
         if state.protection[namespace][Protection.UNPROTECTED]:
             state.unprotected_since[namespace] = _period(chance)
         state.stores.append(StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600)))

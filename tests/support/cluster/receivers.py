@@ -24,6 +24,7 @@ class Receiver:
         url: its URL, whose path is a secret.
         answers: status and headers of the next answers. The last one is repeated.
         hangs: whether it never answers.
+        refuses: names of objects, to events about which it answers 500.
         requests: headers of the requests.
         events: bodies of the requests.
     """
@@ -31,6 +32,7 @@ class Receiver:
     url: str = ""
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=lambda: [(202, {})])
     hangs: bool = False
+    refuses: set[str] = field(default_factory=set)
     requests: list[dict[str, str]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,6 +42,8 @@ class Receiver:
         self.events.append(json.loads(await request.read()))
         if self.hangs:
             await asyncio.Event().wait()
+        if self.events[-1]["data"]["name"] in self.refuses:
+            return web.Response(status=500)
         status, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return web.Response(status=status, headers=headers, text="geheim-answer")
 

@@ -66,7 +66,8 @@ class _Case:
         unknown = _unknown(self.backup, [*self.backups, *self.context.others], self.now)
         if unknown or _is_frozen(self.backup, alarms, self.now) or (not is_gone and is_guarded):
             return True
-        return not is_gone and not self._is_too_old() and self._fulfills_a_rule(group)
+        rivals = [b for b in group if self.backup.is_damaged or not b.is_damaged]
+        return not is_gone and not self._is_too_old() and self._fulfills_a_rule(rivals)
 
     def _is_untouchable(self) -> bool:
         unfinished = [b for b in self.backups if not b.is_being_deleted and str(b.phase) not in (*WHOLE, "error")]

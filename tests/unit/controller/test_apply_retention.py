@@ -138,6 +138,56 @@ async def test_backup_stays_if_the_newer_one_is_not_there_any_more(kube: KubeCli
     assert await read(kube, "shop", "b-1") is not None
 
 
+SUSPICIOUS = {"type": "Suspicious", "message": "-", "lastTransitionTime": "2026-05-04T12:00:00Z"}
+FAULTS: list[dict[str, Any]] = [
+    {"phase": "error_restoring"},
+    {"unreadableFiles": 1},
+    {"verification": "Damaged"},
+    {"conditions": [SUSPICIOUS | {"status": "True", "reason": "VolumeEmpty"}]},
+    {"conditions": [SUSPICIOUS | {"status": "Unknown", "reason": "NotCompared"}]},
+]
+
+
+def change_status(api: Api, name: str, **changes: Any) -> None:
+    """Change the status of a backup."""
+    found = api.objects.get("VolumeBackup", name, "shop")
+    assert found is not None
+    if "verification" in changes:
+        changes["verification"] = {"result": changes["verification"], "recordedFor": found["metadata"]["uid"]}
+    api.objects.update(found, status=found["status"] | changes)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+async def test_backup_stays_if_a_fault_of_the_newer_one_was_found_meanwhile(
+    kube: KubeClient, api: Api, fault: dict[str, Any]
+) -> None:
+    await backups(kube, 2)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    actions = actions_of(await loop.plan(NOW + MINUTE))
+    change_status(api, "b-0", **fault)
+    assert await apply_retention(kube, actions) == Applied(is_complete=False)
+    assert await read(kube, "shop", "b-1") is not None
+
+
+async def test_other_change_of_the_newer_backup_does_not_matter(kube: KubeClient, api: Api) -> None:
+    await backups(kube, 2)
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    actions = actions_of(await loop.plan(NOW + MINUTE))
+    change_status(api, "b-0", objectCount=7)
+    assert await apply_retention(kube, actions) == Applied(removed=1)
+
+
+async def test_fault_that_was_judged_does_not_matter(kube: KubeClient, api: Api) -> None:
+    await backups(kube, 2)
+    for name in ("b-0", "b-1"):
+        change_status(api, name, verification="Damaged")
+    loop = RetentionLoop(kube, KEEP_ONE)
+    await loop.apply(NOW)
+    assert await loop.apply(NOW + MINUTE) == Applied(removed=1)
+
+
 async def test_writes_of_one_call_are_bounded(kube: KubeClient) -> None:
     count = 2 * MAX_WRITES + 2
     await backups(kube, count)

@@ -172,6 +172,24 @@ async def test_rejected_event_does_not_block_the_others(tmp_path: Path, status: 
     assert (counted(metrics, "rejected"), counted(metrics, "sent"), unsent(metrics)) == (1, 1, 0)
 
 
+async def test_event_that_fails_again_and_again_does_not_block_the_others(tmp_path: Path) -> None:
+    cluster = Cluster("a", "b", "c", "d")
+    async with receiving(tmp_path) as receiver:
+        receiver.refuses = {"a", "c"}
+        notifier = a_notifier(cluster, settings_for(receiver.url, tmp_path))
+        for _ in range(2 * notifier_module.TRIES):
+            await notifier.send_due()
+        assert [event["data"]["name"] for event in receiver.events] == ["a", "a", "a", "b", "c", "c", "c"]
+        cluster.fail("new")
+        await notifier.send_due()
+        assert [event["data"]["name"] for event in receiver.events[7:]] == ["d", "new", "a"]
+        receiver.refuses = set()
+        receiver.events.clear()
+        await notifier.send_due()
+        await notifier.send_due()
+    assert {event["data"]["name"] for event in receiver.events} == {"a", "c"}
+
+
 async def test_delay_is_bounded_and_the_receiver_may_ask_for_a_longer_one(tmp_path: Path) -> None:
     async with receiving(tmp_path) as receiver:
         receiver.answers = [(429, {"Retry-After": "90"}), (503, {"Retry-After": "99999999"}), (503, {})]
@@ -310,7 +328,7 @@ async def test_stale_or_missing_state_sends_nothing(tmp_path: Path) -> None:
 async def test_thousands_of_alerts_are_sent_in_batches_and_counted(tmp_path: Path) -> None:
     cluster, metrics = Cluster(), OperatorMetrics()
     assert cluster.state is not None
-    cluster.state.stores = [StoreMetrics("shop", f"s{n}", is_ready=False, ready_since=NOW - 900) for n in range(1500)]
+    cluster.state.stores = [StoreMetrics(f"n{n}", "s", is_ready=False, ready_since=NOW - 900) for n in range(1500)]
     async with receiving(tmp_path) as receiver:
         notifier = a_notifier(cluster, settings_for(receiver.url, tmp_path), metrics)
         assert await notifier.send_due() == 0.0

@@ -12,9 +12,15 @@ from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.alarms.protection import Protection
-from cinderblock.observability.alerts import DAY, HOUR, MAX_VOLUMES, AlertName, true_alerts
+from cinderblock.observability.alerts import DAY, HOUR, MAX_ALERTS, MAX_SUBJECTS, AlertName, Subject, true_alerts
 from cinderblock.observability.cloud_event import encode, event_id
-from cinderblock.observability.cluster_state import ClusterState, ClusterStateBuilder, Period, VolumeMetrics
+from cinderblock.observability.cluster_state import (
+    ClusterState,
+    ClusterStateBuilder,
+    Period,
+    StoreMetrics,
+    VolumeMetrics,
+)
 from cinderblock.observability.notifications import AlertState, Notification, NotificationTracker
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
 from tests.support.alarms.states import random_state
@@ -47,19 +53,63 @@ def names(notifications: list[Notification]) -> list[tuple[AlertName, AlertState
 def test_outage_of_a_store_is_told_in_few_events() -> None:
     state = ClusterState(volumes=[failed(number) for number in range(500)])
     found = true_alerts(state, NOW)
-    assert len(found) == MAX_VOLUMES + 1
+    assert len(found) == MAX_SUBJECTS + 1
     [rest] = [alert for alert in found if alert.subject.kind == "Namespace"]
     assert (rest.value, rest.subject.name) == (480, "shop")
-    assert rest.summary == "The last backups of 480 more volumes in namespace shop failed."
+    assert rest.summary == "The last backups of volumes failed: 480 more in namespace shop."
 
 
 def test_later_failures_displace_no_earlier_ones() -> None:
-    tracker, state = NotificationTracker(), ClusterState(volumes=[failed(number) for number in range(MAX_VOLUMES)])
+    tracker, state = NotificationTracker(), ClusterState(volumes=[failed(number) for number in range(MAX_SUBJECTS)])
     for notification in tracker.update(true_alerts(state, NOW), NOW):
         tracker.delivered(notification)
     state.volumes += [failed(number, NOW) for number in range(100, 130)]
     later = tracker.update(true_alerts(state, NOW + 200), NOW + 200)
     assert names(later) == [(AlertName.VOLUME_BACKUP_FAILED, AlertState.FIRING, "shop")]
+
+
+def stores(namespace: str, count: int, since: float = NOW - DAY) -> list[StoreMetrics]:
+    """Return stores that do not answer."""
+    return [StoreMetrics(namespace, f"s-{number:04}", is_ready=False, ready_since=since) for number in range(count)]
+
+
+def test_namespace_with_many_objects_has_a_bounded_number_of_alerts() -> None:
+    broken = [replace(EMPTY_SCHEDULE, name=f"s-{n}", failing_volumes=1, frozen=1, interval=HOUR) for n in range(50)]
+    broken = [replace(schedule, effective_since=1.0) for schedule in broken]
+    volumes = [failed(number) for number in range(50)]
+    found = true_alerts(ClusterState(stores=stores("shop", 5000), schedules=broken, volumes=volumes), NOW)
+    assert set(Counter(alert.name for alert in found).values()) == {MAX_SUBJECTS + 1}
+    rest = {alert.name: alert.value for alert in found if alert.subject == Subject("Namespace", "", "shop")}
+    assert rest.pop(AlertName.STORE_NOT_READY) == 4980
+    assert rest == dict.fromkeys({alert.name for alert in found} - {AlertName.STORE_NOT_READY}, 30)
+    assert len(rest) == 6
+
+
+def test_administrators_schedules_have_alerts_of_their_own() -> None:
+    schedules = [replace(EMPTY_SCHEDULE, namespace="", name=f"s-{number}", selects=True) for number in range(30)]
+    assert len(true_alerts(ClusterState(schedules=schedules), NOW)) == 30
+
+
+def test_namespaces_with_older_alerts_do_not_silence_another_one() -> None:
+    others = [store for number in range(100) for store in stores(f"other-{number}", 1000)]
+    state = ClusterState(stores=others, volumes=[failed(1, NOW - 60)])
+    told = NotificationTracker().update(true_alerts(state, NOW), NOW)
+    assert len(told) == MAX_ALERTS
+    assert (AlertName.VOLUME_BACKUP_FAILED, AlertState.FIRING, "shop/data-001") in names(told)
+
+
+def test_alert_that_gives_way_to_another_one_has_not_ended() -> None:
+    others = [store for number in range(100) for store in stores(f"other-{number}", 1000)]
+    tracker = NotificationTracker()
+    first = tracker.update(true_alerts(ClusterState(stores=others), NOW), NOW)
+    for notification in first:
+        tracker.delivered(notification)
+    [later] = tracker.update(true_alerts(ClusterState(stores=others, volumes=[failed(1)]), NOW), NOW)
+    assert later.alert.name is AlertName.VOLUME_BACKUP_FAILED
+    tracker.delivered(later)
+    end, again = tracker.update(true_alerts(ClusterState(stores=others), NOW), NOW)
+    assert (end.state, end.alert.name) == (AlertState.RESOLVED, AlertName.VOLUME_BACKUP_FAILED)
+    assert again.identity in {notification.identity for notification in first}
 
 
 def test_volume_that_had_a_good_backup_later_has_no_alert() -> None:
@@ -132,6 +182,18 @@ def test_failed_backup_is_told_with_its_name_and_cause() -> None:
     assert alert.summary == f"The last backup of volume shop/data failed: {status['failReason']}"
     assert alert.action == "kubectl -n shop describe volumebackup refused"
     assert datetime.fromtimestamp(alert.anchor, UTC).isoformat().startswith(status["updatedAt"].rstrip("Z")[:19])
+
+
+def test_damage_is_told_with_the_time_when_it_was_found() -> None:
+    builder = ClusterStateBuilder()
+    for number, deletion in enumerate([None, None, "1970-01-06T00:00:00Z"]):
+        found = {"recordedFor": f"u-{number}", "result": "Damaged", "damagedAt": f"1970-01-04T00:00:0{number}Z"}
+        metadata = {"name": f"b-{number}", "namespace": "shop", "uid": f"u-{number}", "deletionTimestamp": deletion}
+        status = {"id": f"u-{number}", "phase": "available", "verification": found}
+        builder.add_backup(VolumeBackup.model_validate({"metadata": metadata, "spec": {}, "status": status}))
+    [alert] = true_alerts(builder.result(0), NOW)
+    assert (alert.name, alert.severity, alert.value) == (AlertName.BACKUP_DAMAGED, "critical", 2)
+    assert (alert.subject, alert.anchor, alert.since) == (Subject("Namespace", "", "shop"), 3 * DAY + 1, 3 * DAY + 1)
 
 
 def test_store_is_told_from_when_it_stopped_to_answer() -> None:

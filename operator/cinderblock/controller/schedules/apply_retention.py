@@ -21,6 +21,7 @@ from cinderblock.api.v1alpha1.retention import RetentionStatus
 from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.backup_record import record_of
 from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.retention.actions import (
     BackupVersion,
@@ -29,6 +30,7 @@ from cinderblock.lifecycle.retention.actions import (
     RetentionAction,
     UnmarkExpiring,
 )
+from cinderblock.lifecycle.retention.judge import has_fault
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ MAX_FAILURES: Final = 3
 """Namespaces in which a request may fail before the others are left for the next plan: the API server is down then."""
 
 Session = dict[str, bool]
-"""The witnesses that were read, by UID, and whether each is still complete."""
+"""The witnesses that were read, by UID, and whether each still makes others dispensable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ async def _apply(kube: KubeClient, action: RetentionAction, witnesses: Session) 
                 await _write_mark(kube, backup, None)
                 log.info("Removed the mark of a backup that is kept", extra=details)
             case RemoveExpired(_, witness):
-                if witness is not None and not await _is_complete(kube, witness, witnesses):
+                if witness is not None and not await _still_holds(kube, witness, witnesses):
                     log.info("Left an expired backup, because the newer one has changed", extra=details)
                     return False
                 await kube.delete(
@@ -154,14 +156,15 @@ async def _write_mark(kube: KubeClient, backup: BackupVersion, expires_at: str |
     await kube.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, patch, subresource="status")
 
 
-async def _is_complete(kube: KubeClient, witness: BackupVersion, witnesses: Session) -> bool:
-    """Return whether a backup that makes another one dispensable is still there, read once in each call."""
+async def _still_holds(kube: KubeClient, witness: BackupVersion, witnesses: Session) -> bool:
+    """Return whether a backup still makes another one dispensable. It is read once in each call."""
     if witness.uid not in witnesses:
-        witnesses[witness.uid] = await _read_complete(kube, witness)
+        witnesses[witness.uid] = await _read_witness(kube, witness)
     return witnesses[witness.uid]
 
 
-async def _read_complete(kube: KubeClient, witness: BackupVersion) -> bool:
+async def _read_witness(kube: KubeClient, witness: BackupVersion) -> bool:
+    """Return whether a backup is complete, and either as it was judged or without any fault and alarm."""
     body = await kube.get(kinds.VOLUME_BACKUP, witness.name, witness.namespace)
     if body is None or body["metadata"]["uid"] != witness.uid:
         return False
@@ -169,4 +172,8 @@ async def _read_complete(kube: KubeClient, witness: BackupVersion) -> bool:
         backup = VolumeBackup.model_validate(body)
     except ValidationError:
         return False
-    return backup.is_complete and not backup.metadata.is_being_deleted
+    if not backup.is_complete or backup.metadata.is_being_deleted:
+        return False
+    record = record_of(backup)
+    is_good = not (has_fault(record) or record.is_suspicious or record.has_unknown_alarm)
+    return is_good or record.resource_version == witness.resource_version

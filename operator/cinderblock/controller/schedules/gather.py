@@ -18,7 +18,8 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.schedules.record_limit import RecordLimit, newest_backups
+from cinderblock.controller.schedules.apply_retention import MAX_WRITES
+from cinderblock.controller.schedules.record_limit import RECORDS, RecordLimit, newest_backups
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -161,16 +162,36 @@ async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[Bac
     An operator that works in some namespaces reads each of them for itself, and skips those that it may not read.
     """
     found = RecordLimit(reduction=newest_backups)
+    async for record in _records(context, schedule, found.unreadable):
+        found.add(record)
+    return found
+
+
+async def read_marked(context: Context, schedule: ObjectKey) -> list[BackupRecord]:
+    """Return the backups of a schedule that expire, or of each namespace more of them than one call can write.
+
+    The others take no memory here, so marks are also found in a namespace with too many backups.
+    """
+    found: dict[str, dict[str, BackupRecord]] = defaultdict(dict)
+    count = 0
+    async for record in _records(context, schedule, {}):
+        if record.expires_at is not None and count < RECORDS and len(found[record.namespace]) <= MAX_WRITES:
+            found[record.namespace][record.uid] = record
+            count += 1
+    return [record for of_namespace in found.values() for record in of_namespace.values()]
+
+
+async def _records(context: Context, schedule: ObjectKey, unreadable: dict[str, str]) -> AsyncIterator[BackupRecord]:
+    """Yield the backups of a schedule, and take note of namespaces that may not be read."""
     reference = f"{schedule.kind}/{schedule.name}"
     query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
-    places = _Places([schedule.namespace or None], unreadable=found.unreadable)
+    places = _Places([schedule.namespace or None], unreadable=unreadable)
     if not schedule.namespace and context.kube.namespaces:
-        places = _Places(context.kube.namespaces, skips=True, unreadable=found.unreadable)
+        places = _Places(context.kube.namespaces, skips=True, unreadable=unreadable)
     async for page in places.pages(context, VolumeBackup, kinds.VOLUME_BACKUP, query):
         for backup in page:
             if backup.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:
-                found.add(record_of(backup))
-    return found
+                yield record_of(backup)
 
 
 async def parsed_pages(

@@ -12,7 +12,7 @@ from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
-from cinderblock.controller.schedules.gather import read_backups
+from cinderblock.controller.schedules.gather import read_backups, read_marked
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retain import retain
 from cinderblock.errors import CinderblockError, KubeUnavailable, NotLeading
@@ -128,7 +128,8 @@ class RetentionReconciler:
         zone = settings.retention_zone
         retained = await retain(context, schedule, zone, backups, now, unfinished_runs=unfinished) if zone else None
         if retained is None:
-            return await self._end(context, key, schedule, backups)
+            is_cut = bool(read.overfull or read.reduced)
+            return await self._end(context, key, schedule, await read_marked(context, key) if is_cut else backups)
         seconds = retained.requeue_after or 0.0
         least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
@@ -156,8 +157,7 @@ async def unmark_backups(context: Context, schedule: ObjectKey) -> None:
     Raises what the API server raises.
     """
     for _ in range(UNMARK_ROUNDS):
-        backups = (await read_backups(context, schedule)).records()
-        applied = await apply_retention(context.kube, unmark_all(backups))
+        applied = await apply_retention(context.kube, unmark_all(await read_marked(context, schedule)))
         if applied.failed:
             raise KubeUnavailable(applied.failed[0])
         if applied.is_complete:

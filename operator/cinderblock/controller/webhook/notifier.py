@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from cinderblock.controller.webhook.sender import Sender, SendResult, open_sender
@@ -29,6 +30,9 @@ MAX_STATE_AGE_SECONDS: Final = 300.0
 """Age from which a reading says nothing about the present."""
 BATCH: Final = 100
 """Notifications between two readings. If a receiver takes 10 s for each of them, they are at most 17 minutes old."""
+
+TRIES: Final = 3
+"""Failures of one event after which others come first. A receiver may answer 403 or 500 to this event alone."""
 
 ReadState = Callable[[], Awaitable[tuple[ClusterState | None, float]]]
 
@@ -60,10 +64,12 @@ class Notifier:
         self._clock = clock
         self._tracker = NotificationTracker()
         self._failures = 0
+        self._tries: Counter[tuple[str, ...]] = Counter()
+        """Failures of each event that is due, by its identity."""
 
     async def run(self) -> None:
         """Send notifications, until the task is cancelled. Errors are logged: they must not end the leadership."""
-        self._tracker, self._failures = NotificationTracker(), 0
+        self._tracker, self._failures, self._tries = NotificationTracker(), 0, Counter()
         try:
             while True:
                 delay = await self._try()
@@ -94,7 +100,7 @@ class Notifier:
             return CHECK_SECONDS
         now = self._clock()
         alerts = true_alerts(state, now)
-        due = self._tracker.update(alerts[:MAX_ALERTS], now)
+        due = self._in_order(self._tracker.update(alerts, now))
         waiting = len(due) + max(0, len(alerts) - MAX_ALERTS)
         self._metrics.set_unsent(waiting)
         if not due:
@@ -104,9 +110,15 @@ class Notifier:
             for number, notification in enumerate(due[:BATCH], start=1):
                 failure = await self._send(sender, notification, source)
                 if failure is not None:
+                    self._tries[notification.identity] += 1
                     return self._after_failure(failure)
                 self._metrics.set_unsent(waiting - number)
         return 0.0 if len(due) > BATCH else CHECK_SECONDS
+
+    def _in_order(self, due: Sequence[Notification]) -> list[Notification]:
+        """Return those that failed least often first, and forget the failures of events that are not due any more."""
+        self._tries = Counter({each.identity: self._tries[each.identity] for each in due})
+        return sorted(due, key=lambda notification: self._tries[notification.identity] // TRIES)
 
     async def _send(self, sender: Sender, notification: Notification, source: str) -> SendResult | None:
         """Send one notification. Return the result if the receiver accepts nothing now."""

@@ -41,7 +41,8 @@ class RemoveExpired:
 
     Attributes:
         backup: the backup. A hold that was set after it was read changes its version, so that the deletion fails.
-        witness: another complete backup of its group, which must still be there; None: none is needed.
+        witness: another complete backup of its group, which must still be there, without new faults; None: none is
+            needed.
     """
 
     backup: BackupVersion

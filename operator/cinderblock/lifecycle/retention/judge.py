@@ -117,6 +117,11 @@ def volume_of(record: BackupRecord) -> Volume:
     return record.namespace, record.volume_id
 
 
+def has_fault(record: BackupRecord) -> bool:
+    """Return whether anything is known that makes a complete backup worse than another one."""
+    return any(has_it(record) for has_it in _FAULTS)
+
+
 def _outside(record: BackupRecord) -> Judgement | None:
     """Return why retention does not judge a backup at all; None: it does."""
     if record.is_being_deleted or record.phase in (BackupPhase.DELETING, BackupPhase.ERROR_DELETING):
@@ -199,7 +204,7 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
     """Judge the complete backups of one group, from new to old. Those from the future count for no rule."""
     present = [record for record in group if not rules.is_future(record)]
     guards = _guards(rules, present)
-    kept = dict(zip((r.uid for r in present), keep_rules.kept(rules.retention, rules.zone, present), strict=True))
+    kept = _kept(rules, present)
     judged = []
     for record in group:
         reasons = kept.get(record.uid, ())
@@ -207,6 +212,22 @@ def _judge_group(rules: _Rules, group: Sequence[BackupRecord]) -> list[Judged]:
         is_gone = volume_of(record) in rules.gone
         judged.append(Judged(record, answer, reasons, None if answer.keeps or is_gone else guards.witness))
     return judged
+
+
+def _kept(rules: _Rules, present: Sequence[BackupRecord]) -> dict[str, tuple[str, ...]]:
+    """Return the keep rules that each backup fulfills, by UID.
+
+    Backups that are not damaged are counted without the damaged ones, which would otherwise push them out. Damaged ones
+    are counted among all, as if nobody had found the damage: a part of their files may still be readable.
+    """
+    sound = [record for record in present if not record.is_damaged]
+    among_all = _reasons(rules, present)
+    return among_all if len(sound) == len(present) else among_all | _reasons(rules, sound)
+
+
+def _reasons(rules: _Rules, backups: Sequence[BackupRecord]) -> dict[str, tuple[str, ...]]:
+    found = keep_rules.kept(rules.retention, rules.zone, backups)
+    return {record.uid: reasons for record, reasons in zip(backups, found, strict=True)}
 
 
 def _guards(rules: _Rules, present: Sequence[BackupRecord]) -> _Guards:
@@ -229,8 +250,8 @@ def _intact(present: Sequence[BackupRecord]) -> tuple[BackupRecord, ...]:
     The first one has no fault at all. The others are the newest ones without one of the faults. Any may be missing.
     """
     found = (
-        next((record for record in present if not any(has_fault(record) for has_fault in _FAULTS)), None),
-        *(next((record for record in present if not has_fault(record)), None) for has_fault in _FAULTS),
+        next((record for record in present if not has_fault(record)), None),
+        *(next((record for record in present if not has_it(record)), None) for has_it in _FAULTS),
     )
     return tuple(record for record in found if record is not None)
 

@@ -94,6 +94,12 @@ def test_last_backup_stays_although_all_are_damaged() -> None:
     assert judgement(planned(rules(keep_last=1, max_age="1h"), both)) is Judgement.MAX_AGE
 
 
+@pytest.mark.parametrize("given", [{"keep_last": 7}, {"keep_daily": 7}, {"keep_within": "6d"}])
+def test_damaged_backups_push_out_no_sound_one(given: dict[str, Any]) -> None:
+    backups = [replace(record, is_damaged=number < 7) for number, record in enumerate(dailies(20))]
+    assert kept_ids(planned(rules(**given), backups)) == {f"b-{number}" for number in range(14)}
+
+
 def test_parent_of_an_unfinished_backup_is_in_use() -> None:
     child = a_record("child", NOW, phase=BackupPhase.CREATING, parent_id="b-1")
     assert judgement(planned(rules(keep_last=1), [a_record("b-1", OLD), NEWER, child])) is Judgement.IN_USE
