@@ -18,7 +18,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.schedules.record_limit import RecordLimit, newest_backups
+from cinderblock.controller.schedules.record_limit import RecordLimit, fewest_backups, newest_backups
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -160,7 +160,7 @@ async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[Bac
 
     An operator that works in some namespaces reads each of them for itself, and skips those that it may not read.
     """
-    found = RecordLimit(reduction=newest_backups)
+    found = RecordLimit(reductions=(newest_backups, fewest_backups))
     reference = f"{schedule.kind}/{schedule.name}"
     query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
     places = _Places([schedule.namespace or None], unreadable=found.unreadable)
