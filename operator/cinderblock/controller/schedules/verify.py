@@ -6,9 +6,10 @@ A failure here holds up neither backups nor retention.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from cinderblock.api import labels
@@ -40,6 +41,7 @@ from cinderblock.lifecycle.schedule.verification.decide import (
     is_due,
     plan,
 )
+from cinderblock.lifecycle.schedule.verification.history import newest_and_rest
 from cinderblock.lifecycle.schedule.verification.record import VerificationRecord, record_of_verification
 from cinderblock.lifecycle.schedule.verification.rules import LevelRule
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord
@@ -48,6 +50,8 @@ log = logging.getLogger(__name__)
 
 MAX_REMOVALS: Final = 50
 """Most BackupVerifications that one reconciliation removes. At 5 ms each, others wait a quarter of a second."""
+MAX_REST: Final = 1000
+"""BackupVerifications beyond the limit of memory that are remembered for removal."""
 
 
 async def verify(
@@ -91,25 +95,45 @@ async def _verify(
 ) -> Verified:
     if not is_gathered:
         observed = await gather(context, observed, await read_backups(context, key))
-    records = await _read_verifications(context, key)
+    history = await _read_verifications(context, key)
+    records = history.records
     seen = ObservedVerifications(observed, parsed, tuple(records.records()), frozenset(records.overfull))
     made = plan(seen, now)
     writer = _Writer(context)
     created = {level.rule.level: await writer.create(level) for level in made.levels}
-    await writer.remove(made.removals)
-    return conclude.conclude(observed.schedule, made.levels, created, writer.problem, now)
+    await writer.remove([*history.rest, *made.removals])
+    problem = writer.problem or conclude.overfull_problem(records.overfull)
+    return conclude.conclude(observed.schedule, made.levels, created, problem, now)
 
 
-async def _read_verifications(context: Context, schedule: ObjectKey) -> RecordLimit[VerificationRecord]:
+class _History:
+    """The BackupVerifications of a schedule, with the newest ones only of a namespace that has too many.
+
+    Attributes:
+        records: what was kept.
+        rest: some of the others, which are removed, so that later looks can read all.
+    """
+
+    def __init__(self) -> None:
+        self.records: RecordLimit[VerificationRecord] = RecordLimit(reductions=[self._reduce])
+        self.rest: list[VerificationRecord] = []
+
+    def _reduce(self, records: Iterable[VerificationRecord]) -> list[VerificationRecord]:
+        kept, rest = newest_and_rest(records)
+        self.rest += islice(rest, max(0, MAX_REST - len(self.rest)))
+        return kept
+
+
+async def _read_verifications(context: Context, schedule: ObjectKey) -> _History:
     """Return the BackupVerifications of a schedule. The label finds them, and the annotation tells its kind."""
-    found: RecordLimit[VerificationRecord] = RecordLimit()
+    history = _History()
     reference, query = f"{schedule.kind}/{schedule.name}", f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
     kind, namespace = kinds.BACKUP_VERIFICATION, schedule.namespace or None
     async for page in parsed_pages(context, BackupVerification, kind, namespace, query):
         for verification in page:
             if verification.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:
-                found.add(record_of_verification(verification))
-    return found
+                history.records.add(record_of_verification(verification))
+    return history
 
 
 @dataclass(slots=True)
