@@ -6,10 +6,12 @@ A failure here holds up neither backups nor retention.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import islice, zip_longest
+from random import shuffle
 from typing import Final
 
 from cinderblock.api import labels
@@ -136,6 +138,16 @@ async def _read_verifications(context: Context, schedule: ObjectKey) -> _History
     return history
 
 
+def _in_turns(records: Iterable[VerificationRecord]) -> list[VerificationRecord]:
+    """Let namespaces take turns, in an order by chance: those that refuse everything must not use up all removals."""
+    by_namespace: dict[str, list[VerificationRecord]] = defaultdict(list)
+    for record in records:
+        by_namespace[record.namespace].append(record)
+    queues = list(by_namespace.values())
+    shuffle(queues)
+    return [record for turn in zip_longest(*queues) for record in turn if record is not None]
+
+
 @dataclass(slots=True)
 class _Writer:
     """Writes, and remembers refusals.
@@ -181,7 +193,8 @@ class _Writer:
 
     async def remove(self, records: Sequence[VerificationRecord]) -> None:
         """Remove ended BackupVerifications. One that has changed is judged again at the next time."""
-        for record in [r for r in records if r.namespace not in self.refused][:MAX_REMOVALS]:
+        allowed = (record for record in _in_turns(records) if record.namespace not in self.refused)
+        for record in islice(allowed, MAX_REMOVALS):
             try:
                 await self.context.kube.delete(
                     kinds.BACKUP_VERIFICATION,
