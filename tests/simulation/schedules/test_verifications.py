@@ -269,6 +269,20 @@ def test_schedule_with_verification_reads_once_for_each_time() -> None:
         assert simulation.faults.requests["list", "backupverifications.cinderblock.io"] == 10
 
 
+def test_schedule_that_waits_for_verifications_reads_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "RECORDS_PER_SECOND", 2.0)
+    with ScheduleSimulation() as simulation:
+        cluster(simulation, 230, **STRUCTURE)
+        simulation.reading = None
+        simulation.run_until(FIRST + 2 * HOUR)
+        assert len(simulation.verifications()) == 200
+        # 660 records at one in 2.5 seconds: a read takes the time of 27 minutes.
+        assert simulation.faults.requests["list", "backupverifications.cinderblock.io"] <= 12
+        simulation.reading = MINUTE
+        simulation.run_until(FIRST + 4 * HOUR)
+        assert len(simulation.verifications()) == 230
+
+
 def test_forged_verifications_disturb_only_their_own_namespace() -> None:
     with ScheduleSimulation(namespaces=("good", "evil")) as simulation:
         for namespace in ("good", "evil"):

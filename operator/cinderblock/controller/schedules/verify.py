@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import islice, zip_longest
 from random import shuffle
 from typing import Final
 
 from cinderblock.api import labels
+from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
@@ -52,60 +54,108 @@ log = logging.getLogger(__name__)
 
 MAX_REMOVALS: Final = 50
 """Most BackupVerifications that one reconciliation removes. At 5 ms each, others wait a quarter of a second."""
+RECORDS_PER_SECOND: Final = 1000.0
+"""Records that a schedule reads in a second, on average, while it creates verifications."""
+IDLE_FACTOR: Final = 5
+"""How many times less often it reads them if it could create none."""
 MAX_REST: Final = 1000
 """BackupVerifications beyond the limit of memory that are remembered for removal."""
 
 
-async def verify(
-    context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime, *, is_gathered: bool
-) -> Verified:
-    """Create and remove BackupVerifications of a schedule if a time is due. Return what its status says about it.
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """When verifications were last read for a schedule of this version, and from when they may be read again."""
 
-    Args:
-        context: what to work with.
-        key: the key of the schedule.
-        observed: the schedule, with its claims and backups if they were read just now.
-        now: the instant of the decisions.
-        is_gathered: whether they were.
+    uid: str
+    generation: int | None
+    at: datetime
+    earliest: datetime
 
-    Raises NotLeading.
-    """
-    schedule = observed.schedule
-    try:
-        parsed = rules.parse(schedule, observed.settings.spread)
-    except InvalidInput as error:
-        return conclude.invalid(schedule, error)
-    if not is_due(parsed, observed, now):
-        return conclude.idle(schedule, parsed, now)
-    try:
-        return await _verify(context, key, observed, parsed, now, is_gathered=is_gathered)
-    except NotLeading:
-        raise
-    except CinderblockError as error:
-        log.warning("Verifications are created later: %s", error.message, extra={"reason": error.reason})
-        return Verified(schedule.status.verification, requeue_after=RETRY.total_seconds())
+    def allows(self, schedule: AnySchedule, now: datetime) -> bool:
+        """Return whether they may be read. After a clock has gone back, they may."""
+        is_same = (self.uid, self.generation) == (schedule.uid, schedule.metadata.generation)
+        return not is_same or not self.at <= now < self.earliest
 
 
-async def _verify(
-    context: Context,
-    key: ObjectKey,
-    observed: ObservedSchedule,
-    parsed: tuple[LevelRule, ...],
-    now: datetime,
-    *,
-    is_gathered: bool,
-) -> Verified:
-    if not is_gathered:
-        observed = await gather(context, observed, await read_backups(context, key))
-    history = await _read_verifications(context, key)
-    records = history.records
-    seen = ObservedVerifications(observed, parsed, tuple(records.records()), frozenset(records.overfull))
-    made = plan(seen, now)
-    writer = _Writer(context)
-    created = {level.rule.level: await writer.create(level) for level in made.levels}
-    await writer.remove([*history.rest, *made.removals])
-    problem = writer.problem or conclude.overfull_problem(records.overfull)
-    return conclude.conclude(observed.schedule, made.levels, created, problem, now)
+@dataclass(slots=True)
+class VerificationReconciler:
+    """Creates and removes the BackupVerifications of schedules. Its memory only saves work."""
+
+    _looks: dict[ObjectKey, _Look] = field(default_factory=dict)
+
+    def forget(self, key: ObjectKey) -> None:
+        """Forget a schedule that no longer exists."""
+        self._looks.pop(key, None)
+
+    async def verify(
+        self,
+        context: Context,
+        key: ObjectKey,
+        observed: ObservedSchedule,
+        now: datetime,
+        *,
+        readers: AbstractAsyncContextManager[None] | None = None,
+    ) -> Verified:
+        """Create and remove BackupVerifications of a schedule if a time is due. Return what its status says about it.
+
+        Args:
+            context: what to work with.
+            key: the key of the schedule.
+            observed: the schedule, with its claims and backups if they were read just now.
+            now: the instant of the decisions.
+            readers: limits how many schedules read at the same time, if the claims and backups were not read.
+
+        Raises NotLeading.
+        """
+        schedule = observed.schedule
+        try:
+            parsed = rules.parse(schedule, observed.settings.spread)
+        except InvalidInput as error:
+            return conclude.invalid(schedule, error)
+        if not is_due(parsed, observed, now):
+            return conclude.idle(schedule, parsed, now)
+        look = self._looks.get(key)
+        if look is not None and not look.allows(schedule, now):
+            return Verified(schedule.status.verification, requeue_after=(look.earliest - now).total_seconds())
+        try:
+            async with readers or nullcontext():
+                return await self._verify(context, key, observed, parsed, now, is_gathered=readers is None)
+        except NotLeading:
+            raise
+        except CinderblockError as error:
+            log.warning("Verifications are created later: %s", error.message, extra={"reason": error.reason})
+            return Verified(schedule.status.verification, requeue_after=RETRY.total_seconds())
+
+    async def _verify(
+        self,
+        context: Context,
+        key: ObjectKey,
+        observed: ObservedSchedule,
+        parsed: tuple[LevelRule, ...],
+        now: datetime,
+        *,
+        is_gathered: bool,
+    ) -> Verified:
+        if not is_gathered:
+            observed = await gather(context, observed, await read_backups(context, key))
+        history = await _read_verifications(context, key)
+        records = history.records.records()
+        overfull = frozenset(history.records.overfull)
+        made = plan(ObservedVerifications(observed, parsed, tuple(records), overfull), now)
+        writer = _Writer(context)
+        created = {level.rule.level: await writer.create(level) for level in made.levels}
+        await writer.remove([*history.rest, *made.removals])
+        problem = writer.problem or conclude.overfull_problem(overfull)
+        verified = conclude.conclude(observed.schedule, made.levels, created, problem, now)
+        count = len(observed.claims) + observed.backups.count + len(records)
+        pace = RECORDS_PER_SECOND if any(created.values()) else RECORDS_PER_SECOND / IDLE_FACTOR
+        seconds, schedule = count / pace, observed.schedule
+        self._looks[key] = _Look(schedule.uid, schedule.metadata.generation, now, now + timedelta(seconds=seconds))
+        if verified.requeue_after is None:
+            return verified
+        # Only for a due time must the records be read again.
+        waits = any(level.times.due is not None for level in made.levels)
+        return replace(verified, requeue_after=max(verified.requeue_after, seconds)) if waits else verified
 
 
 class _History:
