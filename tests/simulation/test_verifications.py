@@ -169,6 +169,9 @@ def test_lost_manifest_is_a_damage_of_its_backup(simulation: Simulation, level: 
     status = verify(simulation, "proof", level)
     assert (status["phase"], status["objects"]) == ("damaged", [key])
     assert condition(simulation, "new") == ("False", "Damaged")
+    [shown] = [c for c in simulation.get("VolumeBackup", "new")["status"]["conditions"] if c["type"] == "Verified"]
+    assert shown["message"].startswith(f"Its manifest {key} is damaged or missing")
+    assert "keep this one" not in shown["message"]
     assert not known(simulation, "old")
     simulation.backup("next", "data", incremental=True)
     simulation.settle()

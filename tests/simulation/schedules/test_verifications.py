@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cinderblock.controller.schedules import verify
+from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.errors import KubeUnavailable
 from tests.support.schedules import cron_oracle
 from tests.support.simulation.api import START, Object
@@ -40,6 +43,17 @@ def verified(simulation: ScheduleSimulation, level: str | None = None) -> list[s
 def volumes(simulation: ScheduleSimulation) -> list[str]:
     """Return the UIDs of the claims."""
     return [claim["metadata"]["uid"] for claim in simulation.objects.all("PersistentVolumeClaim")]
+
+
+def forge(simulation: ScheduleSimulation, name: str, volume: str, namespace: str) -> Object:
+    """Create a BackupVerification with the marks of the ClusterBackupSchedule."""
+    marks = {"cinderblock.io/schedule": "all"}
+    annotations = {"cinderblock.io/schedule-name": "ClusterBackupSchedule/all"}
+    metadata = {"name": name, "namespace": namespace, "labels": marks, "annotations": annotations}
+    body = {"metadata": metadata, "spec": {"level": "Structure", "volumeId": volume}}
+    made = simulation.objects.create("BackupVerification", body)
+    assert made is not None
+    return made
 
 
 def test_each_volume_is_verified_at_each_level_and_time() -> None:
@@ -255,6 +269,20 @@ def test_schedule_with_verification_reads_once_for_each_time() -> None:
         assert simulation.faults.requests["list", "backupverifications.cinderblock.io"] == 10
 
 
+def test_schedule_that_waits_for_verifications_reads_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "RECORDS_PER_SECOND", 2.0)
+    with ScheduleSimulation() as simulation:
+        cluster(simulation, 230, **STRUCTURE)
+        simulation.reading = None
+        simulation.run_until(FIRST + 2 * HOUR)
+        assert len(simulation.verifications()) == 200
+        # 660 records at one in 2.5 seconds: a read takes the time of 27 minutes.
+        assert simulation.faults.requests["list", "backupverifications.cinderblock.io"] <= 12
+        simulation.reading = MINUTE
+        simulation.run_until(FIRST + 4 * HOUR)
+        assert len(simulation.verifications()) == 230
+
+
 def test_forged_verifications_disturb_only_their_own_namespace() -> None:
     with ScheduleSimulation(namespaces=("good", "evil")) as simulation:
         for namespace in ("good", "evil"):
@@ -262,18 +290,40 @@ def test_forged_verifications_disturb_only_their_own_namespace() -> None:
         simulation.cluster_schedule(spread="0s", verification=STRUCTURE)
         simulation.run_until(FIRST - HOUR)
         for number in range(300):
-            metadata = {
-                "name": f"forged-{number}",
-                "namespace": "evil",
-                "labels": {"cinderblock.io/schedule": "all"},
-                "annotations": {"cinderblock.io/schedule-name": "ClusterBackupSchedule/all"},
-            }
-            spec = {"level": "Structure", "volumeId": f"volume-{number}"}
-            simulation.objects.create("BackupVerification", {"metadata": metadata, "spec": spec})
+            forge(simulation, f"forged-{number}", f"volume-{number}", "evil")
         simulation.reading = None
         simulation.run_until(FIRST + HOUR)
         assert len(simulation.verifications(namespace="good")) == 1
         assert len(simulation.verifications(namespace="evil")) == 300
+
+
+def test_very_many_verifications_do_not_end_those_of_their_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "RecordLimit", partial(RecordLimit, 12))
+    with ScheduleSimulation() as simulation:
+        schedule = cluster(simulation, 3, **STRUCTURE, successfulHistoryLimit=100)
+        for day in range(12):
+            simulation.run_until(FIRST + day * DAY + HOUR)
+            today = f"{FIRST + day * DAY:%Y%m%d%H%M}"
+            assert len([name for name in verified(simulation) if name.endswith(today)]) == 3
+        assert len(verified(simulation)) <= 12 + 3
+        assert simulation.condition(schedule, "VerificationsCreated")["status"] == "True"
+
+
+def test_namespace_with_very_many_forged_verifications_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "RecordLimit", partial(RecordLimit, 12))
+    with ScheduleSimulation(namespaces=("good", "evil")) as simulation:
+        for namespace in ("good", "evil"):
+            simulation.claim("data", namespace)
+        schedule = simulation.cluster_schedule(spread="0s", verification=STRUCTURE)
+        simulation.run_until(FIRST - HOUR)
+        for number in range(20):
+            forge(simulation, f"forged-{number}", f"volume-{number}", "evil")
+        simulation.run_until(FIRST + HOUR)
+        assert len(simulation.verifications(namespace="good")) == 1
+        assert len(simulation.verifications(namespace="evil")) == 20
+        condition = simulation.condition(schedule, "VerificationsCreated")
+        assert (condition["status"], condition["reason"]) == ("False", "VerificationsRefused")
+        assert "No verification is created in namespace evil:" in condition["message"]
 
 
 WRITES = 16

@@ -19,7 +19,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import MAX_WRITES
-from cinderblock.controller.schedules.record_limit import RECORDS, RecordLimit, newest_backups
+from cinderblock.controller.schedules.record_limit import RECORDS, RecordLimit, fewest_backups, newest_backups
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
@@ -161,7 +161,7 @@ async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[Bac
 
     An operator that works in some namespaces reads each of them for itself, and skips those that it may not read.
     """
-    found = RecordLimit(reduction=newest_backups)
+    found = RecordLimit(reductions=(newest_backups, fewest_backups))
     async for record in _records(context, schedule, found.unreadable):
         found.add(record)
     return found

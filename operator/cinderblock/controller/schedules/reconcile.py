@@ -21,7 +21,7 @@ from cinderblock.controller.schedules.create import create_all
 from cinderblock.controller.schedules.gather import gather, read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retention import RetentionReconciler
-from cinderblock.controller.schedules.verify import verify
+from cinderblock.controller.schedules.verify import VerificationReconciler
 from cinderblock.errors import Conflict, InvalidInput, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
@@ -33,7 +33,7 @@ from cinderblock.lifecycle.schedule.decide import decide, needs_look
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule
 from cinderblock.lifecycle.schedule.retained import with_retention
 from cinderblock.lifecycle.schedule.status_changes import is_urgent
-from cinderblock.lifecycle.schedule.verification.conclude import Verified, with_verification
+from cinderblock.lifecycle.schedule.verification.conclude import with_verification
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class ScheduleReconciler:
 
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
     _retention: RetentionReconciler = field(default_factory=RetentionReconciler)
+    _verification: VerificationReconciler = field(default_factory=VerificationReconciler)
     _written: dict[ObjectKey, float] = field(default_factory=dict)
     """When the status of a schedule was last written, by the clock of the event loop."""
 
@@ -63,6 +64,7 @@ class ScheduleReconciler:
         """Forget a schedule that no longer exists."""
         self._written.pop(key, None)
         self._retention.forget(key)
+        self._verification.forget(key)
 
     async def reconcile(self, context: Context, body: dict[str, Any]) -> float | None:
         """Move a schedule one step forward. Return the seconds until the next look; None: when it changes.
@@ -104,7 +106,7 @@ class ScheduleReconciler:
         backups: RecordLimit[BackupRecord] | None = None
         if not is_run and not is_due:
             retained = retention.wait(key, schedule, now)
-            verified = await self._verify(context, key, observed, now)
+            verified = await self._verification.verify(context, key, observed, now, readers=self._readers)
             return with_verification(with_retention(conclusion, schedule, retained, now), schedule, verified, now)
         async with self._readers:
             if is_run:
@@ -117,13 +119,10 @@ class ScheduleReconciler:
                 retained = await retention.apply(context, key, schedule, settings, backups)
             else:
                 retained = retention.wait(key, schedule, now)
-            verified = await verify(context, key, observed, now, is_gathered=is_run)
+            # These slots are held already, so nothing waits for one here.
+            readers = None if is_run else contextlib.nullcontext()
+            verified = await self._verification.verify(context, key, observed, now, readers=readers)
         return with_verification(with_retention(conclusion, schedule, retained, now), schedule, verified, now)
-
-    async def _verify(self, context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime) -> Verified:
-        """Create verifications that are due, while the schedule reads nothing else."""
-        async with self._readers:
-            return await verify(context, key, observed, now, is_gathered=False)
 
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
         since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))

@@ -8,11 +8,11 @@ however many, end the backups of their own namespace: the newest ones of each vo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.schedule.observed import is_unfinished, volume_key
+from cinderblock.lifecycle.schedule.observed import VolumeKey, is_unfinished, volume_key
 
 RECORDS: Final = 40_000
 """Records that one reconciliation keeps. Each takes about 1 KiB."""
@@ -20,8 +20,13 @@ NEWEST: Final = 3
 """Complete backups, and also others, that are kept of each volume of a namespace with too many. Runs need the attempts
 of a run and the newest complete backup."""
 
-LEAST_GAIN: Final = 0.05
-"""Part of the limit that the reduction of a namespace must free, so that there are few reductions."""
+LEAST_GAIN: Final = 0.25
+"""Part of the records of a namespace that its reduction must free. Less shows that its volumes are forged, or that it
+keeps little already."""
+PROTECTED_SHARE: Final = 0.25
+"""Part of the limit up to which no namespace is left out while others can still be reduced."""
+RELIEF: Final = 0.01
+"""Part of the limit that is free afterwards, so that this is not repeated for each record."""
 
 
 class Record(Protocol):
@@ -41,12 +46,6 @@ Reduction = Callable[[Iterable[RecordT]], list[RecordT]]
 """Returns those records of a namespace that are kept although there are too many."""
 
 
-def none_of(records: Iterable[RecordT]) -> list[RecordT]:
-    """Keep no record of a namespace with too many."""
-    del records
-    return []
-
-
 class RecordLimit(Generic[RecordT]):
     """Collects records.
 
@@ -57,17 +56,19 @@ class RecordLimit(Generic[RecordT]):
 
     Args:
         limit: records that are kept at most.
-        reduction: what is kept of a namespace with too many.
+        reductions: what is kept of a namespace with too many: the first that frees enough of its records.
     """
 
-    def __init__(self, limit: int = RECORDS, *, reduction: Reduction[RecordT] = none_of) -> None:
+    def __init__(self, limit: int = RECORDS, *, reductions: Sequence[Reduction[RecordT]] = ()) -> None:
         self.overfull: set[str] = set()
         self.reduced: set[str] = set()
         self.unreadable: dict[str, str] = {}
         self._limit = limit
-        self._reduction = reduction
+        self._reductions = reductions
         self._kept: dict[str, dict[str, RecordT]] = defaultdict(dict)
         self._count = 0
+        self._irreducible: dict[str, int] = {}
+        """How many records namespaces had when no reduction freed enough. With hardly more, none does."""
 
     def add(self, record: RecordT) -> None:
         """Keep a record. One with a known UID replaces the earlier one."""
@@ -77,20 +78,45 @@ class RecordLimit(Generic[RecordT]):
         self._count += record.uid not in kept
         kept[record.uid] = record
         if self._count > self._limit:
-            self._reduce(max(self._kept, key=lambda namespace: len(self._kept[namespace])))
+            self._relieve()
 
-    def _reduce(self, namespace: str) -> None:
-        """Keep the newest records of a namespace, or none if these are hardly fewer."""
-        records = self._kept.pop(namespace)
-        newest = {record.uid: record for record in self._reduction(records.values())}
-        if newest and len(records) - len(newest) >= self._limit * LEAST_GAIN:
-            self._kept[namespace] = newest
-            self.reduced.add(namespace)
-        else:
-            newest = {}
-            self.overfull.add(namespace)
-            self.reduced.discard(namespace)
-        self._count -= len(records) - len(newest)
+    def _relieve(self) -> None:
+        """Reduce namespaces, largest first. Leave out what nothing can reduce, if it is large or if all is reduced."""
+        wanted = self._limit - int(self._limit * RELIEF)
+        for namespace in self._largest_first():
+            if self._count <= wanted:
+                return
+            if not self._reduce(namespace) and len(self._kept[namespace]) > self._limit * PROTECTED_SHARE:
+                self._leave_out(namespace)
+        if self._count <= self._limit:
+            return
+        for namespace in self._largest_first():
+            if self._count <= wanted:
+                return
+            self._leave_out(namespace)
+
+    def _largest_first(self) -> list[str]:
+        return sorted(self._kept, key=lambda namespace: len(self._kept[namespace]), reverse=True)
+
+    def _reduce(self, namespace: str) -> bool:
+        """Keep the records that matter of a namespace. Return whether that frees enough of them."""
+        records = self._kept[namespace]
+        if len(records) * (1 - LEAST_GAIN) < self._irreducible.get(namespace, 0):
+            return False
+        for reduction in self._reductions:
+            kept = {record.uid: record for record in reduction(records.values())}
+            if len(kept) <= len(records) * (1 - LEAST_GAIN):
+                self._kept[namespace] = kept
+                self._count -= len(records) - len(kept)
+                self.reduced.add(namespace)
+                return True
+        self._irreducible[namespace] = len(records)
+        return False
+
+    def _leave_out(self, namespace: str) -> None:
+        self._count -= len(self._kept.pop(namespace))
+        self.overfull.add(namespace)
+        self.reduced.discard(namespace)
 
     def records(self) -> list[RecordT]:
         """Return what was kept."""
@@ -104,13 +130,25 @@ class RecordLimit(Generic[RecordT]):
 
 def newest_backups(records: Iterable[BackupRecord]) -> list[BackupRecord]:
     """Return the unfinished records, and the newest others of each volume: complete ones, and the rest."""
-    groups: dict[object, list[BackupRecord]] = defaultdict(list)
+    return _newest(records, NEWEST)
+
+
+def fewest_backups(records: Iterable[BackupRecord]) -> list[BackupRecord]:
+    """Return the unfinished records, and of each volume the newest complete one and the newest attempts."""
+    return _newest(records, 1)
+
+
+def _newest(records: Iterable[BackupRecord], complete: int) -> list[BackupRecord]:
+    groups: dict[tuple[VolumeKey, bool], list[BackupRecord]] = defaultdict(list)
     unfinished: list[BackupRecord] = []
     for record in records:
         if is_unfinished(record):
             unfinished.append(record)
         else:
-            groups[volume_key(record), record.is_complete].append(record)
+            is_whole = record.is_complete and not record.is_being_deleted
+            groups[volume_key(record), is_whole].append(record)
     for group in groups.values():
         group.sort(key=lambda record: (record.created, record.uid), reverse=True)
-    return [*unfinished, *(record for group in groups.values() for record in group[:NEWEST])]
+    limits = {True: complete, False: NEWEST}
+    kept = (record for (_, is_whole), group in groups.items() for record in group[: limits[is_whole]])
+    return [*unfinished, *kept]

@@ -24,24 +24,30 @@ def with_verification(shown: list[Condition], backup: VolumeBackup, now: datetim
     summary = backup.own_verification
     if summary is None:
         return conditions.without(shown, ConditionType.VERIFIED)
-    status, reason, message = _state_of(summary)
+    status, reason, message = _state_of(summary, backup.status.manifest_key)
     generation, kind = backup.metadata.generation, ConditionType.VERIFIED
     return conditions.with_lasting(shown, now, generation, kind=kind, status=status, reason=reason, message=message)
 
 
-def _state_of(summary: VerificationSummary) -> tuple[ConditionStatus, Reason, str]:
+def _state_of(summary: VerificationSummary, manifest: str | None) -> tuple[ConditionStatus, Reason, str]:
     match summary.result:
         case VerificationResult.VERIFIED:
             is_restored = summary.level is VerificationLevel.RESTORE
             how = "It was restored and checked" if is_restored else "All of its stored data was read and is sound"
             return "True", Reason.VERIFIED, how
         case VerificationResult.DAMAGED:
-            return "False", Reason.DAMAGED, _damage(summary)
+            return "False", Reason.DAMAGED, _damage(summary, manifest)
         case _:
             return "Unknown", Reason.NOT_ALL_READ, _INCOMPLETE
 
 
-def _damage(summary: VerificationSummary) -> str:
+def _damage(summary: VerificationSummary, manifest: str | None) -> str:
+    if manifest and manifest in summary.objects:
+        return (
+            f"Its manifest {manifest} is damaged or missing in the store. Without it, this backup cannot be restored,"
+            " and retention and deletions of the volume wait. Bring the object back from a version or a copy of the"
+            " bucket, or make a new backup of the volume and then delete this VolumeBackup"
+        )
     count = summary.damaged_objects or len(summary.objects)
     if not count:
         return "It was restored, but the check of the restored volume failed: its content is not what the check expects"

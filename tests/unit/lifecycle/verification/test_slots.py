@@ -14,6 +14,7 @@ from tests.support.simulation.observed_builders import a_store
 SETTINGS = MoverSettings("example/cinderblock:1", limit=4, namespace_limit=2)
 HERE = frozenset({RunningMover("v-1", "shop", "default")})
 SAME_NAMESPACE = frozenset({RunningMover("v-1", "shop", "other")})
+ONE_ELSEWHERE = frozenset({RunningMover("v-1", "other", "default")})
 ELSEWHERE = frozenset(RunningMover(f"v-{number}", f"n-{number}", "default") for number in range(4))
 
 
@@ -26,7 +27,7 @@ ELSEWHERE = frozenset(RunningMover(f"v-{number}", f"n-{number}", "default") for 
         ({"others": SAME_NAMESPACE}, {"movers_in_namespace": 1}, "in namespace shop"),
         ({}, {"waiting_in_namespace": 2}, "in namespace shop"),
         ({"others": ELSEWHERE}, {}, "in the cluster"),
-        ({}, {"movers": 3, "waiting": 1}, "in the cluster"),
+        ({"others": ONE_ELSEWHERE}, {"movers": 3, "waiting": 1}, "in the cluster"),
     ],
 )
 def test_verification_waits_while_there_is_no_room(mover: dict[str, Any], load: dict[str, Any], words: str) -> None:
@@ -41,6 +42,8 @@ def test_verification_waits_while_there_is_no_room(mover: dict[str, Any], load: 
     [
         ({}, {}),
         ({"others": SAME_NAMESPACE}, {"movers": 2}),
+        # Backups of other namespaces that want all slots leave a share.
+        ({}, {"movers": 3, "waiting": 9}),
         ({}, {"movers": 1, "movers_in_namespace": 1, "waiting": 2}),
     ],
 )

@@ -47,6 +47,18 @@ def invalid(schedule: AnySchedule, error: InvalidInput) -> Verified:
     return Verified(status, error.message, error.reason)
 
 
+def overfull_problem(namespaces: Collection[str]) -> str:
+    """Return what is wrong if namespaces have too many BackupVerifications to be read; empty: none has."""
+    if not namespaces:
+        return ""
+    others = f" and {len(namespaces) - 1} others" if len(namespaces) > 1 else ""
+    return (
+        f"No verification is created in namespace {min(namespaces)}{others}: the schedule has too many"
+        " BackupVerifications to be read, and most of them are there. Find out who creates them, or use several"
+        " schedules"
+    )
+
+
 def idle(schedule: AnySchedule, rules: Sequence[LevelRule], now: datetime) -> Verified:
     """Return the result if no time is due. A refusal is shown until the next attempt."""
     result = conclude(schedule, [LevelPlan(rule, rule.times(schedule, now)) for rule in rules], {}, "", now)
@@ -70,7 +82,7 @@ def conclude(
         schedule: the schedule.
         plans: the decision about each level.
         created: the volumes of each level whose verifications exist now.
-        problem: the first refusal; empty: there was none.
+        problem: the first refusal, or why namespaces are left out; empty: neither.
         now: the present.
     """
     if schedule.spec.verification is None:

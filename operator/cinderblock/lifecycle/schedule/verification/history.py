@@ -38,9 +38,38 @@ def superfluous(
     found: list[VerificationRecord] = []
     for (namespace, volume_id, _, is_success), group in groups.items():
         limit = rules.successful_history_limit if is_success else rules.failed_history_limit
-        newest_first = sorted(group, key=lambda record: (record.created, record.name), reverse=True)
+        newest_first = sorted(group, key=_age, reverse=True)
         kept = newest_first[:limit]
         found += newest_first[limit:]
         if (namespace, volume_id) not in volumes:
             found += [record for record in kept if now - record.created > LEFT]
-    return sorted(found, key=lambda record: (record.created, record.name))
+    return sorted(found, key=_age)
+
+
+def newest_and_rest(
+    records: Iterable[VerificationRecord],
+) -> tuple[list[VerificationRecord], list[VerificationRecord]]:
+    """Divide the verifications of a namespace that has too many of them to be read.
+
+    Returns:
+        The unfinished ones, and the newest of each volume, level and outcome; and those of the others that can be
+        removed, oldest first.
+    """
+    kept: list[VerificationRecord] = []
+    newest: dict[tuple[str, str, bool], VerificationRecord] = {}
+    rest: list[VerificationRecord] = []
+    for record in records:
+        if not record.has_ended:
+            kept.append(record)
+            continue
+        group = record.volume_id, record.level, record.phase is VerificationPhase.VERIFIED
+        other = newest.setdefault(group, record)
+        if other is not record:
+            newest[group] = max(other, record, key=_age)
+            rest.append(min(other, record, key=_age))
+    removable = [record for record in rest if not record.is_being_deleted]
+    return [*kept, *newest.values()], sorted(removable, key=_age)
+
+
+def _age(record: VerificationRecord) -> tuple[datetime, str]:
+    return record.created, record.name
