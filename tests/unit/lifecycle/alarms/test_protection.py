@@ -121,9 +121,8 @@ def test_volume_that_is_left_out_is_counted_apart() -> None:
         a_claim(phase="Pending"),
         a_claim(deleting=True),
         a_claim(**{labels.OWNER_UID_LABEL: "b-1"}),
-        a_claim(**{labels.MANAGED_BY_LABEL: labels.MANAGED_BY}),
     ],
-    ids=["unbound", "being deleted", "of an operation", "managed"],
+    ids=["unbound", "being deleted", "of an operation"],
 )
 def test_unusable_and_temporary_claims_do_not_count(claim: PersistentVolumeClaim) -> None:
     assert protection(claim, a_schedule()) is None
