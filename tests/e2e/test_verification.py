@@ -70,6 +70,7 @@ def test_flipped_byte_in_the_bucket_is_found(backed_up: Tenant) -> None:
     _nothing_left(backed_up)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "image", "reason"),
     [("sleep 3600", "", "TimedOut"), ("true", "localhost/no-such-image:1", "TimedOut")],
@@ -83,6 +84,7 @@ def test_check_that_cannot_decide_is_an_error(backed_up: Tenant, command: str, i
     _nothing_left(backed_up)
 
 
+@pytest.mark.long
 def test_drill_that_is_deleted_while_it_checks_leaves_nothing(backed_up: Tenant) -> None:
     _check(backed_up, "sleep 3600")
     backed_up.kube.apply(_verification(backed_up, "drill", level="Restore", restore=CHECK))

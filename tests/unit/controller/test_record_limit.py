@@ -60,7 +60,7 @@ def test_large_honest_namespace_stays_while_others_can_be_reduced() -> None:
     assert newest_are_kept(limit, 1, 200)
 
 
-def test_namespace_with_very_many_forged_volumes_is_left_out_before_others_are_reduced() -> None:
+def test_namespace_of_very_many_volumes_is_left_out_first() -> None:
     limit = backup_limit(1_000)
     fill(limit, 20, 1, 30)
     fill(limit, 1, 2_000, 1, prefix="forged")
