@@ -23,13 +23,17 @@ EVERYTHING = Share()
 
 
 @contextmanager
-def small_units() -> Iterator[None]:
-    """Make chunks of 16 KiB, packs of four chunks, and sections of a few entries that are copied whole."""
+def small_units(pack_bytes: int = PACK) -> Iterator[None]:
+    """Make chunks of 16 KiB, packs of four chunks, and sections of a few entries that are copied whole.
+
+    Args:
+        pack_bytes: another size of packs.
+    """
     with (
         patch.object(archiver, "chunk_bytes_for", lambda _: CHUNK),
         patch.object(pipeline, "LOOKAHEAD_BYTES", 16 * CHUNK),
-        patch.object(pack, "PACK_BYTES", PACK),
-        patch.object(renewal, "PACK_BYTES", PACK),
+        patch.object(pack, "PACK_BYTES", pack_bytes),
+        patch.object(renewal, "PACK_BYTES", pack_bytes),
         patch.object(manifest_writer, "SECTION_BYTES", 1500),
         patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
     ):

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 
 from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import MoverReport, VolumeMode
-from cinderblock.archiver import archiver, pipeline, renewal
+from cinderblock.archiver import pipeline
 from cinderblock.archiver.renewal import MOST_RENEWED
 from cinderblock.errors import SourceError
-from cinderblock.format import pack
 from cinderblock.format.entries import EntryKind
-from cinderblock.format.manifest import reader as manifest_reader
 from cinderblock.format.manifest import writer as manifest_writer
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.expiry import expire
+from tests.support.mover.verifications import small_units
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.faults import Crash, FaultyStore
 from tests.support.store.format_reader import FormatReader
@@ -38,14 +37,7 @@ Content = dict[bytes, bytes]
 @pytest.fixture(autouse=True)
 def _small_units() -> Iterator[None]:
     """Make chunks of 16 KiB, packs of eight chunks, and sections of a few entries that are copied whole."""
-    with (
-        patch.object(archiver, "chunk_bytes_for", lambda _: CHUNK),
-        patch.object(pipeline, "LOOKAHEAD_BYTES", 16 * CHUNK),
-        patch.object(pack, "PACK_BYTES", PACK),
-        patch.object(renewal, "PACK_BYTES", PACK),
-        patch.object(manifest_writer, "SECTION_BYTES", 1500),
-        patch.object(manifest_reader, "MIN_COPIED_SECTION_BYTES", 1),
-    ):
+    with small_units(PACK):
         yield
 
 
