@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from cinderblock.api.broker import BrokerLocation
 from cinderblock.api.losses import Fidelity, Losses, Path, Unreadable
 from cinderblock.api.meta import Model
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
@@ -127,6 +128,8 @@ class MoverTask(Model):
 
     operation: MoverOperation
     store: StoreLocation
+    broker: BrokerLocation | None = None
+    """Broker that gives access to the store. None if the mover has the credentials of the store."""
     volume_mode: VolumeMode
     path: str
     """Path of the volume in the pod: DEVICE_PATH or TREE_PATH."""

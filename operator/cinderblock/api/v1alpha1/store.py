@@ -26,6 +26,13 @@ class SecretReference(Model):
     """Name of the Secret."""
 
 
+class ClusterStoreReference(Model):
+    """Reference to a ClusterBackupStore."""
+
+    name: Name
+    """Name of the ClusterBackupStore."""
+
+
 class Addressing(StrEnum):
     """Position of the container in URLs."""
 
@@ -195,6 +202,9 @@ class StoreLimits(Model):
 class BackupStoreSpec(Model):
     """Desired settings of the store. All fields except container and prefix can change while backups exist."""
 
+    cluster_store_ref: ClusterStoreReference | None = None
+    """ClusterBackupStore that holds all other settings and the credentials. Leave out all other fields then. Cannot be
+    changed. Defaults to none, so that this object is a store of its own."""
     endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
     """URL of the S3 endpoint, for example https://s3.example.com. Defaults to the endpoint of AWS for the region."""
     region: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] = "us-east-1"
@@ -211,9 +221,9 @@ class BackupStoreSpec(Model):
     """Whether to create a bucket that does not exist (Cinder: backup_create_containers). Defaults to true."""
     addressing: Addressing = Addressing.PATH
     """Position of the bucket in URLs: path for the path, or virtual for the host name. Defaults to path."""
-    credentials_secret_ref: SecretReference
+    credentials_secret_ref: SecretReference | None = None
     """Secret with the S3 credentials in the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. The key AWS_SESSION_TOKEN
-    is optional."""
+    is optional. Required without clusterStoreRef."""
     ca_secret_ref: SecretReference | None = None
     """Secret with the PEM certificates of the authorities that sign the endpoint's certificate, in the key ca.crt.
     Defaults to the public certificate authorities."""

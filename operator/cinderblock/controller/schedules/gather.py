@@ -26,8 +26,8 @@ from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
-from cinderblock.lifecycle.schedule.selector import LabelSelector
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord, record_of_claim
+from cinderblock.lifecycle.selector import LabelSelector
 from cinderblock.lifecycle.store.decide import default_store
 from cinderblock.reasons import Reason
 

@@ -13,9 +13,9 @@ from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
-from cinderblock.lifecycle.schedule import selector
-from cinderblock.lifecycle.schedule.selector import LabelSelector
+from cinderblock.lifecycle import selector
 from cinderblock.lifecycle.schedule.volumes import Selection, record_of_claim
+from cinderblock.lifecycle.selector import LabelSelector
 
 MAX_SCHEDULES: Final = 50
 """BackupSchedules of a namespace that count, so that nobody makes the operator compare each claim with thousands."""

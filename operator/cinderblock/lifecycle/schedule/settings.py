@@ -9,12 +9,12 @@ from typing import Final
 from cinderblock.api.duration import from_timedelta, parse_long_duration, to_timedelta
 from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
+from cinderblock.lifecycle import selector
 from cinderblock.lifecycle.retention.plan import zone_name
 from cinderblock.lifecycle.schedule import cron as cron_times
-from cinderblock.lifecycle.schedule import selector
 from cinderblock.lifecycle.schedule.cron import Cron
-from cinderblock.lifecycle.schedule.selector import LabelSelector
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord, Selection, offset
+from cinderblock.lifecycle.selector import LabelSelector
 from cinderblock.reasons import Reason
 
 DEFAULT_SPREAD: Final = timedelta(minutes=10)

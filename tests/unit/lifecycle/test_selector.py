@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cinderblock.errors import InvalidInput
-from cinderblock.lifecycle.schedule.selector import parse
+from cinderblock.lifecycle.selector import parse
 from cinderblock.reasons import Reason
 
 

@@ -1,0 +1,144 @@
+"""`ClusterBackupStore`: one S3 store of an administrator that several namespaces share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cinderblock.api.conditions import Conditions
+from cinderblock.api.meta import Model, Object, Uid
+from cinderblock.api.v1alpha1.schedule import LabelSelector
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, Name, SecretReference, StoreLimits
+
+
+class NamespacesFrom(StrEnum):
+    """Which namespaces may use a ClusterBackupStore (Gateway API: AllowedRoutes ``namespaces.from``)."""
+
+    NONE = "None"
+    NAMES = "Names"
+    SELECTOR = "Selector"
+    ALL = "All"
+
+
+class AllowedNamespaces(Model):
+    """The namespaces that may use the store. Each of them gets a BackupStore of the same name."""
+
+    from_: Annotated[NamespacesFrom, Field(alias="from")] = NamespacesFrom.NONE
+    """Which namespaces: None, Names, Selector or All. Defaults to None."""
+    names: Annotated[list[Name], Field(max_length=1000)] = []
+    """Names of the namespaces, only with Names."""
+    selector: LabelSelector | None = None
+    """Labels of the namespaces, only with Selector. An empty selector matches all namespaces."""
+
+
+class MoverAccess(StrEnum):
+    """How movers of other namespaces reach the store."""
+
+    SIGNED_REQUESTS = "SignedRequests"
+    SESSION_CREDENTIALS = "SessionCredentials"
+
+
+class SessionCredentials(Model):
+    """Session credentials from the security token service of the S3 server (AWS STS: AssumeRoleWithWebIdentity)."""
+
+    role_arn: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")]
+    """ARN of the role that the broker assumes with its own ServiceAccount token. The role must be allowed to do all
+    that movers do below the prefix."""
+    endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    """URL of the token service. Defaults to that of AWS for the region."""
+    audience: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[!-~]+$")] = "sts.amazonaws.com"
+    """Audience of the token that the broker shows. Defaults to sts.amazonaws.com."""
+    duration_seconds: Annotated[int, Field(ge=900, le=43200)] = 3600
+    """Lifetime of the credentials of one mover, in seconds. A longer operation gets new ones. Defaults to 3600."""
+
+
+class MoverAccessRules(Model):
+    """How movers reach the store. None of them gets the credentials or the encryption keys of the store."""
+
+    mode: MoverAccess = MoverAccess.SIGNED_REQUESTS
+    """SignedRequests: the broker signs each request of a mover. It works with every S3 server. SessionCredentials: the
+    mover gets credentials of the token service for its own operation. Defaults to SignedRequests."""
+    session_credentials: SessionCredentials | None = None
+    """The token service, only with SessionCredentials."""
+
+
+class FormerNamespace(Model):
+    """A namespace that continues with the backups of an earlier namespace."""
+
+    namespace: Name
+    """Name of the present namespace."""
+    name: Name | None = None
+    """Name of the earlier namespace. Defaults to the same name."""
+    uid: Uid
+    """metadata.uid of the earlier namespace, which is part of the keys of its objects."""
+
+
+class ClusterStoreLimits(StoreLimits):
+    """Limits on the movers of all namespaces together."""
+
+    movers_per_namespace: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Number of movers of one namespace that may run at the same time for this store. Defaults to the limit of the
+    cluster."""
+
+
+class ClusterBackupStoreSpec(BackupStoreSpec):
+    """Desired settings of the store. The Secrets are in the namespace of the operator."""
+
+    cluster_store_ref: Literal[None] = None
+    """Never set here."""
+    credentials_secret_ref: SecretReference
+    """Secret in the namespace of the operator with the S3 credentials in the keys AWS_ACCESS_KEY_ID and
+    AWS_SECRET_ACCESS_KEY. The key AWS_SESSION_TOKEN is optional. It never leaves that namespace."""
+    limits: ClusterStoreLimits = ClusterStoreLimits()
+    """Limits on the movers of the store."""
+    allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
+    """Namespaces that may use the store. Objects of each are below PREFIX/NAME/UID of the namespace. A namespace that
+    is no longer allowed keeps its backups: they can be deleted, but not restored, and no new ones are made. Defaults
+    to none."""
+    mover_access: MoverAccessRules = MoverAccessRules()
+    """How movers reach the store."""
+    former_namespaces: Annotated[list[FormerNamespace], Field(max_length=1000)] = []
+    """Namespaces that continue with the objects of an earlier namespace, for example after the loss of a cluster. An
+    entry cannot be added while the namespace has backups in the store. Defaults to none."""
+
+
+class ClusterBackupStoreStatus(Model):
+    """Observed state of the store."""
+
+    observed_generation: Annotated[int, Field(ge=-1)] | None = None
+    """Value of metadata.generation that this status was computed for, or -1 before the first status."""
+    conditions: Conditions = []
+    """Conditions of the store. Ready is True if the store answered when the operator last checked it, and movers can
+    reach it through the broker."""
+    namespaces: Annotated[int, Field(ge=0)] | None = None
+    """Number of namespaces that may use the store."""
+
+
+class ClusterBackupStore(Object):
+    """A store of an administrator that several namespaces share."""
+
+    api_version: Literal["cinderblock.io/v1alpha1"] = "cinderblock.io/v1alpha1"
+    kind: Literal["ClusterBackupStore"] = "ClusterBackupStore"
+    spec: ClusterBackupStoreSpec
+    status: ClusterBackupStoreStatus = ClusterBackupStoreStatus()
+
+
+class SharedStore(BackupStore):
+    """A BackupStore with clusterStoreRef, and with the settings that its ClusterBackupStore gives it.
+
+    Only programs make it, never the API server: its spec is that of the ClusterBackupStore, with the prefix of the
+    namespace. Everything that needs a store takes it for a BackupStore.
+    """
+
+    cluster_store: Name
+    """Name of the ClusterBackupStore."""
+    cluster_store_uid: Uid
+    """UID of the ClusterBackupStore."""
+    secrets_in: Name
+    """Namespace of the Secrets."""
+    mover_access: MoverAccessRules
+    """How its movers reach the store."""
+    movers_per_namespace: int | None = None
+    """Limit on the movers of the namespace; None: that of the cluster."""
