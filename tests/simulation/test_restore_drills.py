@@ -226,7 +226,9 @@ def test_failed_drills_are_verifications_and_no_restores(simulation: Simulation)
     found = simulation.metrics()
     assert found.value("last_failure_timestamp_seconds", operation="verification") is not None
     simulation.verify("again", "Restore", volumeId="data", restore=CHECK)
-    while not any(item["status"].get("phase") == "error_restoring" for item in simulation.objects.all("VolumeRestore")):
+    while not any(
+        item.get("status", {}).get("phase") == "error_restoring" for item in simulation.objects.all("VolumeRestore")
+    ):
         simulation.step()
     assert simulation.metrics().value("last_failure_timestamp_seconds", operation="restore") is None
 
