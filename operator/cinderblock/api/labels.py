@@ -88,7 +88,8 @@ FULL_TIME_ANNOTATION = "cinderblock.io/full-time"
 BACKUP_ANNOTATION = "cinderblock.io/backup"
 """On a PersistentVolumeClaim: "false" leaves it out of all schedules, and "true" puts it into those that ask for it."""
 ACCEPT_ANNOTATION = "cinderblock.io/accept"
-"""On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it."""
+"""On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it. After a comma, ids of
+deleted backups whose alarms it keeps (status.deletedAlarms)."""
 
 
 def child_name(owner_uid: str) -> str:

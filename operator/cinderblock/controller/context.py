@@ -20,6 +20,7 @@ from cinderblock.controller.stores.expiry import ExpiryRuns
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.controller.verifications.pending import PendingRecords
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import BACKUP_VERIFICATION, Kind
 from cinderblock.lifecycle.observed import OperatorPolicy
@@ -52,6 +53,7 @@ class Context:
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
+        pending_records: which backups the findings of verifications still change.
         secrets: the Secrets of stores, new for each reconciliation.
     """
 
@@ -67,6 +69,7 @@ class Context:
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
+    pending_records: PendingRecords = field(default_factory=PendingRecords)
     secrets: SecretReader = field(default_factory=SecretReader)
 
     def admission_of(self, kind: str) -> MoverAdmission:

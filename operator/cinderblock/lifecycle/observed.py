@@ -172,6 +172,7 @@ class ObservedMover:
         waiting_before: number of operations in the cluster that get a mover earlier.
         waiting_before_in_namespace: number of older operations of the namespace that wait for a mover.
         waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.
+        is_its_turn: whether no namespace that waits was served longer ago and could still begin.
     """
 
     job: Job | None = None
@@ -184,6 +185,7 @@ class ObservedMover:
     waiting_before: int = 0
     waiting_before_in_namespace: int = 0
     waiting_before_for_store: int = 0
+    is_its_turn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,7 @@ class ObservedBackup:
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
         remains: what the container keeps of a deleted backup whose objects are gone; None: not asked.
         namespace_ending: whether the namespace is being deleted.
+        alarm_keeper: the backup that keeps the open alarms of a deleted one; None: there are none, or no other backup.
         policy: the operator's own settings.
     """
 
@@ -291,6 +294,7 @@ class ObservedBackup:
     data_present: bool | None = None
     remains: Remains | None = None
     namespace_ending: bool = False
+    alarm_keeper: VolumeBackup | None = None
 
 
 @dataclass(frozen=True, slots=True)

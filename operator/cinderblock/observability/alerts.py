@@ -324,8 +324,8 @@ def _of_damaged(state: ClusterState) -> Iterator[Alert]:
             since=period.newest,
             value=count,
             summary=f"Damaged backups in namespace {namespace}: {count}.",
-            action="The condition Verified of the VolumeBackups names the damaged objects. Make a new backup of the "
-            "volumes, and find out what has changed the bucket.",
+            action="The condition Verified of the VolumeBackups names damaged objects, or says that a check failed. "
+            "Make a new backup of the volumes, and find out what has changed the bucket or the data.",
         )
 
 

@@ -195,6 +195,15 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time of the last verification of a backup of the volume that is known to be sound.",
         {(v.namespace, v.name): v.last_verified for v in state.volumes},
     )
+    levels = GaugeMetricFamily(
+        "cinderblock_volume_last_verified_level_timestamp_seconds",
+        "Time of the last verification of this level that a backup of the volume passed.",
+        labels=["volume_namespace", "volume", "level"],
+    )
+    for volume in state.volumes:
+        for level, time in volume.last_levels.items():
+            levels.add_metric([volume.namespace, volume.name, level], time)
+    yield levels
 
 
 def _alarms(state: ClusterState) -> Iterator[Metric]:

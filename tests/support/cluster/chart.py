@@ -21,6 +21,7 @@ METRICS = (
     "metrics.rules.enabled=true",
     "metrics.rules.requireVerification=true",
     "metrics.rules.maxVerificationAgeDays=1",
+    "metrics.rules.maxDrillAgeDays=1",
     "metrics.dashboard.enabled=true",
 )
 GATEWAY = (

@@ -203,6 +203,14 @@ VOLUME_BACKUP: Final = CustomResource(
         PrinterColumn(
             "Verified", ".status.verification.result", "Whether the stored data was verified, or is damaged.", wide=True
         ),
+        PrinterColumn(
+            "Data Read",
+            ".status.verification.dataAt",
+            "When all stored data was last verified.",
+            "date",
+            wide=True,
+        ),
+        PrinterColumn("Restored", ".status.verification.restoredAt", "When a drill last passed.", "date", wide=True),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),

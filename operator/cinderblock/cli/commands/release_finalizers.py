@@ -37,8 +37,9 @@ STOP_SECONDS: Final = 120
 DESCRIPTION: Final = """\
 Remove Cinderblock's finalizers from all objects in the cluster, before the operator is removed for good.
 
-With the finalizers, VolumeBackups, VolumeRestores and BackupStores, and the namespaces that hold them, cannot be
-deleted without a running operator. No object and no stored data is deleted. Uses the current kubeconfig context.
+With the finalizers, VolumeBackups, VolumeRestores, BackupVerifications and BackupStores, and the namespaces that hold
+them, cannot be deleted without a running operator. No object and no stored data is deleted. Uses the current kubeconfig
+context.
 """
 EPILOG: Final = """\
 examples:

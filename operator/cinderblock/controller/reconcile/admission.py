@@ -38,6 +38,10 @@ RETURN_FACTOR = 2.0
 """An operation that does not return within this multiple of its requeue interval no longer counts as waiting."""
 PURGE_SECONDS = 1.0
 """Seconds between two searches for operations that did not return."""
+TURN_SECONDS = 2 * mover_state.MAX_QUEUE_SECONDS
+"""Seconds for which a free slot is left to the namespace that was served longest ago: each looks twice in this time."""
+SERVED_NAMESPACES = 10_000
+"""Namespaces of which it is known when they were served."""
 COUNTED_TURNS = 16
 """Operations that wait longer than this multiple of the limit all check for a slot at the same, longest interval."""
 
@@ -94,6 +98,10 @@ class MoverAdmission:
     """UIDs of operations that were found without a mover before the statuses were loaded."""
     _queues: dict[str, _Queue] = field(default_factory=dict)
     _purged_at: float = float("-inf")
+    _served: dict[str, float] = field(default_factory=dict)
+    """When a mover of each namespace last began, the latest at the end."""
+    _freed_at: float = float("-inf")
+    """When a mover last ended."""
 
     def reset(self) -> None:
         """Forget everything: another process may have started movers since. Call it before leading."""
@@ -101,6 +109,7 @@ class MoverAdmission:
         self._running.clear()
         self._ended.clear()
         self._queues.clear()
+        self._served.clear()
 
     def load(self, movers: Iterable[tuple[ObjectKey, RunningMover]]) -> None:
         """Count the movers that statuses record, unless a newer observation contradicts."""
@@ -137,7 +146,16 @@ class MoverAdmission:
             waiting_before=before,
             waiting_before_in_namespace=bisect.bisect_left(ages, age),
             waiting_before_for_store=sum(entry.age < age for entry in same_store),
+            is_its_turn=self._is_turn_of(namespace),
         )
+
+    def _is_turn_of(self, namespace: str) -> bool:
+        """Return whether no waiting namespace was served longer ago, or whether such ones did not begin in time."""
+        if self.clock() - self._freed_at >= TURN_SECONDS:
+            return True
+        never = float("-inf")
+        mine = self._served.get(namespace, never)
+        return all(self._served.get(name, never) >= mine for name in self._queues)
 
     def record(
         self,
@@ -172,9 +190,14 @@ class MoverAdmission:
             until = self.clock() + EXPECTATION_SECONDS if starts else float("inf")
             known = operation.status.mover.store_name if operation.status.mover is not None else None
             running = RunningMover(operation.uid, operation.namespace, known or name)
+            if key not in self._running:
+                self._served.pop(operation.namespace, None)
+                self._served[operation.namespace] = self.clock()
+                if len(self._served) > SERVED_NAMESPACES:
+                    del self._served[next(iter(self._served))]
             self._running[key] = running, until
             return
-        self._running.pop(key, None)
+        self._release(key)
         if not self.is_loaded:
             self._ended.add(operation.uid)
         if stays_queued or _is_queued(decision):
@@ -205,9 +228,15 @@ class MoverAdmission:
 
     def forget(self, key: ObjectKey) -> None:
         """Forget an operation that no longer exists."""
-        found = self._running.pop(key, None)
+        found = self._release(key)
         if found is not None and not self.is_loaded:
             self._ended.add(found[0].owner)
+
+    def _release(self, key: ObjectKey) -> tuple[RunningMover, float] | None:
+        found = self._running.pop(key, None)
+        if found is not None:
+            self._freed_at = self.clock()
+        return found
 
     def _dequeue(self, operation: Owner) -> None:
         queue = self._queues.get(operation.namespace)

@@ -21,6 +21,7 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.reconcile.alarms import find_keeper
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
     choose_store,
@@ -362,7 +363,11 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     if mover.job is None:
         mover = replace(mover, pods=await list_mover_pods(context, backup))
     observed = replace(
-        observed, store=lookup, mover=mover, namespace_ending=await _is_ending(context, backup.namespace)
+        observed,
+        store=lookup,
+        mover=mover,
+        namespace_ending=await _is_ending(context, backup.namespace),
+        alarm_keeper=await find_keeper(context, backup),
     )
     if is_forgotten(backup):
         return await _for_lost_status(context, observed)

@@ -146,7 +146,7 @@ class _StructureRun:
             check_sizes(reader.packs, self._manifest)
             self._packs.add(reader.pack_list())
             self._total = reader.summary.manifest_bytes
-            check_sections(reader, self._report)
+            check_sections(reader, lambda _chunks: self._report())
         except ObjectNotFound as error:
             raise manifest_is_gone(self._expected) from error
         except WrongKey as error:
