@@ -336,6 +336,46 @@ async def test_others_set_no_mark_together_with_a_status(people: People, tenant:
         await tenant.merge_patch(kind, "mine", account, harmless, subresource="status")
 
 
+def a_binding(namespace: str, pod: str, **metadata: Any) -> dict[str, Any]:
+    """Return what a scheduler creates to give a pod its node."""
+    target = {"apiVersion": "v1", "kind": "Node", "name": "node-1"}
+    return {"metadata": {"name": pod, "namespace": namespace} | metadata, "target": target}
+
+
+@pytest.mark.parametrize("path", ["bindings", "pods/mine/binding"])
+async def test_others_set_no_mark_of_a_pod_by_its_binding(
+    people: People, tenant: KubeClient, client: KubeClient, account: str, path: str
+) -> None:
+    """The API server copies labels and annotations of a Binding to the pod."""
+    binding = Kind("", "v1", path, "Binding")
+    ours = {"labels": MANAGED | {labels.OWNER_UID_LABEL: "u"}, "annotations": {labels.OWNER_NAME_ANNOTATION: "full"}}
+    pod = {"metadata": {"name": "mine", "namespace": account} | ours, "spec": a_template()["spec"]}
+    async with aclosing(await people.connect("marks")) as operator:
+        await operator.create(kinds.POD, pod)
+    for attack in (*FORGED.values(), {"labels": {labels.MANAGED_BY_LABEL: "Helm"}}):
+        if "finalizers" not in attack:
+            with pytest.raises(AccessDenied, match="Only Cinderblock may"):
+                await tenant.create(binding, a_binding(account, "mine", **attack))
+    harmless = {"labels": {"app": "shop"}, "annotations": {"note": "x"}}
+    await tenant.create(binding, a_binding(account, "mine", **harmless))
+    bound = await client.get(kinds.POD, "mine", account)
+    assert bound is not None
+    assert bound["spec"]["nodeName"] == "node-1"
+    assert bound["metadata"]["annotations"] == ours["annotations"] | {"note": "x"}
+    assert ours["labels"].items() <= bound["metadata"]["labels"].items()
+
+
+async def test_binding_without_policies_carries_marks_to_a_pod(client: KubeClient, account: str) -> None:
+    """The administrator is exempt. If this changes, the policies need not judge Bindings any more."""
+    pod = {"metadata": {"name": "mine", "namespace": account}, "spec": a_template()["spec"]}
+    await client.create(kinds.POD, pod)
+    mark = {"annotations": {labels.OWNER_NAME_ANNOTATION: "full"}}
+    await client.create(Kind("", "v1", "pods/mine/binding", "Binding"), a_binding(account, "mine", **mark))
+    bound = await client.get(kinds.POD, "mine", account)
+    assert bound is not None
+    assert bound["metadata"]["annotations"] == mark["annotations"]
+
+
 async def test_user_s_objects_with_other_annotations_of_ours_pass(tenant: KubeClient, namespace: str) -> None:
     metadata = {
         "labels": {labels.MANAGED_BY_LABEL: "Helm"},

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeVar
 from typing_extensions import override
 
 from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
+from cinderblock.store.failures import release_answers
 from cinderblock.store.deadline import limit_seconds
 
 CONCURRENT_CALLS: Final = 4
@@ -186,6 +187,9 @@ class StoreBreaker:
                 " of the server."
             )
             raise self._fail(StoreTooSlow(message)) from None
+        finally:
+            # The task keeps its exception, whose traceback has this frame: a cycle that only the collector would end.
+            del task
 
     async def _run(self, call: Callable[[], T], seconds: float, slots: AsyncExitStack) -> T:
         """Run the call in a thread, and release the slots when the thread has ended."""
@@ -195,7 +199,8 @@ class StoreBreaker:
                 result = await asyncio.to_thread(_call_within, call, seconds)
             except StoreUnreachable as error:
                 self._endpoint.judge(_now() - began, is_answered=False)
-                raise self._fail(error) from error.__cause__
+                self._fail(error)
+                raise
             except CinderblockError:
                 self._judge_answer(began, seconds)
                 raise
@@ -225,8 +230,12 @@ class StoreBreaker:
 
 
 def _call_within(call: Callable[[], T], seconds: float) -> T:
-    with limit_seconds(seconds):
-        return call()
+    try:
+        with limit_seconds(seconds):
+            return call()
+    except Exception as error:
+        release_answers(error)
+        raise
 
 
 def _repeated(error: StoreUnreachable) -> StoreUnreachable:
