@@ -155,6 +155,11 @@ class StoreBreaker:
         self._is_probing = False
         self._running: set[asyncio.Task[object]] = set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call runs."""
+        return not self._running
+
     async def call(self, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return what ``call`` returns.
 
