@@ -1,7 +1,7 @@
 """Compare uploads with and without checksum headers: `python -m tests.bench.checksums --help`.
 
-Each pair sends the same body with every checksum in turn to one S3 server, and reads it back. Ratios are calculated pair
-by pair, so that what slows the whole machine slows all of them.
+Each pair sends the same body with every checksum in turn to one S3 server, and reads it back. Ratios are calculated
+pair by pair, so that what slows the whole machine slows all of them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def _measure(server: S3Server, pairs: int, size: int) -> Times:
 
 
 def _open(server: S3Server, checksum: Checksum) -> _FixedStore:
-    location = StoreLocation(endpoint_url=server.url, region=server.region, container="checksums")
+    where = {"endpoint_url": server.url, "region": server.region, "container": "checksums"}
+    location = StoreLocation.model_validate(where | {"create_container": True})
     store = _FixedStore(location, S3Credentials(server.access_key, server.secret_key))
     store.use(checksum)
     return store

@@ -494,7 +494,7 @@ async def test_tenant_may_create_every_example_under_the_policies(
     tenant: KubeClient, namespace: str, path: Path
 ) -> None:
     """Flux replaces the variable. Objects of other projects have no definition here."""
-    for item in yaml.safe_load_all(path.read_text().replace("${VERSION}", "1-4-0")):
+    for item in yaml.safe_load_all((await asyncio.to_thread(path.read_text)).replace("${VERSION}", "1-4-0")):
         kind = EXAMPLE_KINDS.get(item.get("kind"))
         if kind is not None:
             if kind.namespaced:

@@ -57,11 +57,13 @@ async def _measure(kubeconfig: Path, directory: Path, writes: int) -> Times:
     async with AsyncExitStack() as stack:
         administrator = await stack.enter_async_context(aclosing(await connect(kubeconfig=str(kubeconfig))))
         await _prepare(administrator)
-        tenant = await stack.enter_async_context(
-            aclosing(await connect_as(kubeconfig, RELEASE, "tenant", directory))
-        )
+        tenant = await stack.enter_async_context(aclosing(await connect_as(kubeconfig, RELEASE, "tenant", directory)))
         forged = {"labels": {labels.MANAGED_BY_LABEL: labels.MANAGED_BY}}
-        attack = partial(tenant.create, kinds.JOB, _job(JUDGED, "probe") | {"metadata": {"name": "probe", "namespace": JUDGED} | forged})
+        attack = partial(
+            tenant.create,
+            kinds.JOB,
+            _job(JUDGED, "probe") | {"metadata": {"name": "probe", "namespace": JUDGED} | forged},
+        )
         await wait_until_refused(attack, "Only Cinderblock may")
         for number in range(writes + 10):
             for name, kind, make in _WRITES:

@@ -43,7 +43,9 @@ def names_claim(pod: JsonObject, claim: str) -> bool:
     more claims than are kept may name any.
     """
     spec = pod.get("spec", {})
-    return bool(spec.get(FURTHER_CLAIMS)) or any(_claim_of(pod, volume) == claim for volume in spec.get("volumes") or ())
+    return bool(spec.get(FURTHER_CLAIMS)) or any(
+        _claim_of(pod, volume) == claim for volume in spec.get("volumes") or ()
+    )
 
 
 def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:

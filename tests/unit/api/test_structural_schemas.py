@@ -68,7 +68,9 @@ class Outer(Model):
     """A type of Kubernetes."""
     resources: Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "ResourceRequirements"})] = {}
     """Another type of Kubernetes."""
-    size: Annotated[str, Field(max_length=9, pattern=r"^\d+Gi$", json_schema_extra={REMEDY: "write 10Gi"})] | None = None
+    size: Annotated[str, Field(max_length=9, pattern=r"^\d+Gi$", json_schema_extra={REMEDY: "write 10Gi"})] | None = (
+        None
+    )
     """A pattern with a remedy."""
 
 

@@ -96,8 +96,8 @@ async def _find_pods(
     claim: PersistentVolumeClaim,
     fields: str = "",
     *,
-    is_wanted: Callable[[Pod], bool] = lambda pod: True,
-    observe: Callable[[JsonObjects], None] = lambda page: None,
+    is_wanted: Callable[[Pod], bool] = lambda _: True,
+    observe: Callable[[JsonObjects], None] = lambda _: None,
 ) -> list[Pod]:
     """Return the pods that name a claim, of movers and of others at most PODS_OF_A_VOLUME each.
 

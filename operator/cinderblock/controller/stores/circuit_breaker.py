@@ -15,8 +15,8 @@ from typing import Final, Literal, TypeVar
 from typing_extensions import override
 
 from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
-from cinderblock.store.failures import release_answers
 from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.failures import release_answers
 
 CONCURRENT_CALLS: Final = 4
 """Concurrent calls to one store: a quarter of the workers."""
