@@ -10,7 +10,14 @@ from pydantic import Field
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.v1alpha1.schedule import LabelSelector
-from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, Name, SecretReference, StoreLimits
+from cinderblock.api.v1alpha1.store import (
+    BackupStore,
+    BackupStoreSpec,
+    EndpointUrl,
+    Name,
+    SecretReference,
+    StoreLimits,
+)
 
 
 class NamespacesFrom(StrEnum):
@@ -46,7 +53,7 @@ class SessionCredentials(Model):
     role_arn: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")]
     """ARN of the role that the broker assumes with its own ServiceAccount token. The role must be allowed to do all
     that movers do below the prefix."""
-    endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    endpoint_url: EndpointUrl | None = None
     """URL of the token service. Defaults to that of AWS for the region."""
     audience: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[!-~]+$")] = "sts.amazonaws.com"
     """Audience of the token that the broker shows. Defaults to sts.amazonaws.com."""

@@ -26,17 +26,16 @@ from cinderblock.controller.reconcile.gather import (
     bound_volume,
     choose_store,
     find_claim,
+    find_running_pods,
     list_attached_nodes,
     list_mover_pods,
     list_pods_during_copy,
-    list_running_pods,
     observe_mover,
     observe_own_mover,
     pods_restoring,
     pods_using,
     probe_store,
     read_manifest,
-    select_pods,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
@@ -183,12 +182,12 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     if claim is None:
         return observed
     volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    pods_of_namespace = await list_running_pods(context, claim.namespace)
-    pods = select_pods(claim, pods_of_namespace)
+    running = await find_running_pods(context, claim)
+    pods = running.using
     users = await pods_using(context, pods, backup)
     observed = replace(observed, volume=volume, pods_using=users, pods_restoring=pods_restoring(pods, backup.uid))
-    sets = tuple(queries.stateful_sets_of(claim.name, pods_of_namespace))
-    observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
+    cluster_uid = await context.cluster.uid(context.kube)
+    observed = replace(observed, stateful_sets=running.stateful_sets, cluster_uid=cluster_uid)
     return await _with_attachments(context, await _with_snapshots(context, observed), pods)
 
 

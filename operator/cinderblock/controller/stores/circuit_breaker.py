@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
 from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.failures import release_answers
 
 CONCURRENT_CALLS: Final = 4
 """Concurrent calls to one store: a quarter of the workers."""
@@ -154,6 +155,11 @@ class StoreBreaker:
         self._is_probing = False
         self._running: set[asyncio.Task[object]] = set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call runs."""
+        return not self._running
+
     async def call(self, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return what ``call`` returns.
 
@@ -186,6 +192,9 @@ class StoreBreaker:
                 " of the server."
             )
             raise self._fail(StoreTooSlow(message)) from None
+        finally:
+            # The task keeps its exception, whose traceback has this frame: a cycle that only the collector would end.
+            del task
 
     async def _run(self, call: Callable[[], T], seconds: float, slots: AsyncExitStack) -> T:
         """Run the call in a thread, and release the slots when the thread has ended."""
@@ -195,7 +204,8 @@ class StoreBreaker:
                 result = await asyncio.to_thread(_call_within, call, seconds)
             except StoreUnreachable as error:
                 self._endpoint.judge(_now() - began, is_answered=False)
-                raise self._fail(error) from error.__cause__
+                self._fail(error)
+                raise
             except CinderblockError:
                 self._judge_answer(began, seconds)
                 raise
@@ -225,8 +235,12 @@ class StoreBreaker:
 
 
 def _call_within(call: Callable[[], T], seconds: float) -> T:
-    with limit_seconds(seconds):
-        return call()
+    try:
+        with limit_seconds(seconds):
+            return call()
+    except Exception as error:
+        release_answers(error)
+        raise
 
 
 def _repeated(error: StoreUnreachable) -> StoreUnreachable:

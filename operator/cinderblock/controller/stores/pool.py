@@ -44,6 +44,11 @@ MAX_OPEN_STORES: Final = 64
 """Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB. A namespace with
 many stores takes the place of its own ones first."""
 
+MAX_BREAKERS: Final = 100
+"""Stores of one namespace whose breakers are kept. A breaker takes up to 8 KiB, with a URL as long as a store may have,
+and a namespace may have 20,000 stores. A new breaker has forgotten the last five seconds, and whether the store
+answers."""
+
 CA_BYTES: Final = 256 << 10
 """Most bytes of the CA certificates of a store: the public authorities have 220 KiB. All open stores together stay far
 below the 64 MiB of the operator's /tmp."""
@@ -81,7 +86,8 @@ class StorePool:
         self._kube = kube
         self._on_request = on_request
         self._allowed_endpoints = allowed_endpoints
-        self._calls: dict[tuple[str, str], _StoreCalls] = {}
+        self._calls: dict[str, OrderedDict[str, _StoreCalls]] = {}
+        """By namespace and name of the store, the least recently used first."""
         # An endpoint lives as long as the breaker of a store that uses it. Each namespace has its own, because
         # its stores may name a bucket whose host does not exist.
         self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
@@ -149,15 +155,20 @@ class StorePool:
         return await self._breaker(store).call(call, seconds)
 
     def _breaker(self, store: BackupStore) -> StoreBreaker:
-        address, name = _address(store), (store.namespace, store.name)
-        calls = self._calls.get(name)
+        address, kept = _address(store), self._calls.setdefault(store.namespace, OrderedDict())
+        calls = kept.get(store.name)
         if calls is None or (calls.uid, calls.address) != (store.uid, address):
             endpoint = self._endpoint(store.namespace, address)
             slots = self._namespaces.get(store.namespace) or self._shared_slots.of_namespace()
             self._namespaces[store.namespace] = slots
             label = f"BackupStore {store.name} at {store.spec.endpoint_url or 'AWS'}"
             breaker = StoreBreaker(endpoint, slots, label)
-            self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
+            kept[store.name] = calls = _StoreCalls(store.uid, address, breaker)
+        kept.move_to_end(store.name)
+        if len(kept) > MAX_BREAKERS:
+            # One that is in use has slots, which a new one would not count.
+            idle = (name for name, other in kept.items() if other is not calls and other.breaker.is_idle)
+            kept.pop(next(idle, ""), None)
         return calls.breaker
 
     def _endpoint(self, namespace: str, address: str) -> Endpoint:
@@ -172,7 +183,11 @@ class StorePool:
 
     def forget(self, namespace: str, name: str) -> None:
         """Forget the calls to a BackupStore that no longer exists."""
-        self._calls.pop((namespace, name), None)
+        kept = self._calls.get(namespace)
+        if kept is not None:
+            kept.pop(name, None)
+            if not kept:
+                del self._calls[namespace]
 
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check Secrets, keys, endpoint, credentials and container of a store. Raises what is wrong with them."""

@@ -8,6 +8,7 @@ a moment for the first, and is retried later.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -131,6 +132,10 @@ async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader)
 
 
 def place_of(store: BackupStore, container: str, volume_id: str) -> Hashable:
-    """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place."""
+    """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place.
+
+    It is a digest: users choose the URL and the prefix, and very many places are remembered.
+    """
     spec = store.spec
-    return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    parts = store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
