@@ -1,4 +1,4 @@
-"""What the mover of one operation may do in a shared store.
+"""Rights of the mover of one operation in a shared store.
 
 The broker signs requests and makes session policies by a Grant, and by nothing else. All keys of a grant are below the
 prefix of one namespace, and that prefix comes from the namespace of the mover's token. So whatever a status, a Job or
@@ -36,7 +36,7 @@ _WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a mover may do.
+    """Rights of a mover in a shared store.
 
     Attributes:
         container: the bucket.
@@ -139,9 +139,9 @@ def session_policy(grant: Grant, bucket: str) -> str:
     """Return the session policy that lets the holder of session credentials do what the grant permits.
 
     IAM evaluates it together with the policies of the role, and only narrows those (IAM User Guide, "Session
-    policies"). Below POLICY_CHARACTERS, each permission is a statement of its own. A longer prefix does not fit five
-    times: then one statement permits everything below it for this volume, another one denies writing all but the one
-    backup, and the mover may list all keys of its own namespace.
+    policies"). Below POLICY_CHARACTERS, each permission is a statement of its own. A very long prefix does not fit
+    that often. Then one statement permits everything below it for this volume, and another one denies writing all but
+    the one backup. The mover may then list all keys of its own namespace.
     """
     policy = _encode(_explicit_statements(grant, bucket))
     return policy if len(policy) < POLICY_CHARACTERS else _encode(_short_statements(grant, bucket))

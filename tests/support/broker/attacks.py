@@ -1,4 +1,4 @@
-"""What somebody with the token of one tenant's mover tries: requests to sign, changes of signed requests, raw bytes."""
+"""Attempts of somebody with the token of one tenant's mover: requests to sign, and raw bytes."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def _headers(target: Target) -> Iterator[Attempt]:
 
 
 def malformed_bodies(target: Target) -> list[tuple[str, bytes]]:
-    """Return bodies that are no request to sign, each with what it tries."""
+    """Return malformed requests to sign, each with what it tries."""
     good = {"method": "GET", "url": target.own, "headers": {"x-amz-content-sha256": "0" * 64}}
     changed: list[tuple[str, Any]] = [
         ("method in lower case", good | {"method": "get"}),

@@ -65,7 +65,7 @@ class Broker:
     async def ask(
         self, path: str, body: object = None, token: str | None = None, *, method: str = "POST", **more: Any
     ) -> Answer:
-        """Send a request. Bytes are sent as they are."""
+        """Send a request. Bytes are sent unchanged."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         headers |= more.pop("headers", {})
         data = body if isinstance(body, bytes) else json.dumps(body if body is not None else {}).encode()

@@ -1,4 +1,4 @@
-"""What an IAM policy permits (IAM User Guide, "Policy evaluation logic"): as much of it as session policies use."""
+"""Evaluate IAM policies (IAM User Guide, "Policy evaluation logic"), as far as session policies need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mover may do in a shared store: its own backup, its own volume, and never another namespace."""
+"""A mover of a shared store writes its own backup, reads its own volume, and reaches no other namespace."""
 
 from __future__ import annotations
 
