@@ -100,6 +100,14 @@ volumes:
 {{- include "cinderblock.fullname" . }}-gateway
 {{- end -}}
 
+{{- define "cinderblock.broker.name" -}}
+{{- include "cinderblock.fullname" . }}-broker
+{{- end -}}
+
+{{- define "cinderblock.broker.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "cinderblock.broker.name" .)) .Values.broker.tls.secretName -}}
+{{- end -}}
+
 {{- define "cinderblock.embeddedStore.name" -}}
 {{- include "cinderblock.fullname" . }}-store
 {{- end -}}

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
-from cinderblock.kube.kinds import POD, Kind
+from cinderblock.kube.kinds import POD, SERVICE_ACCOUNT, Kind
 from cinderblock.kube.page_limits import PageLimits
 from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
@@ -455,6 +455,24 @@ class KubeClient:
         """
         response = await self._send(RequestInfo("create", kind), "POST", {}, _with_type(kind, {"spec": spec}))
         return dict(response.json().get("status") or {})
+
+    async def create_token(self, namespace: str, account: str, audience: str, seconds: int) -> str:
+        """Return a new token of a ServiceAccount for an audience (authentication.k8s.io/v1 TokenRequest).
+
+        Args:
+            namespace: of the ServiceAccount.
+            account: its name.
+            audience: who may accept the token.
+            seconds: requested lifetime, at least 600; the server may choose another one.
+        """
+        info = RequestInfo("create", SERVICE_ACCOUNT, namespace, account, "token")
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [audience], "expirationSeconds": seconds},
+        }
+        response = await self._send(info, "POST", {}, request)
+        return str(response.json()["status"]["token"])
 
     async def serves(self, kind: Kind) -> bool:
         """Return whether the cluster serves this type in this version, cached for half a minute."""

@@ -31,10 +31,12 @@ GATEWAY = (
     "gateway.ingress.host=cinder.example.org",
     "gateway.ingress.tlsSecretName=ingress-tls",
 )
+BROKER = ("broker.enabled=true",)
 EVERYTHING = (
     *EMBEDDED,
     *METRICS,
     *GATEWAY,
+    *BROKER,
     "embeddedStore.createNamespaces=true",
     "uninstall.releaseFinalizers=always",
 )

@@ -56,9 +56,9 @@ def make_client(
 
     Raises InvalidInput if the endpoint, the region, the CA file, or the AWS configuration of this machine is malformed.
     """
-    _check_endpoint(location.endpoint_url)
+    check_endpoint(location.endpoint_url)
     if ca_file is not None:
-        _check_certificates(ca_file)
+        check_certificates(ca_file)
     use_signer()
     try:
         with _lock:
@@ -79,6 +79,20 @@ def make_client(
     bound(client)
     if location.allowed_endpoints:
         client.meta.events.register("before-send.s3", EndpointPolicy(location.allowed_endpoints).check_request)
+    return client
+
+
+def make_service_client(
+    service: str, region: str, endpoint_url: str | None, ca_file: str | None, config: Config
+) -> Any:
+    """Return a client of another service than S3, whose time and answers are bounded. This sends no request.
+
+    Raises BotoCoreError and ValueError for a malformed region or endpoint.
+    """
+    with _lock:
+        make: Any = _session().client
+        client = make(service, region_name=region, endpoint_url=endpoint_url, verify=ca_file, config=config)
+    bound(client, service)
     return client
 
 
@@ -123,7 +137,8 @@ def _config(location: StoreLocation, read_timeout: float) -> Config:
     )
 
 
-def _check_endpoint(url: str | None) -> None:
+def check_endpoint(url: str | None) -> None:
+    """Check the URL of an endpoint. Raises InvalidInput if it is malformed."""
     if url is None:
         return
     parts = urlsplit(url)
@@ -134,7 +149,8 @@ def _check_endpoint(url: str | None) -> None:
         )
 
 
-def _check_certificates(path: str) -> None:
+def check_certificates(path: str) -> None:
+    """Check a file with CA certificates. Raises InvalidInput if it has none."""
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # also ssl.SSLError
