@@ -68,6 +68,9 @@ class Kind:
 
 
 BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
+CLUSTER_BACKUP_STORE: Final = Kind(
+    labels.GROUP, labels.VERSION, "clusterbackupstores", "ClusterBackupStore", namespaced=False
+)
 VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
 VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
 BACKUP_VERIFICATION: Final = Kind(labels.GROUP, labels.VERSION, "backupverifications", "BackupVerification")

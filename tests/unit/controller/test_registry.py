@@ -9,7 +9,7 @@ import kopf
 
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
-from cinderblock.controller.handlers.registry import add_schedules, make_registry
+from cinderblock.controller.handlers.registry import add_cluster_stores, add_schedules, make_registry
 from cinderblock.controller.handlers.watch_manager import WATCHED_KINDS
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 
@@ -25,6 +25,9 @@ class RecordingSink:
 
     async def on_schedule(self, event: Event) -> None:
         self.events.append(("schedule", event))
+
+    async def on_cluster_store(self, event: Event) -> None:
+        self.events.append(("cluster store", event))
 
     async def on_child(self, event: Event) -> None:
         self.events.append(("child", event))
@@ -44,9 +47,10 @@ def handlers(registry: kopf.OperatorRegistry) -> dict[tuple[str | None, str | No
 
 
 def registry_of(sink: RecordingSink) -> kopf.OperatorRegistry:
-    """Return the registry of an operator that works on schedules."""
+    """Return the registry of an operator that works on schedules and ClusterBackupStores."""
     registry = make_registry(sink, login)
     add_schedules(registry, sink, SCHEDULE_KINDS)
+    add_cluster_stores(registry, sink)
     return registry
 
 

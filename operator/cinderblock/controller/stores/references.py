@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
@@ -133,4 +134,6 @@ async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader)
 def place_of(store: BackupStore, container: str, volume_id: str) -> Hashable:
     """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place."""
     spec = store.spec
-    return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    # The prefix of a shared store has the UID of the namespace. The BackupStore may be created again meanwhile.
+    uid = store.cluster_store_uid if isinstance(store, SharedStore) else store.uid
+    return uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
