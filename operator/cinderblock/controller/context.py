@@ -95,7 +95,7 @@ class Context:
             secret = await self.secrets.read(self.kube, found.store, found.store.spec.ca_secret_ref.name)
             certificates = secret.data.get("ca.crt", b"").decode("ascii")
         except (CinderblockError, UnicodeDecodeError):
-            # Whoever opens the store reports it.
+            # Opening the store reports it.
             return found
         return replace(found, store=found.store.model_copy(update={"ca_certificates": certificates}))
 

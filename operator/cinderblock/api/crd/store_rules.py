@@ -69,6 +69,7 @@ STORE_RULES: Final[tuple[Rule, ...]] = (
     {
         "rule": f"has(self.credentialsSecretRef) != has(self.{_REFERENCE})",
         "message": f"set exactly one of credentialsSecretRef and {_REFERENCE}",
+        "fieldPath": ".credentialsSecretRef",
     },
     fixed(_REFERENCE, "existing backups would no longer be found; create another BackupStore"),
     *_rules_of_every_store("BackupStore"),
@@ -91,7 +92,7 @@ def _only_with(field: str, choice: NamespacesFrom) -> Rule:
         "rule": "!has(self.allowedNamespaces)"
         f" || has(self.allowedNamespaces.{field}) == (self.allowedNamespaces.from == '{choice.value}')",
         "message": f"allowedNamespaces.{field} goes with from: {choice.value}, and only with it",
-        "fieldPath": f".allowedNamespaces.{field}",
+        "fieldPath": ".allowedNamespaces",
     }
 
 
@@ -104,7 +105,7 @@ CLUSTER_STORE_RULES: Final[tuple[Rule, ...]] = (
         f" == (self.moverAccess.mode == '{MoverAccess.SESSION_CREDENTIALS.value}')",
         "message": f"moverAccess.sessionCredentials goes with mode: {MoverAccess.SESSION_CREDENTIALS.value},"
         " and only with it",
-        "fieldPath": ".moverAccess.sessionCredentials",
+        "fieldPath": ".moverAccess",
     },
 )
 """Rules for the spec of a ClusterBackupStore."""

@@ -36,9 +36,9 @@ class AllowedNamespaces(Model):
     from_: Annotated[NamespacesFrom, Field(alias="from")] = NamespacesFrom.NONE
     """Which namespaces: None, Names, Selector or All. Defaults to None."""
     names: Annotated[list[Name], Field(max_length=1000, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
-    """Names of the namespaces, only with Names."""
+    """Names of the namespaces, only with Names. Defaults to none."""
     selector: LabelSelector | None = None
-    """Labels of the namespaces, only with Selector. An empty selector matches all namespaces."""
+    """Labels of the namespaces, only with Selector. An empty selector matches all namespaces. Defaults to none."""
 
 
 class MoverAccess(StrEnum):
@@ -80,7 +80,7 @@ class FormerNamespace(Model):
     name: Name | None = None
     """Name of the earlier namespace. Defaults to the same name."""
     uid: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
-    """metadata.uid of the earlier namespace, which is part of the keys of its objects."""
+    """UID of the earlier namespace (metadata.uid), which is part of the keys of its objects."""
 
 
 class ClusterStoreLimits(StoreLimits):

@@ -30,7 +30,7 @@ MAX_WRITES: Final = 50
 MAX_CHECKS: Final = 200
 """BackupStores that one reconciliation has checked earlier than by the clock."""
 RECHECK_SECONDS: Final = 30.0
-"""Seconds between two looks at the namespaces, whose labels may have changed."""
+"""Seconds between two lists of the namespaces, whose labels may have changed."""
 RETRY_SECONDS: Final = 10.0
 """Seconds until a store is checked again that does not answer."""
 NAMED: Final = 5
@@ -64,7 +64,7 @@ class ObservedClusterStore:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done about the BackupStores of a ClusterBackupStore.
+    """The changes of the BackupStores of a ClusterBackupStore.
 
     Attributes:
         creations: namespaces that get a BackupStore.
@@ -157,7 +157,7 @@ def conflicts(cluster: ClusterBackupStore, namespaces: Iterable[Object]) -> dict
 
 
 def _own(observed: ObservedClusterStore) -> list[BackupStore]:
-    """Return the BackupStores that name this ClusterBackupStore, whoever made them."""
+    """Return the BackupStores that name this ClusterBackupStore, no matter who made them."""
     return [store for store in observed.stores.values() if _names(store, observed.cluster)]
 
 
@@ -223,7 +223,7 @@ def _ready(observed: ObservedClusterStore, holders: tuple[str, ...], now: dateti
 
 
 def _problem(observed: ObservedClusterStore) -> Fail | None:
-    """Return the first thing that a person must mend."""
+    """Return the first thing that a person must fix."""
     wrong = observed.selector_error or observed.error
     if wrong is not None:
         return Fail(wrong.reason, wrong.message)
