@@ -148,6 +148,11 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 
+{{- /* Whether the operator works on ClusterBackupStores. Values of an older release have no such key. */ -}}
+{{- define "cinderblock.clusterStores" -}}
+{{- ne (toString (default dict .Values.stores).cluster) "false" -}}
+{{- end -}}
+
 {{- /* Which schedules the operator works on: all, namespaced or none. Values of an older release have no such key. */ -}}
 {{- define "cinderblock.schedules" -}}
 {{- $values := default dict .Values.schedules -}}

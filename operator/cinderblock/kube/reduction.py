@@ -15,7 +15,7 @@ from cinderblock.api.kubernetes import (
     DEFAULT_STORAGE_CLASS_ANNOTATION,
     PROVISIONED_BY_ANNOTATION,
 )
-from cinderblock.kube.kinds import BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
+from cinderblock.kube.kinds import BACKUP_STORE, CLUSTER_BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
 
 JsonObject = dict[str, Any]
 
@@ -65,9 +65,11 @@ _KEPT_FINALIZERS: Final = frozenset(
 _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
 """Fields of our kinds that users fill, and that the operator reads from the object itself."""
-_STORE_SPEC: Final = ("credentialsSecretRef",)
+_STORE_SPEC: Final = ("credentialsSecretRef", "clusterStoreRef")
 """Fields that make the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may
 have 1.5 MiB. A caller that uses a store reads it by its name."""
+_CLUSTER_STORE_SPEC: Final = ("credentialsSecretRef", "container")
+"""The same of a ClusterBackupStore."""
 _CLAIM_FIELDS: Final = ("storageClassName", "volumeName", "phase")
 """Fields of the spec and the status of claims by which schedules select them."""
 _POD_SPEC: Final = ("nodeName", "volumes")
@@ -122,13 +124,14 @@ def _short(fields: Mapping[str, Any], names: Iterable[str]) -> JsonObject:
 
 
 def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
-    if kind == BACKUP_STORE and part == "spec":
-        return {key: fields[key] for key in _STORE_SPEC if key in fields}
+    if kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE) and part == "spec":
+        names = _STORE_SPEC if kind == BACKUP_STORE else _CLUSTER_STORE_SPEC
+        return {key: fields[key] for key in names if key in fields}
     if kind.group == labels.GROUP:
         return {key: value for key, value in fields.items() if key not in _PASSED_ON}
     if kind == POD:
-        names = _POD_SPEC if part == "spec" else _POD_STATUS
-        kept: JsonObject = {key: fields[key] for key in names if key in fields}
+        parts = _POD_SPEC if part == "spec" else _POD_STATUS
+        kept: JsonObject = {key: fields[key] for key in parts if key in fields}
         return kept | (_few_claims(kept["volumes"] or ()) if "volumes" in kept else {})
     if kind == JOB and part == "spec":
         return {"suspend": fields.get("suspend", False)}

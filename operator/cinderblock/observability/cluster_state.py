@@ -13,6 +13,7 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -86,13 +87,14 @@ class VolumeMetrics:
 
 @dataclass(slots=True)
 class StoreMetrics:
-    """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it.
+    """A BackupStore or a ClusterBackupStore: whether its last check succeeded, and how many bytes VolumeBackups have.
 
     Attributes:
-        namespace, name: its identity.
+        namespace, name: its identity. A ClusterBackupStore has no namespace.
         is_ready: whether its last check succeeded.
         stored_bytes: bytes of VolumeBackups in it.
         ready_since: when is_ready last changed; None: it has not been checked yet.
+        is_shared: whether it is a BackupStore of a ClusterBackupStore, which reports for all of them.
     """
 
     namespace: str
@@ -100,6 +102,7 @@ class StoreMetrics:
     is_ready: bool
     stored_bytes: int = 0
     ready_since: float | None = None
+    is_shared: bool = False
 
 
 @dataclass(slots=True)
@@ -132,7 +135,7 @@ class ClusterState:
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         unprotected_since: when the claims that no schedule selects were created, by namespace.
         volumes: existing volumes that VolumeBackups name.
-        stores: all BackupStores.
+        stores: all BackupStores and ClusterBackupStores.
         schedules: schedules that are not suspended, at most MAX_SCHEDULES of each namespace.
     """
 
@@ -166,8 +169,8 @@ class ClusterStateBuilder:
         self._stores: dict[tuple[str, str], StoreMetrics] = {}
         self._schedules: Counter[str] = Counter()
 
-    def add_store(self, store: BackupStore) -> None:
-        """Add a BackupStore."""
+    def add_store(self, store: BackupStore | ClusterBackupStore) -> None:
+        """Add a BackupStore or a ClusterBackupStore."""
         self._stores[store.namespace, store.name] = _store_metrics(store)
 
     def add_backup(self, backup: VolumeBackup) -> None:
@@ -318,9 +321,15 @@ def _zeros() -> Counter[tuple[str, str]]:
     return Counter(dict.fromkeys([*backups, *restores, *verifications], 0))
 
 
-def _store_metrics(store: BackupStore) -> StoreMetrics:
-    changes = (c.last_transition_time.timestamp() for c in store.status.conditions if c.type == ConditionType.READY)
-    return StoreMetrics(store.namespace, store.name, store.is_ready, ready_since=next(changes, None))
+def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
+    ready = next((c for c in store.status.conditions if c.type == ConditionType.READY), None)
+    return StoreMetrics(
+        store.namespace,
+        store.name,
+        is_ready=ready is not None and ready.status == "True",
+        ready_since=ready.last_transition_time.timestamp() if ready is not None else None,
+        is_shared=store.spec.cluster_store_ref is not None,
+    )
 
 
 def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:

@@ -244,7 +244,8 @@ def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | N
 def _stores(state: ClusterState) -> Iterator[Metric]:
     ready = GaugeMetricFamily(
         "cinderblock_store_ready",
-        "1 if the last check of the store succeeded, otherwise 0.",
+        "1 if the last check of the store succeeded, otherwise 0. A ClusterBackupStore, without store_namespace,"
+        " reports for all its BackupStores.",
         labels=["store_namespace", "store"],
     )
     stored = GaugeMetricFamily(
@@ -253,7 +254,9 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
         labels=["store_namespace", "store"],
     )
     for store in state.stores:
-        ready.add_metric([store.namespace, store.name], store.is_ready)
-        stored.add_metric([store.namespace, store.name], store.stored_bytes)
+        if not store.is_shared:
+            ready.add_metric([store.namespace, store.name], store.is_ready)
+        if store.namespace:
+            stored.add_metric([store.namespace, store.name], store.stored_bytes)
     yield ready
     yield stored

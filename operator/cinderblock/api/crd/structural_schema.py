@@ -69,6 +69,8 @@ class _Converter:
         if CORE_TYPE in node:
             return _convert_core_type(node, path)
         node = self._flatten(node, path)
+        if CORE_TYPE in node:
+            return _convert_core_type(node, path)
         unknown = node.keys() - _KNOWN
         if unknown:
             raise InvalidInput(f"{path}: a structural schema has no {', '.join(sorted(unknown))}")

@@ -322,6 +322,11 @@ class BackupStore(Object):
     status: BackupStoreStatus = BackupStoreStatus()
 
     @property
+    def is_shared(self) -> bool:
+        """Return whether a ClusterBackupStore has its settings."""
+        return self.spec.cluster_store_ref is not None
+
+    @property
     def is_ready(self) -> bool:
         """Return whether its last check succeeded."""
         return any(c.type == ConditionType.READY and c.status == "True" for c in self.status.conditions)

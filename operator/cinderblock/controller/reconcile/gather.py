@@ -29,6 +29,7 @@ from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
+from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.store.decide import default_store
 
 OTHER_OPERATIONS_OF_A_VOLUME: Final = 8
@@ -282,18 +283,20 @@ async def _progress(context: Context, owner: Owner, pods: tuple[Pod, ...]) -> Mo
 
 
 async def choose_store(context: Context, namespace: str, name: str | None) -> StoreLookup:
-    """Return the BackupStore with this name, or the default one of the namespace."""
+    """Return the BackupStore with this name, or the default one of the namespace, with its settings."""
     if name is not None:
         store = await context.get(BackupStore, kinds.BACKUP_STORE, name, namespace)
-        missing = "" if store else f"BackupStore {name} could not be found in namespace {namespace}."
-        return StoreLookup(store, missing)
+        if store is None:
+            return StoreLookup(missing=f"BackupStore {name} could not be found in namespace {namespace}.")
+        return await context.resolve(store)
     defaults = await context.singleflight.do((choose_store, namespace), lambda: _default_stores(context, namespace))
     lookup = default_store(defaults, namespace)
     if lookup.store is None:
         return lookup
     # A list has no spec.
     store = await context.get(BackupStore, kinds.BACKUP_STORE, lookup.store.name, namespace)
-    return default_store([store] if store is not None else [], namespace)
+    chosen = default_store([store] if store is not None else [], namespace)
+    return await context.resolve(chosen.store) if chosen.store is not None else chosen
 
 
 async def _default_stores(context: Context, namespace: str) -> list[BackupStore]:
@@ -307,9 +310,12 @@ async def _default_stores(context: Context, namespace: str) -> list[BackupStore]
 
 
 async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
-    """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container."""
+    """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container.
+
+    A store that may not be used is not asked.
+    """
     store = lookup.store
-    if store is None:
+    if store is None or lookup.refusal is not None:
         return lookup
     lookup = replace(lookup, allows_root=await _allows_root(context, store))
     try:
@@ -325,6 +331,13 @@ async def _allows_root(context: Context, store: BackupStore) -> bool:
         return True
     namespace = await context.get(Object, kinds.NAMESPACE, store.namespace)
     return namespace is not None and namespace.metadata.annotations.get(api_labels.ROOT_MOVERS_ANNOTATION) == "true"
+
+
+async def store_of(context: Context, backup: VolumeBackup, name: str | None) -> StoreLookup:
+    """Return the store of a backup. Its error says if the recorded data is not in the present place of the store."""
+    lookup = await choose_store(context, backup.namespace, name)
+    error = place.misplaced(backup, lookup.store) if lookup.store is not None else None
+    return replace(lookup, error=error) if error is not None else lookup
 
 
 async def read_manifest(

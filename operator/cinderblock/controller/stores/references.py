@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
@@ -137,5 +138,7 @@ def place_of(store: BackupStore, container: str, volume_id: str) -> Hashable:
     It is a digest: users choose the URL and the prefix, and very many places are remembered.
     """
     spec = store.spec
-    parts = store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    # The prefix of a shared store has the UID of the namespace. The BackupStore may be created again meanwhile.
+    uid = store.cluster_store_uid if isinstance(store, SharedStore) else store.uid
+    parts = uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()

@@ -9,6 +9,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.gather import choose_store
 from cinderblock.controller.reconcile.related import observe_backups
 from cinderblock.controller.verifications.choose import is_in_same_place
 from cinderblock.kube import kinds
@@ -94,7 +95,7 @@ async def _finding(
 async def _store(context: Context, verification: BackupVerification) -> BackupStore | None:
     mover = verification.status.mover
     name = mover.store_name if mover is not None else None
-    return await context.get(BackupStore, kinds.BACKUP_STORE, name, verification.namespace) if name else None
+    return (await choose_store(context, verification.namespace, name)).store if name else None
 
 
 class _Changes:

@@ -222,7 +222,7 @@ def _delete_data(observed: ObservedBackup, now: datetime) -> Decision:
 def _store_error(observed: ObservedBackup) -> CinderblockError | None:
     """Return why the data cannot be removed from the store now."""
     if observed.store.store is None:
-        return TransientError(observed.store.missing, reason=Reason.STORE_NOT_FOUND)
+        return TransientError(observed.store.missing, reason=observed.store.missing_reason)
     return observed.store.error or observed.manifest_error or observed.references_error
 
 

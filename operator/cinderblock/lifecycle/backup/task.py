@@ -13,6 +13,7 @@ from cinderblock.lifecycle import children, expected_manifest
 from cinderblock.lifecycle.backup import checks, damage, origin
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.observed import ObservedBackup
+from cinderblock.lifecycle.store import place
 
 
 def mover_task(
@@ -104,4 +105,4 @@ def data_instant(observed: ObservedBackup) -> datetime | None:
 
 def container_of(observed: ObservedBackup, store: BackupStore) -> str:
     """Return the bucket of the backup: spec.container, otherwise the bucket of the store."""
-    return observed.backup.spec.container or store.spec.container
+    return place.container_of(store, observed.backup.spec.container)
