@@ -63,6 +63,10 @@ class MoverSettings:
     """Whether movers may have a priority class of the system."""
     allowed_endpoints: tuple[str, ...] = ()
     """S3 endpoints that the administrator allows. Empty: all."""
+    broker_url: str = ""
+    """URL of the broker, for movers of shared stores. Empty: there is none."""
+    broker_ca: str = ""
+    """PEM certificate of the authority that signs the broker's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
