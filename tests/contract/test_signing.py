@@ -13,8 +13,8 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import Addressing
 from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.s3 import signing
-from cinderblock.store.s3.signing import CONTENT_HASH, RequestSigner
+from cinderblock.store.s3.signers import signing
+from cinderblock.store.s3.signers.signing import CONTENT_HASH, RequestSigner
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server
 from tests.support.store.aws.server import CREDENTIALS, AwsStub

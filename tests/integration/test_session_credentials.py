@@ -18,9 +18,9 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SERVICE_ACCOUNT, TOKEN_REVIEW
 from cinderblock.lifecycle.grant import POLICY_CHARACTERS, Grant, session_policy
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.s3 import sts
+from cinderblock.store.s3.signers import sts
+from cinderblock.store.s3.signers.sts import SessionCredentials
 from cinderblock.store.s3.store import S3Store
-from cinderblock.store.s3.sts import SessionCredentials
 from tests.support.broker.brokers import Broker, broker_before
 from tests.support.broker.issuer import Issuer, issuer
 from tests.support.broker.tenants import VOLUME, make_cluster_store, make_secrets, make_tenant

@@ -35,12 +35,13 @@ def unwrap(request: UnwrapRequest, grant: Grant, keys: KeyRing | None) -> DataKe
     if request.volume_id != grant.volume_id:
         raise not_granted("The operation does not permit the data keys of another volume.")
     ring = _ring(keys)
+    wrapped = WrappedKey(request.wrapped.key_id, _decode(request.wrapped.salt), _decode(request.wrapped.sealed))
+    owner = request.volume_id, request.backup_id
     if request.created_at is not None:
         if request.created_at.tzinfo is None:
             raise InvalidInput("createdAt has no time zone.")
-        ring.check_age(request.wrapped.key_id, request.created_at, f"backup {request.backup_id}")
-    wrapped = WrappedKey(request.wrapped.key_id, _decode(request.wrapped.salt), _decode(request.wrapped.sealed))
-    return _answer(ring.unwrap(wrapped, (request.volume_id, request.backup_id)), wrapped)
+        ring.check_age(wrapped, owner, request.created_at, f"backup {request.backup_id}")
+    return _answer(ring.unwrap(wrapped, owner), wrapped)
 
 
 def _ring(keys: KeyRing | None) -> KeyRing:

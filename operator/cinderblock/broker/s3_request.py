@@ -17,7 +17,7 @@ from cinderblock.api.broker import SignRequest
 from cinderblock.api.v1alpha1.store import BackupStoreSpec
 from cinderblock.broker.faults import not_granted
 from cinderblock.lifecycle.grant import Grant
-from cinderblock.store.s3.signing import CONTENT_HASH
+from cinderblock.store.s3.signers.signing import CONTENT_HASH
 
 _PRINTABLE: Final = re.compile(r"[!-~]*")
 _HEADER_VALUE: Final = re.compile(r"[!-~]([ -~]*[!-~])?|")

@@ -21,7 +21,7 @@ from cinderblock.errors import InvalidInput, TransientError
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.grant import POLICY_CHARACTERS, session_policy
 from cinderblock.reasons import Reason
-from cinderblock.store.s3 import sts
+from cinderblock.store.s3.signers import sts
 
 TOKEN_SECONDS: Final = 3600
 """Requested lifetime of the broker's own token for a token service."""

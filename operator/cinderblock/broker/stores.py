@@ -28,7 +28,7 @@ from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.children import location
 from cinderblock.reasons import Reason
 from cinderblock.store.credentials import credentials_from_secret
-from cinderblock.store.s3.signing import RequestSigner, container_url
+from cinderblock.store.s3.signers.signing import RequestSigner, container_url
 
 OPEN_SECONDS: Final = 30.0
 """For how long a Secret counts. A rotated credential is used within this time."""

@@ -74,6 +74,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.ENDPOINT_NOT_ALLOWED, Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED),
             *(Reason.FORMER_NAMESPACE_REFUSED, Reason.BROKER_DISABLED, Reason.UNSIGNED_HEADERS_ACCEPTED),
+            Reason.NOT_GRANTED,
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
             # Failures of checks, movers and stored data.
             *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),

@@ -12,7 +12,7 @@ from cinderblock.broker.s3_request import check_request
 from cinderblock.errors import AccessDenied
 from cinderblock.lifecycle.grant import Grant
 from cinderblock.reasons import Reason
-from cinderblock.store.s3.signing import CONTENT_HASH
+from cinderblock.store.s3.signers.signing import CONTENT_HASH
 
 PATH_STYLE, VIRTUAL = "https://s3.example.com:9000/bucket", "https://bucket.s3.example.com"
 P = "pre=fix/shop/uid-1"

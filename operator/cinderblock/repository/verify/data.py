@@ -23,7 +23,7 @@ from typing import Final
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound, ObjectNotFound, PermanentError, UnsupportedFormat
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import Sealer
 from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.reader import ManifestReader
@@ -78,7 +78,7 @@ def verify_data(
     store: ObjectStore,
     prefix: str,
     expected: ExpectedBackup,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     share: Share = Share(),
     *,
     on_progress: ProgressCallback = ignore_progress,
@@ -127,7 +127,7 @@ class _DataRun:
         store: ObjectStore,
         prefix: str,
         expected: ExpectedBackup,
-        keys: KeyRing | None,
+        keys: Keys | None,
         *,
         share: Share,
         on_progress: ProgressCallback,

@@ -21,7 +21,7 @@ from cinderblock.errors import (
     UnsupportedFormat,
     WrongKey,
 )
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.footer import MAX_FOOTER_BYTES, MAX_SUMMARY_BYTES, PACK_ROW_BYTES
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
@@ -82,7 +82,7 @@ class VolumeManifests:
         self,
         store: ObjectStore,
         prefix: str,
-        keys: KeyRing | None,
+        keys: Keys | None,
         chosen: ExpectedBackup,
         on_read: Callable[[], None],
     ) -> None:
