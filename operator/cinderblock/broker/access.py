@@ -166,7 +166,10 @@ async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in:
         raise AccessDenied(
             f"ClusterBackupStore {cluster.name} does not allow namespace {namespace}.", reason=Reason.STORE_NOT_ALLOWED
         )
-    return shared.share(cluster, store, owner, secrets_in)
+    former_name = shared.former_name(cluster, owner)
+    earlier = await kube.get(kinds.NAMESPACE, former_name) if former_name is not None else None
+    former = Object.model_validate(earlier) if earlier is not None else None
+    return shared.share(cluster, store, owner, secrets_in, former)
 
 
 async def _grant(kube: KubeClient, operation: Operation, store: SharedStore) -> Grant:

@@ -39,6 +39,7 @@ from cinderblock.controller.reconcile.gather import (
     store_of,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
+from cinderblock.controller.reconcile.gather_store import refuse_moved
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
@@ -140,6 +141,7 @@ async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBac
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     if lookup.store is None:
         return replace(observed, store=lookup)
+    lookup = await refuse_moved(context, lookup) if backup.own_phase is None else lookup
     container = place.container_of(lookup.store, backup.spec.container)
     observed = replace(observed, store=await probe_store(context, lookup, container))
     is_usable = observed.store.error is None and observed.store.refusal is None
@@ -182,7 +184,9 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     is_open = observed.store.store is not None and observed.store.error is None
     if is_open and observed.store.store and observed.snapshot is None and observed.snapshot_claim is None:
         container = place.container_of(observed.store.store, backup.spec.container)
-        observed = replace(observed, store=await probe_store(context, observed.store, container))
+        is_new = backup.own_phase is None or backup.status.manifest_key is None
+        lookup = await refuse_moved(context, observed.store) if is_new else observed.store
+        observed = replace(observed, store=await probe_store(context, lookup, container))
     observed = await _with_parent(context, await _with_active_key(context, observed))
     if claim is None:
         return observed

@@ -145,14 +145,22 @@ def decide(observed: ObservedClusterStore, planned: Plan, failures: Mapping[str,
     return Decision(status, actions, _requeue_after(observed, planned))
 
 
-def conflicts(cluster: ClusterBackupStore, namespaces: Iterable[Object]) -> dict[str, str]:
-    """Return the namespaces to which spec.formerNamespaces gives no place, each with the cause."""
+def conflicts(
+    cluster: ClusterBackupStore, namespaces: Iterable[Object], existing: Mapping[str, Object]
+) -> dict[str, str]:
+    """Return the namespaces to which spec.formerNamespaces gives no place, each with the cause.
+
+    Args:
+        cluster: the ClusterBackupStore.
+        namespaces: those that may use it.
+        existing: all namespaces, by name.
+    """
     found: dict[str, str] = {}
     for namespace in namespaces if cluster.spec.former_namespaces else ():
-        try:
-            shared.prefix_of(cluster, namespace)
-        except InvalidInput as error:
-            found[namespace.name] = error.message
+        former = existing.get(shared.former_name(cluster, namespace) or "")
+        conflict = shared.former_conflict(cluster, namespace, former)
+        if conflict is not None:
+            found[namespace.name] = conflict
     return found
 
 

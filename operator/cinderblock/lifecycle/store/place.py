@@ -11,6 +11,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import TransientError
+from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
 
 
@@ -27,6 +28,20 @@ def is_known(store: BackupStore) -> bool:
     return isinstance(store, SharedStore) or not store.is_shared
 
 
+def moved(store: SharedStore, backups: tuple[str, ...]) -> Fail:
+    """Return why a shared store takes no new backups: some of the namespace are in another place of it."""
+    listed = ", ".join(sorted(backups)[:3])
+    return Fail(
+        Reason.MANIFEST_MISPLACED,
+        f"BackupStore {store.name} takes no new backups: the data of VolumeBackups is not in the place that it has now"
+        f" ({listed}). {_remedy(store)}.",
+    )
+
+
+def _remedy(store: SharedStore) -> str:
+    return f"Ask an administrator to correct spec.formerNamespaces of ClusterBackupStore {store.cluster_store}"
+
+
 def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None:
     """Return why the recorded data of a backup is not in the present place of its store; None if it is, or unknown."""
     status = backup.status
@@ -40,7 +55,7 @@ def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None
         return None
     remedy = "Create a BackupStore with the earlier prefix for it"
     if isinstance(store, SharedStore):
-        remedy = f"Ask an administrator to correct spec.formerNamespaces of ClusterBackupStore {store.cluster_store}"
+        remedy = _remedy(store)
     return TransientError(
         f"The data of backup {backup.name} is not {place}, where BackupStore {store.name} is now. Nothing is read or"
         f" deleted there. {remedy}.",

@@ -13,7 +13,11 @@ from cinderblock.reasons import Reason
 
 
 def resolve(
-    store: BackupStore, cluster: ClusterBackupStore | None, namespace: Object | None, secrets_in: str
+    store: BackupStore,
+    cluster: ClusterBackupStore | None,
+    namespace: Object | None,
+    secrets_in: str,
+    former: Object | None = None,
 ) -> StoreLookup:
     """Return a BackupStore with its settings, or why there are none, or why nothing new may use it.
 
@@ -22,6 +26,7 @@ def resolve(
         cluster: the ClusterBackupStore that it names; None: it does not exist.
         namespace: the namespace of the BackupStore; None: it does not exist.
         secrets_in: the namespace of the Secrets of ClusterBackupStores.
+        former: the namespace that has the name `shared.former_name` now; None: there is none.
     """
     reference = store.spec.cluster_store_ref
     if reference is None:
@@ -32,7 +37,7 @@ def resolve(
     if namespace is None:
         return _missing(Reason.STORE_NOT_FOUND, f"Namespace {store.namespace} could not be found.")
     try:
-        found = shared.share(cluster, store, namespace, secrets_in)
+        found = shared.share(cluster, store, namespace, secrets_in, former)
     except InvalidInput as error:
         return _missing(Reason.FORMER_NAMESPACE_REFUSED, error.message)
     return StoreLookup(found, refusal=refusal(cluster, store, namespace))

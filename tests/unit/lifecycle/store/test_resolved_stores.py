@@ -84,8 +84,10 @@ def test_message_about_a_setting_names_its_field() -> None:
 
 
 def test_namespace_without_a_place_has_no_store() -> None:
-    former = [{"namespace": "bank", "name": "shop", "uid": "u-shop"}]
-    found = resolve(a_backup_store(), a_cluster_store(formerNamespaces=former), a_namespace(), SYSTEM)
+    former = [{"namespace": "shop", "namespaceUID": "u-shop", "name": "bank", "uid": "u-bank"}]
+    found = resolve(
+        a_backup_store(), a_cluster_store(formerNamespaces=former), a_namespace(), SYSTEM, a_namespace("bank")
+    )
     assert (found.store, found.missing_reason) == (None, "FormerNamespaceRefused")
 
 
