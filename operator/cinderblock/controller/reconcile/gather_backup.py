@@ -37,6 +37,7 @@ from cinderblock.controller.reconcile.gather import (
     probe_store,
     read_manifest,
     store_of,
+    with_permission,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
 from cinderblock.controller.reconcile.gather_store import refuse_moved
@@ -97,7 +98,7 @@ async def _read_own_manifest(
     context: Context, store: BackupStore, backup: VolumeBackup
 ) -> tuple[ObservedManifest | None, CinderblockError | None]:
     """Return the manifest of a complete backup, or the error why it cannot be read."""
-    key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
+    key, container = backup.status.manifest_key or "", place.container_of(store, backup.status.container)
     try:
         manifest = await read_manifest(
             context, store, container, key, expected_manifest.expected_of_status(backup, store)
@@ -187,6 +188,8 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
         is_new = backup.own_phase is None or backup.status.manifest_key is None
         lookup = await refuse_moved(context, observed.store) if is_new else observed.store
         observed = replace(observed, store=await probe_store(context, lookup, container))
+    elif is_open:
+        observed = replace(observed, store=await with_permission(context, observed.store))
     observed = await _with_parent(context, await _with_active_key(context, observed))
     if claim is None:
         return observed
