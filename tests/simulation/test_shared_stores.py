@@ -237,6 +237,26 @@ def test_namespace_with_backups_elsewhere_gets_no_new_ones(simulation: Simulatio
     assert simulation.stored(f"{NAMESPACE}/another/") == []
 
 
+def test_other_server_deletes_nothing_until_it_is_declared(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, endpointUrl="https://new.example.org")
+    simulation.settle()
+    simulation.delete("VolumeBackup", "full")
+    simulation.backup("more", "data", storeName="shared")
+    simulation.settle()
+    assert [simulation.reason("VolumeBackup", name) for name in ("full", "more")] == ["ManifestMisplaced"] * 2
+    assert condition(cluster_store(simulation), "Ready") == ("False", "FormerNamespaceRefused")
+    assert simulation.stored() == stored
+    recorded = simulation.get("VolumeBackup", "full")["status"]["storePlace"]
+    found = cluster_store(simulation)
+    metadata = found["metadata"] | {"annotations": {"cinderblock.io/moved-from": recorded}}
+    simulation.objects.update(found, metadata=metadata)
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
 def test_place_of_a_living_namespace_is_given_to_nobody(simulation: Simulation) -> None:
     a_shared_backup(simulation)
     other = simulation.objects.create("Namespace", {"metadata": {"name": "other"}})

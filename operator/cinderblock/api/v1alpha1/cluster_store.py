@@ -168,5 +168,7 @@ class SharedStore(BackupStore):
     """How its movers reach the store."""
     movers_per_namespace: int | None = None
     """Limit on the movers of the namespace; None: that of the cluster."""
+    moved_from: frozenset[str] = frozenset()
+    """Earlier places of the store whose objects are in the present one as well."""
     ca_certificates: str = ""
     """PEM certificates in the CA Secret, which movers cannot mount. Empty if the store has no CA Secret."""

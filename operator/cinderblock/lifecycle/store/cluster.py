@@ -245,8 +245,10 @@ def _problem(observed: ObservedClusterStore) -> Fail | None:
     if moved:
         return Fail(
             Reason.FORMER_NAMESPACE_REFUSED,
-            f"spec.formerNamespaces moves the place of namespaces that have backups in another place: {_listed(moved)}."
-            " Change their entries back. Their earlier backups cannot be used or deleted until then.",
+            f"spec.formerNamespaces, or another server, moves namespaces that have backups elsewhere: {_listed(moved)}."
+            " Change it back: their earlier backups cannot be used or deleted until then. If all objects were copied to"
+            f" the present server, add status.storePlace of the backups to the annotation"
+            f" {labels.MOVED_FROM_ANNOTATION} of the ClusterBackupStore.",
         )
     return observed.unreachable
 

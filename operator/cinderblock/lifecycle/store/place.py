@@ -1,10 +1,13 @@
 """Where the objects of a backup are, and whether that place is the present one of its store.
 
-Only those who may change a ClusterBackupStore can move the place of a namespace (spec.formerNamespaces). A backup that
-was made in the earlier place is not missing then: nothing is looked for, or deleted, in the new one.
+Only those who may change a ClusterBackupStore can move the place of a namespace (spec.formerNamespaces), or lead all
+namespaces to another server. A backup that was made in the earlier place is not missing then: nothing is looked for, or
+deleted, in the new one.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 from cinderblock.api import layout
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -23,6 +26,19 @@ def container_of(store: BackupStore, asked: str | None) -> str:
     return store.spec.container if isinstance(store, SharedStore) else asked or store.spec.container
 
 
+def place_id(store: BackupStore) -> str | None:
+    """Return a digest of server and bucket of a shared store; None for a store of the namespace itself.
+
+    A ClusterBackupStore that is created again with the same settings has the same place, so its UID does not count.
+    The region decides only without an endpoint: with one, it is a word in signatures.
+    """
+    if not isinstance(store, SharedStore):
+        return None
+    spec = store.spec
+    server = spec.endpoint_url.rstrip("/") if spec.endpoint_url is not None else f"region {spec.region}"
+    return hashlib.sha256(f"{server}\n{spec.container}".encode()).hexdigest()[:16]
+
+
 def is_known(store: BackupStore) -> bool:
     """Return whether the place of a store is known. The gateway cannot read the ClusterBackupStore of a BackupStore."""
     return isinstance(store, SharedStore) or not store.is_shared
@@ -39,7 +55,9 @@ def moved(store: SharedStore, backups: tuple[str, ...]) -> Fail:
 
 
 def _remedy(store: SharedStore) -> str:
-    return f"Ask an administrator to correct spec.formerNamespaces of ClusterBackupStore {store.cluster_store}"
+    return (
+        f"Ask an administrator, who finds the remedy in the condition Ready of ClusterBackupStore {store.cluster_store}"
+    )
 
 
 def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None:
@@ -51,6 +69,8 @@ def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None
         place = f"below prefix {store.spec.prefix!r}"
     elif status.container is not None and status.container != container_of(store, status.container):
         place = f"in container {store.spec.container}"
+    elif _is_elsewhere(status.store_place, store):
+        place = "on the server"
     else:
         return None
     remedy = "Create a BackupStore with the earlier prefix for it"
@@ -61,3 +81,10 @@ def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None
         f" deleted there. {remedy}.",
         reason=Reason.MANIFEST_MISPLACED,
     )
+
+
+def _is_elsewhere(recorded: str | None, store: BackupStore) -> bool:
+    """Return whether a backup was made on another server, whose objects are not known to be on the present one."""
+    if recorded is None or not isinstance(store, SharedStore):
+        return False
+    return recorded != place_id(store) and recorded not in store.moved_from

@@ -5,6 +5,7 @@ The operator and the broker both decide by these functions, so that they never d
 
 from __future__ import annotations
 
+from cinderblock.api import labels
 from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, FormerNamespace, NamespacesFrom, SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, ClusterStoreReference
@@ -148,6 +149,7 @@ def own_settings(store: BackupStore) -> tuple[str, ...]:
 def _with_settings(
     cluster: ClusterBackupStore, store: BackupStore, prefix: str, secrets_in: str, own_prefix: str
 ) -> SharedStore:
+    listed = cluster.metadata.annotations.get(labels.MOVED_FROM_ANNOTATION, "")
     fields = {name: getattr(cluster.spec, name) for name in BackupStoreSpec.model_fields}
     spec = BackupStoreSpec.model_construct(
         **fields | {"cluster_store_ref": store.spec.cluster_store_ref, "prefix": prefix}
@@ -159,6 +161,7 @@ def _with_settings(
         cluster_store=cluster.name,
         cluster_store_uid=cluster.uid,
         root_prefix=cluster.spec.prefix,
+        moved_from=frozenset(part.strip() for part in listed.split(",") if part.strip()),
         own_prefix=own_prefix,
         secrets_in=secrets_in,
         mover_access=cluster.spec.mover_access,

@@ -123,7 +123,7 @@ def test_backup_elsewhere_is_neither_missing_nor_deleted(key: str) -> None:
     error = place.misplaced(a_recorded(key), a_shared_store())
     assert error is not None
     assert (error.reason, error.permanent) == ("ManifestMisplaced", False)
-    assert "spec.formerNamespaces of ClusterBackupStore shared" in error.message
+    assert "condition Ready of ClusterBackupStore shared" in error.message
 
 
 def test_other_bucket_is_another_place_only_in_a_shared_store() -> None:
@@ -163,3 +163,40 @@ def test_gateway_does_not_judge_the_place_of_a_shared_store() -> None:
     assert backup_checks.latest_parent(unread) == sibling
     read = replace(unread, store=StoreLookup(a_shared_store()))
     assert backup_checks.latest_parent(read) is None
+
+
+IN_PLACE = "shop/u-shop/backups/c-1/b-1.manifest"
+SERVER = {"endpointUrl": "https://s3.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("now", "is_moved"),
+    [
+        (SERVER, False),
+        ({"endpointUrl": "https://s3.example.org/"}, False),
+        (SERVER | {"region": "eu-west-1"}, False),
+        ({"endpointUrl": "https://new.example.org"}, True),
+        (SERVER | {"container": "others"}, True),
+        ({}, True),
+    ],
+)
+def test_backups_of_another_server_are_misplaced(now: dict[str, Any], is_moved: bool) -> None:
+    backup = a_recorded(IN_PLACE, storePlace=place.place_id(a_shared_store(**SERVER)))
+    assert (place.misplaced(backup, a_shared_store(**now)) is not None) == is_moved
+
+
+def test_region_without_an_endpoint_is_another_server() -> None:
+    assert place.place_id(a_shared_store()) != place.place_id(a_shared_store(region="eu-west-1"))
+
+
+def test_administrator_declares_that_all_objects_were_copied() -> None:
+    recorded = place.place_id(a_shared_store(**SERVER))
+    backup = a_recorded(IN_PLACE, storePlace=recorded)
+    annotations = {"cinderblock.io/moved-from": f"0123, {recorded}"}
+    assert place.misplaced(backup, a_shared_store()) is not None
+    assert place.misplaced(backup, a_shared_store(metadata={"annotations": annotations})) is None
+
+
+def test_own_stores_and_older_statuses_know_no_server() -> None:
+    assert place.misplaced(a_recorded(IN_PLACE), a_shared_store(**SERVER)) is None
+    assert place.place_id(a_store()) is None
