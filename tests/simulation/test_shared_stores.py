@@ -237,6 +237,40 @@ def test_namespace_with_backups_elsewhere_gets_no_new_ones(simulation: Simulatio
     assert simulation.stored(f"{NAMESPACE}/another/") == []
 
 
+def test_lost_status_in_a_moved_place_deletes_nothing(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.settle()
+    assert "its status was lost" in conditions_message(simulation.get("VolumeBackup", "full"), "Ready")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMisplaced"
+    assert simulation.stored() == stored
+    change(simulation, formerNamespaces=[])
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_unfinished_backup_in_a_moved_place_is_deleted_only_on_request(simulation: Simulation) -> None:
+    share(simulation)
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMisplaced"
+    found = simulation.get("VolumeBackup", "full")
+    metadata = found["metadata"] | {"annotations": {"cinderblock.io/let-go": "leave-data"}}
+    simulation.objects.update(found, metadata=metadata)
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+
+
 def test_other_server_deletes_nothing_until_it_is_declared(simulation: Simulation) -> None:
     a_shared_backup(simulation)
     stored = simulation.stored()

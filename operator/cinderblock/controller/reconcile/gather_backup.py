@@ -19,6 +19,7 @@ from cinderblock.api.kubernetes import (
 from cinderblock.api.meta import Object
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.alarms import find_keeper
@@ -297,9 +298,29 @@ async def _with_manifest(context: Context, observed: ObservedBackup) -> Observed
     try:
         is_lost = key is None or (forgotten and not source)
         keys = await _find_manifests(context, store, container, observed) if is_lost or key is None else [key]
-        return await _with_valid_manifest(context, observed, store, container, keys)
+        found = await _with_valid_manifest(context, observed, store, container, keys)
+        is_unknown = forgotten and not source and found.manifest is None and found.manifest_error is None
+        return await _with_own_place(context, found, store, container) if is_unknown else found
     except CinderblockError as error:
         return replace(observed, manifest_error=error)
+
+
+async def _with_own_place(
+    context: Context, observed: ObservedBackup, store: BackupStore, container: str
+) -> ObservedBackup:
+    """Add that a backup whose status was lost may be in the own place of a namespace that continues an earlier one.
+
+    A status that was lost does not say in which of the two places the backup was made. A deletion waits in any case: an
+    unfinished backup has packs without a manifest. Raises what the store raises.
+    """
+    if not isinstance(store, SharedStore) or store.own_prefix == store.spec.prefix:
+        return observed
+    spec = store.spec.model_copy(update={"prefix": store.own_prefix})
+    own = store.model_copy(update={"spec": spec})
+    is_there = bool(await _find_manifests(context, own, container, observed))
+    if not is_there and not observed.backup.metadata.is_being_deleted:
+        return observed
+    return replace(observed, manifest_error=place.unknown(observed.backup, store))
 
 
 async def _with_valid_manifest(

@@ -54,6 +54,15 @@ def moved(store: SharedStore, backups: tuple[str, ...]) -> Fail:
     )
 
 
+def unknown(backup: VolumeBackup, store: SharedStore) -> TransientError:
+    """Return that a lost status does not say in which of two places of a shared store a backup was made."""
+    return TransientError(
+        f"The data of backup {backup.name} may be in another place of BackupStore {store.name}: its status was lost,"
+        f" and the namespace continues an earlier one. Nothing is deleted. {_remedy(store)}.",
+        reason=Reason.MANIFEST_MISPLACED,
+    )
+
+
 def _remedy(store: SharedStore) -> str:
     return (
         f"Ask an administrator, who finds the remedy in the condition Ready of ClusterBackupStore {store.cluster_store}"
