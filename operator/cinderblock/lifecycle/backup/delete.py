@@ -131,6 +131,9 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
     if backup.keeps_data and (observed.manifest_present or backup.spec.import_):
         note = "The VolumeBackup was deleted; its data stays in the store (deletionPolicy Retain)"
         return _remove_finalizer(observed, Reason.RETAINED, note)
+    if backup.keeps_data and _is_misplaced(observed):
+        note = "The VolumeBackup was deleted; its data stays in the earlier place of its store (deletionPolicy Retain)"
+        return _remove_finalizer(observed, Reason.RETAINED, note)
     if checks.is_forgotten(backup) and observed.manifest_error is not None:
         return on_store_error(observed, now, observed.manifest_error)
     if not _had_data(observed):
@@ -147,6 +150,12 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
         return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
     error = _store_error(observed)
     return _delete_data(observed, now) if error is None else on_store_error(observed, now, error)
+
+
+def _is_misplaced(observed: ObservedBackup) -> bool:
+    """Return whether the data is in another place than that of the store now. Data that stays needs no question."""
+    error = observed.store.error or observed.manifest_error
+    return error is not None and error.reason == Reason.MANIFEST_MISPLACED
 
 
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
