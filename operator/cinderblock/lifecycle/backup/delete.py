@@ -128,11 +128,8 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
 def _release(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove or keep the data, then remove the finalizer. No child exists any more."""
     backup = observed.backup
-    if backup.keeps_data and (observed.manifest_present or backup.spec.import_):
+    if backup.keeps_data and (observed.manifest_present or backup.spec.import_ or _is_misplaced(observed)):
         note = "The VolumeBackup was deleted; its data stays in the store (deletionPolicy Retain)"
-        return _remove_finalizer(observed, Reason.RETAINED, note)
-    if backup.keeps_data and _is_misplaced(observed):
-        note = "The VolumeBackup was deleted; its data stays in the earlier place of its store (deletionPolicy Retain)"
         return _remove_finalizer(observed, Reason.RETAINED, note)
     if checks.is_forgotten(backup) and observed.manifest_error is not None:
         return on_store_error(observed, now, observed.manifest_error)

@@ -51,11 +51,6 @@ def refusal(cluster: ClusterBackupStore, store: BackupStore, namespace: Object) 
             f"BackupStore {store.name} names ClusterBackupStore {cluster.name}. Give it the same name, so that no other"
             " BackupStore of the namespace has the same place.",
         )
-    extra = shared.own_settings(store)
-    if extra:
-        fields = ", ".join(f"spec.{name}" for name in extra)
-        message = f"BackupStore {store.name} has {fields}, which its ClusterBackupStore sets. Leave out all fields but"
-        return Fail(Reason.INVALID_INPUT, f"{message} clusterStoreRef.")
     if cluster.metadata.is_being_deleted:
         return Fail(
             Reason.STORE_BEING_DELETED,

@@ -115,6 +115,9 @@ def share(
 ) -> SharedStore:
     """Return a BackupStore with the settings of its ClusterBackupStore. Whether it may be used is not checked.
 
+    Settings of the BackupStore itself do not count. The API server refuses them, but it stores the defaults of the
+    release that created the object, which a later release may have changed.
+
     Args:
         cluster: the ClusterBackupStore.
         store: the BackupStore that names it.
@@ -134,16 +137,6 @@ def whole(cluster: ClusterBackupStore, secrets_in: str) -> SharedStore:
     reference = ClusterStoreReference(name=cluster.name)
     own = BackupStore(metadata=metadata, spec=BackupStoreSpec(cluster_store_ref=reference))
     return _with_settings(cluster, own, cluster.spec.prefix, secrets_in, cluster.spec.prefix)
-
-
-def own_settings(store: BackupStore) -> tuple[str, ...]:
-    """Return the fields of a BackupStore with clusterStoreRef that it may not have, as in the object.
-
-    The rules of the CustomResourceDefinition refuse them. An object of another release may have them all the same.
-    """
-    fields = BackupStoreSpec.model_fields.items()
-    found = [(name, info) for name, info in fields if name != "cluster_store_ref"]
-    return tuple(info.alias or name for name, info in found if getattr(store.spec, name) != info.default)
 
 
 def _with_settings(
