@@ -271,6 +271,17 @@ def test_unfinished_backup_in_a_moved_place_is_deleted_only_on_request(simulatio
     assert not simulation.exists("VolumeBackup", "full")
 
 
+def test_findings_in_a_moved_place_say_nothing_about_the_backup(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    simulation.break_manifest("full")
+    simulation.verify("check", "Structure", backupId="full")
+    simulation.until("BackupVerification", "check", "MoverRunning")
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.settle()
+    assert simulation.reason("BackupVerification", "check") == "ManifestMisplaced"
+    assert not simulation.get("VolumeBackup", "full")["status"].get("verification")
+
+
 def test_other_server_deletes_nothing_until_it_is_declared(simulation: Simulation) -> None:
     a_shared_backup(simulation)
     stored = simulation.stored()
