@@ -19,7 +19,7 @@ import pytest
 
 from cinderblock.store.base import BODY_LIMIT, ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.credentials import RemoteSigner, S3Credentials
 from cinderblock.store.factory import open_store
 from cinderblock.store.instrumented import InstrumentedStore
 from cinderblock.store.memory import MemoryStore
@@ -29,6 +29,7 @@ from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.store.aws.server import CREDENTIALS, AwsStub, aws_stub
 from tests.support.store.faults import FaultyStore
+from tests.support.store.signing_broker import SigningBroker, signing_broker
 
 GIB = 1024**3
 
@@ -63,6 +64,19 @@ def _on_stub(server: AwsStub, **rules: Any) -> ObjectStore:
     return S3Store(server.location(name), CREDENTIALS)
 
 
+def _signed(server: S3Server | AwsStub, broker: SigningBroker, **rules: Any) -> ObjectStore:
+    """Return a store whose requests a broker signs. Its container exists: it is never created through a broker."""
+    name = _container()
+    if isinstance(server, AwsStub):
+        server.add_bucket(name, **rules)
+        broker.credentials = CREDENTIALS
+    else:
+        broker.credentials = server.credentials
+        with closing(S3Store(server.location(name, create_container=True), server.credentials)) as direct:
+            direct.check()
+    return S3Store(server.location(name), RemoteSigner(broker.client().sign))
+
+
 def _versioned(server: S3Server, *, lock: bool = False) -> ObjectStore:
     store = S3Store(server.location(_container()), server.credentials)
     client, container = store._client, store._container
@@ -77,6 +91,8 @@ ON_A_STUB: dict[str, Callable[[AwsStub], ObjectStore]] = {
     "aws": _on_stub,
     "aws with a default retention": partial(_on_stub, **LOCK),
 }
+WITH_A_BROKER = {"signed": "server", "signed on aws": "stub"}
+"""Stores whose requests a broker signs, with the fixture of their server."""
 ON_A_VERSIONED_SERVER: dict[str, Callable[[S3Server], ObjectStore]] = {
     "s3 with versions": _versioned,
     "s3 with versions and locks": partial(_versioned, lock=True),
@@ -86,6 +102,8 @@ ON_A_SERVER: dict[str, Callable[[S3Server], ObjectStore]] = {"s3": _s3, "limited
 STORES = [
     *IN_MEMORY,
     *ON_A_STUB,
+    "signed on aws",
+    pytest.param("signed", marks=pytest.mark.integration),
     *(pytest.param(name, marks=pytest.mark.integration) for name in (*ON_A_SERVER, *ON_A_VERSIONED_SERVER)),
 ]
 
@@ -115,6 +133,13 @@ def stub() -> Iterator[AwsStub]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SigningBroker]:
+    """Run a broker that signs requests."""
+    with signing_broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
     """Return a store with an empty container."""
@@ -129,6 +154,8 @@ def _made(request: pytest.FixtureRequest) -> ObjectStore:
         return IN_MEMORY[name]()
     if name in ON_A_STUB:
         return ON_A_STUB[name](request.getfixturevalue("stub"))
+    if name in WITH_A_BROKER:
+        return _signed(request.getfixturevalue(WITH_A_BROKER[name]), request.getfixturevalue("broker"))
     if name in ON_A_SERVER:
         return ON_A_SERVER[name](request.getfixturevalue("server"))
     return ON_A_VERSIONED_SERVER[name](request.getfixturevalue("versioned_server"))

@@ -31,6 +31,7 @@ def asked_by_the_operator(log: AuditLog, tenant: Tenant) -> UsedRights:
     _full_lifecycle(tenant)
     _store_outages(tenant)
     _mover_problems(tenant)
+    _shared_store(tenant)
     _lost_lease(tenant)
     return rights_used_by(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}")
 
@@ -119,6 +120,23 @@ def _mover_problems(tenant: Tenant) -> None:
     kube.apply(tenant.backup("stuck", "files"))
     tenant.says("volumebackup/stuck", "MoverUnschedulable")
     tenant.delete("volumebackup/stuck")
+
+
+def _shared_store(tenant: Tenant) -> None:
+    """Share a store with the namespace, and remove it, which takes half a minute."""
+    kube, name = tenant.kube, f"shared-{tenant.name}"
+    spec = {
+        "credentialsSecretRef": {"name": "nowhere"},
+        "allowedNamespaces": {"from": "Names", "names": [tenant.name]},
+    }
+    metadata = {"name": name}
+    kube.apply(
+        {"apiVersion": "cinderblock.io/v1alpha1", "kind": "ClusterBackupStore", "metadata": metadata, "spec": spec}
+    )
+    tenant.wait_until("a BackupStore", lambda: kube.get("backupstore", name, tenant.name))
+    kube.kubectl("delete", "clusterbackupstore", name, "--wait=false")
+    tenant.disappears(f"backupstore/{name}", timeout=180)
+    tenant.wait_until("the end of the store", lambda: kube.get("clusterbackupstore", name) is None)
 
 
 def _lost_lease(tenant: Tenant) -> None:

@@ -13,12 +13,20 @@ import pytest
 from cinderblock.api.crd.definitions import RESOURCES, CustomResource, definition
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import InvalidInput
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, BACKUP_VERIFICATION, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.kube.kinds import (
+    BACKUP_STORE,
+    BACKUP_VERIFICATION,
+    CLUSTER_BACKUP_STORE,
+    VOLUME_BACKUP,
+    VOLUME_RESTORE,
+    Kind,
+)
 from tests.support.cluster.custom_resources import Case, conditions, examples, install, named
 from tests.support.cluster.kubectl import kubectl
 
@@ -26,6 +34,7 @@ pytestmark = pytest.mark.integration
 
 MODELS: dict[Kind, type[Object]] = {
     BACKUP_STORE: BackupStore,
+    CLUSTER_BACKUP_STORE: ClusterBackupStore,
     VOLUME_BACKUP: VolumeBackup,
     VOLUME_RESTORE: VolumeRestore,
     BACKUP_VERIFICATION: BackupVerification,
@@ -84,6 +93,11 @@ def test_explain_describes_tolerations(kubeconfig: Path) -> None:
         ),
         ("backupstore.spec.mover.securityContext.runAsUser", "The UID to run the entrypoint of the container process."),
         ("backupstore.spec.mover.podSecurityContext.fsGroup", "A special supplemental group"),
+        ("backupstore.spec.clusterStoreRef", "Leave out all other fields then."),
+        ("clusterbackupstore", "Each has a place of its own in it."),
+        ("clusterbackupstore.spec.allowedNamespaces", "Objects of each are below PREFIX/NAME/UID of the namespace."),
+        ("clusterbackupstore.spec.moverAccess.mode", "It works with every S3 server."),
+        ("clusterbackupstore.status.namespaces", "Number of namespaces that may use the store."),
         ("volumebackup.spec.deletionPolicy", "Whether stored data is deleted with the VolumeBackup"),
         ("volumerestore.status.completedAt", "Time when the restore became available or failed."),
     ],
@@ -116,15 +130,16 @@ async def test_example_is_rejected_with_its_reason(client: KubeClient, namespace
 @pytest.mark.parametrize("case", examples("changed"), ids=named)
 async def test_change_is_accepted_or_rejected(client: KubeClient, namespace: str, case: Case) -> None:
     kind, _, example = case
-    created = await create(client, kind, namespace, example["from"], "changing")
+    created = await create(client, kind, namespace, example["from"])
+    name = created["metadata"]["name"]
     if "because" not in example:
-        changed = await client.merge_patch(kind, "changing", namespace, {"spec": example["to"]})
+        changed = await client.merge_patch(kind, name, namespace, {"spec": example["to"]})
         assert changed["metadata"]["generation"] == created["metadata"]["generation"] + 1
         return
     with pytest.raises(InvalidInput) as caught:
-        await client.merge_patch(kind, "changing", namespace, {"spec": example["to"]})
+        await client.merge_patch(kind, name, namespace, {"spec": example["to"]})
     assert example["because"] in caught.value.message
-    assert await client.get(kind, "changing", namespace) == created
+    assert await client.get(kind, name, namespace) == created
 
 
 async def test_backup_gets_the_defaults_of_cinder(client: KubeClient, namespace: str) -> None:

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.integration
 LIMIT = 2
 MEMORY_MIB = 300
 LARGE = {"note": "x" * 240_000}
+LONG = "x" * 1_000_000
+"""A name as long as the API server accepts it where it checks no length."""
 CONFIG_MAP = kinds.Kind("", "v1", "configmaps", "ConfigMap")
+SERVICE_ACCOUNT = kinds.Kind("", "v1", "serviceaccounts", "ServiceAccount")
 
 
 @dataclass
@@ -65,6 +68,22 @@ async def _attack(client: KubeClient) -> None:
         await client.create(kinds.JOB, _mover_of(owner, LARGE))
         metadata = {"name": f"large-{number}", "namespace": "evil", "annotations": LARGE}
         await client.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "nothing"}})
+    await _attack_by_names(client)
+
+
+async def _attack_by_names(client: KubeClient) -> None:
+    """Create pods and backups with very long names of other objects, and a backup for which all pods are read."""
+    await client.create(SERVICE_ACCOUNT, {"metadata": {"name": "default", "namespace": "evil"}})
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": LONG, "uid": "u"}
+    pod = {"containers": [{"name": "c", "image": "x"}]}
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": LONG}}
+    for number in range(150):
+        metadata = {"name": f"long-{number}", "namespace": "evil"}
+        await client.create(kinds.POD, {"metadata": metadata, "spec": pod | {"volumes": [volume]}})
+    for number in range(40):
+        metadata = {"name": f"owned-{number}", "namespace": "evil", "ownerReferences": [owner]}
+        await client.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}})
+    await client.create(kinds.PVC, a_claim("evil", "data"))
 
 
 def _mover_of(owner: dict[str, Any], annotations: dict[str, str]) -> dict[str, Any]:
@@ -108,6 +127,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_forged_jobs_and_large_objects_hold_up_no_backup(running: Running) -> None:
     running.back_up("first")
     wait_for("readiness", running.process.is_ready, 120)
+
+    async def ended(client: KubeClient) -> bool:
+        found = await client.list(kinds.VOLUME_BACKUP, "evil", fields="status.phase=error")
+        return len(found) == 240
+
+    # The namespace has no store.
+    wait_for("the backups of the attacker", lambda: running.do(ended), 300)
     lines = Path(f"/proc/{running.process.process.pid}/status").read_text().splitlines()
     peak = next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:"))
     assert peak < MEMORY_MIB

@@ -23,8 +23,10 @@ from kubernetes.config import new_client_from_config
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
+from cinderblock.api.meta import Object
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationResult, VerificationSummary
@@ -42,6 +44,7 @@ from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
 from cinderblock.lifecycle.retention.actions import BackupVersion, MarkExpiring, UnmarkExpiring
+from cinderblock.lifecycle.store import shared
 from tests.support.cluster import unlike
 from tests.support.cluster.admission import CONFIG_MAP, enforce, lift, wait_until_enforced
 from tests.support.cluster.chart import Objects, render
@@ -56,11 +59,14 @@ CONSENT = "consent"
 """The release whose root movers need the consent of the namespace."""
 ADDITIONS = "additions"
 """The release of a cluster whose webhooks change the Jobs of movers."""
+BROKER = "broker"
+"""The release with a broker for shared stores."""
 UNINSTALL = "baseline-uninstall"
 """The uninstall hook of the release "baseline"."""
 _ADDED = "admissionPolicies.moverAdditions"
 VALUES: dict[str, tuple[str, ...]] = {level: (f"mover.podSecurity={level}",) for level in LEVELS} | {
     CONSENT: ("mover.rootRequiresOptIn=true",),
+    BROKER: ("broker.enabled=true",),
     ADDITIONS: (
         "admissionPolicies.moverImages={mirror.example.org:5000/cinderblock}",
         f"{_ADDED}.env={{SSL_CERT_FILE}}",
@@ -160,12 +166,29 @@ async def verification(client: KubeClient, namespace: str) -> BackupVerification
     return BackupVerification.model_validate(await client.create(kinds.BACKUP_VERIFICATION, body))
 
 
+SECRET = {"name": "s3"}
+REFERENCES = {"credentialsSecretRef": SECRET, "encryptionSecretRef": SECRET, "caSecretRef": SECRET}
+
+
 def a_job(owner: Owner, mode: VolumeMode = VolumeMode.FILESYSTEM, **mover: Any) -> dict[str, Any]:
     """Return the mover Job of an operation, as the operator makes it."""
-    secret = {"name": "s3"}
-    references = {"credentialsSecretRef": secret, "encryptionSecretRef": secret, "caSecretRef": secret}
     metadata = {"name": "default", "namespace": owner.namespace, "uid": str(uuid.uuid4())}
-    store = BackupStore.model_validate({"metadata": metadata, "spec": references | {"mover": mover}})
+    store = BackupStore.model_validate({"metadata": metadata, "spec": REFERENCES | {"mover": mover}})
+    return job_for(owner, store, mode)
+
+
+def a_job_of_a_shared_store(owner: Owner, **mover: Any) -> dict[str, Any]:
+    """Return the mover Job of an operation with a shared store."""
+    spec = {**REFERENCES, "mover": mover}
+    cluster = ClusterBackupStore.model_validate({"metadata": {"name": "archive", "uid": "c"}, "spec": spec})
+    metadata = {"name": "archive", "namespace": owner.namespace, "uid": str(uuid.uuid4())}
+    store = BackupStore.model_validate({"metadata": metadata, "spec": {"clusterStoreRef": {"name": "archive"}}})
+    namespace = Object.model_validate({"metadata": {"name": owner.namespace, "uid": "n"}})
+    return job_for(owner, shared.share(cluster, store, namespace, "system"))
+
+
+def job_for(owner: Owner, store: BackupStore, mode: VolumeMode = VolumeMode.FILESYSTEM) -> dict[str, Any]:
+    """Return the mover Job of an operation with a store."""
     now = datetime.now(UTC)
     description = BackupMetadata(
         backup_id=owner.uid,
@@ -352,6 +375,55 @@ FORGED_JOBS: dict[str, Change] = {
         {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": str(uuid.uuid4())}
     ),
 }
+
+
+def _token(job: dict[str, Any]) -> dict[str, Any]:
+    [volume] = [volume for volume in _pod(job)["volumes"] if "projected" in volume]
+    projected: dict[str, Any] = volume["projected"]
+    return projected
+
+
+TOKEN_SOURCE = {"serviceAccountToken": {"path": "api", "audience": "https://kubernetes.default.svc"}}
+FORGED_TOKENS: dict[str, Change] = {
+    "the API server's audience": lambda job: _token(job)["sources"][0]["serviceAccountToken"].pop("audience"),
+    "another audience": lambda job: _token(job)["sources"][0]["serviceAccountToken"].update(audience="vault"),
+    "a longer life": lambda job: _token(job)["sources"][0]["serviceAccountToken"].update(expirationSeconds=86400),
+    "a second token": lambda job: _token(job)["sources"].append(TOKEN_SOURCE),
+    "a Secret besides the token": lambda job: _token(job)["sources"].append({"secret": {"name": "s3"}}),
+    "a Secret instead of the token": lambda job: _token(job).update(sources=[{"secret": {"name": "s3"}}]),
+    "another name": lambda job: _pod(job)["volumes"].append(_volume(projected=_token(job))),
+    "another place": lambda job: _mover(job)["volumeMounts"][0].update(mountPath="/var/run/secrets/broker"),
+    "the credentials of a store": lambda job: _pod(job)["volumes"].append(
+        {"name": "credentials", "secret": {"secretName": "s3"}}
+    ),
+    "the keys of a store": lambda job: _pod(job)["volumes"].append(
+        {"name": "encryption", "secret": {"secretName": "s3"}}
+    ),
+}
+
+
+async def test_token_for_the_broker_needs_a_broker(
+    releases: Releases, operator: KubeClient, backup: VolumeBackup, restore: VolumeRestore
+) -> None:
+    with pytest.raises(AccessDenied, match=r"the token for the broker, but sets broker\."):
+        await operator.create(kinds.JOB, a_job_of_a_shared_store(backup))
+    async with aclosing(await releases.operator(BROKER)) as allowed:
+        await allowed.create(kinds.JOB, a_job_of_a_shared_store(backup, **WHOLE_TEMPLATE))
+        await allowed.create(kinds.JOB, a_job(restore))
+
+
+async def test_mover_of_a_verification_may_have_the_token(releases: Releases, verification: BackupVerification) -> None:
+    async with aclosing(await releases.operator(BROKER)) as allowed:
+        await allowed.create(kinds.JOB, a_job_of_a_shared_store(verification))
+
+
+@pytest.mark.parametrize("change", FORGED_TOKENS.values(), ids=FORGED_TOKENS)
+async def test_any_other_token_is_refused(releases: Releases, backup: VolumeBackup, change: Change) -> None:
+    job = a_job_of_a_shared_store(backup)
+    change(job)
+    async with aclosing(await releases.operator(BROKER)) as allowed:
+        with pytest.raises(AccessDenied, match="The operator must"):
+            await allowed.create(kinds.JOB, job)
 
 
 @pytest.mark.parametrize("change", FORGED_JOBS.values(), ids=FORGED_JOBS)

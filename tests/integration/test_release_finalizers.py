@@ -13,7 +13,17 @@ from cinderblock.api import labels as api_labels
 from cinderblock.cli.commands.release_finalizers import DEPLOYMENT, Operator, release_finalizers, stop_operator
 from cinderblock.errors import AccessDenied, KubeUnavailable
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, SECRET, VOLUME_BACKUP, VOLUME_RESTORE, Kind
+from cinderblock.kube.kinds import (
+    BACKUP_STORE,
+    BACKUP_VERIFICATION,
+    CLUSTER_BACKUP_STORE,
+    JOB,
+    POD,
+    SECRET,
+    VOLUME_BACKUP,
+    VOLUME_RESTORE,
+    Kind,
+)
 from cinderblock.kube.responses import RequestInfo
 from tests.support.cluster.chart import render
 from tests.support.cluster.rights import connect_as, grant
@@ -25,11 +35,15 @@ SPECS: dict[Kind, dict[str, Any]] = {
     BACKUP_STORE: {"credentialsSecretRef": {"name": "s3"}},
     VOLUME_BACKUP: {"volumeId": "files"},
     VOLUME_RESTORE: {"backupId": "files-full"},
+    BACKUP_VERIFICATION: {"level": "Data", "volumeId": "files"},
+    CLUSTER_BACKUP_STORE: {"credentialsSecretRef": {"name": "s3"}},
 }
 FINALIZER = {
     BACKUP_STORE: api_labels.STORE_FINALIZER,
     VOLUME_BACKUP: api_labels.BACKUP_FINALIZER,
     VOLUME_RESTORE: api_labels.RESTORE_FINALIZER,
+    BACKUP_VERIFICATION: api_labels.VERIFICATION_FINALIZER,
+    CLUSTER_BACKUP_STORE: api_labels.STORE_FINALIZER,
 }
 CONTAINER = {"name": "only", "image": "localhost/nothing:1"}
 
@@ -53,6 +67,7 @@ async def test_own_finalizer_is_removed_and_others_stay(
         assert await _finalizers(client, namespace, kind) == [FOREIGN_FINALIZER]
     finally:
         await client.merge_patch(kind, "held", namespace, {"metadata": {"finalizers": None}})
+        await client.delete(kind, "held", namespace)
 
 
 @pytest.mark.parametrize("kind", SPECS, ids=lambda kind: kind.plural)

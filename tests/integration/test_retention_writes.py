@@ -7,9 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.labels import ACCEPT_ANNOTATION
+from cinderblock.api.v1alpha1.backup import BackupPhase, DeletedAlarm, VolumeBackup
 from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.alarms import record_alarms
 from cinderblock.controller.reconcile.execute import Target
 from cinderblock.controller.reconcile.reconciler import _write_status
 from cinderblock.controller.schedules.apply_retention import Applied, apply_retention
@@ -18,7 +20,7 @@ from cinderblock.errors import Conflict
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.transport import Request
-from cinderblock.lifecycle.actions import Decision
+from cinderblock.lifecycle.actions import Decision, KeepAlarms
 from cinderblock.lifecycle.backup_record import record_of
 from cinderblock.lifecycle.retention.actions import (
     BackupVersion,
@@ -128,6 +130,25 @@ async def test_mark_survives_the_loss_of_all_managed_fields(client: KubeClient, 
     now = await current(client, backup)
     await apply_retention(client, [UnmarkExpiring(version(now))])
     assert "expiresAt" not in await status_of(client, backup)
+
+
+async def test_kept_alarm_survives_other_writes_and_stale_ones_are_refused(
+    client: KubeClient, backup: VolumeBackup
+) -> None:
+    alarm = DeletedAlarm(backup_id="b-1", backup_name="odd", data_timestamp=EXPIRES, raised_at=EXPIRES)
+    keep = KeepAlarms(backup.name, backup.metadata.resource_version, (alarm,))
+    await record_alarms(client, backup.namespace, keep)
+    await reconcile(client, backup, size=3)
+    await mark(client, backup)
+    await client.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, STRIPPED)
+    await reconcile(client, await current(client, backup), size=4)
+    kept = await current(client, backup)
+    assert (kept.status.size, kept.open_deleted_alarms) == (4, [alarm])
+    with pytest.raises(Conflict):
+        await record_alarms(client, backup.namespace, keep)
+    accept = {"metadata": {"annotations": {ACCEPT_ANNOTATION: "b-0, b-1"}}}
+    await client.merge_patch(kinds.VOLUME_BACKUP, backup.name, backup.namespace, accept)
+    assert not (await current(client, backup)).open_deleted_alarms
 
 
 async def test_mark_of_another_manager_can_be_removed(client: KubeClient, backup: VolumeBackup) -> None:

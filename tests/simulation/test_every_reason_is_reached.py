@@ -25,7 +25,7 @@ from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
 from cinderblock.lifecycle.store.container_rules import LifecycleRule
 from cinderblock.reasons import Reason
-from tests.support.documented_reasons import INTERNAL_REASONS, SCHEDULE_REASONS
+from tests.support.documented_reasons import CLUSTER_STORE_REASONS, INTERNAL_REASONS, SCHEDULE_REASONS
 from tests.support.mover.backups import KEYS, key_ring
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE, Move, Sizes
@@ -38,8 +38,10 @@ HELD = "example.org/held"
 """A finalizer that nobody removes."""
 TESTS = Path(__file__).parents[1]
 _OF_SCHEDULES = "tests/simulation/schedules/test_schedule_reasons.py reaches it"
+_OF_CLUSTER_STORES = "tests/simulation/test_shared_stores.py reaches it"
 NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(SCHEDULE_REASONS, _OF_SCHEDULES),
+    **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
 }
@@ -54,10 +56,12 @@ ROOMS = {
     Reason.ACCESS_DENIED: "kube",
     Reason.CONFLICT: "kube",
     Reason.INVALID_INPUT: "kube",
+    Reason.BROKER_UNAVAILABLE: "store",
     Reason.CERTIFICATE_NOT_TRUSTED: "store",
     Reason.CONTAINER_NOT_FOUND: "store",
     Reason.ENDPOINT_NOT_ALLOWED: "store",
     Reason.NOT_FOUND: "store",
+    Reason.NOT_GRANTED: "store",
     Reason.NOT_S3: "store",
     Reason.NOT_SUPPORTED: "store",
     Reason.NOT_TLS: "store",
@@ -702,9 +706,11 @@ SCENARIOS: dict[str, Scenario] = {
     "BackupNotFound": restores_nothing,
     "BackupsArchived": bucket_has(LifecycleRule("cold", archives="to GLACIER 30 days after they were written")),
     "BackupsExpire": bucket_has(LifecycleRule("old", expires="90 days after they were written")),
+    "BrokerUnavailable": mover_says("BrokerUnavailable"),
     "DefaultRetention": bucket_has(versioning="Enabled", has_lock=True, default=RETENTION),
     "Hidden": bucket_has(versioning="Enabled"),
     "NoHarmfulRule": accepts_and_ends,
+    "NotGranted": mover_says("NotGranted"),
     "StorageClassUnknown": bucket_has(LifecycleRule("cold", moves="to ColdArchive 30 days after they were written")),
     "NoObjectLock": accepts_and_ends,
     "NotSupported": server_knows_no_rules,

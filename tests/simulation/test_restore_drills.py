@@ -201,6 +201,50 @@ def test_check_that_never_ends_is_an_error(simulation: Simulation) -> None:
     assert left_over(simulation) == []
 
 
+def test_time_limit_is_at_most_a_day(simulation: Simulation) -> None:
+    simulation.cluster.check.hangs = True
+    simulation.verify("drill", "Restore", volumeId="data", restore=CHECK | {"timeout": "900h"})
+    simulation.until(KIND, "drill", "CheckRunning")
+    (job,) = (j for j in simulation.objects.all("Job") if j["metadata"]["ownerReferences"][0]["kind"] == KIND)
+    assert 86_000 < job["spec"]["activeDeadlineSeconds"] <= 86_400
+
+
+def test_cause_of_a_failed_restore_outlives_its_volume_restore(simulation: Simulation) -> None:
+    simulation.cluster.store.delete([key for key in simulation.stored() if key.endswith(".manifest")])
+    status = drill(simulation)
+    assert status["restoreFailReason"].startswith("ManifestMissing: ")
+    assert left_over(simulation) == []
+    simulation.resync()
+    simulation.settle()
+    assert simulation.get(KIND, "drill")["status"]["restoreFailReason"] == status["restoreFailReason"]
+
+
+def test_failed_drill_counts_as_a_verification(simulation: Simulation) -> None:
+    drill(simulation, maxDataAge="1s")
+    found = simulation.metrics()
+    assert found.value("last_failure_timestamp_seconds", operation="verification") is not None
+    assert found.value("last_failure_timestamp_seconds", operation="restore") is None
+
+
+def test_drill_shows_when_each_level_was_passed(simulation: Simulation) -> None:
+    drill(simulation)
+    first = known(simulation)
+    simulation.advance(86_400)
+    simulation.verify("read", "Data", volumeId="data")
+    simulation.settle()
+    simulation.advance(86_400)
+    simulation.verify("look", "Structure", volumeId="data")
+    simulation.settle()
+    later = known(simulation)
+    assert later["level"] == "Restore"
+    assert first["restoredAt"] == later["restoredAt"] < later["dataAt"] < later["structureAt"]
+    where = {"volume": "data", "volume_namespace": NAMESPACE}
+    name = "volume_last_verified_level_timestamp_seconds"
+    times = [simulation.metrics().value(name, **where, level=level) for level in ("Restore", "Data", "Structure")]
+    assert all(times)
+    assert times == sorted(times, key=float)  # type: ignore[arg-type]
+
+
 def test_evicted_check_is_an_error(simulation: Simulation) -> None:
     simulation.verify("drill", "Restore", volumeId="data", restore=CHECK)
     simulation.until(KIND, "drill", "CheckRunning")
@@ -280,6 +324,7 @@ def test_quota_is_an_error_with_a_clear_sentence(simulation: Simulation) -> None
     status = drill(simulation)
     assert (status["phase"], reason(status)) == ("error", "QuotaExceeded")
     assert "counts in the quota of the namespace" in status["failReason"]
+    assert status["restoreFailReason"].startswith("QuotaExceeded: ")
     simulation.quota.clear()
     simulation.settle()
     assert left_over(simulation) == []

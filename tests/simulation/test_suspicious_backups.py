@@ -240,3 +240,75 @@ def test_metrics_count_alarms_and_suspicious_backups(simulation: Simulation) -> 
     assert found.value("backups_suspicious", volume_namespace="shop") == 1
     accept(simulation)
     assert simulation.metrics().value("backups_suspicious", volume_namespace="shop") == 0
+
+
+def kept_alarms(simulation: Simulation) -> dict[str, list[str]]:
+    """Return the names of the deleted backups whose open alarms each backup keeps."""
+    backups = [VolumeBackup.model_validate(item) for item in simulation.objects.all("VolumeBackup")]
+    return {b.name: [alarm.backup_name for alarm in b.open_deleted_alarms] for b in backups if b.open_deleted_alarms}
+
+
+def test_alarm_outlives_the_deletion_of_its_backup(simulation: Simulation) -> None:
+    encrypted(simulation)
+    backup_id = simulation.get("VolumeBackup", "odd")["metadata"]["uid"]
+    simulation.delete("VolumeBackup", "odd")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "odd") == "gone"
+    assert kept_alarms(simulation) == {"usual-6": ["odd"]}
+    assert simulation.metrics().value("backups_suspicious", volume_namespace="shop") == 1
+    [note] = [e["note"] for e in simulation.objects.all("Event") if e["reason"] == "Deleted"]
+    assert (
+        f"VolumeBackup usual-6 keeps it. To accept it, annotate that one with cinderblock.io/accept={backup_id}" in note
+    )
+    simulation.resync()
+    simulation.settle()
+    accept(simulation, "usual-6", backup_id)
+    assert not kept_alarms(simulation)
+    assert simulation.metrics().value("backups_suspicious", volume_namespace="shop") == 0
+
+
+def test_alarm_moves_on_when_its_keeper_is_deleted(simulation: Simulation) -> None:
+    encrypted(simulation)
+    for name in ("odd", "usual-6", "usual-5"):
+        simulation.delete("VolumeBackup", name)
+        simulation.settle()
+    assert kept_alarms(simulation) == {"usual-4": ["odd"]}
+    accept(simulation, "usual-4", f"{simulation.get('VolumeBackup', 'usual-4')['metadata']['uid']}, another")
+    assert kept_alarms(simulation) == {"usual-4": ["odd"]}
+
+
+def test_accepted_alarm_goes_with_its_backup(simulation: Simulation) -> None:
+    encrypted(simulation)
+    accept(simulation)
+    simulation.delete("VolumeBackup", "odd")
+    simulation.settle()
+    assert not kept_alarms(simulation)
+
+
+def test_alarm_needs_no_keeper_if_all_backups_go(simulation: Simulation) -> None:
+    encrypted(simulation)
+    for item in simulation.objects.all("VolumeBackup"):
+        simulation.delete("VolumeBackup", item["metadata"]["name"])
+    simulation.settle()
+    assert not simulation.objects.all("VolumeBackup")
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_deletion_loses_no_alarm_whichever_write_fails(done: bool) -> None:
+    with Simulation() as simulation:
+        with_history(simulation)
+        encrypted(simulation)
+        before = simulation.faults.writes
+        simulation.delete("VolumeBackup", "odd")
+        simulation.settle()
+        writes = simulation.faults.writes - before
+    assert writes > 3
+    for at in range(writes):
+        with Simulation() as simulation:
+            with_history(simulation)
+            encrypted(simulation)
+            simulation.faults.plan(at, Crash("scripted"), done=done)
+            simulation.delete("VolumeBackup", "odd")
+            simulation.settle()
+            assert simulation.phase("VolumeBackup", "odd") == "gone"
+            assert kept_alarms(simulation) == {"usual-6": ["odd"]}, f"write {at}"

@@ -19,6 +19,15 @@ SCHEDULE_REASONS: Final = frozenset(
 )
 """Reasons that only schedules have."""
 
+CLUSTER_STORE_REASONS: Final = frozenset(
+    {
+        *(Reason.STORES_CREATED, Reason.CREATING_STORES, Reason.STORES_NOT_CREATED),
+        *(Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED, Reason.FORMER_NAMESPACE_REFUSED),
+        *(Reason.BROKER_DISABLED, Reason.BROKER_UNAVAILABLE, Reason.UNSIGNED_HEADERS_ACCEPTED),
+    }
+)
+"""Reasons that only ClusterBackupStores, and what uses them, have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -100,6 +100,14 @@ volumes:
 {{- include "cinderblock.fullname" . }}-gateway
 {{- end -}}
 
+{{- define "cinderblock.broker.name" -}}
+{{- include "cinderblock.fullname" . }}-broker
+{{- end -}}
+
+{{- define "cinderblock.broker.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "cinderblock.broker.name" .)) .Values.broker.tls.secretName -}}
+{{- end -}}
+
 {{- define "cinderblock.embeddedStore.name" -}}
 {{- include "cinderblock.fullname" . }}-store
 {{- end -}}
@@ -139,6 +147,11 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* Whether the operator works on ClusterBackupStores. Values of an older release have no such key. */ -}}
+{{- define "cinderblock.clusterStores" -}}
+{{- ne (toString (default dict .Values.stores).cluster) "false" -}}
+{{- end -}}
 
 {{- /* Which schedules the operator works on: all, namespaced or none. Values of an older release have no such key. */ -}}
 {{- define "cinderblock.schedules" -}}

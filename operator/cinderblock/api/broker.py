@@ -1,4 +1,4 @@
-"""What a mover of a shared store and the broker say to each other: JSON over HTTPS.
+"""Requests and answers between a mover of a shared store and the broker: JSON over HTTPS.
 
 The mover shows its projected ServiceAccount token (``Authorization: Bearer``), whose audience is AUDIENCE. From the
 token the broker knows the pod, from the pod the operation, and from the operation what the mover may do. Nothing that
@@ -29,6 +29,9 @@ CREDENTIALS_PATH: Final = "/v1/credentials"
 NEW_DATA_KEY_PATH: Final = "/v1/data-keys/new"
 UNWRAP_PATH: Final = "/v1/data-keys/unwrap"
 
+CA_BYTES: Final = 256 << 10
+"""Most bytes of the certificates of the authorities that sign the certificate of the S3 server."""
+
 Header = Annotated[str, Field(max_length=2048)]
 Base64 = Annotated[str, Field(max_length=1024, pattern=r"^[A-Za-z0-9+/=]*$")]
 
@@ -44,6 +47,8 @@ class BrokerLocation(Model):
     """How the mover reaches the store."""
     encrypts: bool
     """Whether the store has encryption keys, which only the broker uses."""
+    ca_certificates: Annotated[str, Field(max_length=CA_BYTES)] = ""
+    """PEM certificates of the authorities that sign the certificate of the S3 server. Empty for those of the system."""
 
 
 class SignRequest(Model):
@@ -66,8 +71,8 @@ class CredentialsAnswer(Model):
     """Session credentials for the operation of the mover (AWS STS: Credentials)."""
 
     access_key_id: str
-    secret_access_key: str
-    session_token: str
+    secret_access_key: Annotated[str, Field(repr=False)]
+    session_token: Annotated[str, Field(repr=False)]
     expires_at: datetime
 
 
@@ -96,16 +101,16 @@ class UnwrapRequest(Model):
 class DataKeyAnswer(Model):
     """A data key, in clear and wrapped. Only TLS protects it on its way."""
 
-    data_key: Base64
+    data_key: Annotated[Base64, Field(repr=False)]
     wrapped: WrappedKeyModel
 
 
 class BrokerFault(Model):
-    """Body of an answer that is no success."""
+    """Body of an answer that reports a failure."""
 
     reason: Annotated[str, Field(max_length=64)]
     """A `Reason`."""
     message: Annotated[str, Field(max_length=1024)]
-    """What is wrong and what to do, without any secret."""
+    """Problem and remedy, without any secret."""
     transient: bool = False
     """Whether the mover may try again."""

@@ -37,6 +37,8 @@ class ConditionType(StrEnum):
     """Whether the retention of a schedule could mark and remove backups."""
     VERIFICATIONS_CREATED = "VerificationsCreated"
     """Whether a schedule could create its verifications and remove old ones."""
+    STORES_CREATED = "StoresCreated"
+    """Whether each namespace that may use a ClusterBackupStore has its BackupStore."""
     UNSEALED_BACKUPS = "UnsealedBackups"
     """True if a store with an encryption Secret holds backups that are not encrypted."""
     VERSIONED = "Versioned"

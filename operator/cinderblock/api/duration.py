@@ -8,14 +8,25 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from cinderblock.api.meta import REMEDY
+
 _PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 
-Duration = Annotated[str, Field(min_length=2, max_length=24, pattern=_PATTERN)]
+DURATION_REMEDY: Final = {REMEDY: "write a duration as 90s, 2m or 1h30m"}
+Duration = Annotated[str, Field(min_length=2, max_length=24, pattern=_PATTERN, json_schema_extra=DURATION_REMEDY)]
 """Hours, minutes and seconds, each at most once and in this order. Fractions are not supported."""
 
 _LONG_PATTERN: Final = r"^([0-9]{1,5}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
 
-LongDuration = Annotated[str, Field(min_length=2, max_length=32, pattern=_LONG_PATTERN)]
+LongDuration = Annotated[
+    str,
+    Field(
+        min_length=2,
+        max_length=32,
+        pattern=_LONG_PATTERN,
+        json_schema_extra={REMEDY: "write a duration as 90d, 36h, 2m or 1d12h"},
+    ),
+]
 """A duration that may begin with days of 24 hours, such as ``90d`` or ``1d12h`` (Prometheus: durations)."""
 
 

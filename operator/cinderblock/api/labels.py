@@ -16,7 +16,7 @@ RESTORE_FINALIZER = "cinderblock.io/restore-cleanup"
 VERIFICATION_FINALIZER = "cinderblock.io/verification-cleanup"
 """On a BackupVerification, while a mover or another child of it may exist."""
 STORE_FINALIZER = "cinderblock.io/store-in-use"
-"""On a BackupStore, while VolumeBackups need it."""
+"""On a BackupStore, while VolumeBackups need it, and on a ClusterBackupStore, while BackupStores of it exist."""
 JOB_FINALIZER = "cinderblock.io/mover-result"
 """On a mover Job, until its result has been recorded, so that no TTL and no garbage collector removes it."""
 
@@ -64,7 +64,7 @@ SNAPSHOT_ANNOTATION = "cinderblock.io/snapshot-id"
 READ_ONLY_KEYS_ANNOTATION = "cinderblock.io/read-only-keys"
 """On an encryption Secret: key ids, each with the time after which the key must not have sealed anything."""
 DEFAULT_STORE_ANNOTATION = "cinderblock.io/is-default-store"
-"""On a BackupStore, with the value "true": backups that name no store use it."""
+"""On a BackupStore or a ClusterBackupStore, with the value "true": backups that name no store use it."""
 ACTIVE_KEY_ANNOTATION = "cinderblock.io/active-key"
 """On an encryption Secret: the id of the key that seals new backups."""
 STORE_LABEL = "cinderblock.io/store"
@@ -88,7 +88,8 @@ FULL_TIME_ANNOTATION = "cinderblock.io/full-time"
 BACKUP_ANNOTATION = "cinderblock.io/backup"
 """On a PersistentVolumeClaim: "false" leaves it out of all schedules, and "true" puts it into those that ask for it."""
 ACCEPT_ANNOTATION = "cinderblock.io/accept"
-"""On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it."""
+"""On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it. After a comma, ids of
+deleted backups whose alarms it keeps (status.deletedAlarms)."""
 
 
 def child_name(owner_uid: str) -> str:

@@ -48,6 +48,9 @@ CORE_TYPE = "x-core-type"
 
 The CustomResourceDefinitions contain the schema of that type. The models do not validate such a field.
 """
+REMEDY = "x-remedy"
+"""The same for what to write instead of a text that the pattern of a field rejects. Without it, the API server quotes
+only the pattern."""
 
 
 class Model(BaseModel):

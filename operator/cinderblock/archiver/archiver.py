@@ -48,7 +48,7 @@ from cinderblock.errors import KeyUnavailable
 from cinderblock.format.chunk_index import ChunkIndex
 from cinderblock.format.chunker import chunk_bytes_for
 from cinderblock.format.compression import Encoder
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
@@ -73,7 +73,7 @@ def bytes_in_flight(chunk_bytes: int) -> int:
 def run_backup(
     task: MoverTask,
     store: ObjectStore,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     on_progress: ProgressCallback = ignore_progress,
     opener: SourceOpener | None = None,
 ) -> MoverReport:
@@ -126,7 +126,7 @@ class _BackupRun:
         self,
         task: MoverTask,
         store: ObjectStore,
-        keys: KeyRing | None,
+        keys: Keys | None,
         parent: ManifestReader | None,
     ) -> None:
         self._task = task

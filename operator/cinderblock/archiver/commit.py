@@ -22,7 +22,7 @@ from cinderblock.errors import (
     ObjectNotFound,
     TransientError,
 )
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
 from cinderblock.format.manifest.header import ManifestHeader
@@ -156,7 +156,7 @@ def _delete_surplus(task: MoverTask, store: ObjectStore, needed: Mapping[str, in
         log.warning("Objects that the backup does not need stay until it is deleted: %s", error.message)
 
 
-def read_back(task: MoverTask, store: ObjectStore, keys: KeyRing | None, pins: Pins | None = None) -> ManifestSummary:
+def read_back(task: MoverTask, store: ObjectStore, keys: Keys | None, pins: Pins | None = None) -> ManifestSummary:
     """Read the committed manifest. ``pins`` identifies the manifest that this run has written."""
     return read_summary(partial(store.get, task.manifest), keys, _expected(task, pins), task.manifest)
 

@@ -8,13 +8,13 @@ from cinderblock.api.layout import stored_ids
 from cinderblock.api.mover import MoverTask
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import InvalidInput, NotFound, ObjectNotFound
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 
 
-def open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader | None:
+def open_parent(task: MoverTask, store: ObjectStore, keys: Keys | None) -> ManifestReader | None:
     """Return the manifest of the parent; None for a full backup.
 
     Raises NotFound if it is gone, InvalidInput if nothing can be built on it, and what the manifest raises.
@@ -34,7 +34,7 @@ def open_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> Ma
     return parent
 
 
-def _read_parent(task: MoverTask, store: ObjectStore, keys: KeyRing | None, key: str) -> ManifestReader:
+def _read_parent(task: MoverTask, store: ObjectStore, keys: Keys | None, key: str) -> ManifestReader:
     try:
         return ManifestReader(partial(store.get, key), keys, _expected_parent(task, key), key)
     except ObjectNotFound as error:

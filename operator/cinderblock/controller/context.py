@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -12,17 +12,23 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from cinderblock.api.meta import Object, ObjectMeta
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_identity import ClusterIdentity
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.reconcile.singleflight import SingleFlight
+from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.stores.expiry import ExpiryRuns
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.controller.stores.shared import SharedStoreReader
+from cinderblock.controller.verifications.pending import PendingRecords
+from cinderblock.errors import CinderblockError
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import BACKUP_VERIFICATION, Kind
-from cinderblock.lifecycle.observed import OperatorPolicy
+from cinderblock.lifecycle.observed import OperatorPolicy, StoreLookup
 from cinderblock.observability.operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
@@ -33,6 +39,10 @@ T = TypeVar("T", bound=Object)
 def wall_clock() -> datetime:
     """Return the current time."""
     return datetime.now(UTC)
+
+
+async def _ignore(_key: ObjectKey) -> None:
+    """Do nothing: without a queue, the resync comes to each object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,10 @@ class Context:
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
+        pending_records: which backups the findings of verifications still change.
         secrets: the Secrets of stores, new for each reconciliation.
+        shared: the ClusterBackupStores of stores, new for each reconciliation.
+        enqueue: has another object reconciled soon.
     """
 
     kube: KubeClient
@@ -67,11 +80,27 @@ class Context:
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
+    pending_records: PendingRecords = field(default_factory=PendingRecords)
     secrets: SecretReader = field(default_factory=SecretReader)
+    shared: SharedStoreReader = field(default_factory=SharedStoreReader)
+    enqueue: Callable[[ObjectKey], Awaitable[None]] = _ignore
 
     def admission_of(self, kind: str) -> MoverAdmission:
         """Return what decides which movers of this kind of operation may start."""
         return self.verification_admission if kind == BACKUP_VERIFICATION.kind else self.admission
+
+    async def resolve(self, store: BackupStore) -> StoreLookup:
+        """Return a BackupStore with its settings, which a ClusterBackupStore may have."""
+        found = await self.shared.resolve(self.kube, store, self.policy)
+        if not isinstance(found.store, SharedStore) or found.store.spec.ca_secret_ref is None:
+            return found
+        try:
+            secret = await self.secrets.read(self.kube, found.store, found.store.spec.ca_secret_ref.name)
+            certificates = secret.data.get("ca.crt", b"").decode("ascii")
+        except (CinderblockError, UnicodeDecodeError):
+            # Opening the store reports it.
+            return found
+        return replace(found, store=found.store.model_copy(update={"ca_certificates": certificates}))
 
     async def get(self, model: type[T], kind: Kind, name: str, namespace: str | None = None) -> T | None:
         """Return an object as a model; None if it does not exist."""

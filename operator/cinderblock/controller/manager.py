@@ -9,7 +9,9 @@ import signal
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import EventHandler
@@ -67,6 +69,7 @@ async def run(settings: OperatorSettings) -> None:
     # Renewals have a connection of their own, so that they never wait for other requests.
     lease_kube = await connect(call_seconds=timings.request_timeout, response_counts=response_counts)
     namespace = settings.lease_namespace or (await kube.config()).namespace
+    settings = replace(settings, lease_namespace=namespace)
     elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
     kube.write_guard = elector.check
     metrics = OperatorMetrics()
@@ -87,13 +90,19 @@ async def _run_manager(
     metrics: OperatorMetrics,
 ) -> None:
     queue = WorkQueue(settings.workers)
-    context = Context(kube, stores, make_policy(settings), metrics=metrics)
+    context = Context(kube, stores, make_policy(settings), metrics=metrics, enqueue=queue.add)
     requeue_policy = RequeuePolicy()
-    reconciler = Reconciler(context, requeue_policy)
+    reconciler = Reconciler(context, requeue_policy, Broker(settings.broker_secret))
     acknowledger = Acknowledger(queue)
     handler = EventHandler(queue, acknowledger)
-    watches = WatchManager(kube, handler, lambda: elector.reachable_since, schedule_kinds=settings.schedule_kinds)
-    collector = ClusterCollector(kube, schedule_kinds=settings.schedule_kinds)
+    watches = WatchManager(
+        kube,
+        handler,
+        lambda: elector.reachable_since,
+        schedule_kinds=settings.schedule_kinds,
+        cluster_stores=settings.cluster_stores,
+    )
+    collector = ClusterCollector(kube, schedule_kinds=settings.schedule_kinds, cluster_stores=settings.cluster_stores)
     snapshots = SnapshotReader(
         kube, queue, collector, settings.max_movers, lambda: elector.is_leading, watches.longest_idle
     )
@@ -165,9 +174,11 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
             root_requires_opt_in=settings.root_movers_require_opt_in,
             allow_system_priority=settings.allow_system_priority,
             allowed_endpoints=settings.allowed_endpoints,
+            broker_url=settings.broker_url,
         ),
         release=settings.release,
         schedule_kinds=settings.schedule_kinds,
         object_limit=settings.max_objects_per_namespace,
         account=OperatorAccount(settings.lease_namespace or "", settings.lease_name),
+        cluster_stores=settings.cluster_stores,
     )

@@ -12,6 +12,7 @@ from cinderblock.kube.kinds import (
     BACKUP_STORE,
     BACKUP_VERIFICATION,
     CLUSTER_BACKUP_SCHEDULE,
+    CLUSTER_BACKUP_STORE,
     PV,
     VOLUME_BACKUP,
     VOLUME_RESTORE,
@@ -21,7 +22,8 @@ from cinderblock.kube.kinds import (
 SCHEDULE_KINDS: dict[str, Kind] = {kind.kind: kind for kind in (BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE)}
 """The kinds of schedules, by name."""
 OWN_KINDS: dict[str, Kind] = {
-    **{kind.kind: kind for kind in (BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION)},
+    **{kind.kind: kind for kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE)},
+    **{kind.kind: kind for kind in (VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION)},
     **SCHEDULE_KINDS,
 }
 """The operator's own kinds, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ SCHEDULE_KINDS = {
 }
 """Kinds of schedules that the operator works on, by the words of the setting."""
 BOOLEANS = ("false", "true")
+_BROKER_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 LOG_LEVELS = ("info", "debug", "warning", "error")
 
 
@@ -57,6 +59,9 @@ class OperatorSettings:
         schedule_kinds: kinds of schedules that the operator works on.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
         webhook: where notifications about alerts go; None: nowhere.
+        cluster_stores: whether the operator works on ClusterBackupStores.
+        broker_url: URL of the broker, with https://; empty: there is none.
+        broker_secret: Secret in the operator's namespace with ca.crt of the broker's authority.
     """
 
     mover_image: str
@@ -85,6 +90,9 @@ class OperatorSettings:
     schedule_kinds: frozenset[str] = SCHEDULE_KINDS["all"]
     release: str = ""
     webhook: WebhookSettings | None = None
+    cluster_stores: bool = True
+    broker_url: str = ""
+    broker_secret: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> OperatorSettings:
@@ -129,7 +137,20 @@ class OperatorSettings:
             schedule_kinds=SCHEDULE_KINDS[_one_of(environment, "CINDERBLOCK_SCHEDULES", tuple(SCHEDULE_KINDS))],
             release=environment.get("CINDERBLOCK_RELEASE", ""),
             webhook=WebhookSettings.from_environment(environment, _endpoints(environment)),
+            cluster_stores=_one_of(environment, "CINDERBLOCK_CLUSTER_STORES", ("true", "false")) == "true",
+            broker_url=_broker_url(environment),
+            broker_secret=environment.get("CINDERBLOCK_BROKER_SECRET", ""),
         )
+
+
+def _broker_url(environment: Mapping[str, str]) -> str:
+    """Return the URL of the broker. Tokens and data keys travel there, so it must have TLS."""
+    url = environment.get("CINDERBLOCK_BROKER_URL", "")
+    if url and not _BROKER_URL.fullmatch(url):
+        raise InvalidInput(f"CINDERBLOCK_BROKER_URL is {url!r}. Use https://HOST or https://HOST:PORT.")
+    if url and not environment.get("CINDERBLOCK_BROKER_SECRET"):
+        raise InvalidInput("CINDERBLOCK_BROKER_SECRET is not set. Name the Secret with ca.crt of the broker.")
+    return url
 
 
 def _proxies(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

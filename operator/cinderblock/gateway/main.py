@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import Authenticator, NoAuth, TokenAuth
-from cinderblock.gateway.server import RunningServer, running
 from cinderblock.gateway.settings import AuthMode, GatewaySettings
 from cinderblock.kube.client import connect
 from cinderblock.kube.config_source import default_source
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.observability import log
 from cinderblock.observability.gateway_metrics import GatewayMetrics
+from cinderblock.serving.server import running, wait_for_stop
 
 _logger = logging.getLogger(__name__)
 
@@ -58,20 +56,3 @@ async def make_authenticator(settings: GatewaySettings) -> Authenticator:
         kube = await connect()
         return NoAuth(kube, (await kube.config()).namespace)
     return TokenAuth(TokenClients(default_source(os.environ, needs_token=False)))
-
-
-async def wait_for_stop(servers: Sequence[RunningServer]) -> None:
-    """Wait for SIGTERM or SIGINT. Raises the error of a server that fails before: the process must not outlive it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        ended, _ = await asyncio.wait(
-            [stopping, *(server.task for server in servers)], return_when=asyncio.FIRST_COMPLETED
-        )
-    finally:
-        stopping.cancel()
-    for task in ended:
-        task.result()

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from cinderblock.errors import AccessDenied, Conflict, InvalidInput, KubeUnavailable, NotFound, ResponseTooLarge
 from cinderblock.kube.config_source import default_source
-from cinderblock.kube.kinds import POD, Kind
+from cinderblock.kube.kinds import POD, SERVICE_ACCOUNT, Kind
 from cinderblock.kube.page_limits import PageLimits
 from cinderblock.kube.responses import RequestInfo, Response, raise_for_status
 from cinderblock.kube.rest_config import RestConfig
@@ -240,13 +240,12 @@ class KubeClient:
         self, kind: Kind, namespace: str | None, query: Mapping[str, str], limit: int
     ) -> AsyncIterator[JsonObjects]:
         """Yield the pages of one list of the server. A limit of 0 is none. Raises _ListExpired."""
-        # The result of a selector is small, whatever the other objects are: the server searches in steps of the limit.
-        limits = PageLimits() if query else self._limits
-        limit, token = limit and limits.first(kind, namespace, limit), ""
+        selectors = "&".join(sorted(query.values()))
+        limit, token = limit and self._limits.first(kind, namespace, limit, selectors), ""
         while True:
             page = await self._page(kind, namespace, {**query, "limit": str(limit)}, token)
             if page is None:
-                limit = limits.shrink(kind, namespace, limit or PAGE_LIMIT)
+                limit = self._limits.shrink(kind, namespace, limit or PAGE_LIMIT, selectors)
             elif page.is_expired and token:
                 raise _ListExpired
             elif page.is_expired:
@@ -265,9 +264,9 @@ class KubeClient:
 
         If they are very large, there are fewer. With a field selector, the number is 0 or 1: the server does not count.
         """
-        query, limit = {"fieldSelector": fields} if fields else {}, self._limits.first(kind, namespace, at_most)
+        query, limit = {"fieldSelector": fields} if fields else {}, self._limits.first(kind, namespace, at_most, fields)
         while (page := await self._page(kind, namespace, query | {"limit": str(limit)}, max_bytes=FIRST_BYTES)) is None:
-            limit = self._limits.shrink(kind, namespace, limit)
+            limit = self._limits.shrink(kind, namespace, limit, fields)
         return page.items, page.remaining
 
     async def _page(
@@ -456,6 +455,24 @@ class KubeClient:
         """
         response = await self._send(RequestInfo("create", kind), "POST", {}, _with_type(kind, {"spec": spec}))
         return dict(response.json().get("status") or {})
+
+    async def create_token(self, namespace: str, account: str, audience: str, seconds: int) -> str:
+        """Return a new token of a ServiceAccount for an audience (authentication.k8s.io/v1 TokenRequest).
+
+        Args:
+            namespace: of the ServiceAccount.
+            account: its name.
+            audience: who may accept the token.
+            seconds: requested lifetime, at least 600; the server may choose another one.
+        """
+        info = RequestInfo("create", SERVICE_ACCOUNT, namespace, account, "token")
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [audience], "expirationSeconds": seconds},
+        }
+        response = await self._send(info, "POST", {}, request)
+        return str(response.json()["status"]["token"])
 
     async def serves(self, kind: Kind) -> bool:
         """Return whether the cluster serves this type in this version, cached for half a minute."""

@@ -68,6 +68,9 @@ class Kind:
 
 
 BACKUP_STORE: Final = Kind(labels.GROUP, labels.VERSION, "backupstores", "BackupStore")
+CLUSTER_BACKUP_STORE: Final = Kind(
+    labels.GROUP, labels.VERSION, "clusterbackupstores", "ClusterBackupStore", namespaced=False
+)
 VOLUME_BACKUP: Final = Kind(labels.GROUP, labels.VERSION, "volumebackups", "VolumeBackup")
 VOLUME_RESTORE: Final = Kind(labels.GROUP, labels.VERSION, "volumerestores", "VolumeRestore")
 BACKUP_VERIFICATION: Final = Kind(labels.GROUP, labels.VERSION, "backupverifications", "BackupVerification")
@@ -87,6 +90,9 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 EVENT: Final = Kind("events.k8s.io", "v1", "events", "Event")
 """The newer Event API, with ``series.count`` and ``note``; ``kubectl get events`` shows the objects of both APIs."""
 
+SERVICE_ACCOUNT: Final = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
+"""Returns whose token another process has shown."""
 SELF_SUBJECT_REVIEW: Final = Kind(
     "authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", namespaced=False
 )

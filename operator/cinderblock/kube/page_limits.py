@@ -13,14 +13,17 @@ KEPT_LIMITS: Final = 1000
 
 
 class PageLimits:
-    """Limits of lists with large objects, each remembered for the next list of the same type and namespace."""
+    """Limits of lists with large objects, each remembered for the next list of the same type, namespace and selectors.
+
+    A selector may match few objects, of which the server finds less with a small limit than with a large one.
+    """
 
     def __init__(self) -> None:
-        self._limits: dict[tuple[str, str | None], int] = {}
+        self._limits: dict[tuple[str, str | None, str], int] = {}
 
-    def first(self, kind: Kind, namespace: str | None, wanted: int) -> int:
+    def first(self, kind: Kind, namespace: str | None, wanted: int, selectors: str = "") -> int:
         """Return the limit to begin a list with. A limit that was small doubles with each list."""
-        key = kind.resource, namespace
+        key = kind.resource, namespace, selectors
         limit = self._limits.get(key)
         if limit is None:
             return wanted
@@ -30,10 +33,10 @@ class PageLimits:
             del self._limits[key]
         return min(wanted, limit)
 
-    def shrink(self, kind: Kind, namespace: str | None, limit: int) -> int:
+    def shrink(self, kind: Kind, namespace: str | None, limit: int, selectors: str = "") -> int:
         """Return the next limit after a page with this one was too large, and remember it."""
         if len(self._limits) >= KEPT_LIMITS:
             self._limits.clear()
         smaller = max(1, limit // PAGE_SHRINK)
-        self._limits[kind.resource, namespace] = smaller
+        self._limits[kind.resource, namespace, selectors] = smaller
         return smaller

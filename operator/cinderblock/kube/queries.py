@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, EVENT, PVC, Kind
+from cinderblock.kube.reduction import FURTHER_CLAIMS
 
 JsonObject = dict[str, Any]
 
@@ -38,9 +39,13 @@ def used_claims(pod: JsonObject) -> set[str]:
 def names_claim(pod: JsonObject, claim: str) -> bool:
     """Return whether a pod names ``claim``, directly or as the claim of an ephemeral volume.
 
-    The claim of an ephemeral volume is named ``<pod>-<volume>`` (core/v1 EphemeralVolumeSource).
+    The claim of an ephemeral volume is named ``<pod>-<volume>`` (core/v1 EphemeralVolumeSource). A reduced pod that had
+    more claims than are kept may name any.
     """
-    return any(_claim_of(pod, volume) == claim for volume in pod.get("spec", {}).get("volumes") or ())
+    spec = pod.get("spec", {})
+    return bool(spec.get(FURTHER_CLAIMS)) or any(
+        _claim_of(pod, volume) == claim for volume in spec.get("volumes") or ()
+    )
 
 
 def stateful_sets_of(claim: str, pods: Iterable[JsonObject]) -> list[str]:

@@ -6,7 +6,7 @@ metadata that it knows, and no text that it only passes on. A single object that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from cinderblock.api import labels
@@ -15,14 +15,20 @@ from cinderblock.api.kubernetes import (
     DEFAULT_STORAGE_CLASS_ANNOTATION,
     PROVISIONED_BY_ANNOTATION,
 )
-from cinderblock.kube.kinds import BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
+from cinderblock.kube.kinds import BACKUP_STORE, CLUSTER_BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
 
 JsonObject = dict[str, Any]
 
 VALUE_LIMIT: Final = 280
 """Characters of a label or annotation that is kept. Names of Kubernetes have at most 253, and some follow a kind."""
 OWNER_LIMIT: Final = 16
-"""Owner references that are kept."""
+"""Owner references that are kept, if their fields are no longer than VALUE_LIMIT: the API server has no limit."""
+CLAIM_LIMIT: Final = 128
+"""Claims of a pod that are kept; see FURTHER_CLAIMS. Most drivers attach fewer volumes to a whole node."""
+FURTHER_CLAIMS: Final = "hasFurtherClaims"
+"""Field of our own in the spec of a reduced pod with more claims: it counts as a user of every claim."""
+NAME_LIMIT: Final = 253
+"""Characters of the longest name. The API server accepts a pod that names a longer claim, which cannot exist."""
 NOTE_LIMIT: Final = 1024
 """Characters of an Event's note that are kept, as many as the API server allows (events.k8s.io)."""
 
@@ -59,9 +65,11 @@ _KEPT_FINALIZERS: Final = frozenset(
 _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
 """Fields of our kinds that users fill, and that the operator reads from the object itself."""
-_STORE_SPEC: Final = ("credentialsSecretRef",)
+_STORE_SPEC: Final = ("credentialsSecretRef", "clusterStoreRef")
 """Fields that make the spec of a BackupStore valid. Lists are read for names, marks and conditions, and spec.mover may
 have 1.5 MiB. A caller that uses a store reads it by its name."""
+_CLUSTER_STORE_SPEC: Final = ("credentialsSecretRef", "container")
+"""The same of a ClusterBackupStore."""
 _CLAIM_FIELDS: Final = ("storageClassName", "volumeName", "phase")
 """Fields of the spec and the status of claims by which schedules select them."""
 _POD_SPEC: Final = ("nodeName", "volumes")
@@ -98,27 +106,50 @@ def reduce_metadata(body: Mapping[str, Any]) -> JsonObject:
     for field in ("labels", "annotations"):
         values = metadata.get(field) or {}
         kept[field] = {key: value for key, value in values.items() if key in _KEPT_KEYS and len(value) <= VALUE_LIMIT}
-    kept["finalizers"] = [name for name in metadata.get("finalizers") or () if name in _KEPT_FINALIZERS]
+    # A list may name the same finalizer very often.
+    names = dict.fromkeys(metadata.get("finalizers") or ())
+    kept["finalizers"] = [name for name in names if name in _KEPT_FINALIZERS]
     owners = (metadata.get("ownerReferences") or ())[:OWNER_LIMIT]
-    kept["ownerReferences"] = [{key: owner[key] for key in _OWNER_FIELDS if key in owner} for owner in owners]
+    kept["ownerReferences"] = [_short(owner, _OWNER_FIELDS) for owner in owners if _is_short(owner, _OWNER_FIELDS)]
     return kept
 
 
+def _is_short(fields: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return all(len(str(fields.get(name, ""))) <= VALUE_LIMIT for name in names)
+
+
+def _short(fields: Mapping[str, Any], names: Iterable[str]) -> JsonObject:
+    """Return these fields, without very long ones."""
+    return {name: fields[name] for name in names if name in fields and _is_short(fields, [name])}
+
+
 def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
-    if kind == BACKUP_STORE and part == "spec":
-        return {key: fields[key] for key in _STORE_SPEC if key in fields}
+    if kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE) and part == "spec":
+        names = _STORE_SPEC if kind == BACKUP_STORE else _CLUSTER_STORE_SPEC
+        return {key: fields[key] for key in names if key in fields}
     if kind.group == labels.GROUP:
         return {key: value for key, value in fields.items() if key not in _PASSED_ON}
     if kind == POD:
-        names = _POD_SPEC if part == "spec" else _POD_STATUS
-        kept: JsonObject = {key: fields[key] for key in names if key in fields}
-        return kept | ({"volumes": claim_volumes(kept["volumes"] or ())} if "volumes" in kept else {})
+        parts = _POD_SPEC if part == "spec" else _POD_STATUS
+        kept: JsonObject = {key: fields[key] for key in parts if key in fields}
+        return kept | (_few_claims(kept["volumes"] or ()) if "volumes" in kept else {})
     if kind == JOB and part == "spec":
         return {"suspend": fields.get("suspend", False)}
     if kind == PVC:
         # Lists of claims are read for names, marks, UIDs and classes. There may be very many.
-        return {key: fields[key] for key in _CLAIM_FIELDS if key in fields}
+        return _short(fields, _CLAIM_FIELDS)
     return fields
+
+
+def _few_claims(volumes: Iterable[Any]) -> JsonObject:
+    """Return the first claims of a pod, and whether it has more."""
+    found = [volume for volume in volumes if len(_claim_name(volume)) <= NAME_LIMIT]
+    claims = claim_volumes(found)
+    return {"volumes": claims[:CLAIM_LIMIT]} | ({FURTHER_CLAIMS: True} if len(claims) > CLAIM_LIMIT else {})
+
+
+def _claim_name(volume: Any) -> str:
+    return str((volume.get("persistentVolumeClaim") or {}).get("claimName", ""))
 
 
 def claim_volumes(volumes: Any) -> list[JsonObject]:

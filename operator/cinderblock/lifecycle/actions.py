@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import DeletedAlarm, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationSummary
@@ -138,6 +138,20 @@ class RecordVerification:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepAlarms:
+    """Write status.deletedAlarms of a VolumeBackup, provided that the object has not changed since it was read.
+
+    Attributes:
+        name, resource_version: of the VolumeBackup.
+        alarms: all alarms of deleted backups that it keeps from now on.
+    """
+
+    name: str
+    resource_version: str
+    alarms: tuple[DeletedAlarm, ...] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Record an Event on the object."""
 
@@ -159,6 +173,7 @@ Action = (
     | DeleteStoredData
     | RemoveExpiredData
     | RecordVerification
+    | KeepAlarms
     | RecordEvent
 )
 

@@ -10,6 +10,22 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.lifecycle.backup.checks import is_forgotten
+from cinderblock.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlarm:
+    """An alarm of a deleted backup of the same volume, which nobody has accepted.
+
+    Attributes:
+        backup_id: id of the deleted backup.
+        data_time: time of its data.
+        raised_at: when the alarm was raised.
+    """
+
+    backup_id: str
+    data_time: datetime
+    raised_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,8 @@ class BackupRecord:
         has_unknown_alarm: whether it could not be compared yet, because statuses of the volume were lost.
         lacks_files: whether files are missing from it that could not be read.
         is_forgotten: whether the store may hold its data although its status does not say where.
+        is_locked: whether it is being deleted, and Object Lock keeps it in the store.
+        kept_alarms: open alarms of deleted backups of its volume.
     """
 
     namespace: str
@@ -81,6 +99,8 @@ class BackupRecord:
     has_unknown_alarm: bool = False
     lacks_files: bool = False
     is_forgotten: bool = False
+    is_locked: bool = False
+    kept_alarms: tuple[KeptAlarm, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -134,7 +154,15 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         has_unknown_alarm=backup.has_unknown_alarm,
         lacks_files=bool(status.unreadable_files),
         is_forgotten=is_forgotten(backup),
+        is_locked=metadata.is_being_deleted and _waits_for_lock(status),
+        kept_alarms=tuple(KeptAlarm(a.backup_id, a.data_timestamp, a.raised_at) for a in backup.open_deleted_alarms),
     )
+
+
+def _waits_for_lock(status: VolumeBackupStatus) -> bool:
+    """Return whether the deletion of a backup waits for a lock, as the last answer of the store says."""
+    shown = (c for c in status.conditions if c.type == ConditionType.RECONCILING and c.status == "True")
+    return any(condition.reason == Reason.LOCKED for condition in shown)
 
 
 def _parse_time(text: str) -> datetime | None:

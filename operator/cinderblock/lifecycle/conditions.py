@@ -14,6 +14,7 @@ LASTING: Final = frozenset(
         ConditionType.PIN_REGAINED,
         ConditionType.PINNED,
         ConditionType.SUSPICIOUS,
+        ConditionType.STORES_CREATED,
         ConditionType.UNSEALED_BACKUPS,
         ConditionType.VERIFIED,
         ConditionType.VERSIONED,

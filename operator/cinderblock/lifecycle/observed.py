@@ -24,9 +24,10 @@ from cinderblock.api.v1alpha1.verification import BackupVerification, PartsRead
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.backup.remains import Remains
 from cinderblock.lifecycle.store.container_rules import ContainerRules
-from cinderblock.lifecycle.verdicts import Deadlines
+from cinderblock.lifecycle.verdicts import Deadlines, Fail
 from cinderblock.lifecycle.verification.findings import Recording
 from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
+from cinderblock.reasons import Reason
 
 
 class PodSecurityLevel(StrEnum):
@@ -63,6 +64,10 @@ class MoverSettings:
     """Whether movers may have a priority class of the system."""
     allowed_endpoints: tuple[str, ...] = ()
     """S3 endpoints that the administrator allows. Empty: all."""
+    broker_url: str = ""
+    """URL of the broker, which gives movers access to stores that namespaces share. Empty: there is none."""
+    broker_ca: str = ""
+    """PEM certificate of the authority of the broker's certificate. Empty: not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,9 @@ class OperatorPolicy:
     schedule_kinds: frozenset[str] = frozenset({"BackupSchedule", "ClusterBackupSchedule"})
     """Kinds of schedules that the operator works on. It has rights of their own for them."""
     account: OperatorAccount = OperatorAccount()
-    """The operator's own ServiceAccount."""
+    """The operator's own ServiceAccount. The Secrets of ClusterBackupStores are in its namespace."""
+    cluster_stores: bool = True
+    """Whether the operator works on ClusterBackupStores. It has rights of their own for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ class StoreLookup:
             was not asked.
         allows_root: whether the namespace lets movers run as root; only read if the operator asks for its consent.
         active_key: the id of the key that a mover must seal with; None: the greatest of the mounted ids.
+        missing_reason: the reason why there is none.
+        refusal: why nothing new may use it, although its backups can be deleted; None: it may be used.
     """
 
     store: BackupStore | None = None
@@ -107,6 +116,8 @@ class StoreLookup:
     error: CinderblockError | None = None
     allows_root: bool = True
     active_key: str | None = None
+    missing_reason: Reason = Reason.STORE_NOT_FOUND
+    refusal: Fail | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +159,13 @@ class RunningMover:
         owner: UID of the operation.
         namespace: its namespace.
         store: name of the BackupStore that it uses.
+        cluster_store: name of the ClusterBackupStore of that; empty: it is a store of its own.
     """
 
     owner: str
     namespace: str
     store: str
+    cluster_store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,9 @@ class ObservedMover:
         waiting_before: number of operations in the cluster that get a mover earlier.
         waiting_before_in_namespace: number of older operations of the namespace that wait for a mover.
         waiting_before_for_store: number of older operations that wait for a mover of the same BackupStore.
+        is_its_turn: whether no namespace that waits was served longer ago and could still begin.
+        waiting_before_for_cluster_store: number of operations of all namespaces that get a mover of the same
+            ClusterBackupStore earlier.
     """
 
     job: Job | None = None
@@ -184,6 +200,8 @@ class ObservedMover:
     waiting_before: int = 0
     waiting_before_in_namespace: int = 0
     waiting_before_for_store: int = 0
+    is_its_turn: bool = True
+    waiting_before_for_cluster_store: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +270,7 @@ class ObservedBackup:
         data_present: whether the store still holds objects of the backup; None: unknown, or not read.
         remains: what the container keeps of a deleted backup whose objects are gone; None: not asked.
         namespace_ending: whether the namespace is being deleted.
+        alarm_keeper: the backup that keeps the open alarms of a deleted one; None: there are none, or no other backup.
         policy: the operator's own settings.
     """
 
@@ -291,6 +310,7 @@ class ObservedBackup:
     data_present: bool | None = None
     remains: Remains | None = None
     namespace_ending: bool = False
+    alarm_keeper: VolumeBackup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +417,7 @@ class ObservedStore:
         more_unsealed: whether there may be more of them.
         rules: what the container does with deleted objects; None: not asked now, or not answered.
         mover: the operator's settings for movers; None: not read.
+        misplaced: names of VolumeBackups whose manifests are not below the prefix of the store.
     """
 
     store: BackupStore
@@ -406,3 +427,4 @@ class ObservedStore:
     more_unsealed: bool = False
     rules: ContainerRules | None = None
     mover: MoverSettings | None = None
+    misplaced: tuple[str, ...] = ()

@@ -96,7 +96,7 @@ class Operation:
         job = self.mover.job
         if job is None or store.store is None:
             unknown = "Cannot continue with the mover: its BackupStore is unknown."
-            return self.fail(Fail(Reason.STORE_NOT_FOUND, store.missing or unknown))
+            return self.fail(Fail(store.missing_reason, store.missing or unknown))
         queued = mover_state.wait_for_slot(self.mover, policy, store.store)
         if queued is not None:
             return self.wait(queued, (DeleteChild("Job", job.name, job.uid),))

@@ -15,8 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, TextIO
 
@@ -29,12 +28,12 @@ from cinderblock.api.mover import (
     MoverOperation,
     MoverReport,
     MoverTask,
-    StoreLocation,
     task_from_env,
 )
 from cinderblock.archiver.archiver import run_backup
-from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.format.crypto.keys import Keys
+from cinderblock.mover.access import StoreOpener, open_access
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
 from cinderblock.mover.verification import run_verification
@@ -43,24 +42,19 @@ from cinderblock.repository.progress import ProgressCallback
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.credentials import S3Credentials, read_credentials
 from cinderblock.store.factory import open_store
-from cinderblock.store.rotating import RotatingStore
 
 logger = logging.getLogger(__name__)
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-Run = Callable[[MoverTask, ObjectStore, KeyRing | None, ProgressCallback], MoverReport]
+Run = Callable[[MoverTask, ObjectStore, Keys | None, ProgressCallback], MoverReport]
 _RUNS: Final[Mapping[MoverOperation, Run]] = {
     MoverOperation.BACKUP: run_backup,
     MoverOperation.RESTORE: run_restore,
     MoverOperation.VERIFY: run_verification,
 }
 """The function that runs each operation."""
-
-StoreOpener = Callable[[StoreLocation, S3Credentials, str | None], ObjectStore]
-"""Opens a store with credentials and the path of a CA file."""
 
 
 def main(
@@ -75,7 +69,7 @@ def main(
 
     Args:
         environment: of the process; CINDERBLOCK_TASK holds the MoverTask as JSON.
-        secrets_directory: holds credentials/, encryption/ and ca/.
+        secrets_directory: holds credentials/, encryption/ and ca/, or broker/ with a token.
         termination_log: an existing file that gets the report.
         out: gets the progress; None: standard output.
         opener: opens the store.
@@ -109,15 +103,10 @@ def _run_to_report(
 
 
 def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener) -> MoverReport:
-    active = task.active_key if task.operation is MoverOperation.BACKUP else None
-    keys = read_key_ring(os.path.join(secrets_directory, "encryption"), active)
-    read = partial(read_credentials, os.path.join(secrets_directory, "credentials"))
-    ca_file = os.path.join(secrets_directory, "ca", "ca.crt")
-    trusted = ca_file if os.path.exists(ca_file) else None
-    opened = RotatingStore(read, lambda credentials: opener(task.store, credentials, trusted))
-    with closing(CountedStore(opened)) as store:
+    with open_access(task, secrets_directory, opener) as access:
+        store = CountedStore(access.store)
         store.check()
-        report = _RUNS[task.operation](task, store, keys, printer)
+        report = _RUNS[task.operation](task, store, access.keys, printer)
         return report.model_copy(update={"requests": store.counts.requests})
 
 
@@ -133,36 +122,6 @@ def _read_task(environment: Mapping[str, str]) -> MoverTask:
         raise InvalidInput(
             f"Cannot read the task: {TASK_VARIABLE} is malformed at {field or 'its beginning'} ({first['msg']})."
         ) from None
-
-
-def read_key_ring(directory: str, active: str | None) -> KeyRing | None:
-    """Return the key ring from the files of a mounted encryption Secret; None if there is no such directory.
-
-    Raises InvalidInput for a malformed key, AccessDenied for a file that cannot be read, and KeyUnavailable if
-    ``active`` is not among the keys.
-    """
-    try:
-        # The kubelet's own entries (..data and the directory it points to) begin with two dots.
-        names = [name for name in os.listdir(directory) if not name.startswith("..")]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unreadable_key(directory, error) from error
-    return KeyRing.from_secret({name: _read_key(os.path.join(directory, name)) for name in names}, active)
-
-
-def _read_key(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable_key(path, error) from error
-
-
-def _unreadable_key(path: str, error: OSError) -> AccessDenied:
-    return AccessDenied(
-        f"Cannot read encryption key {path}: {error.strerror}. Let the mover's user read the encryption Secret."
-    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from cinderblock.api.mover import MoverReport, MoverTask, VerifyReport, VerifyTa
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.errors import InvalidInput
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.repository.progress import ProgressCallback, ignore_progress
 from cinderblock.repository.verify.data import Share, verify_data
 from cinderblock.repository.verify.findings import Findings
@@ -18,7 +18,7 @@ from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
 def run_verification(
     task: MoverTask,
     store: ObjectStore,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> MoverReport:
     """Verify the backup ``task.manifest``, or all backups of its volume.
@@ -63,7 +63,7 @@ def run_verification(
 
 
 def _verify(
-    task: MoverTask, wanted: VerifyTask, store: ObjectStore, keys: KeyRing | None, on_progress: ProgressCallback
+    task: MoverTask, wanted: VerifyTask, store: ObjectStore, keys: Keys | None, on_progress: ProgressCallback
 ) -> Findings:
     prefix, expected = task.store.prefix, _expected(task)
     if wanted.level is VerificationLevel.STRUCTURE:

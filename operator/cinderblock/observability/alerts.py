@@ -285,17 +285,17 @@ def _oldest_alarm(schedule: ScheduleMetrics, state: ClusterState) -> float | Non
 
 def _of_stores(state: ClusterState) -> Iterator[Alert]:
     for store in state.stores:
-        if store.is_ready:
+        if store.is_ready or store.is_shared:
             continue
-        subject = Subject("BackupStore", store.namespace, store.name)
+        subject = Subject("BackupStore" if store.namespace else "ClusterBackupStore", store.namespace, store.name)
         yield Alert(
             AlertName.STORE_NOT_READY,
             subject,
             anchor=store.ready_since or 0.0,
             since=store.ready_since,
             value=None,
-            summary=f"BackupStore {subject} does not answer, or rejects requests.",
-            action="The condition Ready of the BackupStore gives the cause.",
+            summary=f"{subject.kind} {subject} does not answer, or rejects requests.",
+            action=f"The condition Ready of the {subject.kind} gives the cause.",
         )
 
 
@@ -324,8 +324,8 @@ def _of_damaged(state: ClusterState) -> Iterator[Alert]:
             since=period.newest,
             value=count,
             summary=f"Damaged backups in namespace {namespace}: {count}.",
-            action="The condition Verified of the VolumeBackups names the damaged objects. Make a new backup of the "
-            "volumes, and find out what has changed the bucket.",
+            action="The condition Verified of the VolumeBackups names damaged objects, or says that a check failed. "
+            "Make a new backup of the volumes, and find out what has changed the bucket or the data.",
         )
 
 

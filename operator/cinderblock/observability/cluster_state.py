@@ -13,10 +13,16 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
+from cinderblock.api.v1alpha1.verification import (
+    BackupVerification,
+    VerificationLevel,
+    VerificationPhase,
+    VerificationSummary,
+)
 from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection
 from cinderblock.observability import schedule_metrics
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
@@ -58,6 +64,7 @@ class VolumeMetrics:
         last_incomplete: time of the data in the newest backup that lacks unreadable files.
         last_failure: time of the last failure of its existing VolumeBackups.
         last_verified: time of the last verification of one of its backups that is known to be sound.
+        last_levels: time of the last verification of each level that one of its backups passed.
         failed_backup, fail_reason: name of the VolumeBackup that failed last, and its cause.
     """
 
@@ -70,6 +77,7 @@ class VolumeMetrics:
     last_verified: float | None = None
     failed_backup: str = ""
     fail_reason: str = ""
+    last_levels: dict[VerificationLevel, float] = field(default_factory=dict)
 
     @property
     def has_failed(self) -> bool:
@@ -79,13 +87,14 @@ class VolumeMetrics:
 
 @dataclass(slots=True)
 class StoreMetrics:
-    """A BackupStore: whether its last check succeeded, and how many bytes VolumeBackups have in it.
+    """A BackupStore or a ClusterBackupStore: whether its last check succeeded, and how many bytes VolumeBackups have.
 
     Attributes:
-        namespace, name: its identity.
+        namespace, name: its identity. A ClusterBackupStore has no namespace.
         is_ready: whether its last check succeeded.
         stored_bytes: bytes of VolumeBackups in it.
         ready_since: when is_ready last changed; None: it has not been checked yet.
+        is_shared: whether it is a BackupStore of a ClusterBackupStore, which reports for all of them.
     """
 
     namespace: str
@@ -93,6 +102,7 @@ class StoreMetrics:
     is_ready: bool
     stored_bytes: int = 0
     ready_since: float | None = None
+    is_shared: bool = False
 
 
 @dataclass(slots=True)
@@ -117,14 +127,15 @@ class ClusterState:
         last_failures: time of the last failure among existing objects, in seconds since 1970.
         running_movers: number of mover Jobs of backups and restores that have not ended.
         queued_movers: number of backups and restores that wait for a free mover slot.
-        suspicious: number of suspicious VolumeBackups by namespace, zeros included.
+        suspicious: number of suspicious VolumeBackups by namespace, also deleted ones of which another backup keeps the
+            alarm, zeros included.
         damaged: number of VolumeBackups by namespace that a verification found damaged, zeros included.
         suspicious_since: when these alarms were raised, by namespace.
         damaged_since: when this damage was found, by namespace.
         protection: number of bound volumes by namespace and whether a schedule selects them; empty: not read.
         unprotected_since: when the claims that no schedule selects were created, by namespace.
         volumes: existing volumes that VolumeBackups name.
-        stores: all BackupStores.
+        stores: all BackupStores and ClusterBackupStores.
         schedules: schedules that are not suspended, at most MAX_SCHEDULES of each namespace.
     """
 
@@ -158,18 +169,16 @@ class ClusterStateBuilder:
         self._stores: dict[tuple[str, str], StoreMetrics] = {}
         self._schedules: Counter[str] = Counter()
 
-    def add_store(self, store: BackupStore) -> None:
-        """Add a BackupStore."""
+    def add_store(self, store: BackupStore | ClusterBackupStore) -> None:
+        """Add a BackupStore or a ClusterBackupStore."""
         self._stores[store.namespace, store.name] = _store_metrics(store)
 
     def add_backup(self, backup: VolumeBackup) -> None:
         """Count a VolumeBackup."""
         phase, status = backup.own_phase, backup.status
         self._state.objects["VolumeBackup", phase or NEW] += 1
-        self._state.suspicious[backup.namespace] += backup.is_suspicious
+        self._add_alarms(backup)
         self._add_damage(backup)
-        if backup.is_suspicious:
-            _add_time(self._state.suspicious_since, backup.namespace, _alarm_time(status.conditions))
         if backup.metadata.is_being_deleted:
             self._add_deletion(backup.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, BackupPhase.CREATING):
@@ -185,6 +194,15 @@ class ClusterStateBuilder:
             key = backup.namespace, reference
             _add_to_volume(self._references.setdefault(key, VolumeMetrics(*key)), backup, phase)
 
+    def _add_alarms(self, backup: VolumeBackup) -> None:
+        """Count the alarm of a backup, and those of deleted ones that it keeps."""
+        times = [alarm.raised_at.timestamp() for alarm in backup.open_deleted_alarms]
+        if backup.is_suspicious:
+            times.append(_alarm_time(backup.status.conditions))
+        self._state.suspicious[backup.namespace] += len(times)
+        for time in times:
+            _add_time(self._state.suspicious_since, backup.namespace, time)
+
     def _add_damage(self, backup: VolumeBackup) -> None:
         found = backup.own_verification if backup.is_damaged and not backup.metadata.is_being_deleted else None
         self._state.damaged[backup.namespace] += found is not None
@@ -196,6 +214,9 @@ class ClusterStateBuilder:
         """Count a VolumeRestore."""
         phase, status = restore.own_phase, restore.status
         self._state.objects["VolumeRestore", phase or NEW] += 1
+        if is_of_drill(restore):
+            # Its verification counts.
+            return
         if restore.metadata.is_being_deleted:
             self._add_deletion(restore.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, RestorePhase.RESTORING):
@@ -205,13 +226,13 @@ class ClusterStateBuilder:
             self._add_failure(OperationKind.RESTORE, status.updated_at)
 
     def add_verification(self, verification: BackupVerification) -> None:
-        """Count a BackupVerification. Its mover has a slot of its own, and may wait for that for long."""
+        """Count a BackupVerification. Those that only wait for their turn are not pending: that may take any time."""
         phase, status = verification.own_phase, verification.status
         self._state.objects["BackupVerification", phase or NEW] += 1
         if verification.metadata.is_being_deleted:
             self._add_deletion(verification.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, VerificationPhase.VERIFYING):
-            self._add_pending(OperationKind.VERIFICATION, verification.metadata.creation_timestamp)
+            self._add_pending(OperationKind.VERIFICATION, _working_since(verification))
         elif phase is VerificationPhase.ERROR:
             self._add_failure(OperationKind.VERIFICATION, status.updated_at)
 
@@ -270,6 +291,23 @@ def claim_ref(body: Mapping[str, Mapping[str, str]]) -> ClaimRef | None:
     return ClaimRef(metadata["uid"], metadata["namespace"], metadata["name"])
 
 
+def is_of_drill(restore: VolumeRestore) -> bool:
+    """Return whether a VolumeRestore belongs to a verification of level Restore."""
+    return any(owner.kind == "BackupVerification" for owner in restore.metadata.owner_references)
+
+
+def _working_since(verification: BackupVerification) -> datetime | None:
+    """Return since when a verification does what it does now; None: it only waits for its turn.
+
+    The time in the queue does not count: it can be longer than the work.
+    """
+    conditions, created = verification.status.conditions, verification.metadata.creation_timestamp
+    shown = next((c for c in conditions if c.type == ConditionType.RECONCILING), None)
+    if shown is None or verification.own_phase is None:
+        return created
+    return None if shown.reason == Reason.QUEUED else shown.last_transition_time
+
+
 def _labels(metadata: Mapping[str, object]) -> Mapping[str, str]:
     values = metadata.get("labels")
     return values if isinstance(values, Mapping) else {}
@@ -283,9 +321,15 @@ def _zeros() -> Counter[tuple[str, str]]:
     return Counter(dict.fromkeys([*backups, *restores, *verifications], 0))
 
 
-def _store_metrics(store: BackupStore) -> StoreMetrics:
-    changes = (c.last_transition_time.timestamp() for c in store.status.conditions if c.type == ConditionType.READY)
-    return StoreMetrics(store.namespace, store.name, store.is_ready, ready_since=next(changes, None))
+def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
+    ready = next((c for c in store.status.conditions if c.type == ConditionType.READY), None)
+    return StoreMetrics(
+        store.namespace,
+        store.name,
+        is_ready=ready is not None and ready.status == "True",
+        ready_since=ready.last_transition_time.timestamp() if ready is not None else None,
+        is_shared=store.spec.cluster_store_ref is not None,
+    )
 
 
 def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:
@@ -308,11 +352,18 @@ def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPha
             volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
     if backup.is_complete and backup.verified_at is not None and not backup.metadata.is_being_deleted:
         volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
+    if backup.is_complete and not backup.metadata.is_being_deleted:
+        _add_levels(volume, backup.own_verification)
     if phase is BackupPhase.ERROR and status.updated_at is not None:
         failed = status.updated_at.timestamp()
         if failed >= (volume.last_failure or 0.0):
             volume.last_failure, volume.failed_backup = failed, backup.name
             volume.fail_reason = status.fail_reason or ""
+
+
+def _add_levels(volume: VolumeMetrics, found: VerificationSummary | None) -> None:
+    for level, at in found.level_times().items() if found is not None else ():
+        volume.last_levels[level] = max(at.timestamp(), volume.last_levels.get(level, 0.0))
 
 
 def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
@@ -332,6 +383,11 @@ def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
         newest(part.last_verified for part in found),
         failed.failed_backup,
         failed.fail_reason,
+        {
+            level: max(part.last_levels[level] for part in found if level in part.last_levels)
+            for level in VerificationLevel
+            if any(level in part.last_levels for part in found)
+        },
     )
 
 

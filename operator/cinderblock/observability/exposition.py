@@ -195,6 +195,15 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time of the last verification of a backup of the volume that is known to be sound.",
         {(v.namespace, v.name): v.last_verified for v in state.volumes},
     )
+    levels = GaugeMetricFamily(
+        "cinderblock_volume_last_verified_level_timestamp_seconds",
+        "Time of the last verification of this level that a backup of the volume passed.",
+        labels=["volume_namespace", "volume", "level"],
+    )
+    for volume in state.volumes:
+        for level, time in volume.last_levels.items():
+            levels.add_metric([volume.namespace, volume.name, level], time)
+    yield levels
 
 
 def _alarms(state: ClusterState) -> Iterator[Metric]:
@@ -235,7 +244,8 @@ def _per_volume(name: str, text: str, values: Mapping[tuple[str, str], float | N
 def _stores(state: ClusterState) -> Iterator[Metric]:
     ready = GaugeMetricFamily(
         "cinderblock_store_ready",
-        "1 if the last check of the store succeeded, otherwise 0.",
+        "1 if the last check of the store succeeded, otherwise 0. A ClusterBackupStore, without store_namespace,"
+        " reports for all its BackupStores.",
         labels=["store_namespace", "store"],
     )
     stored = GaugeMetricFamily(
@@ -244,7 +254,9 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
         labels=["store_namespace", "store"],
     )
     for store in state.stores:
-        ready.add_metric([store.namespace, store.name], store.is_ready)
-        stored.add_metric([store.namespace, store.name], store.stored_bytes)
+        if not store.is_shared:
+            ready.add_metric([store.namespace, store.name], store.is_ready)
+        if store.namespace:
+            stored.add_metric([store.namespace, store.name], store.stored_bytes)
     yield ready
     yield stored

@@ -18,6 +18,8 @@ from typing_extensions import override
 
 ACCESS_LOGGER: Final = "cinderblock.gateway.access"
 """Writes one line per request to the gateway."""
+BROKER_ACCESS_LOGGER: Final = "cinderblock.broker.access"
+"""Writes one line per request to the broker."""
 
 _object_fields: ContextVar[dict[str, str] | None] = ContextVar("object_fields", default=None)
 """The object that is being processed, in this task and in the threads that it waits for."""
@@ -56,7 +58,7 @@ class JsonFormatter(pythonjsonlogger.JsonFormatter):
     """
 
     def __init__(self, process: str) -> None:
-        """Format lines of the process ``operator``, ``gateway`` or ``mover``."""
+        """Format lines of the process ``operator``, ``gateway``, ``broker`` or ``mover``."""
         names = _FIELDS | {"exc_info": "traceback"}
         super().__init__(list(_FIELDS), rename_fields=names, reserved_attrs=_OMITTED_ATTRIBUTES, json_ensure_ascii=True)
         self._logger_name = f"cinderblock.{process}"
@@ -81,7 +83,7 @@ class JsonFormatter(pythonjsonlogger.JsonFormatter):
         return {key: _to_scalar(value) for key, value in log_data.items()}
 
     def _stable_name(self, name: str) -> str:
-        is_own = name.partition(".")[0] == "cinderblock" and name != ACCESS_LOGGER
+        is_own = name.partition(".")[0] == "cinderblock" and name not in (ACCESS_LOGGER, BROKER_ACCESS_LOGGER)
         return self._logger_name if is_own else name
 
 
@@ -111,7 +113,7 @@ def configure(process: str, level: int = logging.INFO) -> None:
     Below INFO only our own lines are written: botocore's debug lines show requests with their headers and tokens.
 
     Args:
-        process: ``operator``, ``gateway`` or ``mover``.
+        process: ``operator``, ``gateway``, ``broker`` or ``mover``.
         level: the least severe level that is written.
     """
     handler = logging.StreamHandler(sys.stderr)

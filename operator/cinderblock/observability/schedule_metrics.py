@@ -33,6 +33,7 @@ class ScheduleMetrics:
         failing_volumes: number of volumes without a backup of the last run.
         frozen: number of backups that are kept only because a newer one is suspicious.
         ready_since, selecting_since: when is_ready and selects last changed; None: not known yet.
+        creates_verifications: whether it can create its verifications; None: it has none.
     """
 
     namespace: str
@@ -48,6 +49,7 @@ class ScheduleMetrics:
     frozen: int
     ready_since: float | None = None
     selecting_since: float | None = None
+    creates_verifications: bool | None = None
 
 
 def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
@@ -75,6 +77,9 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         frozen=status.retention.frozen if status.retention is not None else 0,
         ready_since=changes.get(ConditionType.READY),
         selecting_since=changes.get(ConditionType.SELECTING),
+        creates_verifications=(
+            conditions.get(ConditionType.VERIFICATIONS_CREATED) != "False" if spec.verification is not None else None
+        ),
     )
 
 
@@ -144,4 +149,9 @@ def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
         "cinderblock_schedule_frozen_backups",
         "Backups that retention keeps only because a newer backup is suspicious.",
         (float(each.frozen) for each in schedules),
+    )
+    yield family(
+        "cinderblock_schedule_creating_verifications",
+        "1 if the schedule can create its verifications, otherwise 0; absent if it has none.",
+        (float(value) if (value := each.creates_verifications) is not None else None for each in schedules),
     )

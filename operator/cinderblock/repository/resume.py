@@ -15,7 +15,8 @@ from itertools import islice
 
 from cinderblock.api.layout import pack_prefix
 from cinderblock.errors import IntegrityError, KeyUnavailable, ObjectNotFound, UnsupportedFormat
-from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.header import HEADER_BYTES, new_header, parse_header
@@ -45,7 +46,7 @@ class UnfinishedBackup:
         self._prefix = pack_prefix(prefix, volume_id, backup_id)
         self._owner = (volume_id, backup_id)
 
-    def data_key(self, keys: KeyRing) -> DataKey:
+    def data_key(self, keys: Keys) -> DataKey:
         """Return the data key of the earlier run, or a new one, which is stored.
 
         The earlier key must be wrapped for this backup by the active key. Otherwise an attacker who can write to the
@@ -60,7 +61,7 @@ class UnfinishedBackup:
             found = None
         if found is not None:
             return found
-        data_key = DataKey.random()
+        data_key = keys.new_data_key()
         volume_id, backup_id = self._owner
         self._store.put(key, new_header(volume_id, backup_id, None, data_key, keys).encode())
         return data_key

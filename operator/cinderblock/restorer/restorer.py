@@ -18,7 +18,7 @@ from cinderblock.api.losses import count_files
 from cinderblock.api.mover import MoverReport, MoverTask
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import InvalidInput
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.manifest.reader import ManifestReader, ManifestSummary
 from cinderblock.repository.chunk_reader import ChunkReader
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
@@ -34,7 +34,7 @@ _WARNINGS_LIMIT: Final = 8
 def run_restore(
     task: MoverTask,
     store: ObjectStore,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> MoverReport:
     """Restore the backup ``task.manifest`` to the volume at ``task.path``.
@@ -62,7 +62,7 @@ def run_restore(
         return write_target(target, task, manifest, reader, on_progress)
 
 
-def open_manifest(task: MoverTask, store: ObjectStore, keys: KeyRing | None) -> ManifestReader:
+def open_manifest(task: MoverTask, store: ObjectStore, keys: Keys | None) -> ManifestReader:
     """Return the manifest of the task, which must belong to the backup that the task expects."""
     manifest = ManifestReader(partial(store.get, task.manifest), keys, _expected(task), task.manifest)
     mode = manifest.summary.description.volume_mode

@@ -1,9 +1,9 @@
-"""Credentials of a store, from a Secret that is mounted as files or read from the API server."""
+"""Access to a store: credentials from a Secret (mounted files, or the API server), or a signer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,22 @@ class S3Credentials:
     @override
     def __repr__(self) -> str:
         return "S3Credentials(hidden)"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSigner:
+    """Signs requests elsewhere, so that this program needs no credentials.
+
+    Attributes:
+        sign: returns the headers that sign a request, for its method, its URL, and the headers that the signature must
+            cover. Raises StoreUnreachable if another attempt may help, and AccessDenied if it is refused.
+    """
+
+    sign: Callable[[str, str, Mapping[str, str]], Mapping[str, str]]
+
+
+Credentials = S3Credentials | RemoteSigner
+"""Access to a store: credentials, or a signer that has them."""
 
 
 def read_credentials(directory: str) -> S3Credentials:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.retrying import MOVER_RETRIES, RetryingStore, RetryPolicy
+from cinderblock.store.credentials import Credentials, RemoteSigner
+from cinderblock.store.retrying import BROKERED_RETRIES, MOVER_RETRIES, RetryingStore, RetryPolicy
 
 
 def open_store(
     location: StoreLocation,
-    credentials: S3Credentials | None,
+    credentials: Credentials | None,
     ca_file: str | None = None,
-    policy: RetryPolicy = MOVER_RETRIES,
+    policy: RetryPolicy | None = None,
 ) -> ObjectStore:
     """Open a store. This sends no request.
 
     Args:
         location: where the store is, and its limits in bytes per second.
-        credentials: sign requests; None: boto3 finds them as every AWS tool does (environment, profile, role).
+        credentials: sign requests, or ask a signer to; None: boto3 finds them as every AWS tool does (environment,
+            profile, role).
         ca_file: PEM certificates that replace those of the system.
-        policy: how long to repeat calls while the endpoint does not respond.
+        policy: how long to repeat calls while the endpoint, or the signer, does not respond; None: as movers do.
 
     Raises InvalidInput if the location or the CA file is malformed.
     """
     # Import boto3 only here: that takes some 0.1 s, and the program may have begun to read its volume by then.
     from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
 
+    if policy is None:
+        policy = BROKERED_RETRIES if isinstance(credentials, RemoteSigner) else MOVER_RETRIES
     opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
     return RetryingStore(opened, policy)

@@ -56,6 +56,9 @@ class RetryPolicy:
 MOVER_RETRIES: Final = RetryPolicy(check_attempts=10, check_total=60.0)
 """For movers: servers restart, the network of a node may come late, and hours of work are at stake. A run begins with a
 check of one minute, which survives a restart and reports a wrong address soon."""
+BROKERED_RETRIES: Final = RetryPolicy(attempts=100, max_delay=15.0, total=330.0, check_attempts=40, check_total=120.0)
+"""For movers that need the broker for each request: it may take five minutes to restart. A refused connection takes no
+time, so the seconds must end the attempts and not their number: on average, 50 attempts take 330 s."""
 CLI_RETRIES: Final = RetryPolicy()
 """For long runs of the command line: like a mover, but the first check reports a wrong address at once."""
 OPERATOR_RETRIES: Final = RetryPolicy(
@@ -71,6 +74,19 @@ class RetryClock:
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     uniform: Callable[[float, float], float] = random.uniform
+
+
+def repeat(call: Callable[[], T], policy: RetryPolicy = MOVER_RETRIES, clock: RetryClock = RetryClock()) -> T:
+    """Return what a call returns. Repeat it while it raises StoreUnreachable.
+
+    Raises StoreUnreachable with the number of attempts after the last one, and other errors at once.
+    """
+    attempts = _Attempts(policy, clock)
+    while True:
+        try:
+            return call()
+        except StoreUnreachable as error:
+            attempts.wait_after(error)
 
 
 class RetryingStore:
@@ -127,12 +143,7 @@ class RetryingStore:
         self._inner.close()
 
     def _repeat(self, call: Callable[[], T], policy: RetryPolicy) -> T:
-        attempts = _Attempts(policy, self._clock)
-        while True:
-            try:
-                return call()
-            except StoreUnreachable as error:
-                attempts.wait_after(error)
+        return repeat(call, policy, self._clock)
 
 
 class RetryingRetention:

@@ -1,4 +1,4 @@
-"""Open a store again when its credentials were replaced while a run uses it.
+"""Open a store again when its credentials were replaced while a run uses it, or are about to expire.
 
 The kubelet updates a mounted Secret about a minute after its change (Kubernetes documentation, "Secrets": mounted
 Secrets are updated automatically). A server that rejects the old credentials at once would end a copy of hours.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
 
-from cinderblock.errors import AccessDenied, CinderblockError, CredentialsRejected
+from cinderblock.errors import AccessDenied, CredentialsRejected, PermanentError, TransientError
 from cinderblock.format.range_reader import Buffer
+from cinderblock.reasons import Reason
 from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.retention import Retention
@@ -29,7 +29,13 @@ PATIENCE_SECONDS: Final = 180.0
 """Longest wait for new credentials. The kubelet checks a Secret every minute, and may then read one a minute old."""
 INTERVAL_SECONDS: Final = 5.0
 """Seconds between two reads of the mounted Secret."""
+KEPT_STORES: Final = 4
+"""Stores that stay open, because calls with their credentials may still run. Session credentials change every hour."""
 _CLOCK: Final = RetryClock()
+
+
+def _never() -> None:
+    """Renew nothing."""
 
 
 class RotatingStore:
@@ -39,9 +45,10 @@ class RotatingStore:
     missing permission, and credentials that never worked, are reported at once.
 
     Args:
-        read: returns the present credentials.
+        read: returns the present credentials. A transient error means that it has tried for long enough.
         open_with: opens the store with credentials.
         clock: for waits.
+        renew: returns new credentials if the present ones are about to expire; otherwise None.
     """
 
     def __init__(
@@ -49,13 +56,17 @@ class RotatingStore:
         read: Callable[[], S3Credentials],
         open_with: Callable[[S3Credentials], ObjectStore],
         clock: RetryClock = _CLOCK,
+        renew: Callable[[], S3Credentials | None] = _never,
     ) -> None:
         self._read = read
+        self._renew_due = renew
         self._open_with = open_with
         self._clock = clock
         self._lock = threading.Lock()
         self._credentials = read()
         self._opened = [open_with(self._credentials)]
+        self._present = (1, self._opened[0])
+        """The store that calls use, and its number, counted from the first. Threads read both at once."""
         self._proven = 0
         """Number of stores, counted from the first, that have answered."""
         self._given_up = 0
@@ -77,9 +88,10 @@ class RotatingStore:
         """See ObjectStore. A listing that is denied restarts, and skips what the caller already has."""
         last_key = ""
         while True:
-            number = len(self._opened)
+            self._renew_early()
+            number, store = self._present
             try:
-                for item in self._opened[number - 1].list(prefix):
+                for item in store.list(prefix):
                     self._proven = max(self._proven, number)
                     if item.key > last_key:
                         yield item
@@ -98,7 +110,7 @@ class RotatingStore:
     @property
     def retention(self) -> Retention:
         """See ObjectStore. These calls are not repeated: nothing depends on them."""
-        return self._opened[-1].retention
+        return self._present[1].retention
 
     def close(self) -> None:
         """See ObjectStore. Calls with old credentials may have lasted until now."""
@@ -107,39 +119,64 @@ class RotatingStore:
 
     def _call(self, call: Callable[[ObjectStore], T]) -> T:
         while True:
-            number = len(self._opened)
+            self._renew_early()
+            number, store = self._present
             try:
-                result = call(self._opened[number - 1])
+                result = call(store)
             except AccessDenied as error:
                 self._renew(number, error)
             else:
                 self._proven = max(self._proven, number)
                 return result
 
+    def _renew_early(self) -> None:
+        """Open the store with new credentials if the present ones are about to expire. One thread does that."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            renewed = self._renew_due()
+            if renewed is not None:
+                self._open_again(renewed)
+        except (PermanentError, TransientError) as error:
+            log.warning("The credentials could not be renewed before they expire: %s", error.message)
+        finally:
+            self._lock.release()
+
+    def _open_again(self, credentials: S3Credentials) -> None:
+        """Open the store with other credentials. The caller holds the lock."""
+        opened = self._open_with(credentials)
+        self._opened.append(opened)
+        self._present = (self._present[0] + 1, opened)
+        self._credentials = credentials
+        if len(self._opened) > KEPT_STORES:
+            self._opened.pop(0).close()
+
     def _renew(self, number: int, error: AccessDenied) -> None:
-        """Open the store with new credentials. Raises ``error`` if there are none.
+        """Open the store with new credentials. Raises ``error`` if there are none, and what the broker raises.
 
         Args:
             number: the store that denied the access, counted from the first.
             error: what it said.
         """
         with self._lock:
-            if len(self._opened) > number:
+            if self._present[0] > number:
                 return
-            credentials = self._new_credentials(number, error)
-            self._opened.append(self._open_with(credentials))
-            self._credentials = credentials
+            self._open_again(self._new_credentials(number, error))
         log.info("The store was opened again with new credentials, after: %s", error.message)
 
     def _new_credentials(self, number: int, error: AccessDenied) -> S3Credentials:
         may_wait = isinstance(error, CredentialsRejected) and self._proven >= number > self._given_up
         deadline = self._clock.now() + (PATIENCE_SECONDS if may_wait else 0.0)
         while True:
-            # While the kubelet replaces the files, they may not be readable for a moment.
-            with suppress(CinderblockError):
+            try:
                 found = self._read()
                 if found != self._credentials:
                     return found
+            except PermanentError as failure:
+                if isinstance(failure, AccessDenied) and failure.reason != Reason.ACCESS_DENIED:
+                    # The broker refuses, and says why.
+                    raise
+                # While the kubelet replaces the files, they may not be readable for a moment.
             if self._clock.now() >= deadline:
                 self._given_up = number
                 raise error

@@ -49,6 +49,28 @@ def test_run_without_faults_makes_fewer_writes_than_are_tried() -> None:
         assert CLAIMS < simulation.faults.writes < WRITES
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(WRITES))
+def test_no_event_is_lost_whichever_write_fails(at: int, done: bool) -> None:
+    def notes(error: BaseException | None) -> set[str]:
+        with ScheduleSimulation() as simulation:
+            run(simulation, error, at, done=done)
+            return set(simulation.events())
+
+    usual = notes(None)
+    assert usual
+    assert usual <= notes(Crash("dies"))
+
+
+def test_silent_webhook_for_events_stops_no_run() -> None:
+    with ScheduleSimulation() as simulation:
+        simulation.api.rejections = {"Event": (500, 'failed calling webhook "audit": no answer')}
+        run(simulation, None, 0, done=False)
+        [schedule] = simulation.objects.all("BackupSchedule")
+        assert simulation.status(schedule)["lastRun"]["succeeded"] == CLAIMS
+        assert not simulation.events()
+
+
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_requested_run_is_made_once_whichever_write_fails(at: int, done: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api import labels
-from cinderblock.controller.schedules import gather
+from cinderblock.controller.schedules import gather, volume_parts
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from tests.support.simulation.api import Object
 from tests.support.simulation.schedules import ScheduleSimulation
@@ -173,9 +174,24 @@ def test_very_many_honest_backups_do_not_end_those_of_the_largest_namespace(monk
         assert len(simulation.backups("large")) == 4 * 13
         assert [item["spec"].get("incremental", False) for item in simulation.backups("large")].count(False) < 10
         assert simulation.condition(schedule, "LastRunSucceeded")["status"] == "True"
-        condition = simulation.condition(schedule, "RetentionApplied")
-        assert condition["status"] == "False"
-        assert "leaves namespace large alone" in condition["message"]
+        assert simulation.condition(schedule, "RetentionApplied")["status"] == "True"
+        assert simulation.status(schedule)["retention"]["kept"] == (2 + 4) * 13
+
+
+def test_retention_goes_on_in_a_namespace_with_very_many_backups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part has one or two of the volumes, and every volume keeps its three newest backups."""
+    monkeypatch.setattr(gather, "RecordLimit", partial(RecordLimit, 25))
+    monkeypatch.setattr(volume_parts, "PART_RECORDS", 7)
+    with ScheduleSimulation(namespaces=("large",)) as simulation:
+        for number in range(6):
+            simulation.claim(f"data-{number}", "large")
+        rules = {"keepLast": 3, "minAge": "1h", "grace": "24h"}
+        schedule = simulation.cluster_schedule(spread="0s", retention=rules)
+        simulation.run_until(FIRST + 9 * 24 * HOUR + HOUR)
+        assert Counter(item["spec"]["volumeId"] for item in simulation.backups("large")).most_common(1)[0][1] == 4
+        status = simulation.status(schedule)["retention"]
+        assert (status["kept"], status["expiring"]) == (18, 6)
+        assert simulation.condition(schedule, "RetentionApplied")["reason"] == "RulesApplied"
 
 
 def test_names_of_future_runs_cannot_be_taken_unnoticed() -> None:

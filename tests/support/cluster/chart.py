@@ -21,6 +21,7 @@ METRICS = (
     "metrics.rules.enabled=true",
     "metrics.rules.requireVerification=true",
     "metrics.rules.maxVerificationAgeDays=1",
+    "metrics.rules.maxDrillAgeDays=1",
     "metrics.dashboard.enabled=true",
 )
 GATEWAY = (
@@ -30,10 +31,12 @@ GATEWAY = (
     "gateway.ingress.host=cinder.example.org",
     "gateway.ingress.tlsSecretName=ingress-tls",
 )
+BROKER = ("broker.enabled=true",)
 EVERYTHING = (
     *EMBEDDED,
     *METRICS,
     *GATEWAY,
+    *BROKER,
     "embeddedStore.createNamespaces=true",
     "uninstall.releaseFinalizers=always",
 )

@@ -12,7 +12,6 @@ import aiohttp
 
 from cinderblock.gateway.app import make_app
 from cinderblock.gateway.auth import TokenAuth
-from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -20,6 +19,7 @@ from cinderblock.kube.kubeconfig import Kubeconfig
 from cinderblock.kube.rest_config import ConfigSource
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.kube.transport import Request
+from cinderblock.serving.server import running
 
 SERVICE_ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cinderblock.api.broker import TOKEN_DIRECTORY, TOKEN_FILE
 from cinderblock.api.mover import SECRETS_DIRECTORY, MoverReport, MoverTask, task_to_env
 from cinderblock.mover.report import TERMINATION_LOG
 from cinderblock.store.credentials import S3Credentials
@@ -30,17 +31,27 @@ class MoverPod:
 
     Args:
         directory: an empty directory for files.
-        credentials: of the store.
+        credentials: of the store; None if a broker has them.
         keys: keys of the encryption Secret by id; None without such a Secret.
+        token: for the broker, if the store is shared.
     """
 
-    def __init__(self, directory: Path, credentials: S3Credentials, keys: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        credentials: S3Credentials | None = None,
+        keys: Mapping[str, bytes] | None = None,
+        token: str | None = None,
+    ) -> None:
         self._directory = directory
         for place in ("work-etc", "work-dev", "dev"):
             (directory / place).mkdir(parents=True)
         secrets = directory / SECRETS_DIRECTORY.lstrip("/")
-        self._write(secrets / "credentials" / "AWS_ACCESS_KEY_ID", credentials.access_key.encode())
-        self._write(secrets / "credentials" / "AWS_SECRET_ACCESS_KEY", credentials.secret_key.encode())
+        if credentials is not None:
+            self._write(secrets / "credentials" / "AWS_ACCESS_KEY_ID", credentials.access_key.encode())
+            self._write(secrets / "credentials" / "AWS_SECRET_ACCESS_KEY", credentials.secret_key.encode())
+        if token is not None:
+            self._write(secrets / TOKEN_DIRECTORY / TOKEN_FILE, token.encode())
         for name, key in (keys or {}).items():
             self._write(secrets / "encryption" / name, base64.b64encode(key))
         self._log = directory / TERMINATION_LOG.lstrip("/")
@@ -48,7 +59,8 @@ class MoverPod:
     def start(self, task: MoverTask) -> subprocess.Popen[bytes]:
         """Start a mover, with a pipe as standard output. The caller ends it."""
         self._log.write_bytes(b"")
-        environment = {"PATH": os.environ["PATH"], **task_to_env(task)}
+        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        environment = inherited | task_to_env(task)
         command = ["unshare", "--mount", "sh", "-c", _AS_A_POD, str(self._directory), PROGRAM, "mover"]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 

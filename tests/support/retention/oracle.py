@@ -75,7 +75,7 @@ class _Case:
         return (
             not _is_judged(self.backup)
             or self.backup.is_held
-            or self.backup.backup_id in {*used, *self.context.locked_ids}
+            or self.backup.backup_id in used
             or self.backup.phase == "restoring"
             or _time(self.backup) - self.now > FIVE_MINUTES
             or (self.backup.phase == "error" and self.backup.scheduled_for in self.context.unfinished_runs)

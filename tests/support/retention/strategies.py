@@ -98,7 +98,6 @@ def contexts(draw: st.DrawFn) -> RetentionContext:
     return RetentionContext(
         used_ids=draw(ids),
         volumes=draw(st.none() | st.frozensets(st.sampled_from(volumes))),
-        locked_ids=draw(ids),
         verified_at=dict.fromkeys(draw(ids), NOW),
         others=tuple(draw(_of_others(number)) for number in range(draw(st.integers(0, 4)))),
     )

@@ -210,6 +210,38 @@ def very_large_objects(simulation: Simulation) -> Disturb:
     return _nothing
 
 
+def requests_for_nothing(simulation: Simulation) -> Disturb:
+    """Restores, verifications and imports of what does not exist, again and again."""
+    _namespace(simulation)
+    made = 0
+
+    def again() -> None:
+        nonlocal made
+        if made == 10 * MANY:
+            return
+        made += 1
+        identity = f"5c3c6a4e-0f2e-4f5b-9c55-{made:012}"
+        for kind, spec in (
+            ("VolumeRestore", {"backupId": "nothing", "name": f"new-{made}"}),
+            ("BackupVerification", {"level": "Data", "volumeId": "nothing"}),
+            ("VolumeBackup", {"import": {"id": identity}}),
+        ):
+            _make(simulation, kind, f"nothing-{made}", spec)
+
+    return again
+
+
+def pods_on_every_volume(simulation: Simulation) -> Disturb:
+    """Pods that name very many claims, or one of a megabyte, beside real backups."""
+    _namespace(simulation)
+    volumes = [{"name": f"v{number}", "persistentVolumeClaim": {"claimName": f"c{number}"}} for number in range(500)]
+    volumes.append({"name": "long", "persistentVolumeClaim": {"claimName": "x" * 1_000_000}})
+    for number in range(MANY):
+        _make(simulation, "Pod", f"greedy-{number}", {"volumes": volumes})
+        _backup(simulation, f"used-{number}")
+    return _nothing
+
+
 ATTACKS: Final[tuple[Callable[[Simulation], Disturb], ...]] = (
     jobs_of_config_maps,
     jobs_that_name_a_store_of_others,
@@ -220,4 +252,6 @@ ATTACKS: Final[tuple[Callable[[Simulation], Disturb], ...]] = (
     changes_of_children,
     children_of_a_backup_of_others,
     very_large_objects,
+    requests_for_nothing,
+    pods_on_every_volume,
 )

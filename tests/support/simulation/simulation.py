@@ -337,6 +337,7 @@ class Simulation:
             MoverAdmission(self._seconds),
             MoverAdmission(self._seconds),
             references=ReferenceLookups(lock_wait_seconds=0.0),
+            enqueue=self._due.add,
         )
         self._acknowledger = Acknowledger(cast("WorkQueue", self._due))
         self._event_handler = EventHandler(cast("WorkQueue", self._due), self._acknowledger)
@@ -563,7 +564,7 @@ class Simulation:
     def _changed(self, change: Change) -> None:
         """Record a change for the watches, and its reasons."""
         self._undelivered.append(change)
-        if change.object["kind"] in OWN:
+        if change.object["kind"] in (*OWN, "ClusterBackupStore"):
             conditions = change.object.get("status", {}).get("conditions", ())
             self.reasons |= {condition["reason"] for condition in conditions}
         elif change.object["kind"] == "Event" and "reason" in change.object:
@@ -580,6 +581,8 @@ class Simulation:
         labels = change.object["metadata"].get("labels") or {}
         if change.object["kind"] in OWN:
             await self._event_handler.on_custom_resource(event)
+        elif change.object["kind"] == "ClusterBackupStore":
+            await self._event_handler.on_cluster_store(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
             await self._event_handler.on_child(event)
         elif RESTORE_LABEL in labels:
@@ -753,9 +756,11 @@ class Simulation:
     def check_write(self, how: str, item: Object) -> None:
         """Check a write of the operator to an existing object."""
         kind, metadata = item["kind"], item["metadata"]
-        if kind in OWN or kind == "Event":
+        if kind in (*OWN, "ClusterBackupStore", "Event"):
             is_drill = any(owner["kind"] == "BackupVerification" for owner in metadata.get("ownerReferences", ()))
-            may_delete = kind == "VolumeRestore" and is_drill
+            is_made = metadata.get("labels", {}).get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
+            is_shared = kind == "BackupStore" and "clusterStoreRef" in item["spec"] and is_made
+            may_delete = (kind == "VolumeRestore" and is_drill) or is_shared
             assert how != "DELETE" or may_delete, f"the operator deletes {kind} {metadata['name']}"
             return
         if kind == "PersistentVolume":
@@ -769,11 +774,9 @@ class Simulation:
 
     def check_removal(self, key: str) -> None:
         """Check the removal of an object from the store."""
-        backup_id = (
-            key.split("/")[-2]
-            if key.startswith("packs/")
-            else key.rsplit("/", maxsplit=1)[-1].removesuffix(".manifest")
-        )
+        prefix, is_pack, _ = f"/{key}".rpartition("/packs/")
+        prefix = prefix if is_pack else f"/{key}".rpartition("/backups/")[0]
+        backup_id = key.split("/")[-2] if is_pack else key.rsplit("/", maxsplit=1)[-1].removesuffix(".manifest")
         name = key.rpartition("/")[2]
         is_manifest = name.endswith(".manifest")
         adopters = (item for item in self.objects.all("VolumeBackup") if _adopts(item, backup_id))
@@ -792,7 +795,7 @@ class Simulation:
             is_child = status.get("parentId") == backup_id and status.get("phase") not in (None, "error")
             needs = is_child and (status["phase"] == "creating" or not (is_expired or backup is None))
             assert not needs, f"{key} is removed although {other['metadata']['name']} needs it"
-        for found in () if is_manifest and is_expired else list_manifests(self.cluster.store, ""):
+        for found in () if is_manifest and is_expired else list_manifests(self.cluster.store, prefix[1:]):
             is_other = found.backup_id != backup_id
             needs = is_other and backup_id in self.cluster.needs.get(found.backup_id, ())
             assert not needs, f"{key} is removed although {found.key} lists its packs"

@@ -22,9 +22,9 @@ from cinderblock.api.crd.definitions import (
     VOLUME_BACKUP,
     VOLUME_RESTORE,
     CustomResource,
-    _all_fixed,
     definition,
 )
+from cinderblock.api.crd.rules import all_fixed
 from cinderblock.api.meta import Model
 from cinderblock.api.v1alpha1.backup import BackupPhase, DeletionPolicy
 from cinderblock.api.v1alpha1.restore import AccessMode, RestorePhase
@@ -62,7 +62,7 @@ CORE_FIELDS = ("tolerations[]", "resources", "affinity", "securityContext", "pod
 """Fields of spec.mover whose schemas are Kubernetes' own."""
 CORE_PATHS = (
     *(f".spec.mover.{field}" for field in CORE_FIELDS),
-    *(".spec.volumes.selector", ".spec.namespaceSelector"),
+    *(".spec.volumes.selector", ".spec.namespaceSelector", ".spec.allowedNamespaces.selector"),
 )
 
 
@@ -310,7 +310,7 @@ def test_field_named_like_a_keyword_of_cel_can_be_fixed() -> None:
         import_: str = Field(alias="import")
         plain: str
 
-    for_import, for_plain = _all_fixed(Spec, frozenset(), "no")
+    for_import, for_plain = all_fixed(Spec, frozenset(), "no")
     assert "self.__import__ == oldSelf.__import__" in for_import["rule"]
     assert for_import["fieldPath"] == ".import"
     assert "self.plain == oldSelf.plain" in for_plain["rule"]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cinderblock.api.crd.core_schemas import _CHOICES, _QUANTITIES, core_schema
 from cinderblock.api.crd.structural_schema import structural_schema
-from cinderblock.api.meta import CORE_TYPE, Model
+from cinderblock.api.meta import CORE_TYPE, REMEDY, Model
 from cinderblock.errors import InvalidInput
 
 
@@ -68,6 +68,10 @@ class Outer(Model):
     """A type of Kubernetes."""
     resources: Annotated[dict[str, Any], Field(json_schema_extra={CORE_TYPE: "ResourceRequirements"})] = {}
     """Another type of Kubernetes."""
+    size: Annotated[str, Field(max_length=9, pattern=r"^\d+Gi$", json_schema_extra={REMEDY: "write 10Gi"})] | None = (
+        None
+    )
+    """A pattern with a remedy."""
 
 
 @pytest.fixture
@@ -139,6 +143,15 @@ def test_pattern_of_keys_becomes_an_escaped_rule(properties: dict[str, Any]) -> 
     assert properties["words"]["x-kubernetes-validations"] == [
         {"rule": r"self.all(key, key.matches('^[a-z\'\\\\]+$'))", "message": r"keys must match ^[a-z'\\]+$"}
     ]
+
+
+def test_remedy_becomes_a_rule_of_a_spec_and_not_of_a_status(properties: dict[str, Any]) -> None:
+    assert properties["size"]["pattern"] == r"^\d+Gi$"
+    assert properties["size"]["x-kubernetes-validations"] == [
+        {"rule": r"self.matches('^\\d+Gi$')", "message": "write 10Gi"}
+    ]
+    status = structural_schema(Outer, defaults=False)["properties"]["size"]
+    assert (status["pattern"], "x-kubernetes-validations" in status) == (r"^\d+Gi$", False)
 
 
 def test_core_type_has_the_schema_of_kubernetes_and_our_description(properties: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def test_every_write_that_rbac_grants_has_a_row_and_no_other() -> None:
         if verb in ROLE_VERBS
     }
     own = {right for right in granted if right[0] == "cinderblock.io"}
-    made = ("volumebackups", "backupverifications", "volumerestores")
+    made = ("backupstores", "volumebackups", "backupverifications", "volumerestores")
     creations = {("cinderblock.io", resource, operation) for resource in made for operation in ("CREATE", "DELETE")}
     assert {right for right in own if right[2] != "UPDATE"} == creations
     assert rows == (granted - own) | creations | {("cinderblock.io", "*", "UPDATE")}

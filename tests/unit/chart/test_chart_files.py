@@ -19,7 +19,14 @@ DEFINITIONS = sorted(path.name for path in (ROOT / "crds").glob("*.yaml"))
 
 
 def test_there_are_definitions_of_all_our_kinds() -> None:
-    kinds = ["backupschedules", "backupstores", "backupverifications", "clusterbackupschedules", "volumebackups"]
+    kinds = [
+        "backupschedules",
+        "backupstores",
+        "backupverifications",
+        "clusterbackupschedules",
+        "clusterbackupstores",
+        "volumebackups",
+    ]
     kinds.append("volumerestores")
     assert [f"{kind}.yaml" for kind in kinds] == DEFINITIONS
 

@@ -30,7 +30,7 @@ def test_every_deployment_has_a_policy_with_its_ports() -> None:
     objects = render(*EVERYTHING, ENABLED)
     policies = [item["spec"] for item in of_kind(objects, "NetworkPolicy")]
     pods = _pods(objects)
-    assert len(policies) == len(pods) == 3
+    assert len(policies) == len(pods) == 4
     for pod in pods:
         labels = pod["metadata"]["labels"].items()
         [policy] = [p for p in policies if p["podSelector"]["matchLabels"].items() <= labels]
@@ -40,7 +40,7 @@ def test_every_deployment_has_a_policy_with_its_ports() -> None:
 
 
 def test_blocked_addresses_are_within_what_is_open() -> None:
-    for name in ("cinderblock", "cinderblock-gateway"):
+    for name in ("cinderblock", "cinderblock-gateway", "cinderblock-broker"):
         [_, others] = _policies(*EVERYTHING, ENABLED)[name]["egress"]
         blocks = [peer["ipBlock"] for peer in others["to"] if "ipBlock" in peer]
         assert {block["cidr"]: block["except"] for block in blocks} == {

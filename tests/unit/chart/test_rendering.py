@@ -55,26 +55,27 @@ def test_no_role_has_a_wildcard_or_hands_on_rights(rendered: Objects) -> None:
 def test_no_role_may_list_secrets_or_run_code_in_pods(rendered: Objects) -> None:
     for role, rule in _rules(rendered):
         if "secrets" in rule["resources"]:
-            assert set(rule["verbs"]) <= {"get", "create", "patch"}, role
+            assert set(rule["verbs"]) <= {"get", "create", "patch", "update"}, role
         assert {"pods/exec", "pods/attach", "pods/portforward"}.isdisjoint(rule["resources"]), role
 
 
-def test_only_the_operator_reads_unnamed_secrets() -> None:
+def test_only_the_operator_and_the_broker_read_unnamed_secrets() -> None:
     readers = [
         role
         for role, rule in _rules(render(*EVERYTHING))
         if "secrets" in rule["resources"] and "get" in rule["verbs"] and "resourceNames" not in rule
     ]
-    assert readers == ["ClusterRole/cinderblock"]
+    # The broker has a Role: it reads only the Secrets of its own namespace.
+    assert sorted(readers) == ["ClusterRole/cinderblock", "Role/cinderblock-broker"]
 
 
-def test_operator_creates_and_deletes_only_what_schedules_and_drills_need() -> None:
+def test_operator_creates_and_deletes_only_what_schedules_drills_and_stores_need() -> None:
     ours = [rule for role, rule in _rules(render()) if role == "ClusterRole/cinderblock"
             and rule["apiGroups"] == ["cinderblock.io"]]  # fmt: skip
     assert ours
     for verb in ("create", "delete"):
         made = sorted(resource for rule in ours if verb in rule["verbs"] for resource in rule["resources"])
-        assert made == ["backupverifications", "volumebackups", "volumerestores"]
+        assert made == ["backupstores", "backupverifications", "volumebackups", "volumerestores"]
     for rule in ours:
         assert {"deletecollection", "update"}.isdisjoint(rule["verbs"])
 
@@ -129,6 +130,24 @@ def test_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
         assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
         assert item["spec"] == wanted["spec"]
     assert not found
+
+
+def test_operator_without_cluster_stores_has_no_rights_for_them() -> None:
+    for settings in (("stores.cluster=false",), ("stores.cluster=false", "watchNamespaces={shop}")):
+        objects = render(*settings)
+        rules = [rule for role, rule in _rules(objects) if "uninstall" not in role and "-view" not in role]
+        assert not any("clusterbackupstores" in rule["resources"] for rule in rules)
+        assert not any("backupstores" in rule["resources"] and "create" in rule["verbs"] for rule in rules
+                       if rule["verbs"] != ["create", "update", "patch", "delete", "deletecollection"])  # fmt: skip
+        container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+        assert {"name": "CINDERBLOCK_CLUSTER_STORES", "value": "false"} in container["env"]
+
+
+def test_operator_of_some_namespaces_reads_the_secrets_of_its_own() -> None:
+    rules = [rule for role, rule in _rules(render("watchNamespaces={shop}")) if role == "Role/cinderblock"]
+    assert [rule["verbs"] for rule in rules if rule["resources"] == ["secrets"]] == [["get"]]
+    usual = [rule for role, rule in _rules(render()) if role == "Role/cinderblock"]
+    assert not [rule for rule in usual if rule["resources"] == ["secrets"]]
 
 
 def test_operator_understands_the_environment_that_it_gets() -> None:

@@ -13,6 +13,7 @@ WATCHED = "watchNamespaces={demo,shop}"
 CLUSTER_WIDE = {
     *("persistentvolumes", "volumesnapshotclasses", "storageclasses", "volumeattachments", "namespaces"),
     *("clusterbackupschedules", "clusterbackupschedules/status"),
+    *("clusterbackupstores", "clusterbackupstores/status"),
 }
 
 

@@ -64,10 +64,10 @@ def test_no_option_takes_a_secret(name: str) -> None:
     suspicious = {
         option for option in options if any(word in option for word in ("secret", "token", "password", "access", "key"))
     }
-    # Files, ids of keys, ids with times, and the name of a Secret.
+    # Files, ids of keys, ids with times, and the names of Secrets.
     harmless = {
         *("--encryption-key-file", "--tls-key-file", "--active-key", "--read-only-keys"),
-        *("--accounts-secret", "--sse-kms-key-id"),
+        *("--accounts-secret", "--tls-secret", "--sse-kms-key-id"),
     }
     assert suspicious <= harmless
 

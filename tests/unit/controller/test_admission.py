@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.controller.reconcile.admission import MoverAdmission
+from cinderblock.controller.reconcile.admission import TURN_SECONDS, MoverAdmission
 from cinderblock.controller.request import ObjectKey
 from cinderblock.lifecycle.actions import CreateChild, Decision, DeleteChild
 from cinderblock.lifecycle.backup import decide as backup_decide
@@ -266,3 +266,21 @@ def test_load_counts_what_namespaces_let_start(admission: MoverAdmission) -> Non
     admission.forget(key("z"))
     found = admission.measure("blog", POLICY.mover)
     assert (found.movers, found.movers_in_namespace, found.waiting, found.waiting_in_namespace) == (1, 0, 1, 0)
+
+
+def test_free_slot_is_left_to_the_namespace_served_longest_ago(admission: MoverAdmission, clock: Clock) -> None:
+    def is_turn_of(number: int, namespace: str) -> bool:
+        return admission.observe(operation(number, namespace), ObservedMover(), a_store(), POLICY.mover).is_its_turn
+
+    for number, namespace in ((1, "greedy"), (2, "other")):
+        clock.now += 10
+        assert starts(decide(admission, operation(number, namespace)))
+        admission.confirm(ObjectKey("VolumeBackup", namespace, f"backup-b-{number}"))
+    for number, namespace in ((3, "greedy"), (4, "other"), (5, "new")):
+        assert not starts(decide(admission, operation(number, namespace)))
+    assert is_turn_of(3, "greedy"), "no mover has ended yet"
+    admission.forget(ObjectKey("VolumeBackup", "greedy", "backup-b-1"))
+    turns = [is_turn_of(3, "greedy"), is_turn_of(4, "other"), is_turn_of(5, "new")]
+    assert turns == [False, False, True]
+    clock.now += TURN_SECONDS
+    assert is_turn_of(3, "greedy"), "the others did not begin in time"

@@ -163,7 +163,10 @@ def test_missing_manifest_of_a_complete_backup_holds_the_volume_and_names_it() -
     with pytest.raises(PermanentError, match="no manifest of VolumeBackup newest") as refused:
         operator.remove(name(0), name(1))
     assert refused.value.reason == "ReferencesUnknown"
-    assert operator.runs.held_by(*PLACE, NOON) is refused.value
+    held = operator.runs.held_by(*PLACE, NOON)
+    assert held is not None
+    assert (held.message, held.reason) == (refused.value.message, refused.value.reason)
+    assert held.__traceback__ is None, "it would keep what the removal has read"
     line.backups.store.put(line.key(name(2)), content)
     line.check()
 

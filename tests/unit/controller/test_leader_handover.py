@@ -8,7 +8,7 @@ import pytest
 
 from cinderblock.controller.request import ObjectKey, is_in_progress
 from cinderblock.controller.requeue import Result
-from cinderblock.controller.worker import enqueue_all, run_worker
+from cinderblock.controller.worker import STORE_START_SECONDS, enqueue_all, run_worker
 from cinderblock.controller.workqueue import WorkQueue
 from tests.support.simulation.virtual_time import in_virtual_time, virtual_clock
 
@@ -27,6 +27,21 @@ async def test_new_leader_puts_work_in_progress_before_keys_collected_earlier() 
 
     await enqueue_all(queue, list_pending)
     assert [await queue.get() for _ in range(3)] == [YOUNG, OLD, OTHER]
+
+
+@in_virtual_time
+async def test_first_checks_of_stores_leave_room_for_other_work() -> None:
+    queue, began = WorkQueue(), virtual_clock()
+    stores = [ObjectKey("BackupStore", f"ns-{number}", "default") for number in range(1000)]
+
+    async def list_pending() -> list[tuple[ObjectKey, bool]]:
+        return [*((store, False) for store in stores), (YOUNG, False)]
+
+    await enqueue_all(queue, list_pending)
+    assert {await queue.get() for _ in range(2)} == {stores[0], YOUNG}
+    assert virtual_clock() == began
+    assert [await queue.get() for _ in stores[1:]] == stores[1:]
+    assert virtual_clock() - began == pytest.approx(999 * STORE_START_SECONDS)
 
 
 @in_virtual_time

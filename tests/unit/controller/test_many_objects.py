@@ -8,10 +8,13 @@ from typing import Any, cast
 import pytest
 from typing_extensions import override
 
+from cinderblock.api import labels
+from cinderblock.api.kubernetes import PersistentVolumeClaim
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import collector
-from cinderblock.controller.reconcile import gather_store
+from cinderblock.controller.reconcile import gather, gather_store
 from cinderblock.controller.reconcile.gather import choose_store
 from cinderblock.controller.reconcile.resync import list_pending
 from cinderblock.controller.stores.pool import StorePool
@@ -109,3 +112,50 @@ async def test_metrics_keep_only_claims_that_backups_name(objects: ObjectsInMemo
     objects.create("VolumeBackup", {"metadata": {"name": "full", "namespace": "shop"}, "spec": {"volumeId": "data-3"}})
     state = await collector.read(cast("KubeClient", context.kube))
     assert [volume.name for volume in state.volumes] == ["data-3"]
+
+
+def a_pod(objects: ObjectsInMemory, name: str, claim: str, **metadata: Any) -> None:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]
+    body = {"metadata": {"name": name, "namespace": "shop"} | metadata, "spec": {"volumes": volumes}}
+    assert objects.create("Pod", body)
+
+
+def a_claim(name: str) -> PersistentVolumeClaim:
+    return PersistentVolumeClaim.model_validate({"metadata": {"name": name, "namespace": "shop", "uid": "u"}})
+
+
+async def test_few_pods_are_kept_of_very_many(
+    objects: ObjectsInMemory, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user of the volume and a mover of a restore are found behind any number of others."""
+    monkeypatch.setattr(gather, "PODS_OF_A_VOLUME", 3)
+    for number in range(600):
+        a_pod(objects, f"other-{number:03}", "other")
+    for number in range(10):
+        a_pod(objects, f"user-{number}", "data")
+    mover = {labels.MANAGED_BY_LABEL: labels.MANAGED_BY, labels.OWNER_KIND_LABEL: "VolumeRestore"}
+    a_pod(objects, "z-mover", "data", labels=mover)
+    pods = await gather.list_pods_using(context, a_claim("data"))
+    assert len(pods) == 4
+    assert gather.pods_restoring(pods, "another") == ("z-mover",)
+    assert await gather.list_pods_using(context, a_claim("nothing")) == []
+
+
+async def test_stateful_set_is_found_behind_very_many_pods(objects: ObjectsInMemory, context: Context) -> None:
+    for number in range(600):
+        a_pod(objects, f"other-{number:03}", "other")
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s", "controller": True}
+    a_pod(objects, "web-0", "data-web-0", ownerReferences=[owner])
+    found = await gather.find_running_pods(context, a_claim("data-web-1"))
+    assert (found.using, found.stateful_sets) == ([], ("web",))
+
+
+async def test_few_pods_are_kept_of_a_forged_mover(
+    objects: ObjectsInMemory, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "PODS_OF_A_MOVER", 3)
+    metadata = {"name": "full", "namespace": "shop", "uid": "u-1"}
+    backup = VolumeBackup.model_validate({"metadata": metadata, "spec": {"volumeId": "data"}})
+    for number in range(1200):
+        a_pod(objects, f"mover-{number:04}", "data", labels={labels.OWNER_UID_LABEL: "u-1"})
+    assert 3 <= len(await gather.list_mover_pods(context, backup)) <= 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -18,7 +19,7 @@ from cinderblock.controller.stores.circuit_breaker import (
     StoreBreaker,
 )
 from cinderblock.controller.stores.pool import StorePool
-from cinderblock.controller.stores.references import ReferenceLookups, key_ring
+from cinderblock.controller.stores.references import ReferenceLookups, key_ring, place_of
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.errors import InvalidInput, KubeUnavailable, NotFound, TransientError
 from cinderblock.format.crypto.keyring import KeyRing
@@ -67,6 +68,18 @@ async def find_dependents(
     return await lookups.find_dependents(
         cast("StorePool", stores), store, container, VOLUME, backup_id, secrets=SecretReader()
     )
+
+
+def test_place_takes_little_memory_and_differs_with_each_setting() -> None:
+    """A hundred thousand of them are remembered, and users choose the URL and the prefix."""
+    long = STORE.model_copy(update={"spec": STORE.spec.model_copy(update={"endpoint_url": f"http://s3/{'x' * 2000}"})})
+    places = {
+        place_of(store, container, volume)
+        for store in (STORE, long)
+        for container, volume in (("a", "b"), ("b", "a"), ("a, b", ""))
+    }
+    assert len(places) == 6
+    assert max(map(sys.getsizeof, places)) < 100
 
 
 async def test_concurrent_lookups_read_each_manifest_once() -> None:

@@ -9,7 +9,7 @@ import kopf
 
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
-from cinderblock.controller.handlers.registry import add_schedules, make_registry
+from cinderblock.controller.handlers.registry import add_cluster_stores, add_schedules, make_registry
 from cinderblock.controller.handlers.watch_manager import WATCHED_KINDS
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 
@@ -25,6 +25,9 @@ class RecordingSink:
 
     async def on_schedule(self, event: Event) -> None:
         self.events.append(("schedule", event))
+
+    async def on_cluster_store(self, event: Event) -> None:
+        self.events.append(("cluster store", event))
 
     async def on_child(self, event: Event) -> None:
         self.events.append(("child", event))
@@ -44,9 +47,10 @@ def handlers(registry: kopf.OperatorRegistry) -> dict[tuple[str | None, str | No
 
 
 def registry_of(sink: RecordingSink) -> kopf.OperatorRegistry:
-    """Return the registry of an operator that works on schedules."""
+    """Return the registry of an operator that works on schedules and ClusterBackupStores."""
     registry = make_registry(sink, login)
     add_schedules(registry, sink, SCHEDULE_KINDS)
+    add_cluster_stores(registry, sink)
     return registry
 
 
@@ -67,4 +71,5 @@ async def test_each_kind_reaches_its_method_of_the_sink() -> None:
         await declared[kind.group, kind.version, kind.plural].fn(event=kind.kind, body={}, type="ADDED")
     expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()} | dict.fromkeys(SCHEDULE_KINDS, "schedule")
     expected |= {kind.kind: "child" for kind in CHILD_KINDS} | {"PersistentVolume": "persistent volume"}
+    expected |= {"ClusterBackupStore": "cluster store"}
     assert {event: method for method, event in sink.events} == expected

@@ -40,6 +40,22 @@ def test_limits_on_movers_are_read() -> None:
         OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_MOVER_POD_SECURITY": "none"})
 
 
+def test_broker_has_tls_and_a_secret_with_its_authority() -> None:
+    given = {"CINDERBLOCK_BROKER_URL": "https://broker.system.svc:8778", "CINDERBLOCK_BROKER_SECRET": "broker-tls"}
+    settings = OperatorSettings.from_environment(IMAGE | given)
+    assert (settings.broker_url, settings.broker_secret) == ("https://broker.system.svc:8778", "broker-tls")
+    for url in ("http://broker.system.svc", "https://broker/path", "https://me:you@broker"):
+        with pytest.raises(InvalidInput, match="CINDERBLOCK_BROKER_URL"):
+            OperatorSettings.from_environment(IMAGE | given | {"CINDERBLOCK_BROKER_URL": url})
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_BROKER_SECRET"):
+        OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_BROKER_URL": given["CINDERBLOCK_BROKER_URL"]})
+
+
+def test_cluster_stores_are_worked_on_unless_told_otherwise() -> None:
+    assert OperatorSettings.from_environment(IMAGE).cluster_stores
+    assert not OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_CLUSTER_STORES": "false"}).cluster_stores
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_invalid_number_is_rejected_by_name(value: str) -> None:
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MAX_MOVERS"):

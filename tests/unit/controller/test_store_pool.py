@@ -214,10 +214,31 @@ async def test_nothing_is_kept_of_stores_that_no_longer_exist(pool: StorePool) -
         store = a_store(f"store-{number}", endpointUrl=f"http://127.0.0.{number}:9")
         await pool.call(store, lambda: None)
         await pool.call(store.model_copy(update={"spec": a_store().spec}), lambda: None)
-    assert (len(pool._calls), set(pool._endpoints)) == (3, {("shop", "http://127.0.0.1:9")})
+    assert (len(pool._calls["shop"]), set(pool._endpoints)) == (3, {("shop", "http://127.0.0.1:9")})
     for number in range(3):
         pool.forget("shop", f"store-{number}")
     assert (len(pool._calls), len(pool._endpoints)) == (0, 0)
+
+
+async def test_namespace_with_very_many_stores_keeps_few_breakers(
+    pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores_pool, "MAX_BREAKERS", 3)
+    begun, answer = threading.Event(), threading.Event()
+
+    def slow() -> bool:
+        begun.set()
+        return answer.wait(30)
+
+    await pool.call(in_namespace("other"), lambda: None)
+    running = asyncio.create_task(pool.call(a_store("in-use"), slow))
+    await asyncio.to_thread(begun.wait)
+    for number in range(10):
+        await pool.call(a_store(f"store-{number}"), lambda: None)
+    assert list(pool._calls["shop"]) == ["in-use", "store-8", "store-9"]
+    assert list(pool._calls["other"]) == ["default"]
+    answer.set()
+    assert await running
 
 
 async def test_stores_at_one_address_share_its_endpoint(pool: StorePool) -> None:

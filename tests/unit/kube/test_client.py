@@ -91,6 +91,14 @@ async def test_next_list_begins_with_the_limit_that_was_needed(connected: Connec
     assert [asked.query["limit"] for asked in server.asked[:7]] == ["100", "12", "12", "24", "48", "96", "100"]
 
 
+async def test_limit_that_was_needed_is_remembered_for_each_selector(connected: Connect) -> None:
+    client, server = await connected([large(["a"]), *[page(["a"])] * 3])
+    for fields in ("status.phase!=Failed", "status.phase!=Failed", "status.phase=Failed"):
+        await client.list(JOB, "shop", fields=fields)
+    small = str(PAGE_LIMIT // PAGE_SHRINK)
+    assert [asked.query["limit"] for asked in server.asked] == ["500", small, small, "500"]
+
+
 async def test_list_that_expires_again_and_again_fails(connected: Connect) -> None:
     script = [answer for _ in range(20) for answer in (page(["a"], "old"), reply(410))]
     client, _ = await connected(script)

@@ -27,13 +27,14 @@ from cinderblock.api.mover import (
     task_to_env,
 )
 from cinderblock.errors import StoreUnreachable
-from cinderblock.mover.main import main, read_key_ring
+from cinderblock.mover.access import read_key_ring
+from cinderblock.mover.main import main
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import encode_report
 from cinderblock.repository.progress import Progress
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
-from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.credentials import Credentials, S3Credentials
 from cinderblock.store.factory import open_store
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
@@ -57,7 +58,7 @@ class Pod:
         self.out = io.StringIO()
         self.log = path / "termination-log"
         self.log.touch()
-        self.opened: list[tuple[StoreLocation, S3Credentials, str | None]] = []
+        self.opened: list[tuple[StoreLocation, Credentials, str | None]] = []
         (self.secrets / "credentials").mkdir(parents=True)
         (self.secrets / "credentials" / "AWS_ACCESS_KEY_ID").write_text("id\n")
         (self.secrets / "credentials" / "AWS_SECRET_ACCESS_KEY").write_text("secret\n")
@@ -74,7 +75,7 @@ class Pod:
             opener=self.open,
         )
 
-    def open(self, location: StoreLocation, credentials: S3Credentials, ca_file: str | None) -> ObjectStore:
+    def open(self, location: StoreLocation, credentials: Credentials, ca_file: str | None) -> ObjectStore:
         self.opened.append((location, credentials, ca_file))
         return self.store
 
@@ -147,7 +148,7 @@ def test_store_is_opened_with_the_mounted_secrets(tmp_path: Path, source: Path) 
     assert pod.run(task) == 0
     location, credentials, ca_file = pod.opened[0]
     assert location == task.store
-    assert (credentials.access_key, credentials.secret_key) == ("id", "secret")
+    assert credentials == S3Credentials("id", "secret")
     assert ca_file == str(pod.secrets / "ca" / "ca.crt")
 
 
@@ -332,7 +333,7 @@ def test_task_with_the_largest_metadata_reaches_the_process() -> None:
 
 def test_endpoint_that_is_not_allowed_ends_the_run_before_any_request(tmp_path: Path, source: Path) -> None:
     pod = Pod(tmp_path)
-    pod.open = open_store  # type: ignore[assignment,method-assign]
+    pod.open = open_store  # type: ignore[method-assign]
     task = Backups().task(MoverOperation.BACKUP, "one", path=source)
     url = "http://s3.example.invalid:9000"
     location = StoreLocation(endpoint_url=url, container="bucket", allowed_endpoints=["*.example.com"])

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cinderblock.api.v1alpha1.verification import BackupVerification
+from cinderblock.observability.cluster_state import ClusterStateBuilder
 from tests.support.simulation.simulation import Simulation
 
 
@@ -86,6 +88,22 @@ def test_oldest_operation_reports_its_age_until_it_ends(simulation: Simulation) 
     assert 500 <= age < 510
     simulation.settle()
     assert simulation.metrics().value("oldest_pending_operation_age_seconds", operation="backup") == 0
+
+
+def test_verification_that_waits_for_its_turn_is_not_overdue(simulation: Simulation) -> None:
+    simulation.backup("full", "data")
+    simulation.settle()
+    for name in ("first", "second"):
+        simulation.verify(name, "Data", volumeId="data")
+    simulation.until("BackupVerification", "first", "MoverRunning")
+    simulation.until("BackupVerification", "second", "Queued")
+    first = simulation.get("BackupVerification", "first")
+    second = simulation.get("BackupVerification", "second")
+    state = ClusterStateBuilder()
+    state.add_verification(BackupVerification.model_validate(second))
+    assert not state.result(0).oldest_pending
+    state.add_verification(BackupVerification.model_validate(first))
+    assert state.result(0).oldest_pending
 
 
 def test_deletion_waiting_for_dependents_is_not_overdue(simulation: Simulation) -> None:

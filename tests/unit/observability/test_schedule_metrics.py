@@ -102,3 +102,14 @@ def test_namespace_with_very_many_schedules_has_few_series() -> None:
     for number in range(MAX_SCHEDULES + 5):
         builder.add_schedule(a_schedule(f"schedule-{number}"))
     assert len(builder.result(0).schedules) == MAX_SCHEDULES
+
+
+@pytest.mark.parametrize(("status", "expected"), [("True", 1.0), ("False", 0.0), (None, 1.0)])
+def test_refused_verifications_are_shown(status: str | None, expected: float) -> None:
+    shown = {"type": "VerificationsCreated", "status": status, "reason": "VerificationsRefused"}
+    conditions = [shown | {"lastTransitionTime": NOW}] if status else []
+    rules = {"structure": {"schedule": "@daily"}}
+    found = exposed(a_schedule(status={"conditions": conditions}, verification=rules), a_schedule("other"))
+    name = "schedule_creating_verifications"
+    assert found.value(name, schedule_namespace="shop", schedule="daily") == expected
+    assert found.value(name, schedule_namespace="shop", schedule="other") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,24 @@ def offsets(key: str, body: bytes) -> list[int]:
     if key.endswith(".manifest"):
         found |= {*range(2, 600, 31), HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1}
     return sorted(found | {rnd.randrange(len(body)) for _ in range(5)})
+
+
+def test_manifest_of_the_chosen_backup_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That packs are not encrypted makes no difference."""
+    counts = []
+    for keys in (None, key_ring()):
+        backups, read = chain(keys), list[str]()
+        get = backups.store.get
+
+        def note(key: str, *args: int, read: list[str] = read, get: Any = get, **more: int) -> bytes:
+            read.append(key)
+            return bytes(get(key, *args, **more))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backups.store, "get", note)
+            data(backups, NEWEST)
+        counts.append(read.count(backups.manifest_key(NEWEST)))
+    assert counts[0] == counts[1]
 
 
 @BOTH

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import hashlib
+import weakref
 from contextlib import closing
+from functools import partial
 from unittest import mock
 
 import pytest
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.errors import AccessDenied, CinderblockError, ContainerNotFound, StoreThrottled
+from cinderblock.errors import AccessDenied, CinderblockError, ContainerNotFound, InvalidInput, StoreThrottled
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.s3 import multipart
+from cinderblock.store.s3.checksum import Checksum, UploadChecksums
 from cinderblock.store.s3.store import S3Store
 from cinderblock.store.s3.streaming import ThrottledBody
 from tests.unit.store.canned import Canned, answer, canned_server, s3_error
@@ -58,6 +63,26 @@ def test_upload_that_no_checksum_helps_raises_the_first_error() -> None:
         with pytest.raises(AccessDenied, match="first"):
             store.put("key", b"content")
         assert kinds(server) == ["sha256", "md5", "none"]
+
+
+@pytest.mark.parametrize("is_taken", [False, True], ids=["rejected", "taken without"])
+def test_upload_lets_its_body_go_without_the_garbage_collector(is_taken: bool) -> None:
+    bodies: list[weakref.ref[memoryview]] = []
+
+    def upload(checksum: Checksum, body: memoryview) -> None:
+        if not (is_taken and checksum is Checksum.NONE):
+            raise InvalidInput(f"the header is unknown, for {len(body)} bytes")
+
+    gc.disable()
+    try:
+        body = memoryview(b"content")
+        bodies.append(weakref.ref(body))
+        with contextlib.suppress(InvalidInput):
+            UploadChecksums().upload(partial(upload, body=body))
+        del body
+        assert bodies[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_proven_checksum_is_not_given_up() -> None:

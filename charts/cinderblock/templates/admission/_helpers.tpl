@@ -126,6 +126,9 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
   expression: "variables.hadLabels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'"
 - name: isOurs
   expression: "variables.labels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'"
+# The labels and annotations of a Binding replace those of its pod, which may be one of ours.
+- name: isBinding
+  expression: request.kind.kind == 'Binding'
 - name: changed
   expression: >-
     {{- $policy := . }}
@@ -137,7 +140,8 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
     {{- end }}
     {{- end }}
     {{- if $policy.children }}
-    (variables.isOurs != variables.wasOurs ? ['app.kubernetes.io/managed-by'] : []) +
+    (variables.isOurs != variables.wasOurs || (variables.isBinding && 'app.kubernetes.io/managed-by' in variables.labels)
+    ? ['app.kubernetes.io/managed-by'] : []) +
     (variables.wasOurs && variables.owners != variables.oldOwners ? ['ownerReferences'] : []) +
     {{- end }}
     ['none'].filter(name, false)

@@ -12,24 +12,20 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from cinderblock import __version__
+from cinderblock.api.crd.rules import Rule, all_fixed
+from cinderblock.api.crd.store_rules import CLUSTER_STORE_RULES, STORE_OBJECT_RULES, STORE_RULES
 from cinderblock.api.crd.structural_schema import structural_schema
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, GROUP, VERSION
 from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStoreSpec, ClusterBackupStoreStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.schedule import BackupScheduleSpec, BackupScheduleStatus, ClusterBackupScheduleSpec
-from cinderblock.api.v1alpha1.store import (
-    ARCHIVE_STORAGE_CLASSES,
-    BackupStoreSpec,
-    BackupStoreStatus,
-    ServerSideAlgorithm,
-)
+from cinderblock.api.v1alpha1.store import BackupStoreSpec, BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import (
     BackupVerificationSpec,
     BackupVerificationStatus,
     VerificationLevel,
 )
-
-Rule = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,8 @@ class CustomResource:
         selectable: fields that a field selector may name. The API server accepts at most eight.
         rules: CEL rules for the spec.
         namespaced: whether objects belong to namespaces.
+        object_rules: CEL rules for the object as a whole.
+        hidden: fields of the spec's model that the schema leaves out.
     """
 
     kind: str
@@ -78,34 +76,9 @@ class CustomResource:
     selectable: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     namespaced: bool = True
+    object_rules: tuple[Rule, ...] = ()
+    hidden: tuple[str, ...] = ()
 
-
-def _fixed(field: str, mutable: str) -> Rule:
-    """Return a rule that ``field`` of a spec can be neither changed nor added nor removed."""
-    new, old = f"self.{_escaped(field)}", f"oldSelf.{_escaped(field)}"
-    return {
-        "rule": f"has({new}) == has({old}) && (!has({new}) || {new} == {old})",
-        "message": f"{field} cannot be changed: {mutable}",
-        "fieldPath": f".{field}",
-        "reason": "FieldValueForbidden",
-    }
-
-
-def _escaped(field: str) -> str:
-    """Return the name of ``field`` in CEL, where keywords are between underscores (Kubernetes: CEL, "Escaping")."""
-    return f"__{field}__" if field in _CEL_KEYWORDS else field
-
-
-def _all_fixed(model: type[BaseModel], mutable: frozenset[str], sentence: str) -> tuple[Rule, ...]:
-    """Return one rule for each field that is not in ``mutable``, so that the error names the field."""
-    fields = [info.alias or name for name, info in model.model_fields.items()]
-    return tuple(_fixed(field, sentence) for field in fields if field not in mutable)
-
-
-_CEL_KEYWORDS: Final = (
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void", "while",
-)  # fmt: skip
 
 _IS_DEFAULT: Final = ".metadata.annotations." + DEFAULT_STORE_ANNOTATION.replace(".", "\\.")
 _READY_CONDITION: Final = '.status.conditions[?(@.type=="Ready")]'
@@ -121,6 +94,19 @@ _COMPLETED: Final = PrinterColumn(
 )
 _AGE: Final = PrinterColumn("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date")
 
+_STORE_COLUMNS: Final = (
+    _READY,
+    _REASON,
+    PrinterColumn("Default", _IS_DEFAULT, "Whether backups that name no store use this one."),
+    PrinterColumn("Container", ".spec.container", "Bucket for backups that do not name one."),
+    PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint, empty for AWS."),
+)
+_WIDE_STORE_COLUMNS: Final = (
+    PrinterColumn("Prefix", ".spec.prefix", "Prefix of all keys in the bucket.", wide=True),
+    PrinterColumn("Encryption", ".spec.encryptionSecretRef.name", "Secret with the encryption keys.", wide=True),
+    PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready.", wide=True),
+)
+
 BACKUP_STORE: Final = CustomResource(
     kind="BackupStore",
     plural="backupstores",
@@ -129,36 +115,33 @@ BACKUP_STORE: Final = CustomResource(
     spec=BackupStoreSpec,
     status=BackupStoreStatus,
     columns=(
-        _READY,
-        _REASON,
-        PrinterColumn("Default", _IS_DEFAULT, "Whether backups that name no store use this one."),
-        PrinterColumn("Container", ".spec.container", "Bucket for backups that do not name one."),
-        PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint, empty for AWS."),
-        PrinterColumn("Prefix", ".spec.prefix", "Prefix of all keys in the bucket.", wide=True),
-        PrinterColumn("Encryption", ".spec.encryptionSecretRef.name", "Secret with the encryption keys.", wide=True),
-        PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready.", wide=True),
+        *_STORE_COLUMNS,
+        PrinterColumn(
+            "Cluster Store", ".spec.clusterStoreRef.name", "ClusterBackupStore with the settings.", wide=True
+        ),
+        *_WIDE_STORE_COLUMNS,
         _AGE,
     ),
-    rules=(
-        _fixed("container", "existing backups would no longer be found; create another BackupStore"),
-        _fixed("prefix", "existing backups would no longer be found; create another BackupStore"),
-        {
-            "rule": "!has(self.caSecretRef) || !has(self.endpointUrl) || self.endpointUrl.startsWith('https://')",
-            "message": "caSecretRef needs an endpointUrl that begins with https://: plain HTTP checks nothing",
-            "fieldPath": ".caSecretRef",
-        },
-        {
-            "rule": f"!has(self.storageClass) || !(self.storageClass in {[*ARCHIVE_STORAGE_CLASSES]})",
-            "message": "a backup in this storage class could not be read at once: choose one that needs no retrieval",
-            "fieldPath": ".storageClass",
-        },
-        {
-            "rule": "!has(self.serverSideEncryption) || !has(self.serverSideEncryption.kmsKeyId)"
-            f" || self.serverSideEncryption.algorithm == '{ServerSideAlgorithm.KMS.value}'",
-            "message": "kmsKeyId needs the algorithm aws:kms",
-            "fieldPath": ".serverSideEncryption",
-        },
+    rules=STORE_RULES,
+    object_rules=STORE_OBJECT_RULES,
+)
+
+CLUSTER_BACKUP_STORE: Final = CustomResource(
+    kind="ClusterBackupStore",
+    plural="clusterbackupstores",
+    short_names=("cbst",),
+    description="A store of an administrator that several namespaces share. Each has a place of its own in it.",
+    spec=ClusterBackupStoreSpec,
+    status=ClusterBackupStoreStatus,
+    columns=(
+        *_STORE_COLUMNS,
+        PrinterColumn("Namespaces", ".status.namespaces", "Number of namespaces that may use the store.", "integer"),
+        *_WIDE_STORE_COLUMNS,
+        _AGE,
     ),
+    rules=CLUSTER_STORE_RULES,
+    namespaced=False,
+    hidden=("clusterStoreRef",),
 )
 
 VOLUME_BACKUP: Final = CustomResource(
@@ -203,6 +186,14 @@ VOLUME_BACKUP: Final = CustomResource(
         PrinterColumn(
             "Verified", ".status.verification.result", "Whether the stored data was verified, or is damaged.", wide=True
         ),
+        PrinterColumn(
+            "Data Read",
+            ".status.verification.dataAt",
+            "When all stored data was last verified.",
+            "date",
+            wide=True,
+        ),
+        PrinterColumn("Restored", ".status.verification.restoredAt", "When a drill last passed.", "date", wide=True),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
@@ -219,7 +210,7 @@ VOLUME_BACKUP: Final = CustomResource(
         ".spec.volumeId",
     ),
     rules=(
-        *_all_fixed(
+        *all_fixed(
             VolumeBackupSpec,
             frozenset({"name", "description", "metadata", "hold", "deletionPolicy"}),
             "of a VolumeBackup only name, description, metadata, hold and deletionPolicy may change",
@@ -271,7 +262,7 @@ VOLUME_RESTORE: Final = CustomResource(
         ".spec.volumeId",
     ),
     rules=(
-        *_all_fixed(VolumeRestoreSpec, frozenset(), "a VolumeRestore is one run; create another one"),
+        *all_fixed(VolumeRestoreSpec, frozenset(), "a VolumeRestore is one run; create another one"),
         *(
             {
                 "rule": f"!has(self.volumeId) || !has(self.{field})",
@@ -324,7 +315,7 @@ BACKUP_VERIFICATION: Final = CustomResource(
         ".spec.volumeId",
     ),
     rules=(
-        *_all_fixed(BackupVerificationSpec, frozenset(), "a BackupVerification is one run; create another one"),
+        *all_fixed(BackupVerificationSpec, frozenset(), "a BackupVerification is one run; create another one"),
         {
             "rule": "has(self.backupId) != has(self.volumeId)",
             "message": "give backupId to verify one backup, or volumeId to verify the newest one of a volume",
@@ -406,7 +397,7 @@ _LABELS: Final = {
 """Labels of the definitions. The version is the release that they come from."""
 
 RESOURCES: Final = (
-    *(BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION),
+    *(BACKUP_STORE, CLUSTER_BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION),
     *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE),
 )
 
@@ -457,8 +448,11 @@ def _printer_column(column: PrinterColumn) -> dict[str, Any]:
 def _object_schema(resource: CustomResource) -> dict[str, Any]:
     """Return the schema of an object. ``metadata`` has none, because the API server validates it itself."""
     spec = structural_schema(resource.spec)
+    for name in resource.hidden:
+        del spec["properties"][name]
     if resource.rules:
         spec["x-kubernetes-validations"] = list(resource.rules)
+    rules = {"x-kubernetes-validations": list(resource.object_rules)} if resource.object_rules else {}
     return {
         "type": "object",
         "description": resource.description,
@@ -470,4 +464,4 @@ def _object_schema(resource: CustomResource) -> dict[str, Any]:
             "spec": spec,
             "status": structural_schema(resource.status, defaults=False) | {"default": _INITIAL_STATUS},
         },
-    }
+    } | rules

@@ -13,7 +13,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from cinderblock.api.crd.core_schemas import INT_OR_STRING, Schema, core_schema
-from cinderblock.api.meta import CORE_TYPE
+from cinderblock.api.meta import CORE_TYPE, REMEDY
 from cinderblock.errors import InvalidInput
 
 _KEPT: Final[tuple[str, ...]] = (
@@ -33,7 +33,7 @@ _EXTENSIONS: Final = (
 )  # fmt: skip
 """Extensions of Kubernetes, which a model adds with ``json_schema_extra``."""
 
-_KNOWN: Final = frozenset((*_KEPT, *_CONVERTED, *_EXTENSIONS, "title"))
+_KNOWN: Final = frozenset((*_KEPT, *_CONVERTED, *_EXTENSIONS, "title", REMEDY))
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
@@ -69,6 +69,8 @@ class _Converter:
         if CORE_TYPE in node:
             return _convert_core_type(node, path)
         node = self._flatten(node, path)
+        if CORE_TYPE in node:
+            return _convert_core_type(node, path)
         unknown = node.keys() - _KNOWN
         if unknown:
             raise InvalidInput(f"{path}: a structural schema has no {', '.join(sorted(unknown))}")
@@ -85,7 +87,7 @@ class _Converter:
         if schema.get("type") == "array":
             schema["items"] = self.convert(node["items"], f"{path}[]")
             schema["x-kubernetes-list-type"] = "atomic"
-        return schema | {key: node[key] for key in _EXTENSIONS if key in node} | self._convert_keys(node)
+        return schema | {key: node[key] for key in _EXTENSIONS if key in node} | self._convert_rules(node)
 
     def _flatten(self, node: Schema, path: str) -> Schema:
         """Return ``node`` with its reference resolved and ``| None`` removed. Keywords next to them take precedence."""
@@ -126,9 +128,15 @@ class _Converter:
         else:
             schema["additionalProperties"] = self.convert(values, f"{path}{{}}")
 
-    def _convert_keys(self, node: Schema) -> Schema:
-        """Return rules for the keys of a map, because a structural schema has no schema for keys."""
+    def _convert_rules(self, node: Schema) -> Schema:
+        """Return the rules of a field.
+
+        Keys of a map get one because a structural schema has no schema for keys, and patterns because their errors name
+        no remedy. Nobody reads remedies of a status.
+        """
         rules = list(node.get("x-kubernetes-validations", ()))
+        if REMEDY in node and self._defaults:
+            rules.insert(0, {"rule": f"self.matches({_cel_string(node['pattern'])})", "message": node[REMEDY]})
         for pattern in node.get("patternProperties", {}):
             rule = f"self.all(key, key.matches({_cel_string(pattern)}))"
             rules.append({"rule": rule, "message": f"keys must match {pattern}"})

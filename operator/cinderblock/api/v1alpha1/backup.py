@@ -31,8 +31,12 @@ Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
-FOREIGN_FIELDS: Final = ("expiresAt", "verification")
-"""Fields of a VolumeBackup's status that its own reconciliation never writes: those of retention and verifications."""
+FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "verification")
+"""Fields of a VolumeBackup's status that its own reconciliation never writes: those of retention, of verifications, and
+of other backups that were deleted."""
+MAX_DELETED_ALARMS: Final = 6
+"""Alarms of deleted backups that one VolumeBackup keeps. Lists keep 280 characters of the annotation that accepts them,
+which are seven ids."""
 
 
 class BackupPhase(StrEnum):
@@ -117,6 +121,19 @@ class VolumeBackupSpec(Model):
     deletion_policy: DeletionPolicy | None = None
     """Whether stored data is deleted with the VolumeBackup: Delete deletes it, and Retain keeps it. Defaults to Delete,
     or to Retain if import is set."""
+
+
+class DeletedAlarm(Model):
+    """Alarm of a backup of the same volume whose VolumeBackup was deleted before anybody accepted the alarm."""
+
+    backup_id: Uid
+    """Id of the deleted backup. To accept the alarm, put it into the annotation cinderblock.io/accept."""
+    backup_name: Name
+    """Name of the deleted VolumeBackup."""
+    data_timestamp: datetime
+    """Time of its data. Retention keeps what is older."""
+    raised_at: datetime
+    """Time when the alarm was raised. Retention freezes for 14 days from then on."""
 
 
 class VolumeBackupStatus(Model):
@@ -205,6 +222,9 @@ class VolumeBackupStatus(Model):
     """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
     verification: VerificationSummary | None = None
     """Result of verifications. It is unset if the backup was never verified, and after a loss of the status."""
+    deleted_alarms: Annotated[list[DeletedAlarm], Field(max_length=MAX_DELETED_ALARMS)] = []
+    """Alarms of deleted backups of the volume. Each counts until cinderblock.io/accept of this VolumeBackup contains
+    its backupId. Several ids are separated by commas."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
     mover: MoverReference | None = None
@@ -254,7 +274,18 @@ class VolumeBackup(Object):
     @property
     def is_accepted(self) -> bool:
         """Return whether a person has checked the alarms of this backup, and accepts it."""
-        return self.metadata.annotations.get(labels.ACCEPT_ANNOTATION) == self.backup_id
+        return self.backup_id in self._accepted_ids
+
+    @property
+    def _accepted_ids(self) -> frozenset[str]:
+        listed = self.metadata.annotations.get(labels.ACCEPT_ANNOTATION, "")
+        return frozenset(part.strip() for part in listed.split(",")) - {""}
+
+    @property
+    def open_deleted_alarms(self) -> list[DeletedAlarm]:
+        """Return the alarms of deleted backups that this object keeps, and that nobody has accepted."""
+        kept = self.status.deleted_alarms if self.has_own_status else []
+        return [alarm for alarm in kept if alarm.backup_id not in self._accepted_ids]
 
     @property
     def is_suspicious(self) -> bool:

@@ -8,9 +8,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.v1alpha1.schedule import LabelSelector
-from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, Name, SecretReference, StoreLimits
+from cinderblock.api.v1alpha1.store import (
+    BackupStore,
+    BackupStoreSpec,
+    BackupStoreStatus,
+    EndpointUrl,
+    Name,
+    SecretReference,
+    StoreLimits,
+)
 
 
 class NamespacesFrom(StrEnum):
@@ -27,10 +36,10 @@ class AllowedNamespaces(Model):
 
     from_: Annotated[NamespacesFrom, Field(alias="from")] = NamespacesFrom.NONE
     """Which namespaces: None, Names, Selector or All. Defaults to None."""
-    names: Annotated[list[Name], Field(max_length=1000)] = []
-    """Names of the namespaces, only with Names."""
+    names: Annotated[list[Name], Field(max_length=1000, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    """Names of the namespaces, only with Names. Defaults to none."""
     selector: LabelSelector | None = None
-    """Labels of the namespaces, only with Selector. An empty selector matches all namespaces."""
+    """Labels of the namespaces, only with Selector. An empty selector matches all namespaces. Defaults to none."""
 
 
 class MoverAccess(StrEnum):
@@ -46,7 +55,7 @@ class SessionCredentials(Model):
     role_arn: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$")]
     """ARN of the role that the broker assumes with its own ServiceAccount token. The role must be allowed to do all
     that movers do below the prefix."""
-    endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    endpoint_url: EndpointUrl | None = None
     """URL of the token service. Defaults to that of AWS for the region."""
     audience: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[!-~]+$")] = "sts.amazonaws.com"
     """Audience of the token that the broker shows. Defaults to sts.amazonaws.com."""
@@ -71,8 +80,8 @@ class FormerNamespace(Model):
     """Name of the present namespace."""
     name: Name | None = None
     """Name of the earlier namespace. Defaults to the same name."""
-    uid: Uid
-    """metadata.uid of the earlier namespace, which is part of the keys of its objects."""
+    uid: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+    """UID of the earlier namespace (metadata.uid), which is part of the keys of its objects."""
 
 
 class ClusterStoreLimits(StoreLimits):
@@ -99,19 +108,24 @@ class ClusterBackupStoreSpec(BackupStoreSpec):
     to none."""
     mover_access: MoverAccessRules = MoverAccessRules()
     """How movers reach the store."""
-    former_namespaces: Annotated[list[FormerNamespace], Field(max_length=1000)] = []
-    """Namespaces that continue with the objects of an earlier namespace, for example after the loss of a cluster. An
-    entry cannot be added while the namespace has backups in the store. Defaults to none."""
+    former_namespaces: Annotated[
+        list[FormerNamespace],
+        Field(
+            max_length=1000,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["namespace"]},
+        ),
+    ] = []
+    """Namespaces that continue with the objects of an earlier namespace, for example after the loss of a cluster, at
+    most one entry for each. While a namespace has backups in another place, the operator refuses its entry: the
+    condition Ready names it, and nothing is moved or deleted. Defaults to none."""
 
 
-class ClusterBackupStoreStatus(Model):
+class ClusterBackupStoreStatus(BackupStoreStatus):
     """Observed state of the store."""
 
-    observed_generation: Annotated[int, Field(ge=-1)] | None = None
-    """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
     """Conditions of the store. Ready is True if the store answered when the operator last checked it, and movers can
-    reach it through the broker."""
+    reach it through the broker. StoresCreated tells whether each namespace that may use it has its BackupStore."""
     namespaces: Annotated[int, Field(ge=0)] | None = None
     """Number of namespaces that may use the store."""
 
@@ -123,6 +137,11 @@ class ClusterBackupStore(Object):
     kind: Literal["ClusterBackupStore"] = "ClusterBackupStore"
     spec: ClusterBackupStoreSpec
     status: ClusterBackupStoreStatus = ClusterBackupStoreStatus()
+
+    @property
+    def is_default(self) -> bool:
+        """Return whether backups that name no store use it, in allowed namespaces without a default of their own."""
+        return self.metadata.annotations.get(DEFAULT_STORE_ANNOTATION) == "true"
 
 
 class SharedStore(BackupStore):
@@ -136,9 +155,13 @@ class SharedStore(BackupStore):
     """Name of the ClusterBackupStore."""
     cluster_store_uid: Uid
     """UID of the ClusterBackupStore."""
+    root_prefix: str = ""
+    """Prefix of the ClusterBackupStore, below which the objects of all namespaces are."""
     secrets_in: Name
     """Namespace of the Secrets."""
     mover_access: MoverAccessRules
     """How its movers reach the store."""
     movers_per_namespace: int | None = None
     """Limit on the movers of the namespace; None: that of the cluster."""
+    ca_certificates: str = ""
+    """PEM certificates in the CA Secret, which movers cannot mount. Empty if the store has no CA Secret."""

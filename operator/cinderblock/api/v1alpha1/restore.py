@@ -11,11 +11,18 @@ from pydantic import Field
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration
 from cinderblock.api.losses import Fidelity, Losses
-from cinderblock.api.meta import Annotations, Labels, Model, Object, Uid
+from cinderblock.api.meta import REMEDY, Annotations, Labels, Model, Object, Uid
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.store import Name
 
-Quantity = Annotated[str, Field(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$")]
+Quantity = Annotated[
+    str,
+    Field(
+        max_length=64,
+        pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$",
+        json_schema_extra={REMEDY: "write a size as 10Gi, 500M or 1.5Ti, without the letter B"},
+    ),
+]
 
 
 class RestorePhase(StrEnum):

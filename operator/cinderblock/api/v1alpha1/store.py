@@ -9,14 +9,42 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions, ConditionType
-from cinderblock.api.duration import Duration, to_timedelta
+from cinderblock.api.duration import DURATION_REMEDY, Duration, to_timedelta
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
-from cinderblock.api.meta import CORE_TYPE, LabelKey, Labels, LabelValue, Model, MoverAnnotations, Object
+from cinderblock.api.meta import (
+    CORE_TYPE,
+    REMEDY,
+    LabelKey,
+    Labels,
+    LabelValue,
+    Model,
+    MoverAnnotations,
+    Object,
+)
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
-Container = Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$")]
+Container = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=63,
+        pattern=r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$",
+        json_schema_extra={REMEDY: "name a bucket with lower-case letters, digits, dots and hyphens"},
+    ),
+]
 """Name of a bucket (S3: bucket naming rules)."""
+
+
+EndpointUrl = Annotated[
+    str,
+    Field(
+        max_length=2048,
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$",
+        json_schema_extra={REMEDY: "write the URL as https://host:port, without user, password and query"},
+    ),
+]
+"""URL of a server: scheme, host, and optionally port and path."""
 
 
 class SecretReference(Model):
@@ -128,10 +156,12 @@ SHORTEST_DIRTY_WINDOW = timedelta(minutes=2)
 ext4(5) commit=). The rest allows for clocks that differ."""
 
 _LONG_ENOUGH = {
-    "rule": "duration(self) >= duration('2m')",
+    "rule": "!self.matches('^([0-9]+[hms])+$') || duration(self) >= duration('2m')",
     "message": "a dirty window is at least 2m: a kernel writes data back up to 30 s later than timestamps",
 }
-DirtyWindow = Annotated[Duration, Field(json_schema_extra={"x-kubernetes-validations": [_LONG_ENOUGH]})]
+DirtyWindow = Annotated[
+    Duration, Field(json_schema_extra={**DURATION_REMEDY, "x-kubernetes-validations": [_LONG_ENOUGH]})
+]
 """A duration of at least SHORTEST_DIRTY_WINDOW."""
 
 
@@ -205,7 +235,7 @@ class BackupStoreSpec(Model):
     cluster_store_ref: ClusterStoreReference | None = None
     """ClusterBackupStore that holds all other settings and the credentials. Leave out all other fields then. Cannot be
     changed. Defaults to none, so that this object is a store of its own."""
-    endpoint_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")] | None = None
+    endpoint_url: EndpointUrl | None = None
     """URL of the S3 endpoint, for example https://s3.example.com. Defaults to the endpoint of AWS for the region."""
     region: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9-]+$")] = "us-east-1"
     """Region of the S3 server, for which requests are signed. Defaults to us-east-1."""
@@ -213,7 +243,12 @@ class BackupStoreSpec(Model):
     """Bucket for backups that do not name one (Cinder: backup_s3_store_bucket). Cannot be changed. Defaults to
     volumebackups."""
     prefix: Annotated[
-        str, Field(max_length=512, pattern=r"^([A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?$")
+        str,
+        Field(
+            max_length=512,
+            pattern=r"^([A-Za-z0-9_=-][A-Za-z0-9._=-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?$",
+            json_schema_extra={REMEDY: "write the prefix as team/cluster, without a slash at its beginning or end"},
+        ),
     ] = ""
     """Prefix of all keys in the bucket, without a slash at its beginning or end. Cannot be changed. Defaults to no
     prefix."""
@@ -285,6 +320,11 @@ class BackupStore(Object):
     kind: Literal["BackupStore"] = "BackupStore"
     spec: BackupStoreSpec
     status: BackupStoreStatus = BackupStoreStatus()
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether a ClusterBackupStore has its settings."""
+        return self.spec.cluster_store_ref is not None
 
     @property
     def is_ready(self) -> bool:

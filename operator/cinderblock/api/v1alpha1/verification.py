@@ -19,6 +19,9 @@ MAX_PARTS = 366
 NAMED_OBJECTS = 20
 """Damaged objects that a status names at most."""
 
+MESSAGE_LIMIT = 1024
+"""Characters of a message about a drill that a status keeps."""
+
 ObjectName = Annotated[str, Field(min_length=1, max_length=1024)]
 """Key of an object in the bucket."""
 
@@ -76,7 +79,8 @@ class RestoreRule(Model):
     max_data_age: LongDuration | None = None
     """Largest age of the data. The verification fails if the newest backup is older. Defaults to no limit."""
     timeout: Duration = "2h"
-    """Time limit of the restore and the check together. Defaults to 2h."""
+    """Time limit of the restore and the check together. It is at most 24h: a longer one counts as 24h. Defaults to
+    2h."""
 
 
 class BackupVerificationSpec(Model):
@@ -128,6 +132,11 @@ class BackupVerificationStatus(Model):
     """Time from the beginning of the restore to its end: a measured time to restore."""
     check_exit_code: int | None = None
     """Exit code of the check, if it ran and ended."""
+    check_message: Annotated[str, Field(max_length=MESSAGE_LIMIT)] | None = None
+    """Message that the check has left in its terminationMessagePath, at most its last 1024 characters. Its log is not
+    kept."""
+    restore_fail_reason: Annotated[str, Field(max_length=MESSAGE_LIMIT)] | None = None
+    """Reason and message of the VolumeRestore if it failed, or did not end in time. It is removed with the drill."""
     objects: Annotated[list[ObjectName], Field(max_length=NAMED_OBJECTS)] = []
     """Keys of objects that are damaged or missing; at most 20."""
     damaged_objects: Annotated[int, Field(ge=0)] | None = None
@@ -208,7 +217,16 @@ class VerificationSummary(Model):
     """Verified: a restore passed, or the structure is sound and every pack was read well since the backup exists.
     Damaged: an object is damaged or missing. Unverified: nothing is known, or not enough."""
     level: VerificationLevel | None = None
-    """The highest level that passed."""
+    """The highest level that passed. The times below tell how long ago."""
+    structure_at: datetime | None = None
+    """Time of the last verification that found the manifest sound and all packs present. It is unset while the result
+    is Damaged."""
+    data_at: datetime | None = None
+    """Time of the last verification of level Data after which every pack was read well at least once. If the data is
+    read in parts, some were read earlier. It is unset while the result is Damaged."""
+    restored_at: datetime | None = None
+    """Time of the last drill that restored the backup, and whose check passed. It is unset while the result is
+    Damaged."""
     last_verified_at: datetime | None = None
     """Time of the last verification after which the result was Verified."""
     last_checked_at: datetime | None = None
@@ -229,3 +247,8 @@ class VerificationSummary(Model):
     """Keys of damaged or missing objects that were found together with damage of this backup; at most 20."""
     check_failed_at: datetime | None = None
     """Time of the last drill whose check failed. It is set until a drill passes, and the result is Damaged so long."""
+
+    def level_times(self) -> dict[VerificationLevel, datetime]:
+        """Return when each level was last passed. A level that never passed, or not since damage, is left out."""
+        times = zip(VerificationLevel, (self.structure_at, self.data_at, self.restored_at), strict=True)
+        return {level: at for level, at in times if at is not None}

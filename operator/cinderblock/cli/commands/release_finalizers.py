@@ -37,8 +37,9 @@ STOP_SECONDS: Final = 120
 DESCRIPTION: Final = """\
 Remove Cinderblock's finalizers from all objects in the cluster, before the operator is removed for good.
 
-With the finalizers, VolumeBackups, VolumeRestores and BackupStores, and the namespaces that hold them, cannot be
-deleted without a running operator. No object and no stored data is deleted. Uses the current kubeconfig context.
+With the finalizers, VolumeBackups, VolumeRestores, BackupVerifications and BackupStores, the namespaces that hold them,
+and ClusterBackupStores cannot be deleted without a running operator. No object and no stored data is deleted. Uses the
+current kubeconfig context.
 """
 EPILOG: Final = """\
 examples:
@@ -140,7 +141,10 @@ async def release_finalizers(kube: KubeClient) -> dict[str, int]:
         Conflict: an object kept changing.
     """
     released = {}
-    for kind in (kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_STORE):
+    for kind in (
+        *(kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_VERIFICATION),
+        *(kinds.BACKUP_STORE, kinds.CLUSTER_BACKUP_STORE),
+    ):
         released[kind.resource] = await _release_all(kube, kind)
     movers = f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}"
     released[kinds.JOB.resource] = await _release_all(kube, kinds.JOB, labels=movers)
@@ -158,7 +162,7 @@ async def _release_all(kube: KubeClient, kind: Kind, *, labels: str = "") -> int
 
 async def _release(kube: KubeClient, kind: Kind, body: dict[str, Any]) -> None:
     """Remove the finalizers from one object, even if others change or delete it meanwhile."""
-    name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+    name, namespace = body["metadata"]["name"], body["metadata"].get("namespace")
     current: dict[str, Any] | None = body
     for _ in range(MAX_ATTEMPTS):
         if current is None or not _is_held(current):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from cinderblock.gateway.client_address import TrustedProxies
 from cinderblock.gateway.main import main
-from cinderblock.gateway.settings import HOST, PORT, AuthMode, GatewaySettings
+from cinderblock.gateway.settings import PORT, AuthMode, GatewaySettings
+from cinderblock.serving.client_address import TrustedProxies
+from cinderblock.serving.settings import HOST
 
 _DESCRIPTION = """\
 Serve Cinder's REST API in front of the Kubernetes API until SIGTERM. A project is a namespace. Callers authenticate

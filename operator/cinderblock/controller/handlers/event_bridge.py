@@ -32,6 +32,9 @@ class EventSink(Protocol):
     async def on_schedule(self, event: Event) -> None:
         """Handle an event about a BackupSchedule or a ClusterBackupSchedule."""
 
+    async def on_cluster_store(self, event: Event) -> None:
+        """Handle an event about a ClusterBackupStore."""
+
     async def on_child(self, event: Event) -> None:
         """Handle an event about an object that belongs to one of them."""
 
@@ -54,6 +57,10 @@ class EventBridge:
     async def on_schedule(self, event: Event) -> None:
         """Pass the event on. Return at once."""
         self._put(self._sink.on_schedule, event)
+
+    async def on_cluster_store(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_cluster_store, event)
 
     async def on_child(self, event: Event) -> None:
         """Pass the event on. Return at once."""

@@ -113,6 +113,12 @@ class EventHandler:
         if change == "DELETED" or is_in_progress(body):
             await self._queue.add(key, priority=Priority.HIGH)
 
+    async def on_cluster_store(self, event: Event) -> None:
+        """Add a ClusterBackupStore that was changed or deleted. In between, it is reconciled by the clock."""
+        body = event["object"]
+        if event["type"] is not None or is_in_progress(body):
+            await self._queue.add(key_of(body), priority=Priority.HIGH if is_in_progress(body) else Priority.NORMAL)
+
     async def _add_schedule(self, change: str | None, body: dict[str, Any]) -> None:
         """Add the schedule of a backup that has ended, so that retention takes note of it."""
         if body["kind"] != kinds.VOLUME_BACKUP.kind or change is None or is_in_progress(body):

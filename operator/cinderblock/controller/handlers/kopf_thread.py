@@ -16,7 +16,7 @@ import kopf
 from cinderblock.controller.handlers.event_bridge import EventSink
 from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
-from cinderblock.controller.handlers.registry import add_schedules, make_registry
+from cinderblock.controller.handlers.registry import add_cluster_stores, add_schedules, make_registry
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.client import KubeClient
@@ -47,12 +47,14 @@ class KopfThread:
         liveness: WatchLiveness,
         *,
         schedule_kinds: Collection[str] = frozenset(SCHEDULE_KINDS),
+        cluster_stores: bool = True,
     ) -> None:
         self.end_reason = "kopf has stopped"
         self._sink = sink
         self._kube = kube
         self._liveness = liveness
         self._schedule_kinds = schedule_kinds
+        self._cluster_stores = cluster_stores
         self._main_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -115,6 +117,8 @@ class KopfThread:
             return
         registry = make_registry(self._sink, self._login)
         add_schedules(registry, self._sink, self._schedule_kinds)
+        if self._cluster_stores:
+            add_cluster_stores(registry, self._sink)
         tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=make_settings(),

@@ -13,7 +13,13 @@ import kopf
 from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_LABEL, VERSION
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
 from cinderblock.controller.request import SCHEDULE_KINDS
-from cinderblock.kube.kinds import BACKUP_STORE, BACKUP_VERIFICATION, VOLUME_BACKUP, VOLUME_RESTORE
+from cinderblock.kube.kinds import (
+    BACKUP_STORE,
+    BACKUP_VERIFICATION,
+    CLUSTER_BACKUP_STORE,
+    VOLUME_BACKUP,
+    VOLUME_RESTORE,
+)
 
 MANAGED: Final = {MANAGED_BY_LABEL: MANAGED_BY}
 MARKED_BY_RESTORE: Final = {RESTORE_LABEL: kopf.PRESENT}
@@ -62,6 +68,15 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
         await sink.on_persistent_volume(event)
 
     return registry
+
+
+def add_cluster_stores(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
+    """Listen to ClusterBackupStores as well."""
+
+    async def on_cluster_store(event: Event, **_: Any) -> None:
+        await sink.on_cluster_store(event)
+
+    kopf.on.event(GROUP, VERSION, CLUSTER_BACKUP_STORE.plural, registry=registry)(on_cluster_store)
 
 
 def add_schedules(registry: kopf.OperatorRegistry, sink: EventSink, kinds: Collection[str]) -> None:

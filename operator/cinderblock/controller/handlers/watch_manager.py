@@ -19,7 +19,7 @@ from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchL
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import PV, Kind
+from cinderblock.kube.kinds import CLUSTER_BACKUP_STORE, PV, Kind
 from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class WatchManager:
         sink: receives the events.
         reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
         schedule_kinds: kinds of schedules that are watched.
+        cluster_stores: whether ClusterBackupStores are watched.
 
     Attributes:
         starts: how often kopf was started.
@@ -70,6 +71,7 @@ class WatchManager:
         reachable_since: Callable[[], float | None],
         *,
         schedule_kinds: frozenset[str] = frozenset(SCHEDULE_KINDS),
+        cluster_stores: bool = True,
     ) -> None:
         self.starts = 0
         self.synced = False
@@ -77,9 +79,9 @@ class WatchManager:
         self._bridge = EventBridge(sink)
         self._reachable_since = reachable_since
         self._schedule_kinds = schedule_kinds
-        self._kinds = tuple(
-            kind for kind in WATCHED_KINDS if kind.kind in schedule_kinds or kind.kind not in SCHEDULE_KINDS
-        )
+        self._cluster_stores = cluster_stores
+        left_out = {*SCHEDULE_KINDS} - schedule_kinds | ({CLUSTER_BACKUP_STORE.kind} if not cluster_stores else set())
+        self._kinds = tuple(kind for kind in WATCHED_KINDS if kind.kind not in left_out)
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
         self._opening_seconds = OPENING_SECONDS
@@ -118,7 +120,13 @@ class WatchManager:
         self.starts += 1
         self._liveness = WatchLiveness(previous=self._liveness)
         self.synced = False
-        thread = KopfThread(self._bridge, self._kube, self._liveness, schedule_kinds=self._schedule_kinds)
+        thread = KopfThread(
+            self._bridge,
+            self._kube,
+            self._liveness,
+            schedule_kinds=self._schedule_kinds,
+            cluster_stores=self._cluster_stores,
+        )
         thread.start()
         try:
             return await self._supervise(thread)

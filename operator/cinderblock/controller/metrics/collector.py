@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -50,6 +51,7 @@ class ClusterCollector:
         kube: the client.
         clock: seconds that never go back.
         schedule_kinds: names of the kinds of schedules that the operator works on.
+        cluster_stores: whether it works on ClusterBackupStores.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class ClusterCollector:
         kube: KubeClient,
         clock: Callable[[], float] = time.monotonic,
         schedule_kinds: Collection[str] = (),
+        *,
+        cluster_stores: bool = False,
     ) -> None:
         self._kube = kube
         self._schedule_kinds = schedule_kinds
+        self._cluster_stores = cluster_stores
         self._clock = clock
         self._state: ClusterState | None = None
         self._read_at = 0.0
@@ -87,7 +92,7 @@ class ClusterCollector:
     async def _read(self) -> None:
         began = self._clock()
         try:
-            state = await read(self._kube, self._schedule_kinds)
+            state = await read(self._kube, self._schedule_kinds, cluster_stores=self._cluster_stores)
         except CinderblockError as error:
             log.warning("Could not read the state for metrics: %s", error.message, extra={"reason": error.reason})
             return
@@ -95,7 +100,7 @@ class ClusterCollector:
         self._cache_seconds = min(MAX_CACHE_SECONDS, max(CACHE_SECONDS, CACHE_TO_READ_RATIO * (self._clock() - began)))
 
 
-async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> ClusterState:
+async def read(kube: KubeClient, schedule_kinds: Collection[str] = (), *, cluster_stores: bool = False) -> ClusterState:
     """Read and count all objects, of which one page is kept at a time. Raises what the API server raises.
 
     Without kinds of schedules, nothing is said about volumes that no schedule selects.
@@ -103,8 +108,7 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
     Movers are counted by the statuses of their operations: anybody can create a Job that looks like one.
     """
     builder, movers = ClusterStateBuilder(), 0
-    async for store in _each(BackupStore, kube, kinds.BACKUP_STORE):
-        builder.add_store(store)
+    await _read_stores(kube, builder, cluster_stores=cluster_stores)
     async for backup in _each(VolumeBackup, kube, kinds.VOLUME_BACKUP):
         builder.add_backup(backup)
         movers += mover_state.has_mover(backup)
@@ -126,6 +130,15 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = ()) -> Cluste
         if claim is not None and state is not None:
             builder.count_protection(claim, state)
     return builder.result(movers)
+
+
+async def _read_stores(kube: KubeClient, builder: ClusterStateBuilder, *, cluster_stores: bool) -> None:
+    async for store in _each(BackupStore, kube, kinds.BACKUP_STORE):
+        builder.add_store(store)
+    # After an upgrade, the cluster may lack the definition.
+    if cluster_stores and await kube.serves(kinds.CLUSTER_BACKUP_STORE):
+        async for of_cluster in _each(ClusterBackupStore, kube, kinds.CLUSTER_BACKUP_STORE):
+            builder.add_store(of_cluster)
 
 
 async def _read_schedules(

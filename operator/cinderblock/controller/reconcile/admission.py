@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.request import ObjectKey
 from cinderblock.lifecycle.actions import Action, CreateChild, Decision
@@ -38,6 +39,10 @@ RETURN_FACTOR = 2.0
 """An operation that does not return within this multiple of its requeue interval no longer counts as waiting."""
 PURGE_SECONDS = 1.0
 """Seconds between two searches for operations that did not return."""
+TURN_SECONDS = 2 * mover_state.MAX_QUEUE_SECONDS
+"""Seconds for which a free slot is left to the namespace that was served longest ago: each looks twice in this time."""
+SERVED_NAMESPACES = 10_000
+"""Namespaces of which it is known when they were served."""
 COUNTED_TURNS = 16
 """Operations that wait longer than this multiple of the limit all check for a slot at the same, longest interval."""
 
@@ -56,12 +61,14 @@ class _Queued:
         store: name of the BackupStore that it uses.
         for_store_only: whether it waits only for a slot of that store, and so blocks no operation on another store.
         until: when it must have returned to keep its place.
+        cluster_store: name of the ClusterBackupStore of that; empty: it is a store of its own.
     """
 
     age: Age
     store: str
     for_store_only: bool
     until: float
+    cluster_store: str = ""
 
 
 @dataclass(slots=True)
@@ -94,6 +101,10 @@ class MoverAdmission:
     """UIDs of operations that were found without a mover before the statuses were loaded."""
     _queues: dict[str, _Queue] = field(default_factory=dict)
     _purged_at: float = float("-inf")
+    _served: dict[str, float] = field(default_factory=dict)
+    """When a mover of each namespace last began, the latest at the end."""
+    _freed_at: float = float("-inf")
+    """When a mover last ended."""
 
     def reset(self) -> None:
         """Forget everything: another process may have started movers since. Call it before leading."""
@@ -101,6 +112,7 @@ class MoverAdmission:
         self._running.clear()
         self._ended.clear()
         self._queues.clear()
+        self._served.clear()
 
     def load(self, movers: Iterable[tuple[ObjectKey, RunningMover]]) -> None:
         """Count the movers that statuses record, unless a newer observation contradicts."""
@@ -137,7 +149,41 @@ class MoverAdmission:
             waiting_before=before,
             waiting_before_in_namespace=bisect.bisect_left(ages, age),
             waiting_before_for_store=sum(entry.age < age for entry in same_store),
+            is_its_turn=self._is_turn_of(namespace),
+            waiting_before_for_cluster_store=self._before_for_cluster_store(operation, store, others, settings),
         )
+
+    def _before_for_cluster_store(
+        self, operation: Owner, store: BackupStore, others: Iterable[RunningMover], settings: MoverSettings
+    ) -> int:
+        """Return how many operations of all namespaces get a mover of the same ClusterBackupStore earlier."""
+        if not isinstance(store, SharedStore):
+            return 0
+        name, age = store.cluster_store, age_key(operation)
+        waiting = {
+            namespace: sorted(
+                entry.age
+                for uid, entry in queue.entries.items()
+                if entry.cluster_store == name and uid != operation.uid
+            )
+            for namespace, queue in self._queues.items()
+        }
+        bisect.insort(waiting.setdefault(operation.namespace, []), age)
+        return fair_order.count_before(
+            (operation.namespace, age),
+            waiting,
+            Counter(other.namespace for other in others if other.cluster_store == name),
+            namespace_limit=min(store.movers_per_namespace or settings.namespace_limit, settings.namespace_limit),
+            at_most=COUNTED_TURNS * settings.limit,
+        )
+
+    def _is_turn_of(self, namespace: str) -> bool:
+        """Return whether no waiting namespace was served longer ago, or whether such ones did not begin in time."""
+        if self.clock() - self._freed_at >= TURN_SECONDS:
+            return True
+        never = float("-inf")
+        mine = self._served.get(namespace, never)
+        return all(self._served.get(name, never) >= mine for name in self._queues)
 
     def record(
         self,
@@ -166,15 +212,22 @@ class MoverAdmission:
         self._dequeue(operation)
         key = ObjectKey(operation.kind, operation.namespace, operation.name)
         name = store.name if store is not None else ""
+        cluster_store = store.cluster_store if isinstance(store, SharedStore) else ""
         starts = any(creates_mover(action) for action in decision.actions)
         is_adopted = not mover.is_recorded and decision.status is not None and mover_state.recorded_uid(decision.status)
         if starts or is_adopted or mover_state.is_running(mover):
             until = self.clock() + EXPECTATION_SECONDS if starts else float("inf")
             known = operation.status.mover.store_name if operation.status.mover is not None else None
-            running = RunningMover(operation.uid, operation.namespace, known or name)
+            shared = cluster_store if known in (None, name) else ""
+            running = RunningMover(operation.uid, operation.namespace, known or name, shared)
+            if key not in self._running:
+                self._served.pop(operation.namespace, None)
+                self._served[operation.namespace] = self.clock()
+                if len(self._served) > SERVED_NAMESPACES:
+                    del self._served[next(iter(self._served))]
             self._running[key] = running, until
             return
-        self._running.pop(key, None)
+        self._release(key)
         if not self.is_loaded:
             self._ended.add(operation.uid)
         if stays_queued or _is_queued(decision):
@@ -183,7 +236,7 @@ class MoverAdmission:
                 mover, operation.namespace, settings
             )
             for_store_only = has_room and not stays_queued
-            entry = _Queued(age_key(operation), name, for_store_only, until)
+            entry = _Queued(age_key(operation), name, for_store_only, until, cluster_store)
             self._queues.setdefault(operation.namespace, _Queue()).set(operation.uid, entry)
 
     def measure(self, namespace: str, settings: MoverSettings) -> MoverLoad:
@@ -205,9 +258,15 @@ class MoverAdmission:
 
     def forget(self, key: ObjectKey) -> None:
         """Forget an operation that no longer exists."""
-        found = self._running.pop(key, None)
+        found = self._release(key)
         if found is not None and not self.is_loaded:
             self._ended.add(found[0].owner)
+
+    def _release(self, key: ObjectKey) -> tuple[RunningMover, float] | None:
+        found = self._running.pop(key, None)
+        if found is not None:
+            self._freed_at = self.clock()
+        return found
 
     def _dequeue(self, operation: Owner) -> None:
         queue = self._queues.get(operation.namespace)

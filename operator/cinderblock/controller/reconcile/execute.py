@@ -13,6 +13,7 @@ from cinderblock.api import labels
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.alarms import record_alarms
 from cinderblock.controller.reconcile.related import list_staying
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
@@ -38,6 +39,7 @@ from cinderblock.lifecycle.actions import (
     CreateClaim,
     DeleteChild,
     DeleteStoredData,
+    KeepAlarms,
     PatchClaim,
     PatchVolume,
     RecordEvent,
@@ -114,15 +116,18 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordVerification() | RecordEvent():
+        case RecordVerification() | KeepAlarms() | RecordEvent():
             await _record(context, target, action)
     return None
 
 
-async def _record(context: Context, target: Target, action: RecordVerification | RecordEvent) -> None:
-    """Write what a verification has found about a VolumeBackup, or an Event about the object itself."""
+async def _record(context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordEvent) -> None:
+    """Write what a verification has found about a VolumeBackup, alarms that it keeps, or an Event about the object."""
     if isinstance(action, RecordVerification):
         await record_summary(context.kube, target.object.namespace, action)
+        return
+    if isinstance(action, KeepAlarms):
+        await record_alarms(context.kube, target.object.namespace, action)
         return
     level = logging.WARNING if action.type == "Warning" else logging.INFO
     log.log(level, "%s", action.note, extra={"reason": action.reason})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -28,11 +29,16 @@ from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
+from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.store.decide import default_store
 
 OTHER_OPERATIONS_OF_A_VOLUME: Final = 8
 """Other operations that pods of one volume name as theirs and that are read. A volume has one mover at a time, besides
 ending ones. The pods of one operation may be many: an evicted pod does not count as a failure of its Job."""
+PODS_OF_A_VOLUME: Final = 200
+"""Pods of one volume that are kept, of movers and of others each: the others only have to be more than none."""
+PODS_OF_A_MOVER: Final = 200
+"""Pods of one mover that are kept. Its Job makes four; evictions and preemptions add some."""
 DEFAULT_STORES: Final = 20
 """Default BackupStores of one namespace that are read. More than one is an error, whose message names them."""
 
@@ -56,19 +62,66 @@ async def bound_volume(context: Context, claim: PersistentVolumeClaim | None) ->
     return found if reference is not None and reference.uid == claim.uid else None
 
 
-async def list_running_pods(context: Context, namespace: str) -> JsonObjects:
-    """Return the pods of a namespace that have not ended."""
-    return await context.bodies(kinds.POD, namespace, fields=kinds.NOT_ENDED_SELECTOR)
+@dataclass(frozen=True, slots=True)
+class RunningPods:
+    """The pods of a namespace that have not ended and matter to a claim.
+
+    Attributes:
+        using: those that use it; of very many, some.
+        stateful_sets: names of StatefulSets with a pod that mounts a claim of the same template; of very many, some.
+    """
+
+    using: list[Pod]
+    stateful_sets: tuple[str, ...]
 
 
-def select_pods(claim: PersistentVolumeClaim, pods: JsonObjects) -> list[Pod]:
-    """Return the pods that use a PersistentVolumeClaim."""
-    return parse_all(Pod, [pod for pod in pods if queries.uses_claim(pod, claim.name)])
+async def find_running_pods(context: Context, claim: PersistentVolumeClaim) -> RunningPods:
+    """Return the pods that use a PersistentVolumeClaim and have not ended, and the StatefulSets beside it."""
+    sets: set[str] = set()
+
+    def observe(page: JsonObjects) -> None:
+        found = queries.stateful_sets_of(claim.name, page)
+        sets.update(found[: PODS_OF_A_VOLUME - len(sets)])
+
+    using = await _find_pods(context, claim, kinds.NOT_ENDED_SELECTOR, observe=observe)
+    return RunningPods(using, tuple(sorted(sets)))
 
 
 async def list_pods_using(context: Context, claim: PersistentVolumeClaim) -> list[Pod]:
-    """Return the pods that use a PersistentVolumeClaim and have not ended."""
-    return select_pods(claim, await list_running_pods(context, claim.namespace))
+    """Return the pods that use a PersistentVolumeClaim and have not ended; of very many, some."""
+    return (await find_running_pods(context, claim)).using
+
+
+async def _find_pods(
+    context: Context,
+    claim: PersistentVolumeClaim,
+    fields: str = "",
+    *,
+    is_wanted: Callable[[Pod], bool] = lambda _: True,
+    observe: Callable[[JsonObjects], None] = lambda _: None,
+) -> list[Pod]:
+    """Return the pods that name a claim, of movers and of others at most PODS_OF_A_VOLUME each.
+
+    Anybody can create pods without number, so no more than a page of them is in memory.
+
+    Args:
+        context: what to read with.
+        claim: the PersistentVolumeClaim.
+        fields: field selector of the pods to read.
+        is_wanted: which of the pods to return.
+        observe: called with each page.
+    """
+    found: dict[bool, list[Pod]] = {True: [], False: []}
+    async for page in context.kube.pages(kinds.POD, claim.namespace, fields=fields):
+        if page is None:
+            found = {True: [], False: []}
+            continue
+        observe(page)
+        for pod in parse_all(Pod, [body for body in page if queries.names_claim(body, claim.name)]):
+            kept = found[_is_like_a_mover(pod)]
+            if len(kept) < PODS_OF_A_VOLUME and is_wanted(pod):
+                kept.append(pod)
+    return [*found[True], *found[False]]
 
 
 async def pods_using(context: Context, pods: list[Pod], own: VolumeBackup | VolumeRestore) -> tuple[str, ...]:
@@ -101,9 +154,7 @@ async def list_pods_during_copy(
         return ()
     termination = mover.pods[-1].terminated if mover.pods else None
     end = termination.finished_at if termination is not None else None
-    bodies = await context.bodies(kinds.POD, claim.namespace)
-    pods = parse_all(Pod, [body for body in bodies if queries.names_claim(body, claim.name)])
-    running = [pod for pod in pods if pod.ran_between(began, end)]
+    running = await _find_pods(context, claim, is_wanted=lambda pod: pod.ran_between(began, end))
     if own.own_phase is None or own.status.mover is None:
         running = [pod for pod in running if not pod.metadata.is_owned_by(job.uid)]
     return tuple(sorted({*await pods_using(context, running, own), *pods_restoring(running, own.uid)}))
@@ -210,9 +261,14 @@ async def _with_warnings(
 
 
 async def list_mover_pods(context: Context, owner: Owner) -> tuple[Pod, ...]:
-    """Return the mover pods of an operation, oldest first, whether or not the Job still exists."""
-    pods = await context.list(Pod, kinds.POD, owner.namespace, labels=f"{api_labels.OWNER_UID_LABEL}={owner.uid}")
-    return tuple(sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
+    """Return the mover pods of an operation, oldest first, whether or not the Job still exists; of very many, some."""
+    found: dict[str, Pod] = {}
+    selector = f"{api_labels.OWNER_UID_LABEL}={owner.uid}"
+    async for page in context.kube.pages(kinds.POD, owner.namespace, labels=selector):
+        found |= {pod.uid: pod for pod in parse_all(Pod, page or [])}
+        if len(found) >= PODS_OF_A_MOVER:
+            break
+    return tuple(sorted(found.values(), key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 
 
 async def _progress(context: Context, owner: Owner, pods: tuple[Pod, ...]) -> MoverProgress | None:
@@ -227,18 +283,20 @@ async def _progress(context: Context, owner: Owner, pods: tuple[Pod, ...]) -> Mo
 
 
 async def choose_store(context: Context, namespace: str, name: str | None) -> StoreLookup:
-    """Return the BackupStore with this name, or the default one of the namespace."""
+    """Return the BackupStore with this name, or the default one of the namespace, with its settings."""
     if name is not None:
         store = await context.get(BackupStore, kinds.BACKUP_STORE, name, namespace)
-        missing = "" if store else f"BackupStore {name} could not be found in namespace {namespace}."
-        return StoreLookup(store, missing)
+        if store is None:
+            return StoreLookup(missing=f"BackupStore {name} could not be found in namespace {namespace}.")
+        return await context.resolve(store)
     defaults = await context.singleflight.do((choose_store, namespace), lambda: _default_stores(context, namespace))
     lookup = default_store(defaults, namespace)
     if lookup.store is None:
         return lookup
     # A list has no spec.
     store = await context.get(BackupStore, kinds.BACKUP_STORE, lookup.store.name, namespace)
-    return default_store([store] if store is not None else [], namespace)
+    chosen = default_store([store] if store is not None else [], namespace)
+    return await context.resolve(chosen.store) if chosen.store is not None else chosen
 
 
 async def _default_stores(context: Context, namespace: str) -> list[BackupStore]:
@@ -252,9 +310,12 @@ async def _default_stores(context: Context, namespace: str) -> list[BackupStore]
 
 
 async def probe_store(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
-    """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container."""
+    """Add what is wrong with a store, if anything: Secrets, keys, endpoint, credentials, container.
+
+    A store that may not be used is not asked.
+    """
     store = lookup.store
-    if store is None:
+    if store is None or lookup.refusal is not None:
         return lookup
     lookup = replace(lookup, allows_root=await _allows_root(context, store))
     try:
@@ -270,6 +331,13 @@ async def _allows_root(context: Context, store: BackupStore) -> bool:
         return True
     namespace = await context.get(Object, kinds.NAMESPACE, store.namespace)
     return namespace is not None and namespace.metadata.annotations.get(api_labels.ROOT_MOVERS_ANNOTATION) == "true"
+
+
+async def store_of(context: Context, backup: VolumeBackup, name: str | None) -> StoreLookup:
+    """Return the store of a backup. Its error says if the recorded data is not in the present place of the store."""
+    lookup = await choose_store(context, backup.namespace, name)
+    error = place.misplaced(backup, lookup.store) if lookup.store is not None else None
+    return replace(lookup, error=error) if error is not None else lookup
 
 
 async def read_manifest(

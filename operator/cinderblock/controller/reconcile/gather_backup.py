@@ -21,21 +21,22 @@ from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.reconcile.alarms import find_keeper
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
     choose_store,
     find_claim,
+    find_running_pods,
     list_attached_nodes,
     list_mover_pods,
     list_pods_during_copy,
-    list_running_pods,
     observe_mover,
     observe_own_mover,
     pods_restoring,
     pods_using,
     probe_store,
     read_manifest,
-    select_pods,
+    store_of,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
@@ -47,6 +48,7 @@ from cinderblock.lifecycle.backup import expiry, snapshot_checks
 from cinderblock.lifecycle.backup.checks import is_forgotten, is_unpinned, recorded_parent
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
+from cinderblock.lifecycle.store import place
 from cinderblock.reasons import Reason
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.remains import find_remains
@@ -82,9 +84,10 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
 async def _with_own_manifest(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add the manifest of a backup that an earlier release made without pins."""
     backup = observed.backup
-    lookup = await choose_store(context, backup.namespace, _store_name(backup))
-    if lookup.store is None:
-        return replace(observed, manifest_error=TransientError(lookup.missing, reason=Reason.STORE_NOT_FOUND))
+    lookup = await store_of(context, backup, _store_name(backup))
+    if lookup.store is None or lookup.error is not None:
+        missing = TransientError(lookup.missing, reason=lookup.missing_reason)
+        return replace(observed, manifest_error=lookup.error or missing)
     manifest, error = await _read_own_manifest(context, lookup.store, backup)
     return replace(observed, manifest=manifest, manifest_error=error)
 
@@ -137,9 +140,10 @@ async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBac
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     if lookup.store is None:
         return replace(observed, store=lookup)
-    container = backup.spec.container or lookup.store.spec.container
+    container = place.container_of(lookup.store, backup.spec.container)
     observed = replace(observed, store=await probe_store(context, lookup, container))
-    return await _with_manifest(context, observed) if observed.store.error is None else observed
+    is_usable = observed.store.error is None and observed.store.refusal is None
+    return await _with_manifest(context, observed) if is_usable else observed
 
 
 async def _own_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapshot | None:
@@ -151,7 +155,7 @@ async def _own_snapshot(context: Context, backup: VolumeBackup) -> VolumeSnapsho
 async def _for_creation(context: Context, observed: ObservedBackup) -> ObservedBackup:
     backup = observed.backup
     lookup, mover = await asyncio.gather(
-        choose_store(context, backup.namespace, _store_name(backup)),
+        store_of(context, backup, _store_name(backup)),
         observe_mover(context, backup, observed.snapshot_claim),
     )
     observed = replace(observed, store=lookup, mover=mover)
@@ -175,19 +179,20 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     """Add what is checked before the copy starts."""
     backup, claim = observed.backup, observed.claim
     observed = replace(observed, snapshot_volume=await bound_volume(context, observed.snapshot_claim))
-    if observed.store.store is not None and observed.snapshot is None and observed.snapshot_claim is None:
-        container = backup.spec.container or observed.store.store.spec.container
+    is_open = observed.store.store is not None and observed.store.error is None
+    if is_open and observed.store.store and observed.snapshot is None and observed.snapshot_claim is None:
+        container = place.container_of(observed.store.store, backup.spec.container)
         observed = replace(observed, store=await probe_store(context, observed.store, container))
     observed = await _with_parent(context, await _with_active_key(context, observed))
     if claim is None:
         return observed
     volume = await context.get(PersistentVolume, kinds.PV, claim.spec.volume_name) if claim.is_bound else None
-    pods_of_namespace = await list_running_pods(context, claim.namespace)
-    pods = select_pods(claim, pods_of_namespace)
+    running = await find_running_pods(context, claim)
+    pods = running.using
     users = await pods_using(context, pods, backup)
     observed = replace(observed, volume=volume, pods_using=users, pods_restoring=pods_restoring(pods, backup.uid))
-    sets = tuple(queries.stateful_sets_of(claim.name, pods_of_namespace))
-    observed = replace(observed, stateful_sets=sets, cluster_uid=await context.cluster.uid(context.kube))
+    cluster_uid = await context.cluster.uid(context.kube)
+    observed = replace(observed, stateful_sets=running.stateful_sets, cluster_uid=cluster_uid)
     return await _with_attachments(context, await _with_snapshots(context, observed), pods)
 
 
@@ -196,6 +201,9 @@ async def _with_parent(context: Context, observed: ObservedBackup) -> ObservedBa
     parent = recorded_parent(observed)
     if observed.store.store is None or parent is None or not is_unpinned(parent):
         return observed
+    moved = place.misplaced(parent, observed.store.store)
+    if moved is not None:
+        return replace(observed, parent_error=moved)
     manifest, error = await _read_own_manifest(context, observed.store.store, parent)
     return replace(observed, parent=manifest, parent_error=error)
 
@@ -273,8 +281,11 @@ async def _with_manifest(context: Context, observed: ObservedBackup) -> Observed
     source, forgotten = backup.spec.import_, is_forgotten(backup)
     if store is None or not (mover_state.may_have_committed(observed.mover) or forgotten or source):
         return observed
-    container = (backup.status.container if backup.own_phase else None) or backup.spec.container
-    container = container or store.spec.container
+    moved = place.misplaced(backup, store)
+    if moved is not None:
+        return replace(observed, manifest_error=moved)
+    asked = (backup.status.container if backup.own_phase else None) or backup.spec.container
+    container = place.container_of(store, asked)
     key = _import_key(source, store.spec.prefix) if source else backup.status.manifest_key
     try:
         is_lost = key is None or (forgotten and not source)
@@ -357,15 +368,21 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     backup, status = observed.backup, observed.backup.status
     is_expired = expiry.removes_data(backup)
     observed = observed if is_expired else await _with_related(context, observed)
-    lookup = await choose_store(context, backup.namespace, _store_name(backup))
+    lookup = await store_of(context, backup, _store_name(backup))
     mover = await observe_own_mover(context, backup)
     if mover.job is None:
         mover = replace(mover, pods=await list_mover_pods(context, backup))
     observed = replace(
-        observed, store=lookup, mover=mover, namespace_ending=await _is_ending(context, backup.namespace)
+        observed,
+        store=lookup,
+        mover=mover,
+        namespace_ending=await _is_ending(context, backup.namespace),
+        alarm_keeper=await find_keeper(context, backup),
     )
     if is_forgotten(backup):
         return await _for_lost_status(context, observed)
+    if lookup.error is not None:
+        return observed
     if is_expired:
         return await with_expiry(context, observed)
     recorded = backup.own_phase is not None and status.manifest_key is not None
@@ -380,7 +397,8 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
 async def _for_lost_status(context: Context, observed: ObservedBackup) -> ObservedBackup:
     """Add what can still be found out about a backup in deletion whose status was lost."""
     if observed.store.store is None:
-        return replace(observed, manifest_error=TransientError(observed.store.missing, reason=Reason.STORE_NOT_FOUND))
+        missing = TransientError(observed.store.missing, reason=observed.store.missing_reason)
+        return replace(observed, manifest_error=missing)
     volume = _volume_name(observed.backup)
     claim = await find_claim(context, observed.backup.namespace, volume) if volume else None
     return await _with_manifest(context, replace(observed, claim=claim))
@@ -413,6 +431,9 @@ async def _with_dependents(context: Context, observed: ObservedBackup) -> Observ
     status, store = observed.backup.status, observed.store.store
     if store is None:
         store = (await choose_store(context, observed.backup.namespace, _store_name(observed.backup))).store
+    moved = place.misplaced(observed.backup, store) if store is not None else None
+    if moved is not None:
+        return replace(observed, references_error=moved)
     if store is None or status.volume_id is None or status.container is None:
         return observed
     try:

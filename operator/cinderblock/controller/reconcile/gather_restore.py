@@ -12,7 +12,6 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
-    choose_store,
     find_claim,
     list_attached_nodes,
     list_mover_pods,
@@ -24,6 +23,7 @@ from cinderblock.controller.reconcile.gather import (
     pods_using,
     probe_store,
     read_manifest,
+    store_of,
 )
 from cinderblock.controller.reconcile.related import related_to_restore
 from cinderblock.errors import CinderblockError
@@ -32,6 +32,7 @@ from cinderblock.lifecycle import expected_manifest
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import rebind
+from cinderblock.lifecycle.store import place
 
 
 async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
@@ -145,10 +146,10 @@ async def _with_target_users(
 
 async def _with_store(context: Context, observed: ObservedRestore, backup: VolumeBackup) -> ObservedRestore:
     """Add the backup's store, and its manifest there, if it is still the one that the status records."""
-    lookup = await choose_store(context, backup.namespace, backup.status.store_name or backup.spec.store_name)
-    if lookup.store is None or backup.status.manifest_key is None:
-        return replace(observed, store=lookup)
-    container = backup.status.container or lookup.store.spec.container
+    lookup = await store_of(context, backup, backup.status.store_name or backup.spec.store_name)
+    if lookup.store is None or backup.status.manifest_key is None or lookup.error is not None:
+        return replace(observed, store=lookup, manifest_error=lookup.error)
+    container = place.container_of(lookup.store, backup.status.container)
     try:
         expected = expected_manifest.expected_of_status(backup, lookup.store)
         manifest = await read_manifest(context, lookup.store, container, backup.status.manifest_key, expected)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.controller.context import Context
+from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import probe_store
-from cinderblock.controller.reconcile.related import list_store_users, list_unsealed
+from cinderblock.controller.reconcile.related import LIST_ALL_LIMIT, list_store_users, list_unsealed
 from cinderblock.errors import CinderblockError, PermanentError
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.reasons import Reason
 
@@ -18,15 +22,31 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
     refusal = await _too_many_stores(context, store)
     if refusal is not None:
         return ObservedStore(store, StoreLookup(store, error=refusal), await list_store_users(context, store))
-    lookup = await probe_store(context, StoreLookup(store), store.spec.container)
+    lookup = await context.resolve(store)
+    if lookup.store is None or lookup.refusal is not None:
+        reason, message = lookup.missing_reason, lookup.missing
+        if lookup.refusal is not None:
+            reason, message = Reason(lookup.refusal.reason), lookup.refusal.message
+        refused = StoreLookup(store, error=PermanentError(message, reason=reason))
+        return ObservedStore(store, refused, await list_store_users(context, store))
+    store = lookup.store
+    lookup = await probe_store(context, lookup, store.spec.container)
     rules = await _container_rules(context, store) if lookup.error is None else None
     used_by = await list_store_users(context, store)
+    observed = ObservedStore(store, lookup, used_by, rules=rules, mover=context.policy.mover)
+    if store.is_shared:
+        observed = replace(observed, misplaced=await _misplaced(context, store))
     if store.spec.encryption_secret_ref is None:
-        return ObservedStore(store, lookup, used_by, rules=rules, mover=context.policy.mover)
+        return observed
     unsealed, is_all = await list_unsealed(context, store)
-    return ObservedStore(
-        store, lookup, used_by, unsealed, more_unsealed=not is_all, rules=rules, mover=context.policy.mover
-    )
+    return replace(observed, unsealed=unsealed, more_unsealed=not is_all)
+
+
+async def _misplaced(context: Context, store: BackupStore) -> tuple[str, ...]:
+    """Return names of VolumeBackups whose data is not in the present place of a store, among the first ones."""
+    fields = f"status.storeName={store.name}"
+    bodies, _ = await context.kube.list_first(kinds.VOLUME_BACKUP, store.namespace, LIST_ALL_LIMIT, fields=fields)
+    return tuple(backup.name for backup in parse_all(VolumeBackup, bodies) if place.misplaced(backup, store))
 
 
 async def _too_many_stores(context: Context, store: BackupStore) -> PermanentError | None:

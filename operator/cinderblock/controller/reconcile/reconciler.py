@@ -14,9 +14,12 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
+from cinderblock.controller.cluster_stores.broker import Broker
+from cinderblock.controller.cluster_stores.reconcile import ClusterStoreReconciler
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
@@ -28,6 +31,7 @@ from cinderblock.controller.requeue import RequeuePolicy, Result
 from cinderblock.controller.schedules.reconcile import ScheduleReconciler
 from cinderblock.controller.schedules.retention import unmark_backups
 from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.controller.stores.shared import SharedStoreReader
 from cinderblock.controller.verifications import gather_drill as gather_verification
 from cinderblock.errors import (
     CinderblockError,
@@ -86,14 +90,20 @@ class Reconciler:
     Args:
         context: what to reconcile with.
         requeue_policy: when to reconcile again.
+        broker: the broker; None: there is none.
     """
 
-    def __init__(self, context: Context, requeue_policy: RequeuePolicy | None = None) -> None:
+    def __init__(
+        self, context: Context, requeue_policy: RequeuePolicy | None = None, broker: Broker | None = None
+    ) -> None:
         self._context = context
         self._requeue_policy = requeue_policy or RequeuePolicy()
+        self._broker = broker or Broker()
         self._schedules = ScheduleReconciler()
+        self._cluster_stores = ClusterStoreReconciler(self._broker)
         self._kinds: dict[str, KindReconciler] = {
             "BackupStore": _reconcile_store,
+            "ClusterBackupStore": partial(_reconcile_cluster_store, self._cluster_stores),
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
             "BackupVerification": partial(_reconcile_operation, VERIFICATION_STEPS),
@@ -117,7 +127,8 @@ class Reconciler:
         return result
 
     async def _reconcile(self, key: ObjectKey) -> Result:
-        context = replace(self._context, secrets=SecretReader())
+        context = await self._broker.add_to(self._context)
+        context = replace(context, secrets=SecretReader(), shared=SharedStoreReader())
         body = await context.kube.get(RECONCILED_KINDS[key.kind], key.name, key.namespace or None)
         if body is None:
             self._forget(key)
@@ -147,7 +158,9 @@ class Reconciler:
         if key.kind in SCHEDULE_KINDS:
             self._schedules.forget(key)
             self._context.metrics.forget_schedule(key.namespace, key.name)
-        if key.kind == kinds.BACKUP_STORE.kind:
+        if key.kind == kinds.CLUSTER_BACKUP_STORE.kind:
+            self._cluster_stores.forget(key)
+        if key.kind in (kinds.BACKUP_STORE.kind, kinds.CLUSTER_BACKUP_STORE.kind):
             self._context.stores.forget(key.namespace, key.name)
 
 
@@ -207,6 +220,16 @@ async def _reconcile_store(context: Context, body: dict[str, Any]) -> float | No
     target = Target(kinds.BACKUP_STORE, store, body, store)
     await execute(context, target, decision.actions)
     return await _record(context, target, decision, store.status)
+
+
+async def _reconcile_cluster_store(
+    stores: ClusterStoreReconciler, context: Context, body: dict[str, Any]
+) -> float | None:
+    cluster = ClusterBackupStore.model_validate(body)
+    decision = await stores.step(context, cluster)
+    target = Target(kinds.CLUSTER_BACKUP_STORE, cluster, body)
+    await execute(context, target, decision.actions)
+    return await _record(context, target, decision, cluster.status)
 
 
 async def _execute(

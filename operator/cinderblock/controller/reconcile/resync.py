@@ -70,6 +70,9 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     """
     limit = context.policy.object_limit
     stores = await _list_limited(context.kube, kinds.BACKUP_STORE, limit, _key)
+    # After an upgrade, the cluster may lack the definition.
+    if context.policy.cluster_stores and await context.kube.serves(kinds.CLUSTER_BACKUP_STORE):
+        stores += await _list_limited(context.kube, kinds.CLUSTER_BACKUP_STORE, limit, _key)
     records = [
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),

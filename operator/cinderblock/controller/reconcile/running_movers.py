@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.request import ObjectKey
@@ -39,8 +42,26 @@ async def _load(context: Context) -> None:
         _read(context, VolumeRestore, kinds.VOLUME_RESTORE, RestorePhase.RESTORING),
     )
     verifying = await _read_verifications(context)
-    context.admission.load(mover for movers in lists for mover in movers)
-    context.verification_admission.load(verifying)
+    shared = await _shared_stores(context)
+    context.admission.load(_with_cluster_store(mover, shared) for movers in lists for mover in movers)
+    context.verification_admission.load(_with_cluster_store(mover, shared) for mover in verifying)
+
+
+async def _shared_stores(context: Context) -> dict[tuple[str, str], str]:
+    """Return the ClusterBackupStores of all BackupStores that name one, by namespace and name of the BackupStore."""
+    found: dict[tuple[str, str], str] = {}
+    async for page in context.kube.pages(kinds.BACKUP_STORE):
+        for store in parse_all(BackupStore, page or []):
+            if store.spec.cluster_store_ref is not None:
+                found[store.namespace, store.name] = store.spec.cluster_store_ref.name
+    return found
+
+
+def _with_cluster_store(
+    found: tuple[ObjectKey, RunningMover], shared: Mapping[tuple[str, str], str]
+) -> tuple[ObjectKey, RunningMover]:
+    key, mover = found
+    return key, replace(mover, cluster_store=shared.get((mover.namespace, mover.store), ""))
 
 
 def _is_loaded(context: Context) -> bool:

@@ -87,4 +87,9 @@ async def _of_existing(context: Context, schedule: AnySchedule, creation: Creati
     if is_ours and record.requested_volume == creation.claim.uid:
         return Outcome(OutcomeKind.CREATED)
     message = f"Another VolumeBackup has the name {creation.name}. Delete it if you do not need it."
+    if creation.scheduled is not None and names.is_too_early(record, creation.scheduled):
+        message = (
+            f"VolumeBackup {creation.name} is older than its scheduled time. Compare the clocks of the operator and the"
+            " API server. If they agree, somebody else created it: delete it if you do not need it."
+        )
     return Outcome(OutcomeKind.NAME_TAKEN, Reason.NAME_TAKEN, message)

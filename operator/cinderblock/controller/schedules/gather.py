@@ -181,13 +181,24 @@ async def read_marked(context: Context, schedule: ObjectKey) -> list[BackupRecor
     return [record for of_namespace in found.values() for record in of_namespace.values()]
 
 
+async def records_of_namespace(context: Context, schedule: ObjectKey, namespace: str) -> AsyncIterator[BackupRecord]:
+    """Yield the backups of a schedule in one namespace. Raises what the API server raises."""
+    async for record in _of_places(context, schedule, _Places([namespace])):
+        yield record
+
+
 async def _records(context: Context, schedule: ObjectKey, unreadable: dict[str, str]) -> AsyncIterator[BackupRecord]:
     """Yield the backups of a schedule, and take note of namespaces that may not be read."""
-    reference = f"{schedule.kind}/{schedule.name}"
-    query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
     places = _Places([schedule.namespace or None], unreadable=unreadable)
     if not schedule.namespace and context.kube.namespaces:
         places = _Places(context.kube.namespaces, skips=True, unreadable=unreadable)
+    async for record in _of_places(context, schedule, places):
+        yield record
+
+
+async def _of_places(context: Context, schedule: ObjectKey, places: _Places) -> AsyncIterator[BackupRecord]:
+    reference = f"{schedule.kind}/{schedule.name}"
+    query = f"{labels.SCHEDULE_LABEL}={names.label_of(schedule.name)}"
     async for page in places.pages(context, VolumeBackup, kinds.VOLUME_BACKUP, query):
         for backup in page:
             if backup.metadata.annotations.get(labels.SCHEDULE_ANNOTATION) == reference:

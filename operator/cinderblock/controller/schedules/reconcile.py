@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -22,10 +23,12 @@ from cinderblock.controller.schedules.gather import gather, read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retention import RetentionReconciler
 from cinderblock.controller.schedules.verify import VerificationReconciler
-from cinderblock.errors import Conflict, InvalidInput, NotFound
+from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube import event_recorder, kinds
 from cinderblock.kube.kinds import Kind
+from cinderblock.lifecycle.actions import RecordEvent
 from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.schedule import settings as schedule_settings
 from cinderblock.lifecycle.schedule import times
 from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, invalid
@@ -79,17 +82,14 @@ class ScheduleReconciler:
         conclusion = await self._conclude(context, key_of(body), schedule, now)
         status = conclusion.status
         is_worth_it = bool(conclusion.events) or self._may_write(key_of(body), schedule.status, status)
+        # An operator that dies in between records these Events again, because the status does not show the changes yet.
+        await _record_events(context, body, conclusion.events)
         if status != schedule.status and is_worth_it:
             await _write(context, kind, schedule, status)
             self._written[key_of(body)] = asyncio.get_running_loop().time()
         context.metrics.count_schedule(
             schedule.namespace, schedule.name, missed=conclusion.missed, skipped=conclusion.skipped
         )
-        for event in conclusion.events:
-            log.log(logging.WARNING if event.type == "Warning" else logging.INFO, "%s", event.note)
-            await event_recorder.record_event(
-                context.kube, body, event.type, event.reason, event.note, action="Reconcile"
-            )
         if conclusion.requeue_after is None:
             return None
         # A time may have come meanwhile.
@@ -127,6 +127,23 @@ class ScheduleReconciler:
     def _may_write(self, key: ObjectKey, before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
         since = asyncio.get_running_loop().time() - self._written.get(key, float("-inf"))
         return since >= COUNTS_SECONDS or is_urgent(before, after)
+
+
+async def _record_events(context: Context, body: dict[str, Any], events: Sequence[RecordEvent]) -> None:
+    """Record Events. A webhook that does not answer must not keep the status from being written.
+
+    Raises KubeUnavailable if the API server does not answer.
+    """
+    for event in events:
+        log.log(logging.WARNING if event.type == "Warning" else logging.INFO, "%s", event.note)
+        try:
+            await event_recorder.record_event(
+                context.kube, body, event.type, event.reason, event.note, action="Reconcile"
+            )
+        except KubeUnavailable as error:
+            if not is_refused_by_webhook(error.message):
+                raise
+            log.warning("An Event was not recorded: %s", error.message)
 
 
 async def _write(context: Context, kind: Kind, schedule: AnySchedule, status: BackupScheduleStatus) -> None:

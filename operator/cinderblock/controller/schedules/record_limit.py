@@ -7,7 +7,7 @@ however many, end the backups of their own namespace: the newest ones of each vo
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -53,6 +53,7 @@ class RecordLimit(Generic[RecordT]):
         overfull: the namespaces that have too many records, which are not kept.
         reduced: those of which only the newest records of each volume are kept.
         unreadable: why others could not be read, by namespace.
+        counts: how many records each namespace has. After a list has expired, some are counted twice.
 
     Args:
         limit: records that are kept at most.
@@ -63,6 +64,7 @@ class RecordLimit(Generic[RecordT]):
         self.overfull: set[str] = set()
         self.reduced: set[str] = set()
         self.unreadable: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
         self._limit = limit
         self._reductions = reductions
         self._kept: dict[str, dict[str, RecordT]] = defaultdict(dict)
@@ -72,6 +74,7 @@ class RecordLimit(Generic[RecordT]):
 
     def add(self, record: RecordT) -> None:
         """Keep a record. One with a known UID replaces the earlier one."""
+        self.counts[record.namespace] += 1
         if record.namespace in self.overfull:
             return
         kept = self._kept[record.namespace]

@@ -176,9 +176,11 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
     facts = _Facts()
     for namespace in namespaces:
         try:
-            restores = [b async for b in _bodies(context, kinds.VOLUME_RESTORE, namespace)]
+            restores = _bodies(context, kinds.VOLUME_RESTORE, namespace)
+            names = {name async for body in restores for name in names_used_by(body)}
             others = await _read_others(context, namespace, schedule)
-            claims = [b async for b in _bodies(context, kinds.PVC, namespace)] if needs_claims else []
+            claims = _bodies(context, kinds.PVC, namespace)
+            uids = {body["metadata"]["uid"] async for body in claims} if needs_claims else set()
         except AccessDenied as error:
             facts.refused.append(error.message)
             continue
@@ -191,9 +193,9 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
             facts.refused.append(OVERFULL.format(namespace=namespace))
             continue
         facts.namespaces.add(namespace)
-        facts.names.update(name for body in restores for name in names_used_by(body))
+        facts.names |= names
         facts.others += relevant_to_others(others.records())
-        facts.volumes.update((namespace, body["metadata"]["uid"]) for body in claims)
+        facts.volumes |= {(namespace, uid) for uid in uids}
     return facts
 
 

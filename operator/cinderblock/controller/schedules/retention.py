@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from cinderblock.api.v1alpha1.schedule import AnySchedule
@@ -13,13 +13,21 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
 from cinderblock.controller.schedules.gather import read_backups, read_marked
-from cinderblock.controller.schedules.record_limit import RecordLimit
+from cinderblock.controller.schedules.record_limit import RECORDS, RecordLimit
 from cinderblock.controller.schedules.retain import retain
+from cinderblock.controller.schedules.volume_parts import (
+    MAX_PARTS,
+    PART_RECORDS,
+    VolumePart,
+    parts_for,
+    volume_parts,
+)
 from cinderblock.errors import CinderblockError, KubeUnavailable, NotLeading
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.retention.actions import unmark_all
+from cinderblock.lifecycle.retention.plan import MAX_REQUEUE_SECONDS
 from cinderblock.lifecycle.schedule import times
-from cinderblock.lifecycle.schedule.retained import Retained, RetentionProblem
+from cinderblock.lifecycle.schedule.retained import Retained, RetentionProblem, combined
 from cinderblock.lifecycle.schedule.settings import Settings
 from cinderblock.reasons import Reason
 
@@ -29,10 +37,15 @@ LEAST_SECONDS: Final = 60.0
 """Seconds between two plans of a schedule with few backups."""
 BACKUPS_PER_SECOND: Final = 200.0
 """A schedule with very many backups is planned less often, so that it reads this many backups a second."""
+RECORDS_PER_SECOND: Final = 2000.0
+"""Backups that a schedule reads in a second, on average, if it reads namespaces again: a fifth of a processor."""
 _OVERFULL: Final = (
-    "Retention leaves namespace {namespace} alone: the schedule has too many VolumeBackups to be read, and this"
-    " namespace has the most. Shorten the retention of other namespaces, use several schedules, or find out who creates"
-    " these VolumeBackups."
+    "Retention leaves namespace {namespace} alone: the schedule has about {count} VolumeBackups there, and at most"
+    " {limit} can be judged. Find out who creates them, and delete those that nobody needs."
+)
+_OVERFULL_VOLUME: Final = (
+    "Retention leaves volume {volume} of namespace {namespace} alone: the schedule has more than {limit} VolumeBackups"
+    " of it. Find out who creates them, and delete those that nobody needs."
 )
 _UNREADABLE: Final = "Retention leaves namespace {namespace} alone: the operator may not read it. {why}"
 UNMARK_ROUNDS: Final = 20
@@ -122,20 +135,22 @@ class RetentionReconciler:
         read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
         read = read or await read_backups(context, key)
-        backups = read.of_whole_namespaces()
-        now, run = context.clock(), times.last_run_in_progress(schedule)
-        unfinished = frozenset([run.time]) if run is not None else frozenset()
-        zone = settings.retention_zone
-        retained = await retain(context, schedule, zone, backups, now, unfinished_runs=unfinished) if zone else None
-        if retained is None:
-            is_cut = bool(read.overfull or read.reduced)
-            return await self._end(context, key, schedule, await read_marked(context, key) if is_cut else backups)
-        seconds = retained.requeue_after or 0.0
-        least = max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND)
-        self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=min(least, seconds)))
-        overfull = tuple(_OVERFULL.format(namespace=namespace) for namespace in sorted(read.overfull | read.reduced))
+        now, cut, zone = context.clock(), sorted(read.overfull | read.reduced), settings.retention_zone
+        backups, count = read.of_whole_namespaces(), sum(read.counts.values())
+        if zone is None or schedule.spec.retention is None:
+            return await self._end(context, key, schedule, await read_marked(context, key) if cut else backups)
+        retained = [await _retain(context, schedule, zone, backups)]
+        counts = {namespace: read.counts[namespace] for namespace in cut if retained[0].refused is not None}
+        retained += [part async for part in _judge_parts(context, key, schedule, zone, counts)]
+        count += sum((parts_for(found) or 0) * found for found in counts.values())
+        made = combined(retained)
+        seconds = made.requeue_after or 0.0
+        least = min(max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND), seconds)
+        # Namespaces that are read again cost time even if some of their actions are left.
+        cost = min(count / RECORDS_PER_SECOND, MAX_REQUEUE_SECONDS) if cut else 0.0
+        self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=max(least, cost)))
         unreadable = tuple(_UNREADABLE.format(namespace=name, why=why) for name, why in sorted(read.unreadable.items()))
-        return replace(retained, refused=(*overfull, *unreadable, *(retained.refused or ())))
+        return replace(made, refused=(*unreadable, *(made.refused or ())), requeue_after=max(seconds, cost))
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]
@@ -149,6 +164,47 @@ class RetentionReconciler:
         now = context.clock()
         self._planned[key] = _Planned(schedule.uid, now, now)
         return Retained(None)
+
+
+async def _retain(context: Context, schedule: AnySchedule, zone: tzinfo, backups: Sequence[BackupRecord]) -> Retained:
+    """Judge whole namespaces, or whole volumes of one."""
+    run = times.last_run_in_progress(schedule)
+    unfinished = frozenset([run.time]) if run is not None else frozenset[datetime]()
+    retained = await retain(context, schedule, zone, backups, context.clock(), unfinished_runs=unfinished)
+    return retained or Retained(schedule.status.retention)
+
+
+async def _judge_parts(
+    context: Context, key: ObjectKey, schedule: AnySchedule, zone: tzinfo, counts: Mapping[str, int]
+) -> AsyncIterator[Retained]:
+    """Judge namespaces of which not all backups were kept, some volumes at a time.
+
+    Args:
+        context: what to work with.
+        key: the key of the schedule.
+        schedule: the schedule.
+        zone: the zone in which days begin.
+        counts: how many backups each of these namespaces has.
+    """
+    for namespace, count in counts.items():
+        parts = parts_for(count)
+        if parts is None:
+            refusal = _OVERFULL.format(namespace=namespace, count=count, limit=MAX_PARTS * PART_RECORDS)
+            yield Retained(None, (refusal,))
+            continue
+        async for part in volume_parts(context, key, namespace, parts):
+            yield _about(part, namespace, await _retain(context, schedule, zone, part.backups()))
+
+
+def _about(part: VolumePart, namespace: str, retained: Retained) -> Retained:
+    """Return the result of a part, which also names the volumes that were left out."""
+    if retained.refused is None:
+        return retained
+    left_out = (
+        _OVERFULL_VOLUME.format(volume=name or "(not known)", namespace=namespace, limit=RECORDS)
+        for name in sorted(part.overfull.values())
+    )
+    return replace(retained, refused=(*left_out, *retained.refused))
 
 
 async def unmark_backups(context: Context, schedule: ObjectKey) -> None:

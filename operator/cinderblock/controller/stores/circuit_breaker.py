@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
 from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.failures import release_answers
 
 CONCURRENT_CALLS: Final = 4
 """Concurrent calls to one store: a quarter of the workers."""
@@ -134,6 +135,27 @@ class SharedSlots:
         return NamespaceSlots(calls, ShareOfSlots(self._unproven), ShareOfSlots(self._long))
 
 
+SHARED_STORE_CALLS: Final = 8
+"""Concurrent calls of all namespaces to one store that they share: half of the workers."""
+
+
+class Circuit:
+    """Whether a store is unreachable, as all callers see it who use it with the same settings. For one event loop.
+
+    Attributes:
+        slots: for calls of all of them together.
+        open: the last failure, and the moment of the loop's clock from which the store is tried again.
+        is_probing: whether a call finds that out.
+        endpoint: the address, if all of them share that as well.
+    """
+
+    def __init__(self, calls: int = SHARED_STORE_CALLS) -> None:
+        self.slots = asyncio.Semaphore(calls)
+        self.open: tuple[StoreUnreachable, float] | None = None
+        self.is_probing = False
+        self.endpoint = Endpoint()
+
+
 class StoreBreaker:
     """Runs calls to one store in threads, and fails them at once while the store is unreachable.
 
@@ -143,16 +165,23 @@ class StoreBreaker:
         endpoint: shared by all stores of the namespace at the same address.
         namespace: slots that all stores of the namespace share.
         name: of the store, and its address, for messages.
+        circuit: shared by all breakers of a store that namespaces share; None: the store has one of its own.
     """
 
-    def __init__(self, endpoint: Endpoint, namespace: NamespaceSlots, name: str = "the store") -> None:
+    def __init__(
+        self, endpoint: Endpoint, namespace: NamespaceSlots, name: str = "the store", circuit: Circuit | None = None
+    ) -> None:
         self._name = name
         self._endpoint = endpoint
         self._namespace = namespace
-        self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
-        self._open: tuple[StoreUnreachable, float] | None = None
-        self._is_probing = False
+        self._circuit = circuit or Circuit(CONCURRENT_CALLS)
+        self._slots = ShareOfSlots(self._circuit.slots, CONCURRENT_CALLS)
         self._running: set[asyncio.Task[object]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call runs."""
+        return not self._running
 
     async def call(self, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return what ``call`` returns.
@@ -160,11 +189,12 @@ class StoreBreaker:
         Raises what it raises; StoreUnreachable at once while the breaker is open; StoreTooSlow if it has not ended
         after ``seconds``.
         """
-        if self._open is not None and (self._is_probing or _now() < self._open[1]):
-            raise _repeated(self._open[0])
+        circuit = self._circuit
+        if circuit.open is not None and (circuit.is_probing or _now() < circuit.open[1]):
+            raise _repeated(circuit.open[0])
         # A deletion would keep other calls waiting for minutes.
-        is_probe = self._open is not None and seconds <= CALL_SECONDS
-        self._is_probing = self._is_probing or is_probe
+        is_probe = circuit.open is not None and seconds <= CALL_SECONDS
+        circuit.is_probing = circuit.is_probing or is_probe
         async with AsyncExitStack() as waiting:
             if is_probe:
                 waiting.callback(self._end_probe)
@@ -186,6 +216,9 @@ class StoreBreaker:
                 " of the server."
             )
             raise self._fail(StoreTooSlow(message)) from None
+        finally:
+            # The task keeps its exception, whose traceback has this frame: a cycle that only the collector would end.
+            del task
 
     async def _run(self, call: Callable[[], T], seconds: float, slots: AsyncExitStack) -> T:
         """Run the call in a thread, and release the slots when the thread has ended."""
@@ -195,7 +228,8 @@ class StoreBreaker:
                 result = await asyncio.to_thread(_call_within, call, seconds)
             except StoreUnreachable as error:
                 self._endpoint.judge(_now() - began, is_answered=False)
-                raise self._fail(error) from error.__cause__
+                self._fail(error)
+                raise
             except CinderblockError:
                 self._judge_answer(began, seconds)
                 raise
@@ -204,19 +238,19 @@ class StoreBreaker:
 
     def _judge_answer(self, began: float, seconds: float) -> None:
         """Take note of an answer. A long call takes as long as there are objects."""
-        self._open = None
+        self._circuit.open = None
         self._endpoint.judge(_now() - began if seconds <= CALL_SECONDS else 0.0, is_answered=True)
 
     def _fail(self, error: StoreUnreachable) -> StoreUnreachable:
         # The error itself has a traceback, which keeps whatever the call has read.
-        self._open, self._endpoint.is_proven = (_repeated(error), _now() + OPEN_SECONDS), False
+        self._circuit.open, self._endpoint.is_proven = (_repeated(error), _now() + OPEN_SECONDS), False
         return error
 
     def _busy(self, cause: str) -> str:
         return f"Cannot call {self._name} yet: {cause}. The call is repeated."
 
     def _end_probe(self) -> None:
-        self._is_probing = False
+        self._circuit.is_probing = False
 
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
@@ -225,8 +259,12 @@ class StoreBreaker:
 
 
 def _call_within(call: Callable[[], T], seconds: float) -> T:
-    with limit_seconds(seconds):
-        return call()
+    try:
+        with limit_seconds(seconds):
+            return call()
+    except Exception as error:
+        release_answers(error)
+        raise
 
 
 def _repeated(error: StoreUnreachable) -> StoreUnreachable:

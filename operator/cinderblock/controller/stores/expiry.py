@@ -88,7 +88,9 @@ class ExpiryRuns:
         except ReferencesUnknown as error:
             explained = await explain(error, volume_id, list_staying)
             if explained.permanent:
-                self._remember(self._held, place, (explained, clock()))
+                # The raised error itself has a traceback, which keeps this removal.
+                kept = type(explained)(explained.message, reason=explained.reason)
+                self._remember(self._held, place, (kept, clock()))
             raise explained from error
         finally:
             references.trim(store, container, volume_id)
@@ -96,7 +98,8 @@ class ExpiryRuns:
             found = RemovedBackup(left, was_absent=backup_id in run.absent)
             self._remember(self._left, (place, backup_id), found)
         if backup_ids[0] in run.errors:
-            raise run.errors[backup_ids[0]]
+            # Taken out: otherwise the removal would keep the error, and its traceback the removal.
+            raise run.errors.pop(backup_ids[0])
 
     @staticmethod
     def _remember(memory: OrderedDict[Hashable, T], key: Hashable, value: T) -> None:

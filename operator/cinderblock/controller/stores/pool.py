@@ -15,15 +15,20 @@ from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
+from cinderblock.api.meta import ObjectMeta
+from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SharedStore
 from cinderblock.api.v1alpha1.store import Addressing, BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
+    Circuit,
     Endpoint,
     NamespaceSlots,
     SharedSlots,
     StoreBreaker,
 )
-from cinderblock.controller.stores.secrets import Secret, SecretReader
+from cinderblock.controller.stores.secrets import Secret, SecretReader, described
+from cinderblock.controller.stores.shared_checks import SharedChecks
 from cinderblock.errors import CinderblockError, InvalidInput, NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
@@ -32,7 +37,7 @@ from cinderblock.lifecycle.children import location
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import credentials_from_secret
+from cinderblock.store.credentials import S3Credentials, credentials_from_secret
 from cinderblock.store.factory import open_store
 from cinderblock.store.instrumented import InstrumentedStore, OnRequest
 from cinderblock.store.retention import read_rules
@@ -40,9 +45,18 @@ from cinderblock.store.retrying import OPERATOR_RETRIES
 
 T = TypeVar("T")
 
+HeaderProbe = Callable[[StoreLocation, S3Credentials, str | None], bool]
+"""Asks the server at a location whether it ignores headers that the signature of a request does not cover. The last
+argument is the file of the CA certificates."""
+
 MAX_OPEN_STORES: Final = 64
 """Stores kept open. Opening one costs tens of milliseconds of CPU, keeping one open a few hundred kB. A namespace with
 many stores takes the place of its own ones first."""
+
+MAX_BREAKERS: Final = 100
+"""Stores of one namespace whose breakers are kept. A breaker takes up to 8 KiB, with a URL as long as a store may have,
+and a namespace may have 20,000 stores. A new breaker has forgotten the last five seconds, and whether the store
+answers."""
 
 CA_BYTES: Final = 256 << 10
 """Most bytes of the CA certificates of a store: the public authorities have 220 KiB. All open stores together stay far
@@ -73,15 +87,23 @@ class StorePool:
         kube: reads the Secrets.
         on_request: receives the result of each request to a store.
         allowed_endpoints: S3 endpoints that the administrator allows; empty: all.
+        ignores_unsigned_headers: asks a server whether it ignores headers that the signature of a request does not
+            cover; None: it is not asked.
     """
 
     def __init__(
-        self, kube: KubeClient, on_request: OnRequest | None = None, allowed_endpoints: Sequence[str] = ()
+        self,
+        kube: KubeClient,
+        on_request: OnRequest | None = None,
+        allowed_endpoints: Sequence[str] = (),
+        ignores_unsigned_headers: HeaderProbe | None = None,
     ) -> None:
         self._kube = kube
         self._on_request = on_request
         self._allowed_endpoints = allowed_endpoints
-        self._calls: dict[tuple[str, str], _StoreCalls] = {}
+        self._calls: dict[str, OrderedDict[str, _StoreCalls]] = {}
+        """By namespace and name of the store, the least recently used first."""
+        self._ignores_unsigned_headers = ignores_unsigned_headers
         # An endpoint lives as long as the breaker of a store that uses it. Each namespace has its own, because
         # its stores may name a bucket whose host does not exist.
         self._endpoints: WeakValueDictionary[tuple[str, str], Endpoint] = WeakValueDictionary()
@@ -89,10 +111,15 @@ class StorePool:
         # The slots of a namespace live as long as the breaker of one of its stores.
         self._namespaces: WeakValueDictionary[str, NamespaceSlots] = WeakValueDictionary()
         self._shared_slots = SharedSlots()
+        # A circuit lives as long as the breaker of a BackupStore that uses it.
+        self._circuits: WeakValueDictionary[tuple[str, str], Circuit] = WeakValueDictionary()
+        self._shared_checks = SharedChecks()
         self._checked: WeakKeyDictionary[ObjectStore, float] = WeakKeyDictionary()
         self._rules: WeakKeyDictionary[ObjectStore, tuple[float, ContainerRules | None]] = WeakKeyDictionary()
         self._open: OrderedDict[tuple[str, ...], ObjectStore] = OrderedDict()
-        """The namespace comes first in each key."""
+        """The namespace comes first in each key, or the name of a ClusterBackupStore after a slash."""
+        self._opening: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
+        self._ca_files: WeakKeyDictionary[ObjectStore, str | None] = WeakKeyDictionary()
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
         self._certificate_users: Counter[str] = Counter()
         self._released: deque[str] = deque()
@@ -103,41 +130,57 @@ class StorePool:
 
         Raises NotFound naming a missing Secret, InvalidInput naming a missing or malformed key of it.
         """
-        spec = store.spec
-        credentials = await secrets.read(self._kube, store, spec.credentials_secret_ref.name)
-        ca = await secrets.read(self._kube, store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
-        versions = (credentials.version, ca.version if ca else "")
-        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-        key = (store.namespace, store.uid, digest, container, *versions)
-        if key not in self._open:
-            ca_file = self._write_certificates(store, ca) if ca else None
-            address = location(store, container, self._allowed_endpoints)
-            try:
-                opened = await asyncio.to_thread(
-                    open_store,
-                    address,
-                    credentials_from_secret(credentials.data),
-                    ca_file=ca_file,
-                    policy=OPERATOR_RETRIES,
-                )
-            except CinderblockError:
-                self._released.extend([ca_file] if ca_file else [])
-                self._remove_released()
-                raise
-            counted = InstrumentedStore(opened, self._on_request) if self._on_request else opened
-            if ca_file:
-                # Each new connection reads the file, so it stays until nobody uses the store any more. The collector
-                # may run in a thread that holds any lock, so a finalizer must not wait for one.
-                weakref.finalize(counted, self._released.append, ca_file).atexit = False
-            self._open[key] = counted
-        found = self._open[key]
+        credentials, ca = await self._secrets_of(store, secrets)
+        address = _location(store, container, self._allowed_endpoints)
+        key = (*_group(store), *_digest(store), container, credentials.version, ca.version if ca else "")
+        # A shared store is opened once, however many namespaces use it first at the same time.
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            if key not in self._open:
+                self._open[key] = await self._open_new(store, address, credentials, ca)
+            found = self._open[key]
         self._open.move_to_end(key)
         self._close_excess()
         self._remove_released()
         return found
 
+    async def _open_new(
+        self, store: BackupStore, address: StoreLocation, credentials: Secret, ca: Secret | None
+    ) -> ObjectStore:
+        ca_file = self._write_certificates(store, ca) if ca else None
+        try:
+            opened = await asyncio.to_thread(
+                open_store,
+                address,
+                credentials_from_secret(credentials.data),
+                ca_file=ca_file,
+                policy=OPERATOR_RETRIES,
+            )
+        except CinderblockError:
+            self._released.extend([ca_file] if ca_file else [])
+            self._remove_released()
+            raise
+        counted = InstrumentedStore(opened, self._on_request) if self._on_request else opened
+        self._ca_files[counted] = ca_file
+        if ca_file:
+            # Each new connection reads the file, so it stays until nobody uses the store any more. The collector
+            # may run in a thread that holds any lock, so a finalizer must not wait for one.
+            weakref.finalize(counted, self._released.append, ca_file).atexit = False
+        return counted
+
+    async def _secrets_of(self, store: BackupStore, secrets: SecretReader) -> tuple[Secret, Secret | None]:
+        """Return the Secrets with the credentials and the CA certificates."""
+        spec = store.spec
+        if spec.credentials_secret_ref is None:
+            raise InvalidInput(f"BackupStore {store.name} names no Secret with credentials: set credentialsSecretRef")
+        credentials = await secrets.read(self._kube, store, spec.credentials_secret_ref.name)
+        ca = await secrets.read(self._kube, store, spec.ca_secret_ref.name) if spec.ca_secret_ref else None
+        return credentials, ca
+
     def _close_excess(self) -> None:
-        """Close the store that was used least recently, of the namespace that has most."""
+        """Close the store that was used least recently, of the namespace that has most.
+
+        A store that namespaces share counts as a namespace of its own.
+        """
         while len(self._open) > MAX_OPEN_STORES:
             counts = Counter(namespace for namespace, *_ in self._open)
             most = max(counts.values())
@@ -149,16 +192,30 @@ class StorePool:
         return await self._breaker(store).call(call, seconds)
 
     def _breaker(self, store: BackupStore) -> StoreBreaker:
-        address, name = _address(store), (store.namespace, store.name)
-        calls = self._calls.get(name)
-        if calls is None or (calls.uid, calls.address) != (store.uid, address):
-            endpoint = self._endpoint(store.namespace, address)
+        address, uid = _address(store), f"{store.uid} {_group(store)[1]}"
+        kept = self._calls.setdefault(store.namespace, OrderedDict())
+        calls = kept.get(store.name)
+        if calls is None or (calls.uid, calls.address) != (uid, address):
+            circuit = self._circuit(store, address) if isinstance(store, SharedStore) else None
+            endpoint = circuit.endpoint if circuit else self._endpoint(store.namespace, address)
             slots = self._namespaces.get(store.namespace) or self._shared_slots.of_namespace()
             self._namespaces[store.namespace] = slots
-            label = f"BackupStore {store.name} at {store.spec.endpoint_url or 'AWS'}"
-            breaker = StoreBreaker(endpoint, slots, label)
-            self._calls[name] = calls = _StoreCalls(store.uid, address, breaker)
+            label = f"{described(store)} at {store.spec.endpoint_url or 'AWS'}"
+            breaker = StoreBreaker(endpoint, slots, label, circuit)
+            kept[store.name] = calls = _StoreCalls(uid, address, breaker)
+        kept.move_to_end(store.name)
+        if len(kept) > MAX_BREAKERS:
+            # One that is in use has slots, which a new one would not count.
+            idle = (name for name, other in kept.items() if other is not calls and other.breaker.is_idle)
+            kept.pop(next(idle, ""), None)
         return calls.breaker
+
+    def _circuit(self, store: SharedStore, address: str) -> Circuit:
+        """Return what all namespaces that share a store know of it: its settings are the administrator's."""
+        key = store.cluster_store_uid, address
+        circuit = self._circuits.get(key) or Circuit()
+        self._circuits[key] = circuit
+        return circuit
 
     def _endpoint(self, namespace: str, address: str) -> Endpoint:
         """Return an address as a namespace sees it. It begins as proven if it answers another namespace."""
@@ -171,16 +228,35 @@ class StorePool:
         return endpoint
 
     def forget(self, namespace: str, name: str) -> None:
-        """Forget the calls to a BackupStore that no longer exists."""
-        self._calls.pop((namespace, name), None)
+        """Forget the calls to a store that no longer exists. A ClusterBackupStore has no namespace."""
+        kept = self._calls.get(namespace)
+        if kept is not None:
+            kept.pop(name, None)
+            if not kept:
+                del self._calls[namespace]
 
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check Secrets, keys, endpoint, credentials and container of a store. Raises what is wrong with them."""
         opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
         await self.keys(store, secrets)
+        if isinstance(store, SharedStore):
+            asks = await self._header_probe(opened, store, container, secrets)
+            await self._shared_checks.check(opened, partial(self.call, _whole(store)), asks)
+            return
         if clock() - self._checked.get(opened, float("-inf")) >= CHECK_CACHE_SECONDS:
             await self.call(store, opened.check)
             self._checked[opened] = clock()
+
+    async def _header_probe(
+        self, opened: ObjectStore, store: SharedStore, container: str, secrets: SecretReader
+    ) -> Callable[[], bool] | None:
+        """Return what asks the server about unsigned headers; None if movers of the store send no signed requests."""
+        probe = self._ignores_unsigned_headers
+        if probe is None or store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
+            return None
+        credentials, _ = await self._secrets_of(store, secrets)
+        address = _location(store, container, self._allowed_endpoints)
+        return partial(probe, address, credentials_from_secret(credentials.data), self._ca_files.get(opened))
 
     async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
         """Return what a container does with deleted objects; None if the store does not answer now.
@@ -192,7 +268,8 @@ class StorePool:
         opened, clock = await self.open(store, container, secrets), asyncio.get_running_loop().time
         if opened in self._rules and clock() < self._rules[opened][0]:
             return self._rules[opened][1]
-        rules = await self.call(store, partial(_read_rules, opened))
+        caller = _whole(store) if isinstance(store, SharedStore) else store
+        rules = await self.call(caller, partial(_read_rules, opened))
         is_known = rules is not None and rules.are_known
         seconds = RULES_CACHE_SECONDS if is_known else RULES_RETRY_SECONDS
         self._rules[opened] = clock() + seconds, rules
@@ -226,12 +303,12 @@ class StorePool:
         """Write the CA certificates to a file, as boto3 needs them, and return its path, to be released once."""
         if "ca.crt" not in secret.data:
             raise NotFound(
-                f"The CA Secret of BackupStore {store.name} has no key ca.crt: put the PEM certificates there",
+                f"The CA Secret of {described(store)} has no key ca.crt: put the PEM certificates there",
                 reason=Reason.SECRET_INCOMPLETE,
             )
         if len(secret.data["ca.crt"]) > CA_BYTES:
             raise InvalidInput(
-                f"The key ca.crt in the CA Secret of BackupStore {store.name} has more than {CA_BYTES >> 10} KiB: put"
+                f"The key ca.crt in the CA Secret of {described(store)} has more than {CA_BYTES >> 10} KiB: put"
                 " only the certificates of the authorities there that sign the endpoint's certificate"
             )
         # Made on first use: a process that is killed leaves the directory behind.
@@ -267,6 +344,38 @@ def _address(store: BackupStore) -> str:
     """Return what identifies the host of a store. With virtual addressing, the bucket is a part of it."""
     bucket = store.spec.container if store.spec.addressing is Addressing.VIRTUAL else ""
     return f"{bucket} {store.spec.endpoint_url or store.spec.region}".strip()
+
+
+def _group(store: BackupStore) -> tuple[str, str]:
+    """Return what shares open stores, and its UID: a BackupStore in its namespace, or a ClusterBackupStore."""
+    if isinstance(store, SharedStore):
+        return f"/{store.cluster_store}", store.cluster_store_uid
+    return store.namespace, store.uid
+
+
+def _digest(store: BackupStore) -> tuple[str]:
+    """Return what identifies the settings of a store. The client of a shared one does not depend on the namespace."""
+    spec = store.spec.model_copy(update={"prefix": ""}) if isinstance(store, SharedStore) else store.spec
+    return (hashlib.sha256(spec.model_dump_json().encode()).hexdigest(),)
+
+
+def _location(store: BackupStore, container: str, allowed_endpoints: Sequence[str]) -> StoreLocation:
+    """Return what a store is opened with. A shared one is checked at the prefix of all its namespaces.
+
+    Raises InvalidInput for another container than that of a shared store.
+    """
+    found = location(store, container, allowed_endpoints)
+    if not isinstance(store, SharedStore):
+        return found
+    if container != store.spec.container:
+        raise InvalidInput(f"{described(store)} has only container {store.spec.container}, not {container}")
+    return found.model_copy(update={"prefix": store.root_prefix})
+
+
+def _whole(store: SharedStore) -> SharedStore:
+    """Return a shared store as the ClusterBackupStore has it, whose calls use up no slots of a namespace."""
+    metadata = ObjectMeta(name=store.cluster_store, uid=store.cluster_store_uid)
+    return store.model_copy(update={"metadata": metadata})
 
 
 def _read_rules(opened: ObjectStore) -> ContainerRules | None:

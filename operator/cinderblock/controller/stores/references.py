@@ -8,12 +8,14 @@ a moment for the first, and is retried later.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
@@ -131,6 +133,12 @@ async def key_ring(stores: StorePool, store: BackupStore, secrets: SecretReader)
 
 
 def place_of(store: BackupStore, container: str, volume_id: str) -> Hashable:
-    """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place."""
+    """Return what identifies the place of a volume's backups. Other settings of a store may lead to another place.
+
+    It is a digest: users choose the URL and the prefix, and very many places are remembered.
+    """
     spec = store.spec
-    return store.uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    # The prefix of a shared store has the UID of the namespace. The BackupStore may be created again meanwhile.
+    uid = store.cluster_store_uid if isinstance(store, SharedStore) else store.uid
+    parts = uid, spec.endpoint_url, spec.region, container, spec.prefix, volume_id
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
 from cinderblock.kube.client import KubeClient
@@ -30,26 +31,38 @@ class SecretReader:
         self._secrets: dict[tuple[str, str], Secret] = {}
 
     async def read(self, kube: KubeClient, store: BackupStore, name: str) -> Secret:
-        """Return a Secret in the namespace of a BackupStore.
+        """Return a Secret of a store, which is in its namespace, or in that of the operator if namespaces share it.
 
         Raises NotFound (SecretNotFound) if it does not exist, and KubeUnavailable.
         """
-        key = store.namespace, name
+        key = secrets_of(store), name
         if key not in self._secrets:
             self._secrets[key] = await _read(kube, store, name)
         return self._secrets[key]
 
 
+def secrets_of(store: BackupStore) -> str:
+    """Return the namespace of the Secrets of a store."""
+    return store.secrets_in if isinstance(store, SharedStore) else store.namespace
+
+
+def described(store: BackupStore) -> str:
+    """Return kind and name of the object that names the Secrets, for messages."""
+    return (
+        f"ClusterBackupStore {store.cluster_store}" if isinstance(store, SharedStore) else f"BackupStore {store.name}"
+    )
+
+
 async def _read(kube: KubeClient, store: BackupStore, name: str) -> Secret:
     try:
-        body = await kube.get(SECRET, name, store.namespace)
+        body = await kube.get(SECRET, name, secrets_of(store))
     except AccessDenied as error:
         # An API server that has just started refuses what it allows a moment later, until it has loaded all roles.
         # That says nothing about the store, and must not end a backup.
-        raise KubeUnavailable(f"Secret {name} of BackupStore {store.name}: {error.message}") from error
+        raise KubeUnavailable(f"Secret {name} of {described(store)}: {error.message}") from error
     if body is None:
         raise NotFound(
-            f"Secret {name} of BackupStore {store.name} does not exist in namespace {store.namespace}: create it",
+            f"Secret {name} of {described(store)} does not exist in namespace {secrets_of(store)}: create it",
             reason=Reason.SECRET_NOT_FOUND,
         )
     return Secret(body)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
 from cinderblock.controller.context import Context
+from cinderblock.controller.reconcile.gather import choose_store
 from cinderblock.controller.reconcile.related import observe_backups
 from cinderblock.controller.verifications.choose import is_in_same_place
 from cinderblock.kube import kinds
@@ -26,7 +28,7 @@ from cinderblock.lifecycle.verification.findings import (
 
 MAX_CHANGES: Final = 50
 """VolumeBackups that one reconciliation writes. At 5 ms each, other objects of the worker wait a quarter of a
-second. The next reconciliation finds which ones are left."""
+second. The next reconciliation continues."""
 
 
 async def read_findings(
@@ -44,13 +46,35 @@ async def read_findings(
     finding = await _finding(context, verification, mover, chosen, chosen_id)
     if finding is None:
         return Recording(None)
+    known = await _known_changes(context, verification, finding, chosen)
+    if known:
+        return Recording(finding, known, is_last=False)
     changes = _Changes(finding, chosen)
     if finding.level is VerificationLevel.DATA or finding.affected_count:
         selector = f"status.volumeId={verification.status.volume_id}"
         await observe_backups(context, verification.namespace, [selector], changes.observe)
     elif chosen is not None:
         changes.observe(chosen)
+    context.pending_records.keep(verification.uid, changes.others)
     return changes.recording()
+
+
+async def _known_changes(
+    context: Context, verification: BackupVerification, finding: Finding, chosen: VolumeBackup | None
+) -> tuple[RecordVerification, ...]:
+    """Return the next changes of VolumeBackups that an earlier reconciliation has found; empty: there are none.
+
+    A VolumeBackup whose change fails, or that changes meanwhile, is found when all of them are read at the end.
+    """
+    while names := context.pending_records.take(verification.uid, MAX_CHANGES):
+        get = partial(context.get, VolumeBackup, kinds.VOLUME_BACKUP, namespace=verification.namespace)
+        backups = [backup for name in names if (backup := await get(name=name)) is not None]
+        known = _Changes(finding, chosen)
+        for backup in backups:
+            known.observe(backup)
+        if found := known.recording().changes:
+            return found
+    return ()
 
 
 async def _finding(
@@ -71,17 +95,21 @@ async def _finding(
 async def _store(context: Context, verification: BackupVerification) -> BackupStore | None:
     mover = verification.status.mover
     name = mover.store_name if mover is not None else None
-    return await context.get(BackupStore, kinds.BACKUP_STORE, name, verification.namespace) if name else None
+    return (await choose_store(context, verification.namespace, name)).store if name else None
 
 
 class _Changes:
-    """Collects the changes of VolumeBackups, and keeps only as many as one reconciliation writes."""
+    """Collects the changes of VolumeBackups. Of those that one reconciliation does not write, it keeps the names.
+
+    Attributes:
+        others: these names.
+    """
 
     def __init__(self, finding: Finding, chosen: VolumeBackup | None) -> None:
         self._finding = finding
         self._chosen = chosen
         self._changes: list[RecordVerification] = []
-        self._is_last = True
+        self.others: list[str] = []
         # A backup whose VolumeBackup is gone was deleted, and its objects with it.
         self._removed = frozenset[str]() if chosen is not None else frozenset({finding.backup_id})
 
@@ -95,7 +123,7 @@ class _Changes:
         if len(self._changes) < MAX_CHANGES:
             self._changes.append(change)
         else:
-            self._is_last = False
+            self.others.append(backup.name)
 
     def recording(self) -> Recording:
-        return Recording(self._finding, tuple(self._changes), self._is_last, self._removed)
+        return Recording(self._finding, tuple(self._changes), not self.others, self._removed)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.controller.context import Context
-from cinderblock.controller.reconcile.gather import choose_store, list_mover_pods, observe_mover, probe_store
+from cinderblock.controller.reconcile.gather import list_mover_pods, observe_mover, probe_store, store_of
 from cinderblock.controller.verifications.choose import choose_backup, list_reads
 from cinderblock.controller.verifications.findings import read_findings
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.observed import ObservedMover, ObservedVerification
+from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.verification import outcome
 from cinderblock.lifecycle.verification.decide import is_accepted
 
@@ -65,8 +66,8 @@ async def with_store(context: Context, observed: ObservedVerification) -> Observ
     backup = observed.backup
     if backup is None:
         return observed
-    lookup = await choose_store(context, backup.namespace, backup.status.store_name or backup.spec.store_name)
-    if lookup.store is None or not backup.is_complete:
+    lookup = await store_of(context, backup, backup.status.store_name or backup.spec.store_name)
+    if lookup.store is None or lookup.error is not None or not backup.is_complete:
         return replace(observed, store=lookup)
-    container = backup.status.container or lookup.store.spec.container
+    container = place.container_of(lookup.store, backup.status.container)
     return replace(observed, store=await probe_store(context, lookup, container))

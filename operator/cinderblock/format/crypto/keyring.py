@@ -65,6 +65,12 @@ def object_sealer(data_key: DataKey | None, object_identity: bytes, label: str) 
     return data_key.sealer(object_identity, label)
 
 
+def check_lengths(wrapped: WrappedKey, owner: tuple[str, str]) -> None:
+    """Raise IntegrityError if a wrapped key of the backup ``owner`` has a wrong length."""
+    if len(wrapped.sealed) != WRAPPED_BYTES or len(wrapped.salt) != WRAP_SALT_BYTES:
+        raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
+
+
 class KeyRing:
     """The keys of a store's encryption Secret, by key id. Neither its repr nor any message shows them.
 
@@ -144,6 +150,10 @@ class KeyRing:
         """All key ids."""
         return self._keys.keys()
 
+    def new_data_key(self) -> DataKey:
+        """Return a new data key from the kernel's random source."""
+        return DataKey.random()
+
     def wrap(self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None) -> WrappedKey:
         """Wrap a data key for the backup ``owner`` (volume id, backup id), by default with the active key.
 
@@ -158,8 +168,7 @@ class KeyRing:
 
     def unwrap(self, wrapped: WrappedKey, owner: tuple[str, str]) -> DataKey:
         """Open a wrapped data key. Raises KeyUnavailable, WrongKey; IntegrityError for an impossible length."""
-        if len(wrapped.sealed) != WRAPPED_BYTES or len(wrapped.salt) != WRAP_SALT_BYTES:
-            raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
+        check_lengths(wrapped, owner)
         sealer = self._sealer(wrapped.key_id, wrapped.salt, owner)
         try:
             return DataKey(bytes(sealer.open(FrameKind.KEY, 0, wrapped.sealed)))
@@ -171,16 +180,10 @@ class KeyRing:
             error.key_id = wrapped.key_id
             raise error from None
 
-    def check_age(self, key_id: str, created_at: datetime, label: str) -> None:
-        """Check that a read-only key has not sealed a backup after its mark.
-
-        Args:
-            key_id: the key that wraps the data key of the backup.
-            created_at: time of the request for the backup, with time zone.
-            label: name of the manifest in messages.
-
-        Raises SealedTooLate.
-        """
+    def check_age(self, wrapped: WrappedKey, owner: tuple[str, str], created_at: datetime, label: str) -> None:
+        """Check that a read-only key has not sealed a backup after its mark; see `Keys`. Raises SealedTooLate."""
+        del owner
+        key_id = wrapped.key_id
         mark = self._read_only.get(key_id)
         if mark is not None and created_at > mark:
             raise SealedTooLate(

@@ -20,6 +20,7 @@ from cinderblock.format.crypto.keyring import (
     WrappedKey,
     object_sealer,
 )
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import FORMAT_VERSION, Sealer, Suite, identity, text_field
 from cinderblock.format.hashing import digest_of
 
@@ -75,7 +76,7 @@ class ManifestHeader:
         """Whether the backup is encrypted."""
         return self.wrapped is not None
 
-    def data_key(self, keys: KeyRing | None) -> DataKey | None:
+    def data_key(self, keys: Keys | None) -> DataKey | None:
         """Unwrap the data key; None if the backup is not sealed. Raises KeyUnavailable, IntegrityError."""
         if self.wrapped is None:
             return None
@@ -116,9 +117,9 @@ class ManifestHeader:
 
 
 def new_header(
-    volume_id: str, backup_id: str, parent_id: str | None, data_key: DataKey | None, keys: KeyRing | None
+    volume_id: str, backup_id: str, parent_id: str | None, data_key: DataKey | None, keys: Keys | None
 ) -> ManifestHeader:
-    """Return the header of a new manifest, with a fresh salt and the data key wrapped by the ring's active key."""
+    """Return the header of a new manifest, with a fresh salt and the data key wrapped by the active key."""
     wrapped = keys.wrap(data_key, (volume_id, backup_id)) if data_key is not None and keys is not None else None
     return ManifestHeader(FORMAT_VERSION, backup_id, volume_id, parent_id, os.urandom(SALT_BYTES), wrapped)
 

@@ -18,7 +18,8 @@ from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.errors import IntegrityError
-from cinderblock.format.crypto.keyring import DataKey, KeyRing
+from cinderblock.format.crypto.keyring import DataKey
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import TAG_BYTES, FrameKind, Sealer
 from cinderblock.format.entries import Chunk, Entry
 from cinderblock.format.hashing import digest_of
@@ -131,7 +132,7 @@ def _unlimited() -> None:
 
 def read_summary(
     read: RangeReader,
-    keys: KeyRing | None,
+    keys: Keys | None,
     expected: ExpectedBackup,
     label: str = "the manifest",
     *,
@@ -171,7 +172,7 @@ def read_summary(
 
 def read_packs(
     read: RangeReader,
-    keys: KeyRing | None,
+    keys: Keys | None,
     expected: ExpectedBackup,
     label: str = "the manifest",
     *,
@@ -207,7 +208,7 @@ class PackList(NamedTuple):
 
 def read_pack_list(
     read: RangeReader,
-    keys: KeyRing | None,
+    keys: Keys | None,
     expected: ExpectedBackup,
     label: str = "the manifest",
     *,
@@ -327,7 +328,7 @@ class ManifestReader:
     Raises IntegrityError, UnsupportedFormat, KeyUnavailable, and what ``read`` raises; here and while streaming.
     """
 
-    def __init__(self, read: RangeReader, keys: KeyRing | None, expected: ExpectedBackup, label: str) -> None:
+    def __init__(self, read: RangeReader, keys: Keys | None, expected: ExpectedBackup, label: str) -> None:
         self._read = read
         self._label = label
         self.header = read_header(read, expected, label)
@@ -441,11 +442,12 @@ def _read_footer(read: RangeReader, sealer: Sealer, label: str) -> tuple[Footer,
     return footer, size
 
 
-def _check_summary(summary: ManifestSummary, keys: KeyRing | None, expected: ExpectedBackup, label: str) -> None:
+def _check_summary(summary: ManifestSummary, keys: Keys | None, expected: ExpectedBackup, label: str) -> None:
     """Check that a manifest is the expected one, and that its key could seal it."""
     check_content(summary.pins, expected, label)
-    if keys is not None and summary.header.key_id is not None:
-        keys.check_age(summary.header.key_id, expected.created_at or summary.description.created_at, label)
+    header, created_at = summary.header, expected.created_at or summary.description.created_at
+    if keys is not None and header.wrapped is not None:
+        keys.check_age(header.wrapped, header.owner, created_at, label)
 
 
 def _summarize(

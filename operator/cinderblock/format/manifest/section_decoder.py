@@ -96,6 +96,11 @@ class SectionTable:
         except (ValueError, IndexError, OverflowError, struct.error):
             raise _malformed(label) from None
 
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """The chunks of its extents."""
+        return self._chunks
+
     def _read_entries(self, columns: Sequence[memoryview]) -> None:
         self._paths, self._fixed, targets, numbers = columns[0], columns[1:11], columns[11], columns[12]
         self._kinds = bytes(self._fixed[0])

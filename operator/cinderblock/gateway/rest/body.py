@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from email.message import Message
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from cinderblock.errors import InvalidInput
 from cinderblock.reasons import Reason
+from cinderblock.serving.body import read_body
 
 MAX_DEPTH = 32
 """Limit of objects and arrays within each other. Cinder's deepest body has five."""
@@ -26,28 +26,10 @@ async def read(request: Request, limit: int, seconds: float) -> bytes:
     """
     if request.method in _NO_BODY:
         return b""
-    try:
-        async with asyncio.timeout(seconds):
-            body = await _collect(request, limit)
-    except TimeoutError:
-        raise InvalidInput(f"The body did not arrive within {seconds:.0f} s", reason=Reason.REQUEST_TIMEOUT) from None
-    except ClientDisconnect:
-        raise InvalidInput("The client closed the connection", reason=Reason.REQUEST_TIMEOUT) from None
+    body = await read_body(request, limit, seconds)
     if body and not _is_json(request.headers.get("content-type", "application/json")):
         raise InvalidInput("Unsupported Content-Type", reason=Reason.UNSUPPORTED_MEDIA_TYPE)
     return body
-
-
-async def _collect(request: Request, limit: int) -> bytes:
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length[:20]) > limit:
-        raise InvalidInput("Request is too large.", reason=Reason.REQUEST_TOO_LARGE)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise InvalidInput("Request is too large.", reason=Reason.REQUEST_TOO_LARGE)
-    return bytes(body)
 
 
 def _is_json(content_type: str) -> bool:

@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 
 from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput
 from cinderblock.gateway.auth import Authenticator
-from cinderblock.gateway.client_address import UNKNOWN, group_of
 from cinderblock.gateway.rest import body as rest_body
 from cinderblock.gateway.rest import faults, microversions
 from cinderblock.gateway.rest.links import Links
@@ -26,6 +25,7 @@ from cinderblock.gateway.rest.request import ApiRequest, ApiResponse, Caller
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.list_memory import ListAccount, ListMemory
 from cinderblock.reasons import Reason
+from cinderblock.serving.client_address import UNKNOWN, group_of
 
 _PROJECT: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """Names of namespaces (apimachinery ``validation.IsDNS1123Label``)."""

@@ -13,8 +13,8 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import damage, snapshot_checks
-from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
+from cinderblock.lifecycle.store import movers, place
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.volume_lock import age_key, still_attached, still_written, wait_for_volume
 from cinderblock.reasons import Reason
@@ -47,9 +47,11 @@ def first_verdict(observed: ObservedBackup, checks: tuple[Check, ...]) -> Verdic
 
 
 def store_error(lookup: StoreLookup, deadlines: Deadlines) -> Verdict:
-    """Fail or wait if the store is missing, refuses, or does not answer."""
+    """Fail or wait if the store is missing, may not be used, refuses, or does not answer."""
     if lookup.store is None:
-        return Fail(Reason.STORE_NOT_FOUND, lookup.missing)
+        return Fail(lookup.missing_reason, lookup.missing)
+    if lookup.refusal is not None:
+        return lookup.refusal
     if lookup.error is None:
         return None
     return from_error(lookup.error, deadlines)
@@ -68,7 +70,16 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
     if store is not None and store.metadata.is_being_deleted and not is_accepted:
         message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
         return Fail(Reason.STORE_BEING_DELETED, message)
-    return store_error(observed.store, observed.policy.deadlines)
+    return foreign_container(observed) or store_error(observed.store, observed.policy.deadlines)
+
+
+def foreign_container(observed: ObservedBackup) -> Fail | None:
+    """Fail if a backup names another bucket than that of a shared store, whose credentials are not the namespace's."""
+    store, asked = observed.store.store, observed.backup.spec.container
+    if store is None or asked is None or asked == place.container_of(store, asked):
+        return None
+    message = f"BackupStore {store.name} has only container {store.spec.container}. Leave spec.container out."
+    return Fail(Reason.STORE_NOT_ALLOWED, message)
 
 
 def namespace_is_not_too_full(observed: ObservedBackup) -> Verdict:
@@ -77,8 +88,8 @@ def namespace_is_not_too_full(observed: ObservedBackup) -> Verdict:
 
 
 def mover_is_permitted(observed: ObservedBackup) -> Verdict:
-    """The operator allows what spec.mover of the store asks for."""
-    return mover_refusal(observed.store, observed.policy.mover)
+    """The operator allows what spec.mover of the store asks for, and its movers can reach the store."""
+    return movers.verdict(observed.store, observed.policy)
 
 
 def volume_exists(observed: ObservedBackup) -> Verdict:
@@ -216,8 +227,10 @@ def _is_in_place(observed: ObservedBackup, sibling: VolumeBackup) -> bool:
     claim, store = observed.claim, observed.store.store
     if claim is None or store is None:
         return False
-    place = (claim.uid, store.name, observed.backup.spec.container or store.spec.container)
-    return (sibling.status.volume_id, sibling.status.store_name, sibling.status.container) == place
+    if (sibling.status.volume_id, sibling.status.store_name) != (claim.uid, store.name):
+        return False
+    is_equal = sibling.status.container == place.container_of(store, observed.backup.spec.container)
+    return (is_equal or not place.is_known(store)) and place.misplaced(sibling, store) is None
 
 
 def _possible_parents(observed: ObservedBackup) -> list[VolumeBackup]:

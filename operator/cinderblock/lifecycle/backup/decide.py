@@ -305,7 +305,7 @@ def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | No
     """Return the decision to wait or fail instead of preparing a mover; None: nothing is in the way."""
     operation, store = _operation(observed, now), observed.store.store
     if store is None:
-        return operation.fail(Fail(Reason.STORE_NOT_FOUND, observed.store.missing))
+        return operation.fail(Fail(observed.store.missing_reason, observed.store.missing))
     queued = mover_state.wait_for_slot(observed.mover, observed.policy, store)
     if queued:
         return operation.wait(queued)

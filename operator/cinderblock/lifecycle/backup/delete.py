@@ -24,6 +24,7 @@ from cinderblock.lifecycle.actions import (
     RemoveExpiredData,
     RemoveFinalizer,
 )
+from cinderblock.lifecycle.alarms import keepers
 from cinderblock.lifecycle.backup import checks, expiry, remains
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, RemovedBackup
@@ -129,21 +130,21 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
     backup = observed.backup
     if backup.keeps_data and (observed.manifest_present or backup.spec.import_):
         note = "The VolumeBackup was deleted; its data stays in the store (deletionPolicy Retain)"
-        return _remove_finalizer(Reason.RETAINED, note)
+        return _remove_finalizer(observed, Reason.RETAINED, note)
     if checks.is_forgotten(backup) and observed.manifest_error is not None:
         return on_store_error(observed, now, observed.manifest_error)
     if not _had_data(observed):
-        return _remove_finalizer(Reason.DELETED, "The VolumeBackup was deleted; nothing had been stored")
+        return _remove_finalizer(observed, Reason.DELETED, "The VolumeBackup was deleted; nothing had been stored")
     if _data_is_abandoned(backup):
-        return _leave_data()
+        return _leave_data(observed)
     if expiry.removes_data(backup):
         return _remove_expired(observed, now)
     if observed.data_present is False:
-        return _remove_finalizer(*remains.deletion_event(observed.remains or remains.NOTHING))
+        return _remove_finalizer(observed, *remains.deletion_event(observed.remains or remains.NOTHING))
     if observed.needed_by:
         listed = ", ".join(observed.needed_by[:10])
         note = f"The VolumeBackup was deleted; its data stays in the store for retained backups: {listed}"
-        return _remove_finalizer(Reason.DATA_LEFT, note, is_warning=True)
+        return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
     error = _store_error(observed)
     return _delete_data(observed, now) if error is None else on_store_error(observed, now, error)
 
@@ -151,7 +152,7 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove the data of an expired backup, together with other expired ones of the volume, then the finalizer."""
     if observed.removed is not None:
-        return _remove_finalizer(Reason.EXPIRED, _expired_note(observed, observed.removed))
+        return _remove_finalizer(observed, Reason.EXPIRED, _expired_note(observed, observed.removed))
     message = "The data of expired backups is being removed from the store"
     wait = Wait(Reason.DELETING_DATA, message, requeue_after=MIN_REQUEUE_SECONDS)
     if observed.removal_runs:
@@ -179,10 +180,10 @@ def _expired_note(observed: ObservedBackup, removed: RemovedBackup) -> str:
 def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
     """Return what to do if the store does not answer or does not remove the data: report and retry, or leave it."""
     if _data_is_abandoned(observed.backup):
-        return _leave_data()
+        return _leave_data(observed)
     if observed.namespace_ending:
         note = f"The namespace is being deleted, and the data stays in the store: {error.message}"
-        return _remove_finalizer(Reason.DATA_LEFT, note, is_warning=True)
+        return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
     if isinstance(error, ObjectLocked):
         return _wait_for_lock(observed, now, error)
     return _deletion_fails(observed, now, error)
@@ -200,9 +201,9 @@ def _data_is_abandoned(backup: VolumeBackup) -> bool:
     return backup.metadata.annotations.get(labels.RELEASED_ANNOTATION) == "leave-data"
 
 
-def _leave_data() -> Decision:
+def _leave_data(observed: ObservedBackup) -> Decision:
     note = f"The VolumeBackup was deleted; its data stays in the store, as {labels.RELEASED_ANNOTATION} requests"
-    return _remove_finalizer(Reason.DATA_LEFT, note, is_warning=True)
+    return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
 
 
 def _delete_data(observed: ObservedBackup, now: datetime) -> Decision:
@@ -221,7 +222,7 @@ def _delete_data(observed: ObservedBackup, now: datetime) -> Decision:
 def _store_error(observed: ObservedBackup) -> CinderblockError | None:
     """Return why the data cannot be removed from the store now."""
     if observed.store.store is None:
-        return TransientError(observed.store.missing, reason=Reason.STORE_NOT_FOUND)
+        return TransientError(observed.store.missing, reason=observed.store.missing_reason)
     return observed.store.error or observed.manifest_error or observed.references_error
 
 
@@ -232,9 +233,14 @@ def _had_data(observed: ObservedBackup) -> bool:
     return observed.backup.own_phase is not None and is_recorded
 
 
-def _remove_finalizer(reason: Reason, note: str, *, is_warning: bool = False) -> Decision:
+def _remove_finalizer(observed: ObservedBackup, reason: Reason, note: str, *, is_warning: bool = False) -> Decision:
+    """Let the VolumeBackup go, after its open alarms have moved to another backup of the volume."""
+    keeper = None if observed.namespace_ending else observed.alarm_keeper
+    kept = keepers.keep_alarms(observed.backup, keeper)
+    moved: tuple[Action, ...] = () if kept is None else (kept,)
+    note += keepers.note(observed.backup, keeper)
     event = RecordEvent("Warning" if is_warning else "Normal", reason, note)
-    return Decision(None, (event, RemoveFinalizer(labels.BACKUP_FINALIZER)))
+    return Decision(None, (*moved, event, RemoveFinalizer(labels.BACKUP_FINALIZER)))
 
 
 def _deleting(observed: ObservedBackup, now: datetime, wait: Wait, actions: tuple[Action, ...] = ()) -> Decision:

@@ -11,8 +11,10 @@ from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
 from cinderblock.lifecycle import children, expected_manifest
 from cinderblock.lifecycle.backup import checks, damage, origin
+from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.observed import ObservedBackup
+from cinderblock.lifecycle.store import place
 
 
 def mover_task(
@@ -23,6 +25,7 @@ def mover_task(
     return MoverTask(
         operation=MoverOperation.BACKUP,
         store=children.location(store, container_of(observed, store), observed.policy.mover.allowed_endpoints),
+        broker=broker.location(store, observed.policy.mover),
         volume_mode=claim.spec.volume_mode,
         path=mover_job.mover_path(claim.spec.volume_mode),
         backup=_description(observed, claim, consistency),
@@ -104,4 +107,4 @@ def data_instant(observed: ObservedBackup) -> datetime | None:
 
 def container_of(observed: ObservedBackup, store: BackupStore) -> str:
     """Return the bucket of the backup: spec.container, otherwise the bucket of the store."""
-    return observed.backup.spec.container or store.spec.container
+    return place.container_of(store, observed.backup.spec.container)

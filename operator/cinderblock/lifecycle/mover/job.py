@@ -17,8 +17,10 @@ from cinderblock.api.mover import (
     VolumeMode,
     task_to_env,
 )
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.children import Owner, child_metadata, extras_of
+from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.observed import MoverSettings
 
 DEFAULT_USER = 0
@@ -50,7 +52,8 @@ def mover_job(
 ) -> dict[str, Any]:
     """Return the Job that copies bytes between a claim and a store, or without a claim, that verifies stored data.
 
-    Its pods see the volume and the Secrets of the store, and nothing else: no ServiceAccount token, no writable root.
+    Its pods see the volume and the Secrets of the store, and nothing else: no ServiceAccount token for the API server,
+    no writable root. If the store is shared, they see none of its Secrets, but a token for the broker.
 
     It is created suspended. A second request starts it, once the operator has seen it. So a late request of a former
     leader creates a Job that does nothing. A backup whose claim is a child as well needs no such protection: that claim
@@ -103,7 +106,7 @@ def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str | None, setti
         "containers": [_container(task, store, settings, has_volume=claim_name is not None)],
         "volumes": [
             *([_claim_volume(task, claim_name)] if claim_name is not None else []),
-            *(_secret_volume(name, secret) for name, secret in _secrets(store)),
+            *_access_volumes(store),
         ],
     }
     optional = {
@@ -133,7 +136,8 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings, *, 
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": store.spec.mover.security_context or _security_context(task.operation),
         "volumeMounts": [
-            {"name": name, "mountPath": f"{SECRETS_DIRECTORY}/{name}", "readOnly": True} for name, _ in _secrets(store)
+            {"name": volume["name"], "mountPath": f"{SECRETS_DIRECTORY}/{volume['name']}", "readOnly": True}
+            for volume in _access_volumes(store)
         ],
     }
     if not has_volume:
@@ -170,14 +174,16 @@ _UNPRIVILEGED: dict[str, Any] = {
 }
 
 
-def _secrets(store: BackupStore) -> list[tuple[str, str]]:
-    """Return the Secrets that a mover mounts, each as the name of its directory and of the Secret."""
+def _access_volumes(store: BackupStore) -> list[dict[str, Any]]:
+    """Return the volumes that give a mover access to the store. Each is mounted in the directory of its name."""
+    if isinstance(store, SharedStore):
+        return [broker.token_volume()]
     references = {
         "credentials": store.spec.credentials_secret_ref,
         "encryption": store.spec.encryption_secret_ref,
         "ca": store.spec.ca_secret_ref,
     }
-    return [(directory, reference.name) for directory, reference in references.items() if reference]
+    return [_secret_volume(directory, reference.name) for directory, reference in references.items() if reference]
 
 
 def _secret_volume(name: str, secret: str) -> dict[str, Any]:

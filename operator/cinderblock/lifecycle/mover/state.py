@@ -14,6 +14,7 @@ from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
 from cinderblock.api.labels import child_name
 from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
@@ -284,11 +285,30 @@ def wait_for_slot(mover: ObservedMover, policy: OperatorPolicy, store: BackupSto
     if not has_room_in_namespace(mover, store.namespace, policy.mover):
         rule = f"No more than {limit} movers may run in namespace {store.namespace}, and older operations go first"
         return _queue(rule, mover.waiting_before_in_namespace, limit)
+    if isinstance(store, SharedStore):
+        return _wait_for_shared_store(mover, policy, store)
     limit = store.spec.limits.movers or policy.mover.limit
     same = sum((other.namespace, other.store) == (store.namespace, store.name) for other in mover.others)
     if same + mover.waiting_before_for_store >= limit:
         rule = f"No more than {limit} movers may use BackupStore {store.name}, and older operations go first"
         return _queue(rule, mover.waiting_before_for_store, limit)
+    return None
+
+
+def _wait_for_shared_store(mover: ObservedMover, policy: OperatorPolicy, store: SharedStore) -> Wait | None:
+    """Wait while the limits of a ClusterBackupStore allow no more movers, of all namespaces or of this one."""
+    same = [other for other in mover.others if other.cluster_store == store.cluster_store]
+    limit = store.movers_per_namespace or policy.mover.namespace_limit
+    own = sum(other.namespace == store.namespace for other in same)
+    if own + mover.waiting_before_for_store >= limit:
+        rule = f"No more than {limit} movers of a namespace may use BackupStore {store.name}, and older operations go"
+        return _queue(f"{rule} first", mover.waiting_before_for_store, limit)
+    limit = store.spec.limits.movers or policy.mover.limit
+    if len(same) + mover.waiting_before_for_cluster_store >= limit:
+        rule = (
+            f"No more than {limit} movers may use ClusterBackupStore {store.cluster_store}, and namespaces take turns"
+        )
+        return _queue(rule, mover.waiting_before_for_cluster_store, limit)
     return None
 
 

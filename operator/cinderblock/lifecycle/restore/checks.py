@@ -13,8 +13,8 @@ from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import verdicts, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.children import ClaimRequest
-from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedRestore
+from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
 
@@ -75,8 +75,8 @@ def store_is_usable(observed: ObservedRestore) -> Verdict:
 
 
 def mover_is_permitted(observed: ObservedRestore) -> Verdict:
-    """The operator allows what spec.mover of the store asks for."""
-    return mover_refusal(observed.store, observed.policy.mover)
+    """The operator allows what spec.mover of the store asks for, and its movers can reach the store."""
+    return movers.verdict(observed.store, observed.policy)
 
 
 def manifest_is_readable(observed: ObservedRestore) -> Verdict:

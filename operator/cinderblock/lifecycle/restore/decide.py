@@ -28,6 +28,7 @@ from cinderblock.lifecycle.actions import (
     RemoveFinalizer,
 )
 from cinderblock.lifecycle.backup.delete import SLOW_RETRY_SECONDS
+from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedRestore
@@ -130,6 +131,7 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
             observed.backup.status.container or store.spec.container,
             observed.policy.mover.allowed_endpoints,
         ),
+        broker=broker.location(store, observed.policy.mover),
         volume_mode=mode,
         path=mover_job.mover_path(mode),
         expected=expected_manifest.expected_of_status(observed.backup, store, manifest),

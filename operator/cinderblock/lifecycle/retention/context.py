@@ -23,7 +23,6 @@ class RetentionContext:
         used_ids: ids of backups that a VolumeRestore reads, or that an unfinished backup has as its parent.
         volumes: namespace and UID of each claim that exists; None: not known, so no volume counts as gone.
         unfinished_runs: scheduled times of runs that still retry.
-        locked_ids: ids of backups that the store keeps locked, as far as that is known.
         others: backups of the same volumes that the schedule did not make. Only their alarms count. Each may
             also be given as one of the schedule.
         verified_at: time of the last successful verification, by the id of the backup.
@@ -33,6 +32,5 @@ class RetentionContext:
     used_ids: frozenset[str] = frozenset()
     volumes: frozenset[tuple[str, str]] | None = None
     unfinished_runs: frozenset[datetime] = frozenset()
-    locked_ids: frozenset[str] = frozenset()
     others: tuple[BackupRecord, ...] = field(default=(), hash=False)
     verified_at: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}), hash=False)

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.backup_times import data_time, order, utc
 from cinderblock.lifecycle.retention import keep_rules
 from cinderblock.lifecycle.retention.context import RetentionContext
-from cinderblock.lifecycle.retention.open_alarms import OpenAlarms, open_alarms
+from cinderblock.lifecycle.retention.open_alarms import OpenAlarms, has_alarm, open_alarms
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.retention.verdict import Judgement
 
@@ -75,7 +75,7 @@ class _Guards:
         whole: its newest complete backup.
         intact: its newest backups without known faults: see `_intact`.
         unalarmed: UIDs of its newest unsuspicious backup before each open alarm of the volume.
-        alarms: UIDs of the backups with which the open alarms began, so that these are not forgotten.
+        alarms: UIDs of the backups that show the open alarms, so that these are not forgotten.
         verified: its newest verified backup.
     """
 
@@ -125,7 +125,7 @@ def has_fault(record: BackupRecord) -> bool:
 def _outside(record: BackupRecord) -> Judgement | None:
     """Return why retention does not judge a backup at all; None: it does."""
     if record.is_being_deleted or record.phase in (BackupPhase.DELETING, BackupPhase.ERROR_DELETING):
-        return Judgement.DELETING
+        return Judgement.LOCKED if record.is_locked else Judgement.DELETING
     if record.is_imported:
         return Judgement.IMPORTED
     if record.keeps_data:
@@ -156,10 +156,10 @@ def _rules(
 def _alarms(ordered: Sequence[BackupRecord], others: Sequence[BackupRecord], now: datetime) -> dict[Volume, OpenAlarms]:
     """Return the open alarms of each volume that has any. Those of backups from the future do not count yet."""
     records = {record.uid: record for record in (*others, *ordered)}
-    raised = {volume_of(record) for record in records.values() if record.is_suspicious or record.has_unknown_alarm}
+    raised = {volume_of(record) for record in records.values() if has_alarm(record)}
     volumes: dict[Volume, list[BackupRecord]] = defaultdict(list)
     for record in records.values():
-        is_known = record.is_complete or record.is_suspicious
+        is_known = record.is_complete or record.is_suspicious or bool(record.kept_alarms)
         if is_known and volume_of(record) in raised and data_time(record) <= now + CLOCK_TOLERANCE:
             volumes[volume_of(record)].append(record)
     return {
@@ -281,7 +281,6 @@ def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord) -> Judgement 
     """
     answers = (
         (Judgement.HELD, record.is_held),
-        (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
         (Judgement.IN_USE, rules.is_in_use(record)),
         (Judgement.LAST_WHOLE, record is guards.whole),
         (Judgement.LAST_INTACT, record in guards.intact),
@@ -314,7 +313,6 @@ def _judge_failed(rules: _Rules, failed: Sequence[BackupRecord]) -> list[Judged]
         counts[volume_of(record)] += 1
         answers = (
             (Judgement.HELD, record.is_held),
-            (Judgement.LOCKED, record.backup_id in rules.context.locked_ids),
             (Judgement.IN_USE, rules.is_in_use(record)),
             (Judgement.FUTURE, rules.is_future(record)),
             (Judgement.RETRYING, record.scheduled_for in rules.context.unfinished_runs),

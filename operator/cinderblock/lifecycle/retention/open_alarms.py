@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from cinderblock.lifecycle.backup_record import BackupRecord
 from cinderblock.lifecycle.backup_times import data_time, order, utc
+from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 
 FREEZE = timedelta(days=14)
 """Time for which a suspicious backup keeps what was there before it, unless a person accepts it earlier."""
@@ -22,15 +23,30 @@ _Order = tuple[datetime, datetime, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """An open alarm.
+
+    Attributes:
+        uid: UID of the backup that shows it: the one with which it began, or the one that keeps it since then.
+        order: the place of the suspicious backup among all backups of the volume.
+        raised: when it was raised.
+    """
+
+    uid: str
+    order: _Order
+    raised: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAlarms:
     """The open alarms of one volume.
 
     Attributes:
-        begun: the backups that began a series of suspicious ones, in any order.
+        begun: the alarms, each of which a backup began that is the first of a series of suspicious ones, in any order.
         frozen_before: the order of the newest of them that still freezes; None: none does.
     """
 
-    begun: tuple[BackupRecord, ...] = ()
+    begun: tuple[Alarm, ...] = ()
     frozen_before: _Order | None = None
 
     def freezes(self, record: BackupRecord) -> bool:
@@ -38,8 +54,8 @@ class OpenAlarms:
         return self.frozen_before is not None and order(record) < self.frozen_before
 
     def uids(self) -> frozenset[str]:
-        """Return the UIDs of the backups with which the alarms began."""
-        return frozenset(record.uid for record in self.begun)
+        """Return the UIDs of the backups that show the alarms."""
+        return frozenset(alarm.uid for alarm in self.begun)
 
     def uids_before(self, present: Sequence[BackupRecord]) -> frozenset[str]:
         """Return the UIDs of the newest unsuspicious backup before each alarm, in one group.
@@ -53,7 +69,7 @@ class OpenAlarms:
         if not calm:
             return frozenset()
         times = [order(record) for record in calm]
-        older = (bisect_left(times, order(record)) for record in self.begun)
+        older = (bisect_left(times, alarm.order) for alarm in self.begun)
         return frozenset(calm[count - 1 if count else -1].uid for count in older)
 
 
@@ -64,23 +80,39 @@ def open_alarms(volume: Sequence[BackupRecord], outside: Collection[str], now: d
     beginning, even if later backups look normal: data that was encrypted once does not change much afterwards. A backup
     that could not be compared yet freezes until it is compared, or accepted.
 
+    When a suspicious backup is deleted, another backup of the volume keeps its alarm, which counts as before.
+
     Args:
         volume: the backups of the volume, those of all schedules and of persons.
         outside: UIDs of those that retention does not judge, because they are being deleted, for example. They can
             begin a series, but not continue one: the next backup takes their place.
         now: the instant of the plan.
     """
-    begun: list[BackupRecord] = []
+    begun = [alarm for record in volume for alarm in _kept(record, now)]
     unknown = [order(record) for record in volume if record.has_unknown_alarm]
     for series in _sequences(volume):
         is_continued = False
         for record in series:
             if record.is_suspicious and not is_continued:
-                begun.append(record)
+                begun.append(Alarm(record.uid, order(record), _raised(record)))
             if record.uid not in outside:
                 is_continued = record.is_suspicious
-    freezing = [order(record) for record in begun if now - _raised(record) <= FREEZE]
+    freezing = [alarm.order for alarm in begun if now - alarm.raised <= FREEZE]
     return OpenAlarms(tuple(begun), max((*freezing, *unknown), default=None))
+
+
+def _kept(record: BackupRecord, now: datetime) -> list[Alarm]:
+    """Return the alarms of deleted backups that a backup keeps. Those from the future do not count yet."""
+    return [
+        Alarm(record.uid, (utc(kept.data_time), utc(kept.data_time), kept.backup_id), utc(kept.raised_at))
+        for kept in record.kept_alarms
+        if utc(kept.data_time) <= now + CLOCK_TOLERANCE
+    ]
+
+
+def has_alarm(record: BackupRecord) -> bool:
+    """Return whether a backup shows an alarm, may have one, or keeps that of a deleted backup."""
+    return record.is_suspicious or record.has_unknown_alarm or bool(record.kept_alarms)
 
 
 def relevant_to_others(records: Sequence[BackupRecord]) -> list[BackupRecord]:
@@ -88,7 +120,7 @@ def relevant_to_others(records: Sequence[BackupRecord]) -> list[BackupRecord]:
 
     Unfinished ones need their parents. The others matter only if there are alarms among them.
     """
-    raised = {(r.namespace, r.volume_id) for r in records if r.is_suspicious or r.has_unknown_alarm}
+    raised = {(record.namespace, record.volume_id) for record in records if has_alarm(record)}
     return [
         record
         for record in records

@@ -17,7 +17,7 @@ from cinderblock.lifecycle.retention.brake import Appointment, appoint, limit_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.grace import REMOVAL_MARGIN, Grace, grace_of
 from cinderblock.lifecycle.retention.judge import Judged, Volume, judge, volume_of
-from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan, Step, Verdict
+from cinderblock.lifecycle.retention.verdict import GOING, Judgement, RetentionPlan, Step, Verdict
 
 MAX_REQUEUE_SECONDS = 3600.0
 """Most seconds between two plans. It must be shorter than `grace.PAUSE`, or the grace would never end."""
@@ -71,14 +71,14 @@ def _verdict(item: Judged, appointment: Appointment | None) -> Verdict:
     expires_at = item.backup.expires_at
     if expires_at is None:
         return Verdict(item.backup, Step.KEEP, item.judgement, item.rules)
-    if item.judgement in (Judgement.DELETING, Judgement.CLOCK_BEHIND):
+    if item.judgement in GOING or item.judgement is Judgement.CLOCK_BEHIND:
         return Verdict(item.backup, Step.EXPIRING, item.judgement, item.rules, expires_at)
     return Verdict(item.backup, Step.UNMARK, item.judgement, item.rules)
 
 
 def _counted(verdicts: Sequence[Verdict], previous: RetentionStatus | None) -> RetentionStatus:
     """Return the numbers of the status, after the steps. Backups that are being deleted count no more."""
-    counted = [verdict for verdict in verdicts if verdict.judgement is not Judgement.DELETING]
+    counted = [verdict for verdict in verdicts if verdict.judgement not in GOING]
     waiting = [v for v in counted if not v.judgement.keeps and v.expires_at is None]
     return RetentionStatus(
         kept=sum(verdict.expires_at is None for verdict in counted) - len(waiting),

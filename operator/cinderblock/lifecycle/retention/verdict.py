@@ -16,11 +16,12 @@ class Judgement(StrEnum):
     IMPORTED = "Imported"
     RETAINED = "Retain"
     DELETING = "Deleting"
+    LOCKED = "Locked"
+    """It is being deleted, and waits for a lock in the store. Nobody knows of a lock before a deletion is tried."""
     UNFINISHED = "Unfinished"
     FORGOTTEN = "Forgotten"
     CLOCK_BEHIND = "ClockBehind"
     HELD = "Held"
-    LOCKED = "Locked"
     IN_USE = "InUse"
     LAST_WHOLE = "LastWhole"
     LAST_INTACT = "LastIntact"
@@ -45,6 +46,8 @@ class Judgement(StrEnum):
         return self not in _EXPIRING
 
 
+GOING = frozenset({Judgement.DELETING, Judgement.LOCKED})
+"""Judgements of backups whose VolumeBackup is being deleted."""
 _EXPIRING = frozenset({Judgement.GONE, Judgement.MAX_AGE, Judgement.FAILED, Judgement.EXPIRED})
 
 

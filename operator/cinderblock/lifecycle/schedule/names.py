@@ -119,8 +119,17 @@ def is_made_by(schedule: AnySchedule, record: BackupRecord) -> bool:
     The names of its backups follow from volume and time, and none is made before its time. Until the volume of a backup
     is known, the marks count.
     """
-    if record.scheduled_for is not None and utc(record.created) < record.scheduled_for - CLOCK_TOLERANCE:
+    if record.scheduled_for is not None and is_too_early(record, record.scheduled_for):
         return False
     if not record.volume_name:
         return True
     return is_given_by(schedule, record.name, record.volume_name, record.scheduled_for)
+
+
+def is_too_early(record: BackupRecord, scheduled: datetime) -> bool:
+    """Return whether a backup was created before its time, so that no schedule made it.
+
+    This is the one rule for runs and for retention: a backup that counts as made by a run is also removed by retention.
+    Anybody can compute the names of future runs, so the tolerance is as short as that for clocks.
+    """
+    return utc(record.created) < scheduled - CLOCK_TOLERANCE

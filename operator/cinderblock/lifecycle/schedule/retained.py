@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -47,6 +48,31 @@ class Retained:
     def shown(self) -> RetentionProblem | None:
         """The problem that the condition RetentionApplied shows."""
         return self.problem or (RetentionProblem(Reason.RULES_REFUSED, self.refused[0]) if self.refused else None)
+
+
+def combined(parts: Sequence[Retained]) -> Retained:
+    """Return the result of one pass that judged its backups in several parts. At least one is required.
+
+    A part that judged nothing, for example because clocks differ, stands for all: the numbers of the others are not
+    those of the schedule.
+    """
+    unjudged = next((part for part in parts if part.refused is None), None)
+    if unjudged is not None:
+        return unjudged
+    found = [part.status for part in parts if part.status is not None]
+    numbers = {name: sum(getattr(status, name) for status in found) for name in _NUMBERS}
+    removals = [status.last_removal_time for status in found if status.last_removal_time is not None]
+    update = numbers | {"last_removal_time": max(removals, default=None)}
+    delays = [part.requeue_after for part in parts if part.requeue_after is not None]
+    return Retained(
+        found[0].model_copy(update=update) if found else None,
+        tuple(refusal for part in parts for refusal in part.refused or ()),
+        min(delays, default=None),
+        next((part.problem for part in parts if part.problem is not None), None),
+    )
+
+
+_NUMBERS = ("kept", "expiring", "frozen", "braked")
 
 
 def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Retained, now: datetime) -> Conclusion:

@@ -10,10 +10,9 @@ from typing import Final
 
 from cinderblock.api.v1alpha1.schedule import Overlap
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.schedule.names import BackupNames
+from cinderblock.lifecycle.schedule.names import BackupNames, is_too_early
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule, is_unfinished
 from cinderblock.lifecycle.schedule.settings import Settings
-from cinderblock.lifecycle.schedule.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord
 from cinderblock.reasons import AnyReason, Reason, parse_reason
 
@@ -208,7 +207,7 @@ def is_made_for(record: BackupRecord, scheduled: datetime | None) -> bool:
     """
     if scheduled is None:
         return True
-    return record.scheduled_for == scheduled and record.created >= scheduled - CLOCK_TOLERANCE
+    return record.scheduled_for == scheduled and not is_too_early(record, scheduled)
 
 
 def _of_attempts(claim: ClaimRecord, attempts: dict[int, BackupRecord]) -> Result:

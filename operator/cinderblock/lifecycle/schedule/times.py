@@ -12,7 +12,7 @@ from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.cron import Cron, PastTimes, past_times
 from cinderblock.lifecycle.schedule.settings import Settings
 
-CLOCK_TOLERANCE: Final = timedelta(hours=1)
+MAX_AHEAD: Final = timedelta(hours=1)
 """A recorded time that is later than this in the future comes from a wrong clock, and is not believed."""
 LATE: Final = timedelta(minutes=5)
 """After so long, a time at which no run began counts as missed: another replica takes over within seconds."""
@@ -111,7 +111,7 @@ def has_begun(schedule: AnySchedule, time: datetime, now: datetime) -> bool:
 
 def is_credible(recorded: datetime, now: datetime) -> bool:
     """Return whether a recorded time may be right. One far in the future was recorded while the clock was ahead."""
-    return recorded <= now + CLOCK_TOLERANCE
+    return recorded <= now + MAX_AHEAD
 
 
 def last_completed(schedule: AnySchedule, now: datetime) -> datetime | None:

@@ -12,8 +12,8 @@ from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
-from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
+from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
@@ -25,6 +25,7 @@ RECHECK_SECONDS = 60.0
 
 LISTED_BACKUPS = 10
 """Names of backups in a message."""
+_MOVED = "An administrator has changed spec.formerNamespaces of its ClusterBackupStore, and should change it back."
 
 
 def decide(observed: ObservedStore, now: datetime) -> Decision:
@@ -33,8 +34,12 @@ def decide(observed: ObservedStore, now: datetime) -> Decision:
 
 
 def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
-    """Return the default store of a namespace, or why it has none: there must be exactly one."""
-    defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+    """Return the default store of a namespace, or why it has none: there must be exactly one.
+
+    A store of the namespace itself goes before one that an administrator shares with it.
+    """
+    marked = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+    defaults = [store for store in marked if not store.is_shared] or marked
     if len(defaults) == 1:
         return StoreLookup(defaults[0])
     if not defaults:
@@ -49,7 +54,7 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
 def _requeue_after(observed: ObservedStore) -> float | None:
     if isinstance(observed.lookup.error, TransientError):
         return RETRY_SECONDS
-    if observed.lookup.error or observed.used_by or _mover_refusal(observed):
+    if observed.lookup.error or observed.used_by or observed.store.is_shared or _mover_refusal(observed):
         return RECHECK_SECONDS * (1 + _jitter(observed.store.uid) / 10)
     return None
 
@@ -78,6 +83,10 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     elif observed.lookup.error is not None:
         error = observed.lookup.error
         shown = conditions.stalled(before, now, generation, error.reason, error.message)
+    elif observed.misplaced:
+        listed = ", ".join(sorted(observed.misplaced)[:LISTED_BACKUPS])
+        message = f"The data of VolumeBackups is not in the place that the store has now: {listed}. {_MOVED}"
+        shown = conditions.stalled(before, now, generation, Reason.MANIFEST_MISPLACED, message)
     elif (refusal := _mover_refusal(observed)) is not None:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
@@ -105,7 +114,7 @@ def _with_rules(observed: ObservedStore, shown: list[Condition], now: datetime) 
 
 
 def _mover_refusal(observed: ObservedStore) -> Fail | None:
-    return mover_refusal(observed.lookup, observed.mover) if observed.mover is not None else None
+    return movers.refusal(observed.lookup, observed.mover) if observed.mover is not None else None
 
 
 def _with_unsealed(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:

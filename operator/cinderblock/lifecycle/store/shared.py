@@ -5,10 +5,12 @@ The operator and the broker both decide by these functions, so that they never d
 
 from __future__ import annotations
 
-from cinderblock.api.meta import Object
+from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, NamespacesFrom, SharedStore
-from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreSpec, ClusterStoreReference
+from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle import selector
+from cinderblock.reasons import Reason
 
 
 def allows(cluster: ClusterBackupStore, namespace: Object) -> bool:
@@ -33,10 +35,19 @@ def prefix_of(cluster: ClusterBackupStore, namespace: Object) -> str:
 
     The UID is part of it. A name can be used again, and the next owner of the name must not find the objects of the
     earlier one. Only the API server chooses a UID, so nobody can ask for that of somebody else.
+
+    Raises InvalidInput (FormerNamespaceRefused) if spec.formerNamespaces gives that place to another namespace.
     """
-    former = next((entry for entry in cluster.spec.former_namespaces if entry.namespace == namespace.name), None)
-    name, uid = (former.name or namespace.name, former.uid) if former else (namespace.name, namespace.uid)
-    return "/".join(part for part in (cluster.spec.prefix, name, uid) if part)
+    places = {entry.namespace: (entry.name or entry.namespace, entry.uid) for entry in cluster.spec.former_namespaces}
+    place = places.get(namespace.name, (namespace.name, namespace.uid))
+    others = sorted(other for other, taken in places.items() if taken == place and other != namespace.name)
+    if others:
+        raise InvalidInput(
+            f"spec.formerNamespaces of ClusterBackupStore {cluster.name} gives the place {'/'.join(place)} of namespace"
+            f" {namespace.name} to namespace {', '.join(others[:3])} as well. Correct one of the entries.",
+            reason=Reason.FORMER_NAMESPACE_REFUSED,
+        )
+    return "/".join(part for part in (cluster.spec.prefix, *place) if part)
 
 
 def share(cluster: ClusterBackupStore, store: BackupStore, namespace: Object, secrets_in: str) -> SharedStore:
@@ -47,10 +58,34 @@ def share(cluster: ClusterBackupStore, store: BackupStore, namespace: Object, se
         store: the BackupStore that names it.
         namespace: the namespace of ``store``.
         secrets_in: the namespace of the Secrets, which is that of the operator.
+
+    Raises InvalidInput as `prefix_of` does.
     """
+    return _with_settings(cluster, store, prefix_of(cluster, namespace), secrets_in)
+
+
+def whole(cluster: ClusterBackupStore, secrets_in: str) -> SharedStore:
+    """Return a ClusterBackupStore as a store without a namespace, so that the operator can check it for all of them."""
+    metadata = ObjectMeta(name=cluster.name, uid=cluster.uid, generation=cluster.metadata.generation)
+    reference = ClusterStoreReference(name=cluster.name)
+    own = BackupStore(metadata=metadata, spec=BackupStoreSpec(cluster_store_ref=reference))
+    return _with_settings(cluster, own, cluster.spec.prefix, secrets_in)
+
+
+def own_settings(store: BackupStore) -> tuple[str, ...]:
+    """Return the fields of a BackupStore with clusterStoreRef that it may not have, as in the object.
+
+    The rules of the CustomResourceDefinition refuse them. An object of another release may have them all the same.
+    """
+    fields = BackupStoreSpec.model_fields.items()
+    found = [(name, info) for name, info in fields if name != "cluster_store_ref"]
+    return tuple(info.alias or name for name, info in found if getattr(store.spec, name) != info.default)
+
+
+def _with_settings(cluster: ClusterBackupStore, store: BackupStore, prefix: str, secrets_in: str) -> SharedStore:
     fields = {name: getattr(cluster.spec, name) for name in BackupStoreSpec.model_fields}
     spec = BackupStoreSpec.model_construct(
-        **fields | {"cluster_store_ref": store.spec.cluster_store_ref, "prefix": prefix_of(cluster, namespace)}
+        **fields | {"cluster_store_ref": store.spec.cluster_store_ref, "prefix": prefix}
     )
     return SharedStore(
         metadata=store.metadata,
@@ -58,6 +93,7 @@ def share(cluster: ClusterBackupStore, store: BackupStore, namespace: Object, se
         status=store.status,
         cluster_store=cluster.name,
         cluster_store_uid=cluster.uid,
+        root_prefix=cluster.spec.prefix,
         secrets_in=secrets_in,
         mover_access=cluster.spec.mover_access,
         movers_per_namespace=cluster.spec.limits.movers_per_namespace,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from cinderblock.api.kubernetes import ContainerTerminated, ContainerWaiting, Job, Pod
+from cinderblock.api.v1alpha1.verification import MESSAGE_LIMIT as TERMINATION_LIMIT
 from cinderblock.lifecycle.mover.state import IMAGE_PULL_REASONS
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Wait
 from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
@@ -37,11 +38,14 @@ class Ended:
         exit_code: 0 if it passed.
         at: when it ended; None: not known.
         container: name of the container with the exit code; empty: not known.
+        message: what it has left in its terminationMessagePath, for a person. Nothing of its log is read, which may
+            contain secrets.
     """
 
     exit_code: int
     at: datetime | None
     container: str = ""
+    message: str = ""
 
 
 def evaluate(drill: ObservedDrill, deadlines: Deadlines) -> Ended | Fail | Wait:
@@ -51,7 +55,7 @@ def evaluate(drill: ObservedDrill, deadlines: Deadlines) -> Ended | Fail | Wait:
         raise ValueError("there is no Job to evaluate")
     pod = drill.own_pods[-1] if drill.own_pods else None
     if job.is_complete:
-        return Ended(0, max((end.finished_at for _, end in _ends(pod, job) if end.finished_at), default=None))
+        return _passed([end for _, end in _ends(pod, job)])
     if job.failure is not None and job.failure.reason == "DeadlineExceeded":
         return Fail(Reason.TIMED_OUT, "The check did not end in time. Increase spec.restore.timeout, or shorten it.")
     verdict = _of_pod(pod, job) if pod is not None else None
@@ -76,12 +80,23 @@ def _of_pod(pod: Pod, job: Job) -> Ended | Fail | None:
             return _interrupted(f"its container {name} ended with {end.reason}: {end.message[:MESSAGE_LIMIT]}")
         if pod.metadata.is_being_deleted and end.exit_code in KILLED:
             return _interrupted("somebody deleted its pod")
-        return Ended(end.exit_code, end.finished_at, name)
+        return Ended(end.exit_code, end.finished_at, name, _message(end))
     own = job.spec.template.spec.containers
     if own and all(container.name in ends for container in own):
         # An injected container may keep the pod alive.
-        return Ended(0, max((end.finished_at for end in ends.values() if end.finished_at), default=None))
+        return _passed(list(ends.values()))
     return _interrupted("its pod ended without an exit code") if pod.has_ended else None
+
+
+def _passed(ends: Collection[ContainerTerminated]) -> Ended:
+    at = max((end.finished_at for end in ends if end.finished_at), default=None)
+    return Ended(0, at, message=next((message for end in ends if (message := _message(end))), ""))
+
+
+def _message(end: ContainerTerminated) -> str:
+    """Return the end of a message as plain text: a terminal must not obey what is in it."""
+    text = "".join(letter for letter in end.message if letter.isprintable() or letter == "\n")
+    return text.strip()[-TERMINATION_LIMIT:]
 
 
 def _ends(pod: Pod | None, job: Job) -> Iterator[tuple[str, ContainerTerminated]]:

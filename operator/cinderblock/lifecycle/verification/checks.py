@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import checks as backup_checks
-from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import ObservedVerification
+from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.verdicts import Fail, Verdict
 from cinderblock.lifecycle.verification import check_job
 from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
@@ -56,8 +56,8 @@ def store_is_usable(observed: ObservedVerification) -> Verdict:
 
 
 def mover_is_permitted(observed: ObservedVerification) -> Verdict:
-    """The operator allows what spec.mover of the store asks for."""
-    return mover_refusal(observed.store, observed.policy.mover)
+    """The operator allows what spec.mover of the store asks for, and its movers can reach the store."""
+    return movers.verdict(observed.store, observed.policy)
 
 
 def check_may_run(observed: ObservedVerification) -> Verdict:

@@ -34,7 +34,8 @@ def _state_of(summary: VerificationSummary, manifest: str | None) -> tuple[Condi
         case VerificationResult.VERIFIED:
             is_restored = summary.level is VerificationLevel.RESTORE
             how = "It was restored and checked" if is_restored else "All of its stored data was read and is sound"
-            return "True", Reason.VERIFIED, how
+            field = "restoredAt" if is_restored else "dataAt"
+            return "True", Reason.VERIFIED, f"{how}; status.verification.{field} says when"
         case VerificationResult.DAMAGED:
             return "False", Reason.DAMAGED, _damage(summary, manifest)
         case _:

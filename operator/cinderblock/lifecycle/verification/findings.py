@@ -216,7 +216,7 @@ def _damaged(subject: Subject, finding: Finding) -> VerificationSummary:
     return before.model_copy(
         update={
             "result": VerificationResult.DAMAGED,
-            "level": None,
+            **_NO_LEVEL,
             "last_checked_at": finding.at,
             "coverage": None if parts is None else 0,
             "parts": parts,
@@ -249,7 +249,7 @@ def _doubted(subject: Subject, finding: Finding) -> VerificationSummary | None:
     return before.model_copy(
         update={
             "result": VerificationResult.UNVERIFIED,
-            "level": None,
+            **_NO_LEVEL,
             "coverage": None if parts is None else 0,
             "parts": parts,
         }
@@ -262,7 +262,7 @@ def _passed(subject: Subject, finding: Finding) -> VerificationSummary:
     if finding.level is VerificationLevel.RESTORE:
         return _sound(before, finding, VerificationLevel.RESTORE)
     level = before.level or VerificationLevel.STRUCTURE
-    with_level = before.model_copy(update={"level": level, "last_checked_at": finding.at})
+    with_level = before.model_copy(update={"level": level, "last_checked_at": finding.at, "structure_at": finding.at})
     read = with_level
     if finding.level is VerificationLevel.DATA and finding.complete:
         read = _with_part(with_level, finding)
@@ -305,10 +305,10 @@ def _judged(
         found_by_structure = summary.damaged_level is VerificationLevel.STRUCTURE
         is_repaired = (has_read and is_full) or (is_chosen and found_by_structure)
         if not is_repaired or is_manifest_damaged:
-            return summary.model_copy(update={"level": None})
+            return summary.model_copy(update=_NO_LEVEL)
         if summary.check_failed_at is not None:
             # Reading the data shows that they are stored well, and not that they are right.
-            return summary.model_copy(update={"level": None} | _only_failed_check(summary.check_failed_at))
+            return summary.model_copy(update=_NO_LEVEL | _only_failed_check(summary.check_failed_at))
         summary = summary.model_copy(update={"result": VerificationResult.UNVERIFIED} | _NO_DAMAGE)
     if not (has_read and is_full and summary.level is not None):
         return summary
@@ -316,6 +316,8 @@ def _judged(
     return _sound(summary, finding, level)
 
 
+_NO_LEVEL: Final[dict[str, Any]] = dict.fromkeys(("level", "structure_at", "data_at", "restored_at"))
+"""The fields about levels that passed, while the result is Damaged or in doubt."""
 _NO_DAMAGE: Final[dict[str, Any]] = {
     "damaged_at": None,
     "damaged_level": None,
@@ -333,7 +335,8 @@ def _only_failed_check(at: datetime) -> dict[str, Any]:
 
 def _sound(summary: VerificationSummary, finding: Finding, level: VerificationLevel) -> VerificationSummary:
     found = {"result": VerificationResult.VERIFIED, "level": level}
-    times = {"last_verified_at": finding.at, "last_checked_at": finding.at}
+    passed = "restored_at" if finding.level is VerificationLevel.RESTORE else "data_at"
+    times = {"last_verified_at": finding.at, "last_checked_at": finding.at, passed: finding.at}
     return summary.model_copy(update=found | times | _NO_DAMAGE)
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeGuard
 
 from cinderblock.api import labels
-from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.duration import from_timedelta, parse_long_duration, to_timedelta
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -40,8 +40,11 @@ from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.verification import check_job, check_state, checks, slots
 from cinderblock.lifecycle.verification.findings import Finding, change_of, stored_id
 from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
+from cinderblock.lifecycle.verification.restore_cause import condition_of, with_cause
 from cinderblock.reasons import Reason, parse_reason
 
+MAX_TIMEOUT: Final = timedelta(hours=24)
+"""The longest time limit. A drill holds a slot of verifications, which the drills of other namespaces wait for."""
 DAMAGE_REASONS: Final = frozenset(
     {
         *(Reason.INTEGRITY_ERROR, Reason.MANIFEST_MISSING, Reason.MANIFEST_REPLACED),
@@ -169,7 +172,7 @@ def _follow(
 
 def _restoring(restore: VolumeRestore) -> Wait | Fail:
     """Return the wait for a running restore. A quota that refuses the scratch volume ends the drill."""
-    shown = _condition(restore, ConditionType.RECONCILING)
+    shown = condition_of(restore, ConditionType.RECONCILING)
     if shown is not None and shown.reason == Reason.QUOTA_EXCEEDED:
         message = f"Cannot create the scratch volume, which counts in the quota of the namespace: {shown.message}"
         return Fail(Reason.QUOTA_EXCEEDED, message)
@@ -183,23 +186,30 @@ def _timed(
 ) -> Decision:
     """Return the decision that follows from a verdict. A wait beyond the time limit of the rule fails."""
     if isinstance(verdict, Wait) and _seconds_left(observed, restore, now) <= 0:
-        limit = observed.verification.spec.restore.timeout
+        limit = from_timedelta(_time_limit(observed))
         message = f"The restore and its check have not ended within {limit}. {verdict.message}."
         verdict = Fail(Reason.TIMED_OUT, message)
+    if isinstance(verdict, Fail) and not restore.has_ended:
+        operation = with_cause(operation, condition_of(restore, ConditionType.RECONCILING))
     return operation.apply(verdict)
 
 
 def _seconds_left(observed: ObservedVerification, restore: VolumeRestore, now: datetime) -> int:
-    limit = to_timedelta(observed.verification.spec.restore.timeout)
     began = restore.metadata.creation_timestamp or now
-    return int((began + limit - now) / timedelta(seconds=1))
+    return int((began + _time_limit(observed) - now) / timedelta(seconds=1))
+
+
+def _time_limit(observed: ObservedVerification) -> timedelta:
+    """Return the time limit of a drill, which holds a slot so long."""
+    return min(to_timedelta(observed.verification.spec.restore.timeout), MAX_TIMEOUT)
 
 
 def _failed_restore(
     observed: ObservedVerification, restore: VolumeRestore, operation: Operation, now: datetime
 ) -> Decision:
     """Return the decision about a restore that failed: a damage if stored bytes are the cause, otherwise an error."""
-    stalled = _condition(restore, ConditionType.STALLED)
+    stalled = condition_of(restore, ConditionType.STALLED)
+    operation = with_cause(operation, stalled)
     reason = parse_reason(stalled.reason) if stalled is not None else Reason.UNEXPECTED
     message = (stalled.message if stalled is not None else None) or restore.status.fail_reason or "The restore failed"
     objects = tuple(dict.fromkeys(match.group().rstrip(".") for match in _STORED.finditer(message)))
@@ -231,7 +241,8 @@ def _check(
     verdict = check_state.evaluate(drill, observed.policy.deadlines)
     if not isinstance(verdict, check_state.Ended):
         return _timed(observed, restore, operation, verdict, now)
-    ended = operation.status.model_copy(update={"check_exit_code": verdict.exit_code})
+    shown = {"check_exit_code": verdict.exit_code, "check_message": verdict.message or None}
+    ended = operation.status.model_copy(update=shown)
     operation = replace(operation, status=ended)
     at = verdict.at or restore.status.completed_at
     if verdict.exit_code == 0:
@@ -334,11 +345,6 @@ def _changes(observed: ObservedVerification, at: datetime, damage: _Damage | Non
     )
     change = change_of(backup, finding)
     return (change,) if change is not None else ()
-
-
-def _condition(restore: VolumeRestore, kind: ConditionType) -> Condition | None:
-    shown = restore.status.conditions if restore.has_own_status else []
-    return next((condition for condition in shown if condition.type == kind and condition.status == "True"), None)
 
 
 def cleanup(observed: ObservedVerification) -> tuple[Action, ...]:

@@ -42,10 +42,11 @@ def wait_for_slot(mover: ObservedMover, load: MoverLoad, settings: MoverSettings
 def _is_within_share(mover: ObservedMover, settings: MoverSettings, store: BackupStore) -> bool:
     """Return whether a verification may begin although backups and restores want all slots of the cluster.
 
-    Each namespace gets one slot of the share, so that one with many verifications does not use it up.
+    Each namespace gets one slot of the share, so that one with many verifications does not use it up. Namespaces take
+    turns, the one first that was served longest ago: a drill may hold a slot for a day.
     """
     is_first = all(other.namespace != store.namespace for other in mover.others)
-    return is_first and len(mover.others) < max(1, settings.limit // SHARE_OF_MOVERS)
+    return is_first and mover.is_its_turn and len(mover.others) < max(1, settings.limit // SHARE_OF_MOVERS)
 
 
 def _queue(rule: str, before: int, limit: int) -> Wait:

@@ -9,6 +9,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
 from cinderblock.lifecycle import children, expected_manifest
+from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.observed import MoverSettings
 
 
@@ -24,6 +25,7 @@ def mover_task(
     return MoverTask(
         operation=MoverOperation.VERIFY,
         store=children.location(store, status.container or store.spec.container, settings.allowed_endpoints),
+        broker=broker.location(store, settings),
         volume_mode=VolumeMode.FILESYSTEM,
         path=TREE_PATH,
         backup=_metadata(backup, volume_id, backup_id),

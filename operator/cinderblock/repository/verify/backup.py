@@ -12,7 +12,7 @@ from zlib import crc32
 
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, InvalidInput, ObjectNotFound
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import Sealer, Suite
 from cinderblock.format.entries import Chunk, Entry, Extent
 from cinderblock.format.hashing import digest_of
@@ -56,7 +56,7 @@ def run_verify(
     prefix: str,
     manifest: str,
     expected: ExpectedBackup,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     *,
     sample_percent: float = 100.0,
     on_progress: ProgressCallback = ignore_progress,

@@ -1,9 +1,8 @@
 """Verify the data of a volume: the packs that its manifests list, each pack once, all of them or one part.
 
 Requests: two or three for each manifest, those for the whole manifest of the chosen backup, one LIST for each 1000
-packs, and one for each pack that is read. If packs are not encrypted, the whole manifest is read twice. Memory: four
-packs, 10 bytes for each pack of the volume, eight lists of packs, and 8 bytes for each unencrypted chunk of the chosen
-backup.
+packs, and one for each pack that is read. Memory: four packs, 10 bytes for each pack of the volume, eight lists of
+packs, and 8 bytes for each unencrypted chunk of the chosen backup.
 
 A run with a limit begins at a random pack of its part, and reads from there on. So each pack has the same chance in
 each run, whatever ended earlier runs, and nothing has to be remembered.
@@ -14,7 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +23,9 @@ from typing import Final
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, InvalidInput, NotFound, ObjectNotFound, PermanentError, UnsupportedFormat
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import Sealer
+from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import pack_sealer
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
@@ -78,7 +78,7 @@ def verify_data(
     store: ObjectStore,
     prefix: str,
     expected: ExpectedBackup,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     share: Share = Share(),
     *,
     on_progress: ProgressCallback = ignore_progress,
@@ -127,7 +127,7 @@ class _DataRun:
         store: ObjectStore,
         prefix: str,
         expected: ExpectedBackup,
-        keys: KeyRing | None,
+        keys: Keys | None,
         *,
         share: Share,
         on_progress: ProgressCallback,
@@ -139,7 +139,7 @@ class _DataRun:
         self._prefix = prefix
         self._expected = expected
         self._keys = keys
-        self._recorded = RecordedChunks()
+        self._recorded: RecordedChunks | None = None
         self._share = share
         self._on_progress = on_progress
         self._clock = clock
@@ -205,23 +205,28 @@ class _DataRun:
     def _read_chosen(self, states: ManifestStates) -> IntegrityError | None:
         """Read the whole manifest of the chosen backup, as level Structure does. Return why it is damaged.
 
-        If its header or footer is damaged, `states` has the reason. Also keep which chunks it needs of the unencrypted
-        packs of this part.
+        If its header or footer is damaged, `states` has the reason. The same pass keeps which chunks it needs of the
+        unencrypted packs of this part.
         """
         if self._expected.backup_id in states.damaged:
             return None
-        error = self._read_sections() and self._read_sections()
-        if error is None:
-            self._record_chunks()
-        return error
+        return self._read_sections() and self._read_sections()
 
     def _read_sections(self) -> IntegrityError | None:
         try:
-            check_sections(self._open_chosen(), self._report)
+            manifest = self._open_chosen()
+            recorded = RecordedChunks(manifest.packs, self._packs, self._unsealed_packs())
+
+            def keep(chunks: Sequence[Chunk]) -> None:
+                recorded.add(chunks)
+                self._report()
+
+            check_sections(manifest, keep)
         except ObjectNotFound as error:
             raise manifest_is_gone(self._expected) from error
         except IntegrityError as error:
             return without_traceback(error)
+        self._recorded = recorded
         return None
 
     def _open_chosen(self) -> ManifestReader:
@@ -235,16 +240,13 @@ class _DataRun:
                 return
             add_manifest(damage, self._expected, self._expected.backup_id, error)
 
-    def _record_chunks(self) -> None:
-        """Keep which chunks the chosen backup needs of the unencrypted packs of this part."""
+    def _unsealed_packs(self) -> PackMarks:
+        """Return the unencrypted packs of this part, of which only the chunks that a manifest records are certain."""
         unsealed = PackMarks()
         for pack in self._packs.packs_of_part(self._share.part, self._share.parts):
             if self._packs.data_key(pack) is None:
                 unsealed.add(pack)
-        if not unsealed.count:
-            return
-        with suppress(IntegrityError, ObjectNotFound):
-            self._recorded.read(self._open_chosen(), self._packs, unsealed)
+        return unsealed
 
     def _read_packs(self) -> None:
         count = 0
@@ -296,7 +298,7 @@ class _DataRun:
 
         Raises what the store raises.
         """
-        sealer, size, recorded = self._sealer(pack), self._packs.size(pack), self._recorded.of(pack)
+        sealer, size, recorded = self._sealer(pack), self._packs.size(pack), self._recorded_of(pack)
         first: PermanentError | None = None
         for _ in range(2):
             try:
@@ -310,6 +312,9 @@ class _DataRun:
                     log.warning("A pack was read wrongly once, and is sound: %s", first.message)
                 return None
         return first
+
+    def _recorded_of(self, pack: PackId) -> frozenset[int]:
+        return self._recorded.of(pack) if self._recorded is not None else frozenset()
 
     def _sealer(self, pack: PackId) -> Sealer:
         backup_id = self._packs.origin(pack).backup_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,8 @@ from cinderblock.errors import (
     UnsupportedFormat,
     WrongKey,
 )
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
+from cinderblock.format.entries import Chunk
 from cinderblock.format.manifest.footer import MAX_FOOTER_BYTES, MAX_SUMMARY_BYTES, PACK_ROW_BYTES
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.format.manifest.reader import ManifestReader, PackList, read_pack_list
@@ -81,7 +82,7 @@ class VolumeManifests:
         self,
         store: ObjectStore,
         prefix: str,
-        keys: KeyRing | None,
+        keys: Keys | None,
         chosen: ExpectedBackup,
         on_read: Callable[[], None],
     ) -> None:
@@ -203,17 +204,16 @@ def check_sizes(packs: PackTable, label: str) -> None:
         raise IntegrityError(f"{label}: it lists a pack with an impossible size")
 
 
-def check_sections(manifest: ManifestReader, on_read: Callable[[], None]) -> None:
+def check_sections(manifest: ManifestReader, on_read: Callable[[Sequence[Chunk]], None]) -> None:
     """Read and check all sections of a manifest. Raises what the manifest raises.
 
     Args:
         manifest: the manifest.
-        on_read: called after each section.
+        on_read: called after each section, with its chunks.
     """
     for content in manifest.contents():
         # Decoding finds rows that do not belong together, which a defect of a writer could have sealed.
-        _ = content.table
-        on_read()
+        on_read(content.table.chunks)
 
 
 def manifest_is_gone(expected: ExpectedBackup) -> NotFound:

@@ -7,11 +7,11 @@ manifest, whose digest is recorded elsewhere, shows that. An encrypted pack cann
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cinderblock.format.entries import Chunk
-from cinderblock.format.manifest.reader import ManifestReader
+from cinderblock.format.pack import PackTable
 from cinderblock.repository.verify.volume_packs import PackId, PackMarks, VolumePacks
 
 MAX_RECORDED: Final = 1 << 24
@@ -24,24 +24,38 @@ def fingerprint(chunk: Chunk) -> int:
 
 
 class RecordedChunks:
-    """The fingerprints of chunks, by pack."""
+    """The fingerprints of the chunks of one manifest that lie in some packs, by pack.
 
-    def __init__(self) -> None:
+    Args:
+        manifest: the packs that its chunks name by number.
+        packs: the packs of the volume.
+        wanted: those whose chunks are kept.
+    """
+
+    def __init__(self, manifest: PackTable, packs: VolumePacks, wanted: PackMarks) -> None:
         self._count = 0
         self._fingerprints: dict[PackId, array[int]] = {}
+        self._places: dict[int, PackId | None] = {}
+        self._table = manifest
+        self._packs = packs
+        self._wanted = wanted
 
-    def read(self, manifest: ManifestReader, packs: VolumePacks, wanted: PackMarks) -> None:
-        """Add the chunks of a manifest that lie in some packs. Raises what the manifest raises."""
-        table = manifest.packs
-        places: dict[int, PackId | None] = {}
-        for chunk in manifest.chunks():
-            if chunk.pack not in places:
-                found = packs.find(table.origin(chunk.pack), table.number(chunk.pack), table.size(chunk.pack))
-                places[chunk.pack] = _first(found, wanted)
-            place = places[chunk.pack]
+    def add(self, chunks: Iterable[Chunk]) -> None:
+        """Add the chunks of a section."""
+        if not self._wanted.count:
+            return
+        for chunk in chunks:
+            place = self._place(chunk.pack)
             if place is not None and self._count < MAX_RECORDED:
                 self._fingerprints.setdefault(place, array("q")).append(fingerprint(chunk))
                 self._count += 1
+
+    def _place(self, pack: int) -> PackId | None:
+        if pack not in self._places:
+            table = self._table
+            found = self._packs.find(table.origin(pack), table.number(pack), table.size(pack))
+            self._places[pack] = _first(found, self._wanted)
+        return self._places[pack]
 
     def of(self, pack: PackId) -> frozenset[int]:
         """Return the fingerprints of the chunks that lie in a pack."""

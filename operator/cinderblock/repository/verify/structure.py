@@ -12,7 +12,7 @@ from functools import partial
 
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import IntegrityError, ObjectNotFound, WrongKey
-from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.repository.verify.findings import (
@@ -43,7 +43,7 @@ def verify_structure(
     prefix: str,
     manifest: str,
     expected: ExpectedBackup,
-    keys: KeyRing | None = None,
+    keys: Keys | None = None,
     *,
     on_progress: ProgressCallback = ignore_progress,
     sleep: Callable[[float], None] = time.sleep,
@@ -75,7 +75,7 @@ class _StructureRun:
         store: ObjectStore,
         prefix: str,
         expected: ExpectedBackup,
-        keys: KeyRing | None,
+        keys: Keys | None,
         *,
         manifest: str,
         on_progress: ProgressCallback,
@@ -146,7 +146,7 @@ class _StructureRun:
             check_sizes(reader.packs, self._manifest)
             self._packs.add(reader.pack_list())
             self._total = reader.summary.manifest_bytes
-            check_sections(reader, self._report)
+            check_sections(reader, lambda _chunks: self._report())
         except ObjectNotFound as error:
             raise manifest_is_gone(self._expected) from error
         except WrongKey as error:

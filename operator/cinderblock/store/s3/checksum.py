@@ -50,7 +50,7 @@ _DAMAGED: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumM
 def body_fields(checksum: Checksum, body: ThrottledBody) -> dict[str, Any]:
     """Return the parameters of PutObject and UploadPart.
 
-    SHA-256 costs nothing more: the signature needs it as well, and `_Signer` takes it over. Measured for a pack of
+    SHA-256 costs nothing more: the signature needs it as well, and `BodySigner` takes it over. Measured for a pack of
     24 MiB on one core: 21 ms of hashing, and 43 ms if both hashed. MD5 takes another 49 ms.
     """
     if checksum is Checksum.SHA256:
@@ -78,18 +78,22 @@ class UploadChecksums:
         if self._is_proven:
             return upload(self._checksum)
         rejection: CinderblockError | None = None
-        for checksum in Checksum:
-            try:
-                result = upload(checksum)
-            except CinderblockError as error:
-                if not self._may_be_the_checksum(error):
-                    raise
-                rejection = rejection or error
-                continue
-            self._prove(checksum, rejection)
-            return result
-        assert rejection is not None
-        raise rejection
+        try:
+            for checksum in Checksum:
+                try:
+                    result = upload(checksum)
+                except CinderblockError as error:
+                    if not self._may_be_the_checksum(error):
+                        raise
+                    rejection = rejection or error
+                    continue
+                self._prove(checksum, rejection)
+                return result
+            assert rejection is not None
+            raise rejection
+        finally:
+            # Its traceback has this frame: a cycle that would keep the body until the garbage collector runs.
+            del rejection
 
     def _may_be_the_checksum(self, error: CinderblockError) -> bool:
         """Return whether to try the same upload with another checksum."""
@@ -120,7 +124,7 @@ def _answer_of(error: CinderblockError) -> tuple[str, int]:
     return str(cause.response["Error"].get("Code", "")), cause.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-class _Signer(S3SigV4Auth):
+class BodySigner(S3SigV4Auth):
     """Signs the SHA-256 that an upload has computed already, instead of reading its body once more."""
 
     @override
@@ -130,5 +134,5 @@ class _Signer(S3SigV4Auth):
 
 
 def use_signer() -> None:
-    """Let the clients of this process sign uploads with `_Signer`. botocore looks signers up by name."""
-    AUTH_TYPE_MAPS["s3v4"] = _Signer
+    """Let the clients of this process sign uploads with `BodySigner`. botocore looks signers up by name."""
+    AUTH_TYPE_MAPS["s3v4"] = BodySigner

@@ -175,10 +175,10 @@ class _ReadResponse(AWSResponse):
         return self._read
 
 
-def bound(client: S3Client) -> None:
-    """Bound the time and the answers of a new client's requests."""
+def bound(client: Any, service: str = "s3") -> None:
+    """Bound the time and the answers of a new client's requests to a service."""
     # botocore has no public way to choose its session or its connections. test_hostile_servers fails if these go.
-    endpoint: Any = client._endpoint  # type: ignore[attr-defined]  # noqa: SLF001
+    endpoint: Any = client._endpoint  # noqa: SLF001
     session: Any = endpoint.http_session
     session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)  # noqa: SLF001
 
@@ -191,7 +191,7 @@ def bound(client: S3Client) -> None:
             return response
         return _ReadResponse(response, _read(response))
 
-    client.meta.events.register_last("before-send.s3", send)
+    client.meta.events.register_last(f"before-send.{service}", send)
 
 
 def close_connections(client: S3Client) -> None:

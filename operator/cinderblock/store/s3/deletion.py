@@ -1,7 +1,7 @@
 """Delete objects in batches, or one by one on servers that cannot or may not delete batches.
 
 Google Cloud Storage, Huawei OBS and ONTAP have had no DeleteObjects, and a policy or a firewall for web applications
-may forbid just that request.
+may forbid just that request. The broker never signs it, because a signature covers only the digest of the list of keys.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Deleter:
         container: bucket.
         address: of the store, for messages.
         call: limits the time of one request, and translates its errors.
+        has_batches: whether to try batches.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Deleter:
         container: str,
         address: StoreAddress,
         call: Callable[[], AbstractContextManager[None]],
+        *,
+        has_batches: bool = True,
     ) -> None:
         self._client = client
         self._container = container
         self._address = address
         self._call = call
-        self._has_batches = True
+        self._has_batches = has_batches
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete at most DELETE_BATCH_KEYS keys. An absent key is not an error. Raises CinderblockError."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.store.s3.checksum import Checksum, body_fields
 from cinderblock.store.s3.streaming import ThrottledBody
 
@@ -93,6 +93,9 @@ def _abort_earlier(client: S3Client, container: str, key: str) -> None:
     except ClientError as error:
         log.info("Could not list earlier uploads of %s: %s", key, error.response["Error"].get("Code"))
         return
+    except AccessDenied as error:
+        log.info("May not list earlier uploads of %s: %s", key, error.message)
+        return
     for upload in earlier:
         if upload["Key"] == key:
             _abort(client, container, key, upload["UploadId"])
@@ -101,7 +104,7 @@ def _abort_earlier(client: S3Client, container: str, key: str) -> None:
 def _abort(client: S3Client, container: str, key: str, upload: str) -> None:
     try:
         client.abort_multipart_upload(Bucket=container, Key=key, UploadId=upload)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, AccessDenied) as error:
         log.warning(
             "Could not abort an upload, parts of %s in container %s may remain: %s",
             key,

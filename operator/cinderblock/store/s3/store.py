@@ -16,7 +16,7 @@ from cinderblock.errors import ContainerNotFound, ObjectNotFound, PermanentError
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
 from cinderblock.store.call_time import call_seconds
-from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
@@ -61,7 +61,7 @@ class S3Store:
     def __init__(
         self,
         location: StoreLocation,
-        credentials: S3Credentials | None,
+        credentials: Credentials | None,
         ca_file: str | None = None,
         read_timeout: float | None = None,
         seconds_per_call: float | None = None,
@@ -70,7 +70,8 @@ class S3Store:
 
         Args:
             location: where the store is, and its limits.
-            credentials: sign requests; None: boto3 finds them as every AWS tool does.
+            credentials: sign requests; None: boto3 finds them as every AWS tool does. A signer signs only what an
+                operation needs, so the store then deletes objects one by one, and never creates the container.
             ca_file: PEM certificates that replace those of the system.
             read_timeout: seconds without a byte of a response; None: READ_TIMEOUT.
             seconds_per_call: seconds of a whole request; None: by its size, see `call_seconds`.
@@ -84,11 +85,14 @@ class S3Store:
         self._announcements = Announcements()
         self._client.meta.events.register("before-call.s3", self._announcements.choose)
         self._client.meta.events.register("before-send.s3", start_throttling)
-        self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, credentials)
+        own = credentials if isinstance(credentials, S3Credentials) else None
+        is_limited = isinstance(credentials, RemoteSigner)
+        self._creates_container = location.create_container and not is_limited
+        self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, own)
         self._put_options = put_options(location)
         self._checksums = UploadChecksums()
         self._retention = S3Retention(self._client, self._address, self._call)
-        self._deleter = Deleter(self._client, self._container, self._address, self._call)
+        self._deleter = Deleter(self._client, self._container, self._address, self._call, has_batches=not is_limited)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
 
@@ -101,7 +105,7 @@ class S3Store:
         try:
             self._list_one()
         except ContainerNotFound:
-            if not self._location.create_container:
+            if not self._creates_container:
                 raise
             self._create()
             self._list_one()

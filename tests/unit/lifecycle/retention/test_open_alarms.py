@@ -9,7 +9,7 @@ import pytest
 
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.retention import Retention
-from cinderblock.lifecycle.backup_record import BackupRecord
+from cinderblock.lifecycle.backup_record import BackupRecord, KeptAlarm
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
@@ -172,3 +172,30 @@ def test_freeze_lasts_fourteen_days_from_the_end_of_a_slow_backup() -> None:
     later = ATTACK + 19 * DAY
     assert planned(rules(keep_last=1), fleet, later).status.frozen == 9
     assert planned(rules(keep_last=1), fleet, later + timedelta(minutes=1)).status.frozen == 0
+
+
+@pytest.mark.parametrize("keeper", ["good-0", "good-5", "n-1", "other"])
+def test_alarm_of_a_deleted_backup_counts_until_it_is_accepted(keeper: str) -> None:
+    """It freezes for 14 days. After that, the backup before it stays, and the one that keeps the alarm."""
+    alarm = {"kept_alarms": (KeptAlarm("attack", ATTACK, ATTACK),)}
+    fleet = [*before_the_attack(), a_record("n-1", NOW - DAY), a_record("n-2", NOW - HOUR)]
+    fleet = [replace(backup, **alarm) if backup.uid == keeper else backup for backup in fleet]
+    context = RetentionContext(
+        others=(a_record("other", NOW - DAY, schedule="", **alarm),) if keeper == "other" else ()
+    )
+    plan = planned(rules(keep_last=1), fleet, context=context)
+    assert {f"good-{number}" for number in range(10)} <= kept_ids(plan)
+    later = planned(rules(keep_last=1), fleet, NOW + 20 * DAY, context)
+    assert kept_ids(later) == {"n-2", "good-0", *({keeper} - {"other"})}
+    accepted = [replace(backup, kept_alarms=()) for backup in fleet]
+    assert kept_ids(planned(rules(keep_last=1), accepted)) == {"n-2"}
+
+
+def test_alarm_of_a_deleted_backup_matters_to_other_schedules() -> None:
+    keeper = a_record("keeper", kept_alarms=(KeptAlarm("attack", ATTACK, ATTACK),))
+    assert relevant_to_others([keeper]) == [keeper]
+
+
+def test_deleted_alarm_from_the_future_does_not_count_yet() -> None:
+    fleet = [a_record("n-1", NOW - HOUR, kept_alarms=(KeptAlarm("x", NOW + DAY, NOW + DAY),)), *before_the_attack()]
+    assert planned(rules(keep_last=1), fleet).status.frozen == 0

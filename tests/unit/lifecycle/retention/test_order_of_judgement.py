@@ -27,18 +27,18 @@ def judgement(plan: RetentionPlan, uid: str = "b-1") -> Judgement:
 
 
 EVERYTHING = {"phase": BackupPhase.RESTORING, "is_held": True}
-CONTEXT = RetentionContext(locked_ids=frozenset({"b-1"}), used_ids=frozenset({"b-1"}), verified_at={"b-1": OLD})
+CONTEXT = RetentionContext(used_ids=frozenset({"b-1"}), verified_at={"b-1": OLD})
 SUSPICIOUS = replace(NEWER, is_suspicious=True)
 
 ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord], dict[str, Any]]] = [
     (Judgement.DELETING, EVERYTHING | {"is_being_deleted": True}, CONTEXT, [NEWER], {}),
+    (Judgement.LOCKED, EVERYTHING | {"is_being_deleted": True, "is_locked": True}, CONTEXT, [NEWER], {}),
     (Judgement.IMPORTED, EVERYTHING | {"is_imported": True}, CONTEXT, [NEWER], {}),
     (Judgement.RETAINED, EVERYTHING | {"keeps_data": True}, CONTEXT, [NEWER], {}),
     (Judgement.UNFINISHED, {"phase": BackupPhase.CREATING, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.FORGOTTEN, {"phase": BackupPhase.ERROR, "is_forgotten": True, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.HELD, EVERYTHING, CONTEXT, [], {}),
-    (Judgement.LOCKED, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
-    (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, replace(CONTEXT, locked_ids=frozenset()), [], {}),
+    (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
     (
         Judgement.LAST_INTACT,
@@ -244,3 +244,11 @@ def test_hold_changes_no_other_verdict() -> None:
     backups[1] = replace(backups[1], is_held=True)
     after = planned(rules(keep_last=3), backups)
     assert [v.judgement.keeps for v in before.verdicts] == [v.judgement.keeps for v in after.verdicts]
+
+
+def test_locked_backup_in_deletion_counts_as_going() -> None:
+    going = a_record("b-1", OLD, is_being_deleted=True, is_locked=True, phase=BackupPhase.DELETING, expires_at=OLD)
+    plan = planned(rules(keep_last=1), [going, NEWER])
+    assert (plan.status.kept, plan.status.expiring) == (1, 0)
+    [verdict] = [verdict for verdict in plan.verdicts if verdict.backup.uid == "b-1"]
+    assert (verdict.step, verdict.expires_at) == (Step.EXPIRING, OLD)

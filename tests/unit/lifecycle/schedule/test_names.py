@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.names import BackupNames, is_made_by
+from cinderblock.lifecycle.schedule.runs import is_made_for
 from tests.support.retention.records import a_record
 from tests.support.schedules.builders import cluster_schedule, schedule
 
@@ -116,3 +117,9 @@ def test_backup_that_was_made_before_its_time_is_not_the_schedules() -> None:
     assert is_made_by(schedule("daily"), replace(made, created=AT - timedelta(minutes=4)))
     assert not is_made_by(schedule("daily"), replace(made, created=AT - timedelta(hours=1)))
     assert is_made_by(schedule("daily"), replace(made, name="x", volume_name=""))
+
+
+def test_runs_and_retention_agree_about_backups_before_their_time() -> None:
+    for minutes in range(0, 90, 3):
+        made = a_record(name="daily-data-202605041200", scheduled_for=AT, created=AT - timedelta(minutes=minutes))
+        assert is_made_by(schedule("daily"), made) == is_made_for(made, AT), minutes

@@ -62,6 +62,18 @@ def test_complete_job_has_passed() -> None:
     assert verdict(a_job(**condition("Complete"))) == Ended(0, None)
 
 
+def test_message_of_the_check_is_kept_as_plain_text() -> None:
+    failed = ended(code=3)
+    failed["state"]["terminated"]["message"] = "x" * 2000 + "\x1b[31m\ttables missing:\nusers\n"
+    found = verdict(a_job(), a_pod("Failed", failed))
+    assert isinstance(found, Ended)
+    assert found.message.endswith("x[31mtables missing:\nusers")
+    assert len(found.message) == 1024
+    passed = ended()
+    passed["state"]["terminated"]["message"] = "42 tables"
+    assert verdict(a_job(**condition("Complete")), a_pod("Succeeded", passed)) == Ended(0, INSTANT, "", "42 tables")
+
+
 @pytest.mark.parametrize("code", [1, 2, 127, 255])
 @pytest.mark.parametrize("status", [{}, condition("Failed", "BackoffLimitExceeded")], ids=["pod", "job"])
 def test_exit_code_of_the_check_counts(code: int, status: dict[str, Any]) -> None:

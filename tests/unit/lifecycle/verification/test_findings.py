@@ -280,3 +280,22 @@ def test_order_of_parts_does_not_matter() -> None:
     results = {known(*(finding(day, p, 3) for day, p in enumerate(order))).result for order in permutations((1, 2, 3))}
     assert results == {VERIFIED}
     assert PartsRead(parts=3, last=1, last_at=AT).read == []
+
+
+def test_each_level_shows_when_it_was_last_passed() -> None:
+    """A verification of level Structure after one of level Data makes the data no younger."""
+    summary = known(finding(0), finding(5, level=STRUCTURE), finding(6, level=RESTORE), finding(7, level=STRUCTURE))
+    assert summary.level is RESTORE
+    assert summary.level_times() == {STRUCTURE: AT + 7 * DAY, DATA: AT, RESTORE: AT + 6 * DAY}
+    other = known(finding(0, level=STRUCTURE, backup_id="other"), finding(3), backup="other")
+    assert other.level_times() == {STRUCTURE: AT, DATA: AT + 3 * DAY}
+
+
+def test_parts_count_when_all_of_them_were_read() -> None:
+    parts = [finding(day, part=day + 1, parts=3) for day in range(3)]
+    assert DATA not in known(*parts[:2]).level_times()
+    assert known(*parts).level_times()[DATA] == AT + 2 * DAY
+
+
+def test_damage_ends_what_levels_have_shown() -> None:
+    assert known(finding(0), finding(1, level=RESTORE), damage("chosen", day=2)).level_times() == {}

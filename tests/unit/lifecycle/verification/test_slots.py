@@ -49,3 +49,10 @@ def test_verification_waits_while_there_is_no_room(mover: dict[str, Any], load: 
 )
 def test_verification_begins_while_there_is_room(mover: dict[str, Any], load: dict[str, Any]) -> None:
     assert wait_for_slot(ObservedMover(**mover), MoverLoad(**load), SETTINGS, a_store()) is None
+
+
+def test_share_is_left_to_the_namespace_whose_turn_it_is() -> None:
+    full = MoverLoad(movers=4, waiting=9)
+    assert wait_for_slot(ObservedMover(), full, SETTINGS, a_store()) is None
+    assert wait_for_slot(ObservedMover(is_its_turn=False), full, SETTINGS, a_store()) is not None
+    assert wait_for_slot(ObservedMover(is_its_turn=False), MoverLoad(), SETTINGS, a_store()) is None

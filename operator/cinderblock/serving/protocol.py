@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.serving.settings import ServerSettings
 
 
 class Phase(Enum):
@@ -30,14 +30,14 @@ class Phase(Enum):
     BODY = auto()
     """The body of a request has not arrived completely."""
     HANDLING = auto()
-    """The gateway works on a request."""
+    """The server works on a request."""
     WRITING = auto()
-    """The client reads its response more slowly than the gateway sends it."""
+    """The client reads its response more slowly than the server sends it."""
     CLOSING = auto()
     """The response was sent, but the client still sends its request, or does not close the connection."""
 
 
-def time_limits(settings: GatewaySettings) -> Mapping[Phase, float]:
+def time_limits(settings: ServerSettings) -> Mapping[Phase, float]:
     """Return how many seconds a connection may stay in each phase.
 
     The application answers slow bodies and slow handling itself (408, 503). The limits here come later, for the case
@@ -54,7 +54,7 @@ def time_limits(settings: GatewaySettings) -> Mapping[Phase, float]:
     }
 
 
-class GatewayProtocol(H11Protocol):
+class HttpProtocol(H11Protocol):
     """uvicorn's protocol. It reports the end of the connection.
 
     Args:
@@ -110,7 +110,7 @@ class Connection:
     client: str
     is_trusted: bool
     since: float
-    protocol: GatewayProtocol | None = None
+    protocol: HttpProtocol | None = None
     opening: asyncio.Task[None] | None = None
     _observed: tuple[Phase, Any] = (Phase.HANDSHAKE, None)
 

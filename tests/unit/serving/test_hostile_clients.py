@@ -14,16 +14,16 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cinderblock.gateway import listener
-from cinderblock.gateway.app import make_app, make_health_app
+from cinderblock.gateway.app import make_app, make_health_app, refuse
 from cinderblock.gateway.auth import TokenAuth
-from cinderblock.gateway.client_address import TrustedProxies
-from cinderblock.gateway.protocol import Connection
-from cinderblock.gateway.request_limits import HEADERS, TARGET_BYTES, RequestLimits
-from cinderblock.gateway.server import running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.observability.gateway_metrics import GatewayMetrics
+from cinderblock.serving import listener
+from cinderblock.serving.client_address import TrustedProxies
+from cinderblock.serving.protocol import Connection
+from cinderblock.serving.request_limits import HEADERS, TARGET_BYTES, RequestLimits
+from cinderblock.serving.server import running
 from tests.support.cluster.certificates import Authority
 from tests.support.cluster.kube_clients import Anonymous
 from tests.support.gateway.raw_clients import RawClients, raw_clients
@@ -178,7 +178,7 @@ async def test_requests_of_one_address_wait_for_their_turn() -> None:
             running_now -= 1
         await PlainTextResponse("ok")(scope, receive, send)
 
-    async with serving(RequestLimits(handle, PATIENT), PATIENT) as clients:
+    async with serving(RequestLimits(handle, PATIENT, refuse, "gateway"), PATIENT) as clients:
         waiting = [asyncio.create_task(clients.code(HOSTILE)) for _ in range(5)]
         assert await clients.code(HONEST) == 200
         released.set()
@@ -197,7 +197,7 @@ async def test_requests_of_closed_connections_still_count() -> None:
             await released.wait()
         await PlainTextResponse("ok")(scope, receive, send)
 
-    async with serving(RequestLimits(handle, PATIENT), PATIENT) as clients:
+    async with serving(RequestLimits(handle, PATIENT, refuse, "gateway"), PATIENT) as clients:
         for _ in range(5):
             client = await clients.open(HOSTILE, GET)
             client.writer.close()
@@ -214,7 +214,7 @@ async def test_request_that_takes_too_long_is_503() -> None:
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
-    async with serving(RequestLimits(handle, SETTINGS), SETTINGS) as clients:
+    async with serving(RequestLimits(handle, SETTINGS, refuse, "gateway"), SETTINGS) as clients:
         assert await clients.code() == 503
 
 
@@ -242,7 +242,7 @@ async def test_forwarded_address_counts_only_from_a_trusted_proxy(trusted: tuple
         await PlainTextResponse("ok")(scope, receive, send)
 
     settings = replace(PATIENT, trusted_proxies=TrustedProxies.parse(trusted).networks)
-    async with serving(RequestLimits(handle, settings), settings) as clients:
+    async with serving(RequestLimits(handle, settings, refuse, "gateway"), settings) as clients:
         await clients.code(headers="X-Forwarded-For: 198.51.100.1, 203.0.113.9\r\nForwarded: for=192.0.2.1\r\n")
     assert seen == [client]
 

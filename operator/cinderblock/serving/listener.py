@@ -14,10 +14,10 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
-from cinderblock.gateway.client_address import UNKNOWN, TrustedProxies, group_of
-from cinderblock.gateway.connection_limits import ConnectionLimits
-from cinderblock.gateway.protocol import Connection, GatewayProtocol, time_limits
-from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.serving.client_address import UNKNOWN, TrustedProxies, group_of
+from cinderblock.serving.connection_limits import ConnectionLimits
+from cinderblock.serving.protocol import Connection, HttpProtocol, time_limits
+from cinderblock.serving.settings import ServerSettings
 
 _PAUSE_SECONDS: Final = 0.1
 """Wait after a failed accept, which fails again at once if the process has no file descriptors left."""
@@ -28,7 +28,7 @@ _SHUTDOWN_SECONDS: Final = 5.0
 
 _logger = logging.getLogger(__name__)
 
-MakeProtocol = Callable[[Callable[[], None]], GatewayProtocol]
+MakeProtocol = Callable[[Callable[[], None]], HttpProtocol]
 """Makes the HTTP side of a connection, given what to call at its end."""
 
 
@@ -45,7 +45,7 @@ class Listener:
     def __init__(
         self,
         listening: socket.socket,
-        settings: GatewaySettings,
+        settings: ServerSettings,
         make_protocol: MakeProtocol,
         tls: ssl.SSLContext | None,
     ) -> None:

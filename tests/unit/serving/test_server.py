@@ -13,14 +13,13 @@ import aiohttp
 import pytest
 
 from cinderblock.errors import InvalidInput
-from cinderblock.gateway import app
 from cinderblock.gateway.app import make_app, make_health_app
 from cinderblock.gateway.auth import TokenAuth
-from cinderblock.gateway.main import wait_for_stop
-from cinderblock.gateway.server import RunningServer, Server, running
 from cinderblock.gateway.settings import GatewaySettings
 from cinderblock.kube.token_clients import TokenClients
 from cinderblock.observability.gateway_metrics import GatewayMetrics
+from cinderblock.serving import health
+from cinderblock.serving.server import RunningServer, Server, running, wait_for_stop
 from tests.support.cluster.certificates import Authority
 from tests.support.cluster.kube_clients import Anonymous
 
@@ -207,7 +206,7 @@ async def test_readiness_asks_the_api_server_once_for_many_callers(monkeypatch: 
         return True
 
     monkeypatch.setattr(TokenAuth, "is_ready", is_ready)
-    monkeypatch.setattr(app, "READY_SECONDS", 60.0)
+    monkeypatch.setattr(health, "READY_SECONDS", 60.0)
     head = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with health_server(GatewayMetrics()) as server:
         answers = await asyncio.gather(*(exchange(server.port, head) for _ in range(10)))

@@ -1,13 +1,14 @@
-"""HTTP servers around the gateway's ASGI applications, with TLS."""
+"""HTTP servers around ASGI applications, with TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
@@ -17,9 +18,9 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cinderblock.errors import InvalidInput
-from cinderblock.gateway.listener import Listener
-from cinderblock.gateway.protocol import GatewayProtocol
-from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.serving.listener import Listener
+from cinderblock.serving.protocol import HttpProtocol
+from cinderblock.serving.settings import ServerSettings
 
 _HEAD_BYTES = 65_536
 """Limit of a request's head: a token of 16 KiB, and some room."""
@@ -40,7 +41,7 @@ class Server(uvicorn.Server):
         self.servers = []
         self._accepting: asyncio.Task[None] | None = None
 
-    async def run_until_stopped(self, listening: socket.socket, settings: GatewaySettings) -> None:
+    async def run_until_stopped(self, listening: socket.socket, settings: ServerSettings) -> None:
         """Serve until `should_exit` is set. Raises an error if the server ends before, for whatever reason."""
         listener = Listener(listening, settings, self._make_protocol, self.config.ssl)
         try:
@@ -77,8 +78,8 @@ class Server(uvicorn.Server):
         await self.listens.wait()
         await listener.accept()
 
-    def _make_protocol(self, on_lost: Callable[[], None]) -> GatewayProtocol:
-        return GatewayProtocol(self.config, self.server_state, on_lost)
+    def _make_protocol(self, on_lost: Callable[[], None]) -> HttpProtocol:
+        return HttpProtocol(self.config, self.server_state, on_lost)
 
     @override
     @contextmanager
@@ -98,7 +99,7 @@ class RunningServer(NamedTuple):
     task: asyncio.Task[None]
 
 
-def make_server(app: ASGIApp, settings: GatewaySettings) -> Server:
+def make_server(app: ASGIApp, settings: ServerSettings) -> Server:
     """Return a server that is ready to start. Raises InvalidInput if the certificate cannot be read."""
     config = uvicorn.Config(
         app,
@@ -123,7 +124,7 @@ def make_server(app: ASGIApp, settings: GatewaySettings) -> Server:
 
 
 @asynccontextmanager
-async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[RunningServer]:
+async def running(app: ASGIApp, settings: ServerSettings) -> AsyncIterator[RunningServer]:
     """Serve ``app`` until the block ends.
 
     Raises:
@@ -145,7 +146,24 @@ async def running(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[Runn
         await asyncio.gather(serving, started, return_exceptions=True)
 
 
-def _listen(settings: GatewaySettings) -> socket.socket:
+async def wait_for_stop(servers: Sequence[RunningServer]) -> None:
+    """Wait for SIGTERM or SIGINT. Raises the error of a server that fails before: the process must not outlive it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        ended, _ = await asyncio.wait(
+            [stopping, *(server.task for server in servers)], return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        stopping.cancel()
+    for task in ended:
+        task.result()
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
     """Return a listening socket of protocol TCP: only then does asyncio disable Nagle's algorithm (40 ms an answer)."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -172,7 +190,7 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, private_key: st
         raise InvalidInput(f"Cannot use certificate {certificate} with key {private_key}: {error}") from error
 
 
-async def _renew_certificate(config: uvicorn.Config, settings: GatewaySettings) -> None:
+async def _renew_certificate(config: uvicorn.Config, settings: ServerSettings) -> None:
     """Reload the certificate whenever its file changes. Existing connections keep the old one."""
     if not (settings.certificate and settings.private_key and isinstance(config.ssl, ssl.SSLContext)):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,10 +12,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cinderblock.gateway.client_address import UNKNOWN, TrustedProxies, group_of
-from cinderblock.gateway.rest import faults
-from cinderblock.gateway.rest.endpoint import json_response
-from cinderblock.gateway.settings import GatewaySettings
+from cinderblock.serving.client_address import UNKNOWN, TrustedProxies, group_of
+from cinderblock.serving.settings import ServerSettings
 
 TARGET_BYTES: Final = 8192
 """Limit of path and query together: eventlet's, which serves Cinder (``url_length_limit``)."""
@@ -24,21 +22,29 @@ HEADERS: Final = 100
 _UNANSWERED_PER_CONNECTION: Final = 4
 """How many requests may be unanswered for each connection that may be open: clients that go away leave requests behind.
 Each takes about 10 KiB."""
-_RETRY_SECONDS: Final = "1"
-"""Retry-After. python-cinderclient tries again after 413 only if this is not 0."""
+
+Refuse = Callable[[int, str], Response]
+"""Returns the response with a status and a message. The client must not send the rest of its request."""
 
 
 class RequestLimits:
     """Answers requests that exceed a limit, and passes on all others.
 
     A client that closes its connection does not end its request. So requests are counted here, and not by connection.
+
+    Args:
+        inner: answers the other requests.
+        settings: the limits, and which proxies are trusted.
+        refuse: makes the answers.
+        name: what messages call the server.
     """
 
-    def __init__(self, inner: ASGIApp, settings: GatewaySettings) -> None:
+    def __init__(self, inner: ASGIApp, settings: ServerSettings, refuse: Refuse, name: str) -> None:
         self._inner = inner
         self._settings = settings
+        self._refuse = refuse
         self._proxies = TrustedProxies(settings.trusted_proxies)
-        self._turns = _Turns(settings)
+        self._turns = _Turns(settings, refuse, name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process one request."""
@@ -46,7 +52,7 @@ class RequestLimits:
             await self._inner(scope, receive, send)
             return
         client = self._client_of(scope)
-        rejection = _check_size(scope) or self._turns.check(client)
+        rejection = self._check_size(scope) or self._turns.check(client)
         if rejection is not None:
             await rejection(scope, receive, send)
             return
@@ -67,7 +73,17 @@ class RequestLimits:
             if has_started or not limit.expired():
                 raise
             seconds = self._settings.handling_seconds
-            await _refusal(503, f"The request took longer than {seconds:.0f} s")(scope, receive, send)
+            await self._refuse(503, f"The request took longer than {seconds:.0f} s")(scope, receive, send)
+
+    def _check_size(self, scope: Scope) -> Response | None:
+        """Return the response to a request whose target or headers are too large; None if they are not."""
+        target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        if target > TARGET_BYTES:
+            return self._refuse(414, f"The URL has {target} bytes, more than {TARGET_BYTES}")
+        headers = len(scope["headers"])
+        if headers > HEADERS:
+            return self._refuse(431, f"The request has {headers} headers, more than {HEADERS}")
+        return None
 
     def _client_of(self, scope: Scope) -> str:
         """Return what identifies the client, and put its address into the scope for the log."""
@@ -81,7 +97,9 @@ class RequestLimits:
 class _Turns:
     """The requests of each client: some run, others wait for their turn, in the order of their arrival."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: ServerSettings, refuse: Refuse, name: str) -> None:
+        self._refuse = refuse
+        self._name = name
         self._limit = settings.connections * _UNANSWERED_PER_CONNECTION
         self._client_limit = settings.connections_per_client
         self._counts: Counter[str] = Counter()
@@ -92,9 +110,9 @@ class _Turns:
     def check(self, client: str) -> Response | None:
         """Return the response to one more request of a client; None if it may be processed."""
         if self._counts.get(client, 0) >= self._client_limit:
-            return _refusal(413, "This request was rate-limited: too many requests of this address are unanswered.")
+            return self._refuse(413, "This request was rate-limited: too many requests of this address are unanswered.")
         if self._counts.total() >= self._limit:
-            return _refusal(503, "The gateway has too many unanswered requests.")
+            return self._refuse(503, f"The {self._name} has too many unanswered requests.")
         return None
 
     @asynccontextmanager
@@ -108,23 +126,3 @@ class _Turns:
             self._counts[client] -= 1
             if not self._counts[client]:
                 del self._counts[client], self._running[client]
-
-
-def _check_size(scope: Scope) -> Response | None:
-    """Return the response to a request whose target or headers are too large; None if they are not."""
-    target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    if target > TARGET_BYTES:
-        return _refusal(414, f"The URL has {target} bytes, more than {TARGET_BYTES}")
-    headers = len(scope["headers"])
-    if headers > HEADERS:
-        return _refusal(431, f"The request has {headers} headers, more than {HEADERS}")
-    return None
-
-
-def _refusal(code: int, message: str) -> Response:
-    """Return a fault in Cinder's form. The client must not send the rest of its request."""
-    headers = {"Connection": "close"} | ({"Retry-After": _RETRY_SECONDS} if code in (413, 503) else {})
-    fault = faults.envelope(code, message)
-    if code == 413:
-        fault["overLimit"]["retryAfter"] = _RETRY_SECONDS
-    return json_response(code, fault, headers)

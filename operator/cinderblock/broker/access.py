@@ -1,0 +1,186 @@
+"""From the pod of a mover to what it may do: pod, Job, operation, store, namespace, grant.
+
+Nothing of this comes from the mover itself. Its token names the pod. Marks that only the operator and the Job
+controller may set (see Policies in docs/guide/security.md) name the operation. The status of the operation, which only
+the operator writes, records the UID of the one Job that is its mover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL, child_name
+from cinderblock.api.meta import Model, Object
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification
+from cinderblock.broker.faults import NotYet, not_granted
+from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.kube import kinds
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import ENDED_POD_PHASES, Kind
+from cinderblock.lifecycle import grant as grants
+from cinderblock.lifecycle.grant import Grant, Operation
+from cinderblock.lifecycle.store import shared
+from cinderblock.reasons import Reason
+
+M = TypeVar("M", bound=Model)
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+"""Name of an object (Kubernetes: Object Names and IDs, DNS subdomain names)."""
+
+_OPERATIONS: Final[dict[str, tuple[Kind, type[VolumeBackup | VolumeRestore | BackupVerification]]]] = {
+    "VolumeBackup": (kinds.VOLUME_BACKUP, VolumeBackup),
+    "VolumeRestore": (kinds.VOLUME_RESTORE, VolumeRestore),
+    "BackupVerification": (kinds.BACKUP_VERIFICATION, BackupVerification),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """The pod that a token is bound to.
+
+    Attributes:
+        namespace: of the pod and of its ServiceAccount.
+        name: of the pod.
+        uid: of the pod.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a mover may do, as it was read at one moment.
+
+    Attributes:
+        pod: the pod of the mover.
+        operation: kind and name of its operation.
+        operation_uid: UID of its operation.
+        store: the shared store with the prefix of the namespace.
+        grant: what the mover may do there.
+    """
+
+    pod: PodIdentity
+    operation: str
+    operation_uid: str
+    store: SharedStore
+    grant: Grant
+
+
+async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Access:
+    """Return what the mover in a pod may do.
+
+    Args:
+        kube: reads the objects.
+        pod: the pod.
+        secrets_in: the namespace of the broker.
+
+    Raises:
+        AccessDenied: the pod is not the mover of an operation that runs (NotGranted), or its namespace may not use the
+            store (StoreNotAllowed).
+        NotYet: the status of the operation does not record a mover so far.
+        NotFound: the ClusterBackupStore does not exist.
+        KubeUnavailable: the API server does not answer.
+    """
+    body = await kube.get(kinds.POD, pod.name, pod.namespace)
+    job_uid, kind, name, uid = _marks(body or {}, pod)
+    operation = await _operation(kube, pod.namespace, kind, name, uid)
+    store_name = _store_of(operation, job_uid)
+    store = await _shared_store(kube, pod.namespace, store_name, secrets_in)
+    grant = await _grant(kube, operation, store)
+    return Access(pod, f"{kind} {name}", uid, store, grant)
+
+
+def _marks(body: dict[str, Any], pod: PodIdentity) -> tuple[str, str, str, str]:
+    """Return the UID of the Job, and kind, name and UID of the operation, from the marks of a pod."""
+    metadata, phase = body.get("metadata") or {}, (body.get("status") or {}).get("phase")
+    if metadata.get("uid") != pod.uid:
+        raise not_granted(f"Pod {pod.name} of the token does not exist.")
+    if phase in ENDED_POD_PHASES or metadata.get("deletionTimestamp"):
+        raise not_granted(f"Pod {pod.name} has ended, or is being deleted.")
+    labels = metadata.get("labels") or {}
+    kind, uid = labels.get(OWNER_KIND_LABEL, ""), labels.get(OWNER_UID_LABEL, "")
+    name = (metadata.get("annotations") or {}).get(OWNER_NAME_ANNOTATION, "")
+    owners = [owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
+    if kind not in _OPERATIONS or not uid or not _NAME.fullmatch(name) or len(owners) != 1:
+        raise not_granted(f"Pod {pod.name} is not a mover.")
+    [owner] = owners
+    is_job = owner.get("apiVersion") == "batch/v1" and owner.get("kind") == "Job"
+    if not is_job or owner.get("name") != child_name(uid):
+        raise not_granted(f"Pod {pod.name} is not of the Job of a mover.")
+    return str(owner.get("uid", "")), kind, name, uid
+
+
+async def _operation(kube: KubeClient, namespace: str, kind: str, name: str, uid: str) -> Operation:
+    """Return the operation. Raises AccessDenied unless it runs."""
+    where, model = _OPERATIONS[kind]
+    body = await kube.get(where, name, namespace)
+    if body is None or body["metadata"]["uid"] != uid:
+        raise not_granted(f"{kind} {name} of the mover does not exist.")
+    operation = _parse(model, body, f"{kind} {name}")
+    if operation.has_ended or operation.metadata.is_being_deleted:
+        raise not_granted(f"{kind} {name} has ended, or is being deleted.")
+    return operation
+
+
+def _store_of(operation: Operation, job_uid: str) -> str:
+    """Return the name of the BackupStore that the recorded mover uses. Raises AccessDenied for any other Job."""
+    label = f"{operation.kind} {operation.name}"
+    mover = operation.status.mover
+    if not operation.has_own_status or mover is None:
+        raise NotYet(f"The status of {label} does not record its mover yet. Try again.", reason=Reason.NOT_GRANTED)
+    if mover.uid != job_uid:
+        raise not_granted(f"The status of {label} records another Job as its mover.")
+    if mover.store_name is None:
+        raise not_granted(f"The status of {label} names no BackupStore.")
+    return mover.store_name
+
+
+async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in: str) -> SharedStore:
+    """Return the store with the settings of its ClusterBackupStore. Raises AccessDenied if it is not allowed."""
+    body, place = await asyncio.gather(
+        kube.get(kinds.BACKUP_STORE, name, namespace), kube.get(kinds.NAMESPACE, namespace)
+    )
+    if body is None or place is None:
+        raise not_granted(f"BackupStore {name} does not exist.")
+    store = _parse(BackupStore, body, f"BackupStore {name}")
+    reference = store.spec.cluster_store_ref
+    if reference is None:
+        raise not_granted(f"BackupStore {name} is no shared store.")
+    found = await kube.get(kinds.CLUSTER_BACKUP_STORE, reference.name)
+    if found is None:
+        raise NotFound(f"ClusterBackupStore {reference.name} does not exist.", reason=Reason.CLUSTER_STORE_NOT_FOUND)
+    cluster = _parse(ClusterBackupStore, found, f"ClusterBackupStore {reference.name}")
+    owner = Object.model_validate(place)
+    if not shared.allows(cluster, owner):
+        raise AccessDenied(
+            f"ClusterBackupStore {cluster.name} does not allow namespace {namespace}.", reason=Reason.STORE_NOT_ALLOWED
+        )
+    return shared.share(cluster, store, owner, secrets_in)
+
+
+async def _grant(kube: KubeClient, operation: Operation, store: SharedStore) -> Grant:
+    if isinstance(operation, VolumeBackup):
+        return grants.of_backup(operation, store)
+    name = operation.status.backup_name
+    body = await kube.get(kinds.VOLUME_BACKUP, name, operation.namespace) if name else None
+    if body is None:
+        raise not_granted(f"The VolumeBackup of {operation.kind} {operation.name} does not exist.")
+    return grants.of_reader(operation, _parse(VolumeBackup, body, f"VolumeBackup {name}"), store)
+
+
+def _parse(model: type[M], body: dict[str, Any], label: str) -> M:
+    try:
+        return model.model_validate(body)
+    except ValidationError:
+        raise KubeUnavailable(f"{label} cannot be read: it does not fit its CustomResourceDefinition") from None

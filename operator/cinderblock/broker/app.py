@@ -1,0 +1,225 @@
+"""The ASGI application of the broker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cinderblock.api.broker import (
+    CREDENTIALS_PATH,
+    NEW_DATA_KEY_PATH,
+    SIGN_PATH,
+    UNWRAP_PATH,
+    NewDataKeyRequest,
+    SignAnswer,
+    SignRequest,
+    UnwrapRequest,
+)
+from cinderblock.api.meta import Model
+from cinderblock.broker import data_keys, faults
+from cinderblock.broker.access import Access
+from cinderblock.broker.authenticator import Authenticator
+from cinderblock.broker.s3_request import check_request
+from cinderblock.broker.sessions import Sessions
+from cinderblock.broker.settings import BrokerSettings
+from cinderblock.broker.stores import StoreSecrets
+from cinderblock.broker.turns import NamespaceTurns
+from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.observability.broker_metrics import BrokerMetrics
+from cinderblock.observability.log import BROKER_ACCESS_LOGGER
+from cinderblock.serving.body import read_body
+from cinderblock.serving.request_limits import RequestLimits
+
+M = TypeVar("M", bound=Model)
+Answer = Callable[[Access, bytes], Awaitable[Model]]
+"""Answers one request of a mover, whose body is given."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_PATHS: Final = frozenset({SIGN_PATH, CREDENTIALS_PATH, NEW_DATA_KEY_PATH, UNWRAP_PATH})
+_ACCESS_KEY: Final = "cinderblock.access"
+_FAULT_KEY: Final = "cinderblock.fault"
+"""Keys in a request's scope, for its line in the log."""
+
+_access_logger = logging.getLogger(BROKER_ACCESS_LOGGER)
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the application needs.
+
+    Attributes:
+        authenticator: finds out what a mover may do.
+        stores: opens shared stores.
+        sessions: gets session credentials.
+        turns: limits the requests of each namespace.
+    """
+
+    authenticator: Authenticator
+    stores: StoreSecrets
+    sessions: Sessions
+    turns: NamespaceTurns
+
+
+def make_app(services: Services, settings: BrokerSettings, metrics: BrokerMetrics) -> ASGIApp:
+    """Return the application."""
+    handlers = _Handlers(services)
+    answers: dict[str, Answer] = {
+        SIGN_PATH: handlers.sign,
+        CREDENTIALS_PATH: handlers.credentials,
+        NEW_DATA_KEY_PATH: handlers.new_data_key,
+        UNWRAP_PATH: handlers.unwrap,
+    }
+    endpoints = {path: _endpoint(answer, services, settings) for path, answer in answers.items()}
+    inner = _Faults(_Dispatcher(endpoints))
+    return _Recorded(RequestLimits(inner, settings, faults.refuse, "broker"), metrics)
+
+
+class _Dispatcher:
+    """Calls the endpoint of a path. There is only POST."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process one request."""
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is None:
+            response = faults.refuse(404, "The broker has no such path.")
+        elif scope["method"] != "POST":
+            response = faults.refuse(405, "The broker answers only POST.")
+        else:
+            response = await endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+class _Handlers:
+    """The answers to authenticated movers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def sign(self, access: Access, body: bytes) -> Model:
+        """Sign one request to the S3 server."""
+        wanted = _parse(SignRequest, body)
+        store = await self._services.stores.open(access.store)
+        checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
+        return SignAnswer(headers=store.signer.sign(checked.method, checked.url, checked.headers))
+
+    async def credentials(self, access: Access, body: bytes) -> Model:
+        """Return session credentials."""
+        del body
+        store = await self._services.stores.open(access.store)
+        return await self._services.sessions.credentials(access, store)
+
+    async def new_data_key(self, access: Access, body: bytes) -> Model:
+        """Return a new data key."""
+        _parse(NewDataKeyRequest, body or b"{}")
+        store = await self._services.stores.open(access.store)
+        return data_keys.new_data_key(access.grant, store.keys)
+
+    async def unwrap(self, access: Access, body: bytes) -> Model:
+        """Open a wrapped data key."""
+        wanted = _parse(UnwrapRequest, body)
+        store = await self._services.stores.open(access.store)
+        return data_keys.unwrap(wanted, access.grant, store.keys)
+
+
+def _endpoint(answer: Answer, services: Services, settings: BrokerSettings) -> Endpoint:
+    async def handle(request: Request) -> Response:
+        access = await services.authenticator.authenticate(request.headers.get("authorization", ""))
+        request.scope[_ACCESS_KEY] = access
+        async with services.turns.turn(access.pod.namespace):
+            body = await read_body(request, settings.body_limit, settings.body_seconds)
+            model = await answer(access, body)
+        content = model.model_dump_json(by_alias=True, exclude_none=True)
+        # The answers contain credentials and keys.
+        return Response(content, headers={"Cache-Control": "no-store"}, media_type="application/json")
+
+    return handle
+
+
+def _parse(model: type[M], body: bytes) -> M:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))[:100]
+        raise InvalidInput(f"The body is malformed at {field or 'its beginning'}: {first['msg'][:200]}.") from None
+
+
+class _Faults:
+    """Turns errors into answers. An error after the beginning of an answer ends the connection."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process one request."""
+        try:
+            await self._inner(scope, receive, send)
+        except CinderblockError as error:
+            scope[_FAULT_KEY] = error
+            await faults.from_error(error)(scope, receive, send)
+        except Exception:
+            _logger.exception("A request failed unexpectedly")
+            await faults.unexpected()(scope, receive, send)
+
+
+class _Recorded:
+    """Measures each request, and logs one line: path, code, time, and whose request it was.
+
+    The line has no headers and no bodies, so no token, no signature and no key. The reason of a refusal is part of it.
+    """
+
+    def __init__(self, inner: ASGIApp, metrics: BrokerMetrics) -> None:
+        self._inner = inner
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process one request."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        started, code = time.monotonic(), 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self._inner(scope, receive, send_and_note)
+        finally:
+            self._record(scope, code, time.monotonic() - started)
+
+    def _record(self, scope: Scope, code: int, seconds: float) -> None:
+        path = scope["path"] if scope["path"] in _PATHS else "other"
+        self._metrics.observe_request(path, code, seconds)
+        client, access, fault = scope.get("client"), scope.get(_ACCESS_KEY), scope.get(_FAULT_KEY)
+        fields: dict[str, object] = {
+            "client": client[0] if client else "",
+            "milliseconds": round(1000 * seconds, 1),
+        }
+        if isinstance(access, Access):
+            fields |= {
+                "namespace": access.pod.namespace,
+                "pod": access.pod.name,
+                "operation": access.operation,
+                "store": access.store.cluster_store,
+            }
+        if isinstance(fault, CinderblockError):
+            self._metrics.count_refusal(str(fault.reason))
+            fields |= {"reason": str(fault.reason), "cause": fault.message}
+        level = logging.WARNING if code in (401, 403) else logging.INFO
+        _access_logger.log(level, "%s %s %s", scope["method"], path, code, extra=fields)

@@ -1,0 +1,161 @@
+"""Authenticate movers by their ServiceAccount tokens, and keep the results for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from cinderblock.api.broker import AUDIENCE
+from cinderblock.broker.access import Access, PodIdentity, find_access
+from cinderblock.broker.ttl_cache import TtlCache
+from cinderblock.broker.turns import NamespaceTurns
+from cinderblock.errors import AccessDenied, CinderblockError
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import TOKEN_REVIEW
+from cinderblock.reasons import Reason
+
+ACCESS_SECONDS: Final = 60.0
+"""For how long a mover may go on with what it was allowed once, at most."""
+REFUSAL_SECONDS: Final = 10.0
+"""For how long a token is refused without asking again."""
+RETRY_SECONDS: Final = 1.0
+"""The same for a failure that may pass, such as an API server that does not answer."""
+_TOTAL: Final = 4096
+_PER_NAMESPACE: Final = 256
+"""Tokens of one namespace that are remembered: its movers, and as many attempts of somebody else."""
+_REVIEWS: Final = 16
+"""TokenReviews at the same time. Anybody who reaches the broker can cause one, so they must not take all of the 64
+connections to the API server."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}")
+"""A signed JSON Web Token (RFC 7515, section 7.1)."""
+_ACCOUNT: Final = re.compile(r"system:serviceaccount:([a-z0-9-]{1,63}):[a-z0-9.-]{1,253}")
+_POD_NAME: Final = "authentication.kubernetes.io/pod-name"
+_POD_UID: Final = "authentication.kubernetes.io/pod-uid"
+"""Extra fields of a user whose token is bound to a pod (Kubernetes: Managing Service Accounts)."""
+
+
+class Authenticator:
+    """Finds out what the owner of a token may do.
+
+    Args:
+        kube: reviews tokens and reads objects.
+        secrets_in: the namespace of the broker.
+        turns: limits how many tokens of one namespace are looked up at the same time.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self, kube: KubeClient, secrets_in: str, turns: NamespaceTurns, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._kube = kube
+        self._secrets_in = secrets_in
+        self._turns = turns
+        self._accesses: TtlCache[Access] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
+        self._refusals: TtlCache[CinderblockError] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
+        self._running: dict[str, asyncio.Task[Access]] = {}
+        self._reviews = asyncio.Semaphore(_REVIEWS)
+
+    async def authenticate(self, authorization: str) -> Access:
+        """Return what the sender of an Authorization header may do.
+
+        Raises AccessDenied (Unauthorized) for a token that nobody may use here, and what `find_access` raises.
+        """
+        token = _bearer(authorization)
+        key = hashlib.sha256(token.encode()).hexdigest()
+        known, refusal = self._accesses.get(key), self._refusals.get(key)
+        if known is not None:
+            return known
+        if refusal is not None:
+            raise _copy(refusal)
+        running = self._running.get(key)
+        if running is None:
+            self._running[key] = running = asyncio.create_task(self._find(key, token))
+            running.add_done_callback(partial(self._forget, key))
+        try:
+            # One of several requests with the same token may be cancelled; the others go on to wait.
+            return await asyncio.shield(running)
+        except CinderblockError as error:
+            raise _copy(error) from None
+
+    def _forget(self, key: str, ended: asyncio.Task[Access]) -> None:
+        del self._running[key]
+        if not ended.cancelled():
+            # Otherwise asyncio would complain about an error that nobody waits for any more.
+            ended.exception()
+
+    async def _find(self, key: str, token: str) -> Access:
+        owner = ""
+        try:
+            pod = await self._review(token)
+            owner = pod.namespace
+            async with self._turns.turn(owner):
+                access = await find_access(self._kube, pod, self._secrets_in)
+        except CinderblockError as error:
+            self._refusals.put(key, owner, _copy(error), REFUSAL_SECONDS if error.permanent else RETRY_SECONDS)
+            raise
+        self._accesses.put(key, owner, access, ACCESS_SECONDS)
+        return access
+
+    async def _review(self, token: str) -> PodIdentity:
+        """Return the pod that a token is bound to. Raises AccessDenied (Unauthorized) if it is not valid here."""
+        async with self._reviews:
+            status = await self._kube.create_review(TOKEN_REVIEW, {"token": token, "audiences": [AUDIENCE]})
+        if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or ()):
+            raise _unauthorized("The token is not valid, has expired, or is for another audience.")
+        user = status.get("user") or {}
+        account = _ACCOUNT.fullmatch(str(user.get("username", "")))
+        extra = user.get("extra") or {}
+        names: list[str] = extra.get(_POD_NAME) or []
+        uids: list[str] = extra.get(_POD_UID) or []
+        if account is None or len(names) != 1 or len(uids) != 1:
+            raise _unauthorized("The token is not that of a pod.")
+        return PodIdentity(account[1], str(names[0]), str(uids[0]))
+
+
+def _bearer(authorization: str) -> str:
+    """Return the token of an Authorization header.
+
+    What cannot be a token for this broker is refused here, so that it costs no call of the API server. The claims are
+    not verified yet.
+    """
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not _TOKEN.fullmatch(token):
+        raise _unauthorized("Show the ServiceAccount token of a mover: Authorization: Bearer TOKEN.")
+    claims = _claims(token)
+    audiences = claims.get("aud")
+    listed = [audiences] if isinstance(audiences, str) else audiences
+    bound = claims.get("kubernetes.io")
+    if not isinstance(listed, list) or AUDIENCE not in listed:
+        raise _unauthorized("The token is for another audience.")
+    if not isinstance(bound, Mapping) or not isinstance(bound.get("pod"), Mapping):
+        raise _unauthorized("The token is not that of a pod.")
+    return token
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """Return the claims of a token without verifying them; empty if they cannot be read."""
+    part = token.split(".")[1]
+    try:
+        value = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _unauthorized(message: str) -> AccessDenied:
+    return AccessDenied(message, reason=Reason.UNAUTHORIZED)
+
+
+def _copy(error: CinderblockError) -> CinderblockError:
+    """Return an equal error: the traceback of one that is raised again and again would grow."""
+    return type(error)(error.message, reason=error.reason)

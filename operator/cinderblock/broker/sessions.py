@@ -1,0 +1,118 @@
+"""Session credentials for movers, from the token service that the administrator names."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from cinderblock.api.broker import CredentialsAnswer
+from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SessionCredentials
+from cinderblock.broker.access import Access
+from cinderblock.broker.faults import not_granted
+from cinderblock.broker.keyed_locks import KeyedLocks
+from cinderblock.broker.stores import OpenStore
+from cinderblock.broker.ttl_cache import TtlCache
+from cinderblock.errors import InvalidInput, TransientError
+from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.grant import POLICY_CHARACTERS, session_policy
+from cinderblock.reasons import Reason
+from cinderblock.store.s3.signers import sts
+
+TOKEN_SECONDS: Final = 3600
+"""Requested lifetime of the broker's own token for a token service."""
+_TOKEN_CACHE_SECONDS: Final = 1800.0
+_SESSIONS: Final = 4096
+_PER_NAMESPACE: Final = 256
+_CALLS: Final = 8
+"""Calls of token services at the same time."""
+
+
+class Sessions:
+    """Gets session credentials, and returns the same ones to a pod while half of their time is left.
+
+    Args:
+        kube: makes tokens of the broker's ServiceAccount.
+        namespace: of the broker.
+        account: name of its ServiceAccount; None: it has none.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self, kube: KubeClient, namespace: str, account: str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._account = account
+        self._sessions: TtlCache[CredentialsAnswer] = TtlCache(_SESSIONS, _PER_NAMESPACE, clock)
+        self._tokens: TtlCache[str] = TtlCache(64, 64, clock)
+        self._getting = KeyedLocks()
+        self._calls = asyncio.Semaphore(_CALLS)
+
+    async def credentials(self, access: Access, store: OpenStore) -> CredentialsAnswer:
+        """Return credentials that permit what the grant permits.
+
+        Raises AccessDenied if the store gives none or the token service refuses, StoreUnreachable if that does not
+        answer.
+        """
+        rules = access.store.mover_access
+        if rules.mode is not MoverAccess.SESSION_CREDENTIALS or rules.session_credentials is None:
+            raise not_granted(f"ClusterBackupStore {access.store.cluster_store} gives movers no session credentials.")
+        policy = session_policy(access.grant, access.store.spec.container)
+        if len(policy) >= POLICY_CHARACTERS:
+            raise InvalidInput(f"The session policy has {len(policy)} characters. Shorten the prefix of the store.")
+        settings = rules.session_credentials
+        key = hashlib.sha256(
+            f"{access.pod.uid} {access.store.cluster_store_uid} {settings.model_dump_json()} {policy}".encode()
+        ).hexdigest()
+        async with self._getting.hold(key):
+            known = self._sessions.get(key)
+            if known is None:
+                known = await self._assume(access, store, settings, policy)
+                seconds = _seconds_to_keep(settings, known.expires_at)
+                self._sessions.put(key, access.pod.namespace, known, seconds)
+            return known
+
+    async def _assume(
+        self, access: Access, store: OpenStore, settings: SessionCredentials, policy: str
+    ) -> CredentialsAnswer:
+        call = partial(
+            sts.assume_role,
+            endpoint_url=settings.endpoint_url,
+            region=access.store.spec.region,
+            ca_file=store.ca_file if settings.endpoint_url is not None else None,
+            role_arn=settings.role_arn,
+            session_name=f"cinderblock-{access.operation_uid}"[:64],
+            token=await self._token(settings.audience),
+            policy=policy,
+            seconds=settings.duration_seconds,
+        )
+        async with self._calls:
+            made = await asyncio.to_thread(call)
+        return CredentialsAnswer(
+            access_key_id=made.credentials.access_key,
+            secret_access_key=made.credentials.secret_key,
+            session_token=made.credentials.session_token or "",
+            expires_at=made.expires_at,
+        )
+
+    async def _token(self, audience: str) -> str:
+        """Return a token of the broker's own ServiceAccount for the token service."""
+        known = self._tokens.get(audience)
+        if known is not None:
+            return known
+        if self._account is None:
+            raise TransientError("The broker has no ServiceAccount of its own.", reason=Reason.BROKER_UNAVAILABLE)
+        token = await self._kube.create_token(self._namespace, self._account, audience, TOKEN_SECONDS)
+        self._tokens.put(audience, "", token, _TOKEN_CACHE_SECONDS)
+        return token
+
+
+def _seconds_to_keep(settings: SessionCredentials, expires_at: datetime) -> float:
+    """Return how long credentials are returned again: never in the second half of their time."""
+    left = (expires_at - datetime.now(UTC)).total_seconds()
+    return max(0.0, left - settings.duration_seconds / 2)

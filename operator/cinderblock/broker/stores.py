@@ -1,0 +1,147 @@
+"""Credentials, keys and certificates of shared stores, from Secrets in the broker's own namespace.
+
+Nothing of them leaves the broker, except a data key or session credentials for the operation that may have them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.broker.keyed_locks import KeyedLocks
+from cinderblock.broker.ttl_cache import TtlCache
+from cinderblock.errors import AccessDenied, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
+from cinderblock.kube.client import KubeClient
+from cinderblock.kube.kinds import SECRET
+from cinderblock.lifecycle.children import location
+from cinderblock.reasons import Reason
+from cinderblock.store.credentials import credentials_from_secret
+from cinderblock.store.s3.signers.signing import RequestSigner, container_url
+
+OPEN_SECONDS: Final = 30.0
+"""For how long a Secret counts. A rotated credential is used within this time."""
+_OPEN_STORES: Final = 64
+CA_BYTES: Final = 256 << 10
+"""Most bytes of the CA certificates of a store: the public authorities have 220 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """What the broker needs of a shared store. A repr shows no secret.
+
+    Attributes:
+        container_url: URL of the bucket, without a slash at its end.
+        signer: signs requests with the credentials of the store.
+        keys: encryption keys; None: the store does not encrypt.
+        ca_file: PEM certificates that the server is checked against; None: those of the system.
+    """
+
+    container_url: str
+    signer: RequestSigner = field(repr=False)
+    keys: KeyRing | None = field(repr=False)
+    ca_file: str | None
+
+
+class StoreSecrets:
+    """Opens shared stores, and keeps them open for a short time.
+
+    Args:
+        kube: reads Secrets.
+        clock: returns seconds.
+    """
+
+    def __init__(self, kube: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kube = kube
+        self._open: TtlCache[OpenStore] = TtlCache(_OPEN_STORES, _OPEN_STORES, clock)
+        self._opening = KeyedLocks()
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+
+    async def open(self, store: SharedStore) -> OpenStore:
+        """Return what is needed of a store.
+
+        Raises NotFound naming what is missing, InvalidInput for a malformed Secret, KubeUnavailable.
+        """
+        # All namespaces share a store, which differs only in their prefix.
+        shared = store.spec.model_copy(update={"prefix": "", "cluster_store_ref": None})
+        key = f"{store.cluster_store_uid}/{hashlib.sha256(shared.model_dump_json().encode()).hexdigest()}"
+        known = self._open.get(key)
+        if known is not None:
+            return known
+        async with self._opening.hold(key):
+            known = self._open.get(key)
+            if known is None:
+                known = await self._make(store)
+                self._open.put(key, "", known, OPEN_SECONDS)
+            return known
+
+    async def _make(self, store: SharedStore) -> OpenStore:
+        spec = store.spec
+        if spec.credentials_secret_ref is None:
+            raise InvalidInput(f"ClusterBackupStore {store.cluster_store} names no credentials Secret.")
+        _, data = await self._read(store, spec.credentials_secret_ref.name, "credentials")
+        credentials = credentials_from_secret(data)
+        ca_file = await self._write_certificates(store)
+        keys = await self._keys(store)
+        place = location(store, spec.container, ())
+        url = await asyncio.to_thread(container_url, place)
+        return OpenStore(url, RequestSigner(credentials, spec.region), keys, ca_file)
+
+    async def _keys(self, store: SharedStore) -> KeyRing | None:
+        if store.spec.encryption_secret_ref is None:
+            return None
+        metadata, data = await self._read(store, store.spec.encryption_secret_ref.name, "encryption")
+        annotations = metadata.get("annotations") or {}
+        text = annotations.get(READ_ONLY_KEYS_ANNOTATION, "")
+        read_only = parse_read_only_keys(text, f"annotation {READ_ONLY_KEYS_ANNOTATION} of the encryption Secret")
+        return KeyRing.from_secret(data, annotations.get(ACTIVE_KEY_ANNOTATION), "the encryption Secret", read_only)
+
+    async def _write_certificates(self, store: SharedStore) -> str | None:
+        """Write the CA certificates to a file, as botocore needs them, and return its path."""
+        if store.spec.ca_secret_ref is None:
+            return None
+        _, data = await self._read(store, store.spec.ca_secret_ref.name, "CA")
+        content = data.get("ca.crt", b"")
+        if not content or len(content) > CA_BYTES:
+            raise NotFound(
+                f"The CA Secret of ClusterBackupStore {store.cluster_store} has no key ca.crt, or a very large one.",
+                reason=Reason.SECRET_INCOMPLETE,
+            )
+        self._directory = self._directory or tempfile.TemporaryDirectory(prefix="cinderblock-broker-ca-")
+        path = os.path.join(self._directory.name, f"{store.cluster_store_uid}.pem")
+        descriptor, temporary = tempfile.mkstemp(dir=self._directory.name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+        return path
+
+    async def _read(self, store: SharedStore, name: str, role: str) -> tuple[Mapping[str, Any], dict[str, bytes]]:
+        """Return metadata and data of a Secret. Messages name only its role: tenants read them."""
+        label = f"The {role} Secret of ClusterBackupStore {store.cluster_store}"
+        try:
+            body = await self._kube.get(SECRET, name, store.secrets_in)
+        except AccessDenied:
+            raise KubeUnavailable(f"{label} cannot be read: the API server refuses it to the broker.") from None
+        if body is None:
+            raise NotFound(f"{label} does not exist.", reason=Reason.SECRET_NOT_FOUND)
+        try:
+            data = {key: base64.b64decode(value, validate=True) for key, value in (body.get("data") or {}).items()}
+        except binascii.Error:
+            raise InvalidInput(f"{label} is not base64.") from None
+        return body["metadata"], data
+
+    def close(self) -> None:
+        """Remove the files."""
+        if self._directory is not None:
+            self._directory.cleanup()

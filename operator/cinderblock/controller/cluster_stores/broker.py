@@ -1,0 +1,114 @@
+"""The broker, as the operator sees it: its certificate authority for tasks of movers, and whether it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import ssl
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+from cinderblock.controller.context import Context
+from cinderblock.errors import CinderblockError, TransientError
+from cinderblock.kube.kinds import SECRET
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+AUTHORITY_SECONDS: Final = 60.0
+"""For how long the certificate of the authority counts. A new one is used together with the old one for days."""
+MISSING_SECONDS: Final = 5.0
+"""For how long it counts that there is none."""
+CHECK_SECONDS: Final = 20.0
+"""For how long the result of a connection counts."""
+CONNECT_SECONDS: Final = 5.0
+"""Seconds of a connection with its TLS handshake."""
+MAX_BYTES: Final = 64 << 10
+"""Most bytes of the certificates: a task with them is in the environment of a mover."""
+
+
+class Broker:
+    """The broker. For one event loop.
+
+    Args:
+        secret: name of the Secret with ca.crt in the namespace of the operator; empty: there is no broker.
+    """
+
+    def __init__(self, secret: str = "") -> None:
+        self._secret = secret
+        self._authority, self._read_again_at = "", float("-inf")
+        self._policy: tuple[OperatorPolicy, OperatorPolicy] | None = None
+        self._checked: tuple[MoverSettings, float, CinderblockError | None] | None = None
+        self._checking = asyncio.Lock()
+
+    async def add_to(self, context: Context) -> Context:
+        """Return the dependencies with the certificate of the broker's authority, as it was read a moment ago."""
+        if not context.policy.mover.broker_url or not self._secret:
+            return context
+        await self._read(context)
+        before = self._policy
+        if before is None or before[0] is not context.policy or before[1].mover.broker_ca != self._authority:
+            mover = replace(context.policy.mover, broker_ca=self._authority)
+            self._policy = before = context.policy, replace(context.policy, mover=mover)
+        return replace(context, policy=before[1])
+
+    async def _read(self, context: Context) -> None:
+        """Read ca.crt if it is time to. While it cannot be read, the last one counts."""
+        clock = asyncio.get_running_loop().time
+        if clock() < self._read_again_at:
+            return
+        self._read_again_at = clock() + MISSING_SECONDS
+        try:
+            body = await context.kube.get(SECRET, self._secret, context.policy.account.namespace)
+        except CinderblockError as error:
+            log.warning("Could not read the broker's certificate: %s", error.message, extra={"reason": error.reason})
+            return
+        text = _certificate((body or {}).get("data") or {})
+        if text:
+            self._authority, self._read_again_at = text, clock() + AUTHORITY_SECONDS
+
+    async def check(self, settings: MoverSettings) -> CinderblockError | None:
+        """Return why the broker cannot be reached; None if it answers with a certificate of its authority."""
+        clock = asyncio.get_running_loop().time
+        async with self._checking:
+            if self._checked is None or self._checked[0] != settings or self._checked[1] <= clock():
+                self._checked = settings, clock() + CHECK_SECONDS, await _connect(settings)
+            return self._checked[2]
+
+
+def _certificate(data: dict[str, str]) -> str:
+    """Return ca.crt of a Secret; empty if it has none, or one that is not text."""
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        content = base64.b64decode(data.get("ca.crt") or "", validate=True)
+        return content.decode("ascii") if len(content) <= MAX_BYTES else ""
+    return ""
+
+
+async def _connect(settings: MoverSettings) -> CinderblockError | None:
+    """Return why there is no TLS connection to the broker."""
+    if not settings.broker_ca:
+        return _unavailable("it has no certificate yet. Check its Deployment")
+    url = urlsplit(settings.broker_url)
+    try:
+        context = ssl.create_default_context(cadata=settings.broker_ca)
+        # An authority of an administrator may add no key identifiers, like that of Kubernetes.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(url.hostname, url.port or 443, ssl=context)
+    except (OSError, ValueError, TimeoutError) as error:
+        cause = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or type(error).__name__
+        return _unavailable(f"{settings.broker_url} does not answer ({cause}). Check its Deployment and the network")
+    writer.close()
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await writer.wait_closed()
+    return None
+
+
+def _unavailable(cause: str) -> TransientError:
+    return TransientError(f"Movers cannot reach the broker: {cause}.", reason=Reason.BROKER_UNAVAILABLE)

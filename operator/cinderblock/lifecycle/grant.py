@@ -1,0 +1,207 @@
+"""Rights of the mover of one operation in a shared store.
+
+The broker signs requests and makes session policies by a Grant, and by nothing else. All keys of a grant are below the
+prefix of one namespace, and that prefix comes from the namespace of the mover's token. So whatever a status, a Job or
+a mover says, it reaches no object of another namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cinderblock.api import layout
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
+from cinderblock.errors import AccessDenied
+from cinderblock.reasons import Reason
+
+Operation = VolumeBackup | VolumeRestore | BackupVerification
+
+POLICY_CHARACTERS: Final = 2048
+"""Most characters of a session policy (AWS STS API: AssumeRoleWithWebIdentity, Policy)."""
+CHECKED_KEYS: Final = 1
+"""Keys that a mover may list at the root of its prefix, to check that the store answers."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+"""Last part of the key of a pack, of its mark and of a wrapped data key. It has no slash and does not begin with a dot.
+Names of `format.pack` have up to 60 characters."""
+_READING: Final = frozenset({"GET", "HEAD"})
+_WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Rights of a mover in a shared store.
+
+    Attributes:
+        container: the bucket.
+        prefix: of the namespace, without a slash at its end. It is never empty.
+        volume_id: the volume whose backups the mover may read.
+        backup_id: the backup that the mover writes; None: it writes nothing.
+    """
+
+    container: str
+    prefix: str
+    volume_id: str
+    backup_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the parts. Raises AccessDenied (NotGranted) for ids that would change the meaning of a key."""
+        ids = [self.volume_id] if self.backup_id is None else [self.volume_id, self.backup_id]
+        if not self.prefix or not all(map(layout.is_id, ids)):
+            raise _not_granted("the status of the operation has no valid ids of volume and backup")
+
+    def permits(self, method: str, key: str) -> bool:
+        """Return whether the mover may send a request with this method about the object with this key.
+
+        HEAD counts as GET. PUT and POST upload an object or parts of it, and DELETE deletes it or aborts an upload.
+        """
+        if method in _READING:
+            return self._is_of_volume(key)
+        return method in _WRITING and self._is_own(key)
+
+    def permits_listing(self, prefix: str, max_keys: int | None = None) -> bool:
+        """Return whether the mover may list the objects whose keys begin with ``prefix``.
+
+        Args:
+            prefix: of the listed keys.
+            max_keys: most keys of the answer; None: what the server chooses.
+        """
+        is_below = any(prefix.startswith(root) for root in (self.packs, self.manifests))
+        is_check = prefix == f"{self.prefix}/" and max_keys is not None and 0 <= max_keys <= CHECKED_KEYS
+        return is_below or is_check
+
+    def permits_uploads(self, prefix: str) -> bool:
+        """Return whether the mover may list the unfinished uploads of the object with the key ``prefix``."""
+        return self._is_own(prefix)
+
+    @property
+    def packs(self) -> str:
+        """Prefix of the packs of the volume."""
+        return f"{layout.pack_root(self.prefix)}{self.volume_id}/"
+
+    @property
+    def manifests(self) -> str:
+        """Prefix of the manifests of the volume."""
+        return f"{layout.backup_prefix(self.prefix)}{self.volume_id}/"
+
+    def _is_of_volume(self, key: str) -> bool:
+        if key.startswith(self.packs):
+            backup_id, _, name = key.removeprefix(self.packs).partition("/")
+            return layout.is_id(backup_id) and _NAME.fullmatch(name) is not None
+        ids = layout.stored_ids(key, self.prefix)
+        return ids is not None and ids[0] == self.volume_id
+
+    def _is_own(self, key: str) -> bool:
+        if self.backup_id is None:
+            return False
+        root = layout.pack_prefix(self.prefix, self.volume_id, self.backup_id)
+        is_pack = key.startswith(root) and _NAME.fullmatch(key.removeprefix(root)) is not None
+        return is_pack or key == layout.manifest_key(self.prefix, self.volume_id, self.backup_id)
+
+
+def of_backup(backup: VolumeBackup, store: SharedStore) -> Grant:
+    """Return the grant of the mover that makes a backup: it writes this backup and reads those of the volume.
+
+    The id of the backup is its UID, which only the API server chooses. Raises AccessDenied (NotGranted) if the status
+    names no volume, or another bucket than that of the store.
+    """
+    _check_container(backup.status.container, store)
+    if backup.spec.import_ is not None or backup.status.volume_id is None:
+        raise _not_granted(f"VolumeBackup {backup.name} makes no backup")
+    return Grant(store.spec.container, store.spec.prefix, backup.status.volume_id, backup.uid)
+
+
+def of_reader(operation: VolumeRestore | BackupVerification, backup: VolumeBackup, store: SharedStore) -> Grant:
+    """Return the grant of the mover that restores or verifies a backup: it reads the backups of that volume.
+
+    Raises AccessDenied (NotGranted) if the operation has no mover that reads, or the manifest of the backup is not
+    below the prefix of the namespace.
+    """
+    if isinstance(operation, BackupVerification) and operation.spec.level is VerificationLevel.RESTORE:
+        # Its Job is the check of a restored volume, which runs a program of the user.
+        raise _not_granted(f"BackupVerification {operation.name} of level Restore reads nothing from the store")
+    if operation.status.backup_id != backup.backup_id:
+        raise _not_granted(f"VolumeBackup {backup.name} is not the backup of {operation.kind} {operation.name}")
+    _check_container(backup.status.container, store)
+    ids = layout.stored_ids(backup.status.manifest_key or "", store.spec.prefix)
+    if ids is None:
+        raise _not_granted(f"the manifest of VolumeBackup {backup.name} is not below the prefix of the namespace")
+    return Grant(store.spec.container, store.spec.prefix, ids[0])
+
+
+def session_policy(grant: Grant, bucket: str) -> str:
+    """Return the session policy that lets the holder of session credentials do what the grant permits.
+
+    IAM evaluates it together with the policies of the role, and only narrows those (IAM User Guide, "Session
+    policies"). Below POLICY_CHARACTERS, each permission is a statement of its own. A very long prefix does not fit
+    that often. Then one statement permits everything below it for this volume, and another one denies writing all but
+    the one backup. The mover may then list all keys of its own namespace.
+    """
+    policy = _encode(_explicit_statements(grant, bucket))
+    return policy if len(policy) < POLICY_CHARACTERS else _encode(_short_statements(grant, bucket))
+
+
+def _explicit_statements(grant: Grant, bucket: str) -> list[dict[str, Any]]:
+    """Return the statements that say everything."""
+    resource, packs, manifests = _arn(bucket), grant.packs, grant.manifests
+    listing = {"StringLike": {"s3:prefix": [f"{packs}*", f"{manifests}*"]}}
+    check = {
+        "StringEquals": {"s3:prefix": f"{grant.prefix}/"},
+        "NumericLessThanEquals": {"s3:max-keys": str(CHECKED_KEYS)},
+    }
+    statements = [
+        _allow("s3:GetObject", [f"{resource}/{packs}*", f"{resource}/{manifests}*"]),
+        _allow("s3:ListBucket", resource) | {"Condition": listing},
+        _allow("s3:ListBucket", resource) | {"Condition": check},
+    ]
+    if grant.backup_id is not None:
+        own = layout.pack_prefix(grant.prefix, grant.volume_id, grant.backup_id)
+        manifest = layout.manifest_key(grant.prefix, grant.volume_id, grant.backup_id)
+        statements.append(_allow(_WRITE_ACTIONS, [f"{resource}/{own}*", f"{resource}/{manifest}"]))
+    return statements
+
+
+def _short_statements(grant: Grant, bucket: str) -> list[dict[str, Any]]:
+    """Return the statements that contain the prefix twice."""
+    actions = ["s3:GetObject", *(_WRITE_ACTIONS if grant.backup_id is not None else ())]
+    # "packs/" and "backups/" are the only directories below the prefix, and both end with "s/".
+    statements = [
+        _allow(actions, f"{_arn(bucket)}/{grant.prefix}/*s/{grant.volume_id}/*"),
+        _allow("s3:ListBucket", _arn(bucket)) | {"Condition": {"StringLike": {"s3:prefix": f"{grant.prefix}/*"}}},
+    ]
+    if grant.backup_id is not None:
+        own = f"s/{grant.volume_id}/{grant.backup_id}"
+        others = [f"arn:aws:s3:::*{own}/*", f"arn:aws:s3:::*{own}.manifest"]
+        statements.append({"Effect": "Deny", "Action": _WRITE_ACTIONS[:2], "NotResource": others})
+    return statements
+
+
+_WRITE_ACTIONS: Final = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+"""Actions of a writer. The first two change objects. Only its owner knows the id of an upload to abort."""
+
+
+def _allow(action: str | list[str], resource: str | list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource}
+
+
+def _arn(bucket: str) -> str:
+    return f"arn:aws:s3:::{bucket}"
+
+
+def _encode(statements: list[dict[str, Any]]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
+
+
+def _check_container(container: str | None, store: SharedStore) -> None:
+    if container is not None and container != store.spec.container:
+        raise _not_granted(f"the backup is in bucket {container}, and the store gives access to {store.spec.container}")
+
+
+def _not_granted(cause: str) -> AccessDenied:
+    return AccessDenied(f"Cannot use the shared store: {cause}.", reason=Reason.NOT_GRANTED)

@@ -1,0 +1,292 @@
+"""``decide`` for a ClusterBackupStore: a BackupStore in each namespace that may use it, and its conditions.
+
+A BackupStore that somebody else made is left alone. One that the operator made goes when its namespace may no longer
+use the store and no backup needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from cinderblock.api import labels
+from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, ClusterBackupStoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.errors import CinderblockError, InvalidInput, TransientError
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS, Action, Decision, RemoveFinalizer
+from cinderblock.lifecycle.store import shared
+from cinderblock.lifecycle.store.container_conditions import RuleCondition, conditions_of
+from cinderblock.lifecycle.store.container_rules import ContainerRules
+from cinderblock.lifecycle.verdicts import Fail
+from cinderblock.reasons import Reason
+
+MAX_WRITES: Final = 50
+"""BackupStores that one reconciliation creates, changes or removes: ten a second."""
+MAX_CHECKS: Final = 200
+"""BackupStores that one reconciliation has checked earlier than by the clock."""
+RECHECK_SECONDS: Final = 30.0
+"""Seconds between two lists of the namespaces, whose labels may have changed."""
+RETRY_SECONDS: Final = 10.0
+"""Seconds until a store is checked again that does not answer."""
+NAMED: Final = 5
+"""Namespaces that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedClusterStore:
+    """The observed state of a ClusterBackupStore.
+
+    Attributes:
+        cluster: the ClusterBackupStore itself.
+        allowed: names of the namespaces that may use it, without those that are being deleted.
+        stores: the BackupStores of its name, by namespace.
+        conflicts: why spec.formerNamespaces gives no place to a namespace, by its name.
+        selector_error: why spec.allowedNamespaces is wrong; None: it is not.
+        error: why the store cannot be used now; None: it answered.
+        unreachable: why movers cannot reach it; None: they can.
+        rules: what the container does with deleted objects; None: not asked now, or not answered.
+    """
+
+    cluster: ClusterBackupStore
+    allowed: frozenset[str] = frozenset()
+    stores: Mapping[str, BackupStore] = field(default_factory=dict)
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    selector_error: InvalidInput | None = None
+    error: CinderblockError | None = None
+    unreachable: Fail | None = None
+    rules: ContainerRules | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The changes of the BackupStores of a ClusterBackupStore.
+
+    Attributes:
+        creations: namespaces that get a BackupStore.
+        changes: BackupStores whose default annotation is to be that of the ClusterBackupStore.
+        removals: BackupStores that go, unless a backup needs them.
+        checks: BackupStores whose condition does not show yet whether their namespace may use the store.
+        is_all: whether nothing is left for the next reconciliation.
+    """
+
+    creations: tuple[str, ...] = ()
+    changes: tuple[BackupStore, ...] = ()
+    removals: tuple[BackupStore, ...] = ()
+    checks: tuple[BackupStore, ...] = ()
+    is_all: bool = True
+
+
+def must_be_held(observed: ObservedClusterStore) -> bool:
+    """Return whether the finalizer must be added before anything else: a BackupStore of the store is to be created."""
+    metadata = observed.cluster.metadata
+    is_open = not metadata.is_being_deleted and labels.STORE_FINALIZER not in metadata.finalizers
+    return is_open and bool(observed.allowed or _own(observed))
+
+
+def plan(observed: ObservedClusterStore) -> Plan:
+    """Return what to do about the BackupStores. With a wrong selector, nothing: it would take the store from all."""
+    if observed.selector_error is not None:
+        return Plan()
+    own, cluster = _own(observed), observed.cluster
+    allowed = frozenset[str]() if cluster.metadata.is_being_deleted else observed.allowed
+    creations = sorted(allowed - observed.stores.keys())
+    kept = [store for store in own if store.namespace in allowed]
+    changes = [store for store in kept if _is_managed(store) and store.is_default != cluster.is_default]
+    removals = [store for store in own if store.namespace not in allowed and _is_removable(store)]
+    checks = [store for store in own if _is_outdated(store, observed, allowed)]
+    is_all = len(creations) <= MAX_WRITES and len(changes) <= MAX_WRITES
+    return Plan(
+        tuple(creations[:MAX_WRITES]),
+        tuple(changes[:MAX_WRITES]),
+        tuple(removals),
+        tuple(checks[:MAX_CHECKS]),
+        is_all,
+    )
+
+
+def backup_store(cluster: ClusterBackupStore, namespace: str) -> dict[str, Any]:
+    """Return the BackupStore of a namespace that may use a ClusterBackupStore."""
+    metadata: dict[str, Any] = {
+        "name": cluster.name,
+        "namespace": namespace,
+        "labels": {labels.MANAGED_BY_LABEL: labels.MANAGED_BY},
+    }
+    if cluster.is_default:
+        metadata["annotations"] = {labels.DEFAULT_STORE_ANNOTATION: "true"}
+    return {"metadata": metadata, "spec": {"clusterStoreRef": {"name": cluster.name}}}
+
+
+def decide(observed: ObservedClusterStore, planned: Plan, failures: Mapping[str, str], now: datetime) -> Decision:
+    """Return the status and the finalizer after the BackupStores were changed as planned.
+
+    Args:
+        observed: the state before that.
+        planned: what was planned.
+        failures: why BackupStores could not be created, changed or removed, by namespace.
+        now: the instant of the decision.
+    """
+    cluster = observed.cluster
+    holders = _holders(observed) if cluster.metadata.is_being_deleted else ()
+    actions: tuple[Action, ...] = ()
+    if cluster.metadata.is_being_deleted and not holders and labels.STORE_FINALIZER in cluster.metadata.finalizers:
+        actions = (RemoveFinalizer(labels.STORE_FINALIZER),)
+    shown = _with_created(observed, planned, failures, _ready(observed, holders, now), now)
+    if observed.rules is not None:
+        for found in conditions_of(observed.rules, cluster.spec.prefix):
+            shown = _with(observed, shown, now, found)
+    status = ClusterBackupStoreStatus(
+        observed_generation=cluster.metadata.generation, conditions=shown, namespaces=len(observed.allowed)
+    )
+    return Decision(status, actions, _requeue_after(observed, planned))
+
+
+def conflicts(cluster: ClusterBackupStore, namespaces: Iterable[Object]) -> dict[str, str]:
+    """Return the namespaces to which spec.formerNamespaces gives no place, each with the cause."""
+    found: dict[str, str] = {}
+    for namespace in namespaces if cluster.spec.former_namespaces else ():
+        try:
+            shared.prefix_of(cluster, namespace)
+        except InvalidInput as error:
+            found[namespace.name] = error.message
+    return found
+
+
+def _own(observed: ObservedClusterStore) -> list[BackupStore]:
+    """Return the BackupStores that name this ClusterBackupStore, no matter who made them."""
+    return [store for store in observed.stores.values() if _names(store, observed.cluster)]
+
+
+def _names(store: BackupStore, cluster: ClusterBackupStore) -> bool:
+    reference = store.spec.cluster_store_ref
+    return reference is not None and reference.name == cluster.name
+
+
+def _is_managed(store: BackupStore) -> bool:
+    return store.metadata.labels.get(labels.MANAGED_BY_LABEL) == labels.MANAGED_BY
+
+
+def _is_removable(store: BackupStore) -> bool:
+    """Return whether a BackupStore is the operator's, and no backup is known to need it."""
+    metadata = store.metadata
+    return _is_managed(store) and not metadata.is_being_deleted and labels.STORE_FINALIZER not in metadata.finalizers
+
+
+def _holders(observed: ObservedClusterStore) -> tuple[str, ...]:
+    """Return the namespaces whose BackupStores need the store: a backup needs them, or they are yet to be removed."""
+    return tuple(
+        sorted(
+            store.namespace
+            for store in _own(observed)
+            if labels.STORE_FINALIZER in store.metadata.finalizers or _is_managed(store)
+        )
+    )
+
+
+def _is_outdated(store: BackupStore, observed: ObservedClusterStore, allowed: frozenset[str]) -> bool:
+    """Return whether a BackupStore shows another state than its ClusterBackupStore. There may be a thousand of them."""
+    shown = _ready_reason(store.status.conditions)
+    is_refused = shown in (Reason.STORE_NOT_ALLOWED, Reason.STORE_BEING_DELETED, Reason.IN_USE)
+    if is_refused or store.namespace not in allowed:
+        return is_refused != (store.namespace not in allowed)
+    if observed.error is not None:
+        return store.is_ready
+    before = _ready_reason(observed.cluster.status.conditions)
+    return shown == before and shown not in ("", Reason.ANSWERS)
+
+
+def _ready_reason(shown: list[Condition]) -> str:
+    return next((c.reason for c in shown if c.type == ConditionType.READY), "")
+
+
+def _requeue_after(observed: ObservedClusterStore, planned: Plan) -> float:
+    if not planned.is_all:
+        return MIN_REQUEUE_SECONDS
+    is_transient = isinstance(observed.error, TransientError) or observed.cluster.metadata.is_being_deleted
+    return RETRY_SECONDS if is_transient else RECHECK_SECONDS
+
+
+def _ready(observed: ObservedClusterStore, holders: tuple[str, ...], now: datetime) -> list[Condition]:
+    generation, before = observed.cluster.metadata.generation, observed.cluster.status.conditions
+    if observed.cluster.metadata.is_being_deleted:
+        message = f"BackupStores of this store are being removed, or backups need them: {_listed(holders)}"
+        return conditions.reconciling(before, now, generation, Reason.IN_USE, message)
+    problem = _problem(observed)
+    if problem is not None:
+        return conditions.stalled(before, now, generation, problem.reason, problem.message)
+    message = "The store answers, and movers can reach it through the broker"
+    return conditions.ready(before, now, generation, Reason.ANSWERS, message)
+
+
+def _problem(observed: ObservedClusterStore) -> Fail | None:
+    """Return the first thing that a person must fix."""
+    wrong = observed.selector_error or observed.error
+    if wrong is not None:
+        return Fail(wrong.reason, wrong.message)
+    if observed.conflicts:
+        return Fail(Reason.FORMER_NAMESPACE_REFUSED, observed.conflicts[min(observed.conflicts)])
+    moved = [
+        store.namespace
+        for store in _own(observed)
+        if any(c.reason == Reason.MANIFEST_MISPLACED for c in store.status.conditions)
+    ]
+    if moved:
+        return Fail(
+            Reason.FORMER_NAMESPACE_REFUSED,
+            f"spec.formerNamespaces moves the place of namespaces that have backups in another place: {_listed(moved)}."
+            " Change their entries back. Their earlier backups cannot be used or deleted until then.",
+        )
+    return observed.unreachable
+
+
+def _with_created(
+    observed: ObservedClusterStore, planned: Plan, failures: Mapping[str, str], shown: list[Condition], now: datetime
+) -> list[Condition]:
+    """Add the condition that tells whether each namespace has its BackupStore."""
+    if observed.selector_error is not None or observed.cluster.metadata.is_being_deleted:
+        return shown
+    name, own = observed.cluster.name, {store.namespace for store in _own(observed)}
+    taken = sorted(namespace for namespace in observed.allowed & observed.stores.keys() if namespace not in own)
+    made = len(observed.allowed & own) + sum(namespace not in failures for namespace in planned.creations)
+    status: ConditionStatus = "False"
+    if failures:
+        first = min(failures)
+        reason, message = Reason.STORES_NOT_CREATED, f"Namespace {first}: {failures[first]}"
+        if len(failures) > 1:
+            message = f"{message} The same or another error in {_listed(sorted(failures)[1:])}"
+    elif taken:
+        reason = Reason.NAME_TAKEN
+        message = f"Another BackupStore has the name {name} in {_listed(taken)}. It is left alone. Remove or rename it."
+    elif not planned.is_all:
+        reason = Reason.CREATING_STORES
+        message = f"{made} of {len(observed.allowed)} namespaces have their BackupStore"
+    else:
+        status, reason = "True", Reason.STORES_CREATED
+        message = f"{made} of {len(observed.allowed)} namespaces have their BackupStore"
+    return _with(observed, shown, now, RuleCondition(ConditionType.STORES_CREATED, status, reason, message))
+
+
+def _with(
+    observed: ObservedClusterStore, shown: list[Condition], now: datetime, added: RuleCondition
+) -> list[Condition]:
+    """Add a condition that lasts."""
+    generation = observed.cluster.metadata.generation
+    return conditions.with_lasting(
+        shown,
+        now,
+        generation,
+        kind=added.kind,
+        status=added.status,
+        reason=added.reason,
+        message=added.message,
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more

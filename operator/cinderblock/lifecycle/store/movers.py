@@ -1,0 +1,32 @@
+"""Whether movers of a store may run, and can reach it."""
+
+from __future__ import annotations
+
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.lifecycle.mover.pod_security import mover_refusal
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, StoreLookup
+from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
+from cinderblock.reasons import Reason
+
+
+def verdict(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:
+    """Fail or wait if movers of a store may not run, or have no way to reach it."""
+    refused = refusal(lookup, policy.mover)
+    if refused is not None or policy.mover.broker_ca or not isinstance(lookup.store, SharedStore):
+        return refused
+    message = "Movers cannot reach the store yet: the broker has no certificate. Check its Deployment."
+    return Wait(Reason.BROKER_UNAVAILABLE, message, limit=policy.deadlines.store)
+
+
+def refusal(lookup: StoreLookup, settings: MoverSettings) -> Fail | None:
+    """Return why movers of a store may not run until a person changes a setting; None if they may."""
+    return mover_refusal(lookup, settings) or (broker_disabled(lookup.store, settings) if lookup.store else None)
+
+
+def broker_disabled(store: BackupStore, settings: MoverSettings) -> Fail | None:
+    """Return that a store needs the broker and the administrator has not switched it on."""
+    if not isinstance(store, SharedStore) or settings.broker_url:
+        return None
+    message = f"Movers of ClusterBackupStore {store.cluster_store} need the broker. Set the Helm value broker.enabled."
+    return Fail(Reason.BROKER_DISABLED, message)

@@ -1,0 +1,1 @@
+"""Signers of requests that do not have the credentials of the store."""

@@ -1,0 +1,162 @@
+"""Sign single requests of somebody else, and find out which headers a server checks.
+
+A signature covers the method, the URL, the named headers and the SHA-256 of the body. It does not cover a header that
+the sender adds later. AWS rejects every such header that begins with x-amz-. A server that does not would let the
+sender turn a signed upload into a copy of any object (x-amz-copy-source).
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import BotoCoreError, ClientError
+from typing_extensions import override
+
+from cinderblock.api.mover import StoreLocation
+from cinderblock.errors import CinderblockError, InvalidInput
+from cinderblock.store.call_time import call_seconds
+from cinderblock.store.credentials import S3Credentials
+from cinderblock.store.deadline import limit_seconds
+from cinderblock.store.s3.address import StoreAddress
+from cinderblock.store.s3.client import make_client
+from cinderblock.store.s3.errors import translate
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
+
+CONTENT_HASH: Final = "x-amz-content-sha256"
+"""Header with the SHA-256 of the body in hexadecimal digits."""
+PROBE_HEADER: Final = "x-amz-meta-cinderblock-probe"
+"""A header that changes nothing, and that a server must reject if no signature covers it."""
+_NOBODY: Final = S3Credentials("none", "none")
+"""Credentials of a client that sends nothing."""
+_ADDED: Final = ("Authorization", "X-Amz-Date", "X-Amz-Content-SHA256", "X-Amz-Security-Token")
+"""Headers of a signed request that the signer makes."""
+
+
+class RequestSigner:
+    """Signs requests with the credentials of one store. Several threads may use it.
+
+    Measured on a busy machine: 0.5 ms for a signature of a PUT with four headers. The key is derived once a day.
+
+    Args:
+        credentials: of the store.
+        region: of the store.
+    """
+
+    def __init__(self, credentials: S3Credentials, region: str) -> None:
+        known = Credentials(credentials.access_key, credentials.secret_key, credentials.session_token)
+        self._auth = _Auth(known, "s3", region)
+
+    def sign(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers that sign a request from now on: for 15 minutes, which the server decides (AWS SigV4).
+
+        Args:
+            method: of the request.
+            url: with its query, percent-encoded as it will be sent.
+            headers: those that the signature must cover; x-amz-content-sha256 must be among them.
+        """
+        request = AWSRequest(method=method, url=url, headers=dict(headers))
+        request.context["content_hash"] = headers[CONTENT_HASH]
+        self._auth.add_auth(request)
+        return {name: str(request.headers[name]) for name in _ADDED if name in request.headers}
+
+
+class _Auth(S3SigV4Auth):
+    """botocore's signer, which takes the hash of the body from the request, and keeps the key of a day.
+
+    The key is derived from the secret, the day and the region (SigV4: deriving the signing key).
+    """
+
+    def __init__(self, credentials: Credentials, service: str, region: str) -> None:
+        super().__init__(credentials, service, region)
+        self._scope = (region, service, "aws4_request")
+        self._lock = threading.Lock()
+        self._day = ""
+        self._key = b""
+
+    @override
+    def payload(self, request: Any) -> Any:
+        return request.context["content_hash"]
+
+    @override
+    def signature(self, string_to_sign: str, request: Any) -> Any:
+        key = self._key_of(request.context["timestamp"][:8])
+        return hmac.new(key, string_to_sign.encode(), sha256).hexdigest()
+
+    def _key_of(self, day: str) -> bytes:
+        with self._lock:
+            if day != self._day:
+                key = f"AWS4{self.credentials.secret_key}".encode()
+                for part in (day, *self._scope):
+                    key = hmac.new(key, part.encode(), sha256).digest()
+                self._day, self._key = day, key
+            return self._key
+
+
+def sign(credentials: S3Credentials, region: str, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that sign one request; see `RequestSigner`, which is quicker for several of them."""
+    return RequestSigner(credentials, region).sign(method, url, headers)
+
+
+def container_url(location: StoreLocation) -> str:
+    """Return the URL of a bucket as botocore addresses it, without a slash at its end.
+
+    Raises InvalidInput if the endpoint or the region is malformed.
+    """
+    client = make_client(location, _NOBODY, None)
+    try:
+        url = client.generate_presigned_url("list_objects_v2", Params={"Bucket": location.container})
+    except BotoCoreError as error:
+        raise InvalidInput(f"Cannot use bucket {location.container}: {error}") from error
+    finally:
+        client.close()
+    return url.partition("?")[0].rstrip("/")
+
+
+def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:
+    """Return whether a server accepts a request with an x-amz- header that its signature does not cover.
+
+    This lists at most one key below the prefix of the store, first as usual and then with such a header.
+
+    Raises CinderblockError if the server rejects the usual request too, or does not answer.
+    """
+    client = make_client(location, credentials, ca_file)
+    address = StoreAddress(client.meta.endpoint_url, location.container, location.region, credentials)
+    prefix = f"{location.prefix}/" if location.prefix else ""
+
+    def list_one() -> None:
+        with limit_seconds(call_seconds(0, None, None)) as deadline, translate(address, deadline):
+            client.list_objects_v2(Bucket=location.container, Prefix=prefix, MaxKeys=1)
+
+    try:
+        list_one()
+        client.meta.events.register_first("before-send.s3", _add_header)
+        return _is_accepted(list_one)
+    finally:
+        client.close()
+
+
+def _is_accepted(list_one: Callable[[], None]) -> bool:
+    """Return whether the server accepts the request. Raises CinderblockError unless it answers by yes or no."""
+    try:
+        list_one()
+    except CinderblockError as error:
+        cause = error.__cause__
+        status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else 0
+        if status in (400, 401, 403):
+            return False
+        raise
+    return True
+
+
+def _add_header(request: AWSPreparedRequest, **_: Any) -> None:
+    """Handle botocore's event before-send: the request has been signed."""
+    request.headers[PROBE_HEADER] = "1"

@@ -1,0 +1,298 @@
+"""A ClusterBackupStore in the simulation: its BackupStores, the place of each namespace, crashes, and withdrawals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cinderblock.errors import PermanentError
+from cinderblock.lifecycle.observed import OperatorAccount, OperatorPolicy
+from cinderblock.reasons import Reason
+from tests.support.documented_reasons import CLUSTER_STORE_REASONS
+from tests.support.shared_stores import SYSTEM
+from tests.support.simulation.api import Object
+from tests.support.simulation.cluster import NAMESPACE
+from tests.support.simulation.simulation import POLICY, Simulation
+from tests.support.store.faults import Crash
+
+BROKER = replace(POLICY.mover, broker_url="https://broker.example:8778", broker_ca="a certificate")
+SHARED = replace(POLICY, mover=BROKER, account=OperatorAccount(SYSTEM))
+DEFAULT = {"cinderblock.io/is-default-store": "true"}
+CRASHES = 24
+"""More writes than the creation of one BackupStore and a backup in it take."""
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation(policy=SHARED) as made:
+        made.claim("data", "content")
+        yield made
+
+
+def share(simulation: Simulation, allowed: str = "All", /, **spec: Any) -> Object:
+    metadata = {"name": "shared", "annotations": spec.pop("annotations", {})}
+    fields = {"credentialsSecretRef": {"name": "s3"}, "allowedNamespaces": {"from": allowed}} | spec
+    made = simulation.objects.create("ClusterBackupStore", {"metadata": metadata, "spec": fields})
+    assert made is not None
+    return made
+
+
+def cluster_store(simulation: Simulation) -> Object:
+    found = simulation.objects.get("ClusterBackupStore", "shared")
+    assert found is not None
+    return found
+
+
+def change(simulation: Simulation, **spec: Any) -> None:
+    found = cluster_store(simulation)
+    simulation.objects.update(found, spec=found["spec"] | spec)
+
+
+def own_store(simulation: Simulation, namespace: str = NAMESPACE) -> Object | None:
+    return simulation.objects.get("BackupStore", "shared", namespace)
+
+
+def place(simulation: Simulation) -> str:
+    found = simulation.objects.get("Namespace", NAMESPACE)
+    assert found is not None
+    return f"{NAMESPACE}/{found['metadata']['uid']}"
+
+
+def condition(item: Object, kind: str) -> tuple[str, str]:
+    found = next(c for c in item["status"]["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def a_shared_backup(simulation: Simulation) -> None:
+    share(simulation)
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+
+
+def test_allowed_namespace_makes_and_restores_backups(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    key = simulation.get("VolumeBackup", "full")["status"]["manifestKey"]
+    assert key.startswith(f"{place(simulation)}/backups/")
+    assert simulation.stored() == simulation.stored(f"{place(simulation)}/")
+    simulation.restore("back", "full", name="new")
+    simulation.verify("check", "Structure", backupId="full")
+    simulation.settle()
+    assert simulation.content("new") == "content"
+    assert simulation.phase("BackupVerification", "check") == "verified"
+    assert condition(cluster_store(simulation), "StoresCreated") == ("True", "StoresCreated")
+    assert cluster_store(simulation)["status"]["namespaces"] == 1
+
+
+def test_incremental_backups_build_on_each_other_and_are_deleted(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    simulation.backup("more", "data", storeName="shared", incremental=True)
+    simulation.settle()
+    assert simulation.get("VolumeBackup", "more")["status"]["isIncremental"]
+    for name in ("more", "full"):
+        simulation.delete("VolumeBackup", name)
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_withdrawn_permission_leaves_only_deletion(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    change(simulation, allowedNamespaces={"from": "None"})
+    simulation.backup("late", "data", storeName="shared")
+    simulation.restore("back", "full", name="new")
+    simulation.verify("check", "Structure", backupId="full")
+    simulation.settle()
+    for kind, name in (("VolumeBackup", "late"), ("VolumeRestore", "back"), ("BackupVerification", "check")):
+        assert simulation.reason(kind, name) == "StoreNotAllowed"
+    store = own_store(simulation)
+    assert store is not None, "a backup needs it"
+    assert condition(store, "Ready") == ("False", "StoreNotAllowed")
+    simulation.delete("VolumeBackup", "late")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+    assert own_store(simulation) is None
+
+
+def test_running_backup_ends_after_the_permission_is_withdrawn(simulation: Simulation) -> None:
+    share(simulation)
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
+    change(simulation, allowedNamespaces={"from": "None"})
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+
+
+def test_allowed_again_means_usable_again(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    change(simulation, allowedNamespaces={"from": "None"})
+    simulation.settle()
+    change(simulation, allowedNamespaces={"from": "Names", "names": [NAMESPACE]})
+    simulation.restore("back", "full", name="new")
+    simulation.settle()
+    assert simulation.content("new") == "content"
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(CRASHES))
+def test_crash_at_any_write_changes_no_result(at: int, done: bool) -> None:
+    with Simulation(policy=SHARED) as simulation:
+        simulation.claim("data", "content")
+        simulation.faults.plan(at, Crash("scripted"), done=done)
+        share(simulation, annotations=DEFAULT)
+        simulation.settle()
+        simulation.backup("full", "data", storeName="shared")
+        simulation.settle()
+        store = own_store(simulation)
+        assert store is not None
+        assert (store["spec"], store["metadata"]["annotations"]) == ({"clusterStoreRef": {"name": "shared"}}, DEFAULT)
+        assert simulation.phase("VolumeBackup", "full") == "available"
+        simulation.objects.delete(cluster_store(simulation))
+        simulation.settle()
+        assert simulation.objects.get("ClusterBackupStore", "shared") is not None
+        simulation.delete("VolumeBackup", "full")
+        simulation.settle()
+        assert own_store(simulation) is None
+        assert simulation.objects.get("ClusterBackupStore", "shared") is None
+        assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_store_of_a_tenant_with_the_same_name_stays(simulation: Simulation) -> None:
+    body = {"metadata": {"name": "shared", "namespace": NAMESPACE}, "spec": {"credentialsSecretRef": {"name": "mine"}}}
+    simulation.make("BackupStore", body)
+    share(simulation, annotations=DEFAULT)
+    simulation.settle()
+    store = own_store(simulation)
+    assert store is not None
+    assert store["spec"] == body["spec"]
+    assert "annotations" not in store["metadata"]
+    assert condition(cluster_store(simulation), "StoresCreated") == ("False", "NameTaken")
+    simulation.objects.delete(cluster_store(simulation))
+    simulation.settle()
+    assert own_store(simulation) is not None
+
+
+def test_shared_default_is_used_only_without_an_own_one(simulation: Simulation) -> None:
+    share(simulation, annotations=DEFAULT)
+    simulation.settle()
+    simulation.backup("own", "data")
+    simulation.settle()
+    assert simulation.get("VolumeBackup", "own")["status"]["storeName"] == "default"
+    simulation.delete("VolumeBackup", "own")
+    simulation.settle()
+    simulation.delete("BackupStore", "default")
+    simulation.backup("shared", "data")
+    simulation.settle()
+    assert simulation.get("VolumeBackup", "shared")["status"]["storeName"] == "shared"
+
+
+def test_moved_place_deletes_nothing_and_says_why(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, formerNamespaces=[{"namespace": NAMESPACE, "uid": "another"}])
+    simulation.restore("back", "full", name="new")
+    simulation.backup("more", "data", storeName="shared", incremental=True)
+    simulation.verify("check", "Structure", backupId="full")
+    simulation.settle()
+    assert simulation.reason("VolumeRestore", "back") == "ManifestMisplaced"
+    assert simulation.reason("BackupVerification", "check") == "ManifestMisplaced"
+    assert simulation.reason("VolumeBackup", "more") == "NoParent"
+    assert not simulation.get("VolumeBackup", "full")["status"].get("verification")
+    assert condition(cluster_store(simulation), "Ready") == ("False", "FormerNamespaceRefused")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMisplaced"
+    assert simulation.stored() == stored
+    change(simulation, formerNamespaces=[])
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_expired_backup_waits_in_a_moved_place(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, formerNamespaces=[{"namespace": NAMESPACE, "uid": "another"}])
+    simulation.expire("full")
+    simulation.settle()
+    assert simulation.exists("VolumeBackup", "full")
+    assert simulation.stored() == stored
+
+
+def test_backup_cannot_choose_another_bucket(simulation: Simulation) -> None:
+    share(simulation)
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared", container="others")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "StoreNotAllowed"
+
+
+def policy_with(broker_url: str, broker_ca: str) -> OperatorPolicy:
+    return replace(SHARED, mover=replace(BROKER, broker_url=broker_url, broker_ca=broker_ca))
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (policy_with("", ""), "BrokerDisabled"),
+        (policy_with(BROKER.broker_url, ""), "BrokerUnavailable"),
+    ],
+)
+def test_no_mover_starts_without_the_broker(policy: OperatorPolicy, reason: str) -> None:
+    with Simulation(policy=policy) as simulation:
+        simulation.claim("data", "content")
+        share(simulation)
+        simulation.settle()
+        simulation.backup("full", "data", storeName="shared")
+        simulation.settle()
+        assert simulation.reason("VolumeBackup", "full") == reason
+        assert condition(cluster_store(simulation), "Ready") == ("False", reason)
+        assert simulation.objects.all("Job") == []
+
+
+def test_missing_cluster_store_is_named(simulation: Simulation) -> None:
+    metadata = {"name": "shared", "namespace": NAMESPACE}
+    simulation.make("BackupStore", {"metadata": metadata, "spec": {"clusterStoreRef": {"name": "shared"}}})
+    simulation.backup("full", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ClusterStoreNotFound"
+
+
+def test_refused_creation_is_reported_and_repeated(simulation: Simulation) -> None:
+    simulation.rejections["BackupStore"] = (403, "a policy of the cluster")
+    share(simulation)
+    simulation.settle()
+    assert condition(cluster_store(simulation), "StoresCreated") == ("False", "StoresNotCreated")
+    simulation.rejections.clear()
+    simulation.settle()
+    assert own_store(simulation) is not None
+
+
+def test_many_namespaces_are_served_step_by_step(simulation: Simulation) -> None:
+    names = [f"n-{number:03}" for number in range(60)]
+    for name in names:
+        simulation.objects.create("Namespace", {"metadata": {"name": name}})
+    share(simulation)
+    simulation.settle()
+    assert "CreatingStores" in simulation.reasons
+    assert all(own_store(simulation, name) for name in names)
+    assert condition(cluster_store(simulation), "StoresCreated") == ("True", "StoresCreated")
+
+
+def test_server_that_accepts_unsigned_headers_gets_no_movers(simulation: Simulation) -> None:
+    simulation.store.error = PermanentError("it accepts them", reason=Reason.UNSIGNED_HEADERS_ACCEPTED)
+    share(simulation)
+    simulation.settle()
+    assert condition(cluster_store(simulation), "Ready") == ("False", "UnsignedHeadersAccepted")
+
+
+def test_every_reason_of_cluster_stores_has_a_test_here() -> None:
+    with open(__file__, encoding="utf-8") as file:
+        text = file.read()
+    assert not {reason for reason in CLUSTER_STORE_REASONS if f'"{reason}"' not in text and reason.name not in text}

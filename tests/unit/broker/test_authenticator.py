@@ -1,0 +1,216 @@
+"""For how long the answer about a token counts, and what asks the API server nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL, child_name
+from cinderblock.broker.authenticator import ACCESS_SECONDS, REFUSAL_SECONDS, RETRY_SECONDS, Authenticator
+from cinderblock.broker.settings import BrokerSettings
+from cinderblock.broker.turns import NamespaceTurns
+from cinderblock.errors import AccessDenied, KubeUnavailable
+from cinderblock.reasons import Reason
+from tests.support.cluster.kube_clients import client_of
+from tests.support.store.scripted_http import Asked, Reply, ScriptedServer
+
+REVIEW = "/apis/authentication.k8s.io/v1/tokenreviews"
+UID = "11111111-1111-4111-8111-111111111111"
+OURS = "/apis/cinderblock.io/v1alpha1"
+
+
+def part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def token(number: int = 0, **claims: Any) -> str:
+    bound = claims.pop("bound", {"pod": {"name": "pod"}})
+    body = {"aud": ["cinderblock-broker"], "kubernetes.io": bound, "n": number} | claims
+    return f"{part({'alg': 'RS256'})}.{part(body)}.c2lnbmF0dXJl"
+
+
+def bearer(number: int = 0, **claims: Any) -> str:
+    return f"Bearer {token(number, **claims)}"
+
+
+def review(**status: Any) -> dict[str, Any]:
+    extra = {"authentication.kubernetes.io/pod-name": ["pod"], "authentication.kubernetes.io/pod-uid": ["pod-uid"]}
+    user = {"username": "system:serviceaccount:shop:default", "extra": extra}
+    return {"status": {"authenticated": True, "audiences": ["cinderblock-broker"], "user": user} | status}
+
+
+OBJECTS: dict[str, dict[str, Any]] = {
+    "/api/v1/namespaces/shop/pods/pod": {
+        "metadata": {
+            "uid": "pod-uid",
+            "labels": {OWNER_KIND_LABEL: "VolumeBackup", OWNER_UID_LABEL: UID},
+            "annotations": {OWNER_NAME_ANNOTATION: "daily"},
+            "ownerReferences": [
+                {"apiVersion": "batch/v1", "kind": "Job", "name": child_name(UID), "uid": "job", "controller": True}
+            ],
+        }
+    },
+    f"{OURS}/namespaces/shop/volumebackups/daily": {
+        "metadata": {"name": "daily", "namespace": "shop", "uid": UID},
+        "spec": {"volumeId": "data"},
+        "status": {"id": UID, "phase": "creating", "volumeId": "v", "mover": {"uid": "job", "storeName": "shared"}},
+    },
+    f"{OURS}/namespaces/shop/backupstores/shared": {
+        "metadata": {"name": "shared", "namespace": "shop"},
+        "spec": {"clusterStoreRef": {"name": "shared"}},
+    },
+    "/api/v1/namespaces/shop": {"metadata": {"name": "shop", "uid": "ns-uid"}},
+    f"{OURS}/clusterbackupstores/shared": {
+        "metadata": {"name": "shared", "uid": "cluster"},
+        "spec": {"credentialsSecretRef": {"name": "s"}, "allowedNamespaces": {"from": "All"}},
+    },
+}
+
+
+@dataclass
+class Api:
+    """A scripted API server with one mover."""
+
+    authenticator: Authenticator
+    server: ScriptedServer
+    clock: Clock
+
+    def reviews(self) -> int:
+        """Return how many tokens were reviewed."""
+        return sum(asked.path == REVIEW for asked in self.server.asked)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def api(status: dict[str, Any] | None = None, **changed: Reply | None) -> AsyncIterator[Api]:
+    replies: dict[str, Reply | None] = {path: Reply(body=json.dumps(body)) for path, body in OBJECTS.items()}
+    replies[REVIEW] = Reply(201, json.dumps(review() if status is None else status))
+    replies |= {next(path for path in replies if path.endswith(f"/{name}")): reply for name, reply in changed.items()}
+
+    def answer(asked: Asked) -> Reply:
+        return replies.get(asked.path) or Reply(404, '{"kind": "Status"}')
+
+    async with client_of(answer) as (client, server):
+        clock = Clock()
+        yield Api(Authenticator(client, "system", NamespaceTurns(BrokerSettings()), clock), server, clock)
+
+
+async def test_mover_gets_what_its_operation_needs() -> None:
+    async with api() as made:
+        access = await made.authenticator.authenticate(bearer())
+    assert access.grant.prefix == "shop/ns-uid"
+    assert (access.grant.volume_id, access.grant.backup_id) == ("v", UID)
+    assert (access.store.secrets_in, access.store.cluster_store) == ("system", "shared")
+
+
+async def test_many_requests_with_one_token_cause_one_review() -> None:
+    async with api() as made:
+        await asyncio.gather(*(made.authenticator.authenticate(bearer()) for _ in range(50)))
+        made.clock.now = ACCESS_SECONDS - 0.1
+        await made.authenticator.authenticate(bearer())
+        assert made.reviews() == 1
+        made.clock.now = ACCESS_SECONDS
+        await made.authenticator.authenticate(bearer())
+        assert made.reviews() == 2
+
+
+async def test_refusal_counts_for_a_short_time() -> None:
+    async with api(review(authenticated=False)) as made:
+        for now, reviews in ((0.0, 1), (REFUSAL_SECONDS - 0.1, 1), (REFUSAL_SECONDS, 2)):
+            made.clock.now = now
+            with pytest.raises(AccessDenied) as refused:
+                await made.authenticator.authenticate(bearer())
+            assert refused.value.reason is Reason.UNAUTHORIZED
+            assert made.reviews() == reviews
+
+
+async def test_failure_of_the_api_server_counts_for_a_second() -> None:
+    async with api(tokenreviews=Reply(500)) as made:
+        for now in (0.0, RETRY_SECONDS - 0.1, RETRY_SECONDS):
+            made.clock.now = now
+            with pytest.raises(KubeUnavailable):
+                await made.authenticator.authenticate(bearer())
+        assert made.reviews() == 2
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {token()}",
+        token(),
+        "Bearer a.b",
+        "Bearer a.b.c",
+        "Bearer a.b.c.d",
+        f"Bearer {part({})}.{part([])}.x",
+        bearer(aud="vault"),
+        bearer(aud=["vault"]),
+        bearer(aud=None),
+        bearer(0, bound={}),
+        bearer(0, bound="pod"),
+        bearer(0, bound={"pod": "pod"}),
+        f"Bearer {part({})}.{'W' * 8000}.x",
+        f"Bearer {token()} x",
+        f"Bearer {token()}\u00fc",
+    ],
+)
+async def test_what_cannot_be_a_token_of_a_mover_asks_nobody(authorization: str) -> None:
+    async with api() as made:
+        with pytest.raises(AccessDenied) as refused:
+            await made.authenticator.authenticate(authorization)
+        assert refused.value.reason is Reason.UNAUTHORIZED
+        assert not made.server.asked
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        review(audiences=["https://kubernetes.default.svc"]),
+        review(audiences=None),
+        review(audiences=[]),
+        review(user={"username": "system:serviceaccount:shop:default"}),
+        review(user={"username": "alice", "extra": review()["status"]["user"]["extra"]}),
+        review(user=None),
+        {"status": {}},
+        {},
+    ],
+)
+async def test_review_must_name_audience_account_and_pod(status: dict[str, Any]) -> None:
+    async with api(status) as made:
+        with pytest.raises(AccessDenied) as refused:
+            await made.authenticator.authenticate(bearer())
+        assert refused.value.reason is Reason.UNAUTHORIZED
+
+
+async def test_error_is_raised_anew_each_time() -> None:
+    async with api(pod=None) as made:
+        errors = []
+        for _ in range(3):
+            with pytest.raises(AccessDenied) as refused:
+                await made.authenticator.authenticate(bearer())
+            errors.append(refused.value)
+        assert len({id(error) for error in errors}) == 3
+        assert {error.message for error in errors} == {errors[0].message}
+
+
+async def test_tokens_of_one_namespace_do_not_push_out_others() -> None:
+    async with api(pod=None) as made:
+        for number in range(300):
+            with pytest.raises(AccessDenied):
+                await made.authenticator.authenticate(bearer(number))
+        assert len(made.authenticator._refusals) == 256

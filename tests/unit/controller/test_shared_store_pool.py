@@ -1,0 +1,149 @@
+"""Stores that namespaces share, as the operator opens and checks them: once for all namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from cinderblock.controller.stores import pool as stores_pool
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.controller.stores.secrets import SecretReader
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, NotFound, PermanentError, StoreUnreachable
+from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.store import shared
+from cinderblock.store.memory import MemoryStore
+from tests.support.shared_stores import SYSTEM, a_cluster_store, a_shared_store
+from tests.support.simulation.api import ObjectsInMemory, SimulatedApi
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+KEY = base64.b64encode(b"key").decode()
+
+
+class ServerInMemory(MemoryStore):
+    """A store that counts checks, and raises an error in each if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks = 0
+        self.error: CinderblockError | None = None
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def objects() -> ObjectsInMemory:
+    made = ObjectsInMemory(lambda: NOW)
+    data = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY}
+    made.create("Secret", {"metadata": {"name": "s3", "namespace": SYSTEM}, "data": data})
+    return made
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[ServerInMemory]:
+    """Return the stores that were opened, each instead of a client of boto3."""
+    made: list[ServerInMemory] = []
+
+    def open_store(*_: object, **__: object) -> ServerInMemory:
+        made.append(ServerInMemory())
+        return made[-1]
+
+    monkeypatch.setattr(stores_pool, "open_store", open_store)
+    return made
+
+
+@pytest.fixture
+def pool(objects: ObjectsInMemory) -> Iterator[StorePool]:
+    created = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    yield created
+    created.close()
+
+
+async def test_thousand_namespaces_share_a_client_and_a_check(pool: StorePool, opened: list[ServerInMemory]) -> None:
+    stores = [a_shared_store(f"n-{number}") for number in range(1000)]
+    await asyncio.gather(*(pool.check(store, "volumebackups", SecretReader()) for store in stores))
+    assert len(opened) == 1
+    assert opened[0].checks == 1
+
+
+async def test_failed_check_is_shared_and_repeated_later(
+    pool: StorePool, opened: list[ServerInMemory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pool.check(a_shared_store("first"), "volumebackups", SecretReader())
+    opened[0].error = AccessDenied("the key is refused")
+    monkeypatch.setattr("cinderblock.controller.stores.shared_checks.CHECK_SECONDS", 0.0)
+    other = StorePool(pool._kube)  # a process that has not checked the store yet
+    monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: opened[0])
+    for namespace in ("first", "second"):
+        with pytest.raises(AccessDenied):
+            await other.check(a_shared_store(namespace), "volumebackups", SecretReader())
+    assert opened[0].checks == 2
+
+
+async def test_outage_that_one_namespace_sees_spares_the_others(pool: StorePool, opened: list[ServerInMemory]) -> None:
+    def fail() -> None:
+        raise StoreUnreachable("no answer")
+
+    with pytest.raises(StoreUnreachable):
+        await pool.call(a_shared_store("first"), fail)
+    calls: list[str] = []
+    with pytest.raises(StoreUnreachable, match="no answer"):
+        await pool.call(a_shared_store("second"), lambda: calls.append("asked"))
+    assert calls == []
+
+
+async def test_secret_is_read_where_the_operator_is(
+    pool: StorePool, opened: list[ServerInMemory], objects: ObjectsInMemory
+) -> None:
+    await pool.open(a_shared_store("shop"), "volumebackups", SecretReader())
+    found = objects.get("Secret", "s3", SYSTEM)
+    assert found is not None
+    objects.delete(found)
+    with pytest.raises(NotFound, match=f"Secret s3 of ClusterBackupStore shared does not exist in namespace {SYSTEM}"):
+        await pool.open(a_shared_store("shop"), "volumebackups", SecretReader())
+
+
+async def test_shared_store_opens_no_other_bucket(pool: StorePool, opened: list[ServerInMemory]) -> None:
+    with pytest.raises(InvalidInput, match="has only container volumebackups, not others"):
+        await pool.open(a_shared_store("shop"), "others", SecretReader())
+    assert opened == []
+
+
+async def test_server_that_ignores_unsigned_headers_is_refused(
+    objects: ObjectsInMemory, opened: list[ServerInMemory]
+) -> None:
+    asked: list[str] = []
+
+    def ignores(location: object, credentials: object, ca_file: str | None) -> bool:
+        asked.append("signing")
+        return True
+
+    pool = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)), ignores_unsigned_headers=ignores)
+    with pytest.raises(PermanentError) as raised:
+        await pool.check(a_shared_store("shop"), "volumebackups", SecretReader())
+    assert raised.value.reason == "UnsignedHeadersAccepted"
+    session = {"mode": "SessionCredentials", "sessionCredentials": {"roleArn": "arn:aws:iam::1:role/x"}}
+    other = shared.whole(a_cluster_store("other", moverAccess=session), SYSTEM)
+    await pool.check(other, "volumebackups", SecretReader())
+    assert asked == ["signing"]
+
+
+async def test_strict_server_is_asked_about_headers_once(
+    objects: ObjectsInMemory, opened: list[ServerInMemory]
+) -> None:
+    asked: list[str] = []
+
+    def ignores(location: object, credentials: object, ca_file: str | None) -> bool:
+        asked.append("signing")
+        return False
+
+    pool = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)), ignores_unsigned_headers=ignores)
+    for namespace in ("first", "second"):
+        await pool.check(a_shared_store(namespace), "volumebackups", SecretReader())
+    assert asked == ["signing"]

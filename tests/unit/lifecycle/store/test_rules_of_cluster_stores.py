@@ -1,0 +1,191 @@
+"""Decisions about a ClusterBackupStore: which BackupStores it has, what its conditions say, and when it may go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cinderblock.api import labels
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.errors import AccessDenied, InvalidInput, StoreUnreachable
+from cinderblock.lifecycle.actions import Decision, RemoveFinalizer
+from cinderblock.lifecycle.store.cluster import (
+    MAX_WRITES,
+    ObservedClusterStore,
+    Plan,
+    backup_store,
+    conflicts,
+    decide,
+    must_be_held,
+    plan,
+)
+from cinderblock.lifecycle.verdicts import Fail
+from tests.support.shared_stores import a_backup_store, a_cluster_store, a_namespace
+from tests.support.simulation.observed_builders import NOW
+
+HELD = {"finalizers": [labels.STORE_FINALIZER]}
+DELETED = HELD | {"deletionTimestamp": NOW}
+MARKED = {"annotations": {labels.DEFAULT_STORE_ANNOTATION: "true"}}
+OURS = {"labels": {labels.MANAGED_BY_LABEL: labels.MANAGED_BY}}
+
+
+def ours(namespace: str, reason: str = "Answers", **metadata: Any) -> BackupStore:
+    """Return a BackupStore that the operator made."""
+    status = "True" if reason == "Answers" else "False"
+    shown = {"type": "Ready", "status": status, "reason": reason, "message": "", "lastTransitionTime": NOW}
+    return a_backup_store(namespace, metadata=OURS | metadata, status={"conditions": [shown]})
+
+
+def observed(*stores: BackupStore, allowed: tuple[str, ...] = (), **more: Any) -> ObservedClusterStore:
+    cluster = a_cluster_store(metadata=more.pop("metadata", HELD))
+    by_namespace = {store.namespace: store for store in stores}
+    return ObservedClusterStore(cluster, allowed=frozenset(allowed), stores=by_namespace, **more)
+
+
+def conditions(decision: Decision) -> dict[str, tuple[str, str]]:
+    assert isinstance(decision.status, ClusterBackupStoreStatus)
+    return {c.type: (c.status, c.reason) for c in decision.status.conditions}
+
+
+def message(decision: Decision, kind: str) -> str:
+    assert decision.status is not None
+    return next(c.message for c in decision.status.conditions if c.type == kind)
+
+
+def judge(found: ObservedClusterStore, **failures: str) -> Decision:
+    return decide(found, plan(found), failures, NOW)
+
+
+def test_allowed_namespaces_without_a_store_get_one() -> None:
+    found = observed(ours("shop"), allowed=("shop", "bank"))
+    assert plan(found) == Plan(creations=("bank",))
+    assert conditions(judge(found)) == {"Ready": ("True", "Answers"), "StoresCreated": ("True", "StoresCreated")}
+
+
+def test_new_store_names_its_cluster_store_and_nothing_else() -> None:
+    body = backup_store(a_cluster_store(), "shop")
+    assert body == {
+        "metadata": {"name": "shared", "namespace": "shop", **OURS},
+        "spec": {"clusterStoreRef": {"name": "shared"}},
+    }
+    assert backup_store(a_cluster_store(metadata=MARKED), "shop")["metadata"]["annotations"] == MARKED["annotations"]
+
+
+def test_finalizer_comes_before_the_first_store() -> None:
+    assert must_be_held(observed(allowed=("shop",), metadata={}))
+    assert must_be_held(observed(ours("shop"), metadata={}))
+    assert not must_be_held(observed(metadata={}))
+    assert not must_be_held(observed(allowed=("shop",)))
+    assert not must_be_held(observed(ours("shop"), metadata={"deletionTimestamp": NOW}))
+
+
+def test_many_namespaces_get_their_stores_in_several_steps() -> None:
+    found = observed(allowed=tuple(f"n-{number:03}" for number in range(MAX_WRITES + 1)))
+    planned = plan(found)
+    assert (len(planned.creations), planned.is_all) == (MAX_WRITES, False)
+    decision = judge(found)
+    assert conditions(decision)["StoresCreated"] == ("False", "CreatingStores")
+    assert decision.requeue_after == 5.0
+
+
+def test_store_of_somebody_else_is_left_alone_and_named() -> None:
+    foreign = BackupStore.model_validate(
+        {"metadata": {"name": "shared", "namespace": "bank"} | OURS, "spec": {"credentialsSecretRef": {"name": "s3"}}}
+    )
+    found = observed(ours("shop"), foreign, allowed=("shop", "bank"))
+    assert plan(found) == Plan()
+    assert conditions(judge(found))["StoresCreated"] == ("False", "NameTaken")
+    assert "bank" in message(judge(found), "StoresCreated")
+    assert plan(observed(foreign)) == Plan(), "nor is it removed"
+
+
+def test_handmade_store_counts_and_is_never_changed_or_removed() -> None:
+    handmade = a_backup_store("shop")
+    assert plan(observed(handmade, allowed=("shop",), metadata=HELD | MARKED)) == Plan()
+    assert plan(observed(handmade)).removals == ()
+    deleted = observed(handmade, metadata=DELETED)
+    assert judge(deleted).actions == (RemoveFinalizer(labels.STORE_FINALIZER),)
+
+
+def test_unneeded_store_of_a_namespace_that_is_not_allowed_goes() -> None:
+    free, used = ours("shop", "StoreNotAllowed"), ours("bank", "StoreNotAllowed", **HELD)
+    ending = ours("mail", "StoreNotAllowed", deletionTimestamp=NOW)
+    assert plan(observed(free, used, ending)).removals == (free,)
+
+
+def test_default_annotation_is_copied_to_stores_of_the_operator() -> None:
+    plain, marked = ours("shop"), ours("bank", **MARKED)
+    allowed = ("shop", "bank")
+    assert plan(observed(plain, marked, allowed=allowed, metadata=HELD | MARKED)).changes == (plain,)
+    assert plan(observed(plain, marked, allowed=allowed)).changes == (marked,)
+
+
+def test_wrong_selector_changes_no_store() -> None:
+    error = InvalidInput("near is not an operator", reason="InvalidSelector")
+    found = observed(ours("shop"), selector_error=error)
+    assert plan(found) == Plan()
+    assert conditions(judge(found))["Ready"] == ("False", "InvalidSelector")
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "seconds"),
+    [
+        ({"error": StoreUnreachable("no answer")}, "StoreUnreachable", 10.0),
+        ({"error": AccessDenied("refused")}, "AccessDenied", 30.0),
+        ({"unreachable": Fail("BrokerDisabled", "Set broker.enabled")}, "BrokerDisabled", 30.0),
+        ({"conflicts": {"shop": "two entries"}}, "FormerNamespaceRefused", 30.0),
+    ],
+)
+def test_store_that_cannot_be_used_is_stalled(more: dict[str, Any], reason: str, seconds: float) -> None:
+    decision = judge(observed(**more))
+    shown = conditions(decision)
+    assert (shown["Ready"], shown["Stalled"]) == (("False", reason), ("True", reason))
+    assert decision.requeue_after == seconds
+
+
+def test_moved_namespace_with_backups_is_refused_by_name() -> None:
+    found = observed(ours("shop", "ManifestMisplaced"), allowed=("shop",))
+    assert conditions(judge(found))["Ready"] == ("False", "FormerNamespaceRefused")
+    assert "shop" in message(judge(found), "Ready")
+
+
+def test_one_place_for_two_namespaces_is_a_conflict_of_both() -> None:
+    former = [{"namespace": name, "name": "old", "uid": "lost"} for name in ("shop", "bank")]
+    cluster = a_cluster_store(formerNamespaces=former)
+    assert conflicts(cluster, [a_namespace(name) for name in ("shop", "bank", "mail")]).keys() == {"shop", "bank"}
+
+
+def test_refused_creation_is_reported_with_its_namespace() -> None:
+    decision = judge(observed(allowed=("shop", "bank")), bank="a quota is exceeded")
+    assert conditions(decision)["StoresCreated"] == ("False", "StoresNotCreated")
+    assert "bank: a quota is exceeded" in message(decision, "StoresCreated")
+
+
+def test_deleted_store_stays_until_no_store_needs_it() -> None:
+    used, free = ours("shop", "InUse", **HELD), ours("bank", "StoreBeingDeleted")
+    held = judge(observed(used, free, metadata=DELETED, allowed=("mail",)))
+    assert held.actions == ()
+    assert conditions(held)["Ready"] == ("False", "InUse")
+    assert "bank, shop" in message(held, "Ready")
+    assert plan(observed(used, free, metadata=DELETED, allowed=("mail",))).removals == (free,)
+    assert plan(observed(metadata=DELETED, allowed=("mail",))).creations == ()
+    assert judge(observed(metadata=DELETED)).actions == (RemoveFinalizer(labels.STORE_FINALIZER),)
+
+
+def test_outdated_conditions_of_stores_are_checked_early() -> None:
+    late, early = ours("shop"), ours("bank", "StoreNotAllowed")
+    assert plan(observed(late, early, allowed=("bank",))).checks == (late, early)
+    assert plan(observed(late, early, allowed=("shop",))).checks == ()
+    down = observed(late, allowed=("shop",), error=StoreUnreachable("no answer"))
+    assert plan(down).checks == (late,)
+
+
+def test_repeated_decision_keeps_the_status() -> None:
+    first = observed(ours("shop"), allowed=("shop",))
+    status = judge(first).status
+    again = replace(first, cluster=first.cluster.model_copy(update={"status": status}))
+    assert decide(again, plan(again), {}, NOW + timedelta(minutes=7)).status == status

@@ -1,0 +1,268 @@
+"""A mover of a shared store writes its own backup, reads its own volume, and reaches no other namespace."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinderblock.api import layout
+from cinderblock.api.meta import Object
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import BackupVerification
+from cinderblock.errors import AccessDenied
+from cinderblock.lifecycle import grant as grants
+from cinderblock.lifecycle.grant import POLICY_CHARACTERS, Grant, session_policy
+from cinderblock.lifecycle.store import shared
+from cinderblock.reasons import Reason
+from tests.support.broker.iam import permits
+
+METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
+V, B, OTHER = "volume-1", "backup-1", "other-1"
+P = "prefix/shop/11111111-2222-3333-4444-555555555555"
+WRITER = Grant("bucket", P, V, B)
+READER = Grant("bucket", P, V)
+ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
+
+uids = st.uuids(version=4).map(str)
+names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+prefixes = st.sampled_from(["", "a", "backups", "packs/x", "a/b/c", "x" * 512])
+
+
+def store_of(name: str, uid: str, prefix: str = "prefix", **more: Any) -> SharedStore:
+    cluster = ClusterBackupStore.model_validate(
+        {
+            "metadata": {"name": "shared", "uid": "cluster"},
+            "spec": {"credentialsSecretRef": {"name": "s"}, "container": "bucket", "prefix": prefix, **more},
+        }
+    )
+    store = BackupStore.model_validate(
+        {"metadata": {"name": "shared", "namespace": name}, "spec": {"clusterStoreRef": {"name": "shared"}}}
+    )
+    namespace = Object.model_validate({"metadata": {"name": name, "uid": uid}})
+    return shared.share(cluster, store, namespace, "system")
+
+
+def backup_of(store: SharedStore, volume: str = V, uid: str = B, **status: Any) -> VolumeBackup:
+    key = layout.manifest_key(store.spec.prefix, volume, uid)
+    return VolumeBackup.model_validate(
+        {
+            "metadata": {"name": "b", "namespace": store.namespace, "uid": uid},
+            "spec": {"volumeId": "data"},
+            "status": {"id": uid, "volumeId": volume, "manifestKey": key, **status},
+        }
+    )
+
+
+def restore_of(backup: VolumeBackup) -> VolumeRestore:
+    status = {"id": "restore", "backupId": backup.backup_id, "backupName": backup.name}
+    return VolumeRestore.model_validate({"spec": {"backupId": backup.name}, "status": status})
+
+
+@pytest.mark.parametrize(
+    "key", [f"{P}/packs/{V}/{B}/pack-0", f"{P}/packs/{V}/{B}/data-key", f"{P}/backups/{V}/{B}.manifest"]
+)
+def test_backup_writes_its_own_packs_and_manifest(key: str) -> None:
+    assert all(WRITER.permits(method, key) for method in METHODS)
+    assert [method for method in METHODS if READER.permits(method, key)] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize("key", [f"{P}/packs/{V}/{OTHER}/pack-0", f"{P}/backups/{V}/{OTHER}.manifest"])
+def test_other_backups_of_the_volume_are_only_read(key: str) -> None:
+    for grant in (WRITER, READER):
+        assert [method for method in METHODS if grant.permits(method, key)] == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "/",
+        P,
+        f"{P}/",
+        f"/{P}/packs/{V}/{B}/x",
+        f"{P}/packs/{OTHER}/{B}/x",
+        f"{P}/packs/{V}/{B}/",
+        f"{P}/packs/{V}/{B}",
+        f"{P}/packs/{V}/{B}/a/b",
+        f"{P}/packs/{V}/{B}/..",
+        f"{P}/packs/{V}/{B}/.x",
+        f"{P}/packs/{V}/{B}/%2e%2e",
+        f"{P}/packs/{V}/{B}/a b",
+        f"{P}/packs/{V}/{B}/x\n",
+        f"{P}/packs/{V}/../{OTHER}/x",
+        f"{P}/backups/{V}/{B}.manifest/",
+        f"{P}/backups/{V}/{B}.manifest.bak",
+        f"{P}/backups/{V}/{B}",
+        f"{P}/backups/{V}/x/{B}.manifest",
+        f"{P}/backups/{OTHER}/{B}.manifest",
+        f"{P}x/packs/{V}/{B}/x",
+        f"packs/{V}/{B}/x",
+        f"prefix/shop/{uuid.uuid4()}/packs/{V}/{B}/x",
+    ],
+)
+def test_nothing_else_is_permitted(key: str) -> None:
+    assert not any(grant.permits(method, key) for grant in (WRITER, READER) for method in METHODS)
+
+
+@pytest.mark.parametrize("method", ["PATCH", "get", "OPTIONS", "", "COPY"])
+def test_other_methods_are_not_permitted(method: str) -> None:
+    assert not WRITER.permits(method, f"{P}/packs/{V}/{B}/x")
+
+
+def test_listing_is_limited_to_the_volume_and_the_check() -> None:
+    for prefix in (f"{P}/packs/{V}/", f"{P}/packs/{V}/{B}/", f"{P}/backups/{V}/", f"{P}/backups/{V}/{B}"):
+        assert READER.permits_listing(prefix)
+    for prefix in ("", P, f"{P}/packs/", f"{P}/packs/{V}", f"{P}/backups/", f"{P}/packs/{OTHER}/", "prefix/"):
+        assert not READER.permits_listing(prefix, 1)
+    assert READER.permits_listing(f"{P}/", 1)
+    assert not READER.permits_listing(f"{P}/", 2)
+    assert not READER.permits_listing(f"{P}/")
+
+
+def test_only_own_uploads_are_listed() -> None:
+    assert WRITER.permits_uploads(f"{P}/backups/{V}/{B}.manifest")
+    assert not WRITER.permits_uploads(f"{P}/backups/{V}/")
+    assert not READER.permits_uploads(f"{P}/backups/{V}/{B}.manifest")
+
+
+@pytest.mark.parametrize("bad", ["", "..", "a/b", ".a", "a*", "a?", "a\n", "x" * 65, "a b"])
+def test_ids_that_change_a_key_give_no_grant(bad: str) -> None:
+    with pytest.raises(AccessDenied) as volume:
+        Grant("bucket", P, bad)
+    with pytest.raises(AccessDenied):
+        Grant("bucket", P, V, bad)
+    assert volume.value.reason is Reason.NOT_GRANTED
+
+
+def test_no_prefix_gives_no_grant() -> None:
+    with pytest.raises(AccessDenied):
+        Grant("bucket", "", V)
+
+
+def test_grants_come_from_the_operation() -> None:
+    store = store_of("shop", "uid")
+    backup = backup_of(store)
+    assert grants.of_backup(backup, store) == Grant("bucket", "prefix/shop/uid", V, B)
+    assert grants.of_reader(restore_of(backup), backup, store) == Grant("bucket", "prefix/shop/uid", V)
+
+
+def test_another_bucket_is_never_granted() -> None:
+    store = store_of("shop", "uid")
+    backup = backup_of(store, container="another")
+    with pytest.raises(AccessDenied, match="bucket another"):
+        grants.of_backup(backup, store)
+    with pytest.raises(AccessDenied, match="bucket another"):
+        grants.of_reader(restore_of(backup), backup, store)
+
+
+def test_manifest_of_another_namespace_gives_no_grant() -> None:
+    store, foreign = store_of("shop", "uid"), store_of("bank", "uid-2")
+    backup = backup_of(store, manifestKey=layout.manifest_key(foreign.spec.prefix, V, B))
+    with pytest.raises(AccessDenied, match="not below the prefix"):
+        grants.of_reader(restore_of(backup), backup, store)
+
+
+def test_restore_of_another_backup_gives_no_grant() -> None:
+    store = store_of("shop", "uid")
+    with pytest.raises(AccessDenied, match="is not the backup of"):
+        grants.of_reader(restore_of(backup_of(store)), backup_of(store, uid=OTHER), store)
+
+
+def test_check_of_a_drill_gets_nothing() -> None:
+    store = store_of("shop", "uid")
+    backup = backup_of(store)
+    drill = BackupVerification.model_validate({"spec": {"level": "Restore"}, "status": {"backupId": B}})
+    with pytest.raises(AccessDenied, match="level Restore"):
+        grants.of_reader(drill, backup, store)
+
+
+def test_import_and_backup_without_volume_give_no_grant_to_write() -> None:
+    store = store_of("shop", "uid")
+    imported = VolumeBackup.model_validate(
+        {"metadata": {"uid": B}, "spec": {"import": {"id": OTHER}}, "status": {"volumeId": V}}
+    )
+    for backup in (imported, backup_of(store, volumeId=None)):
+        with pytest.raises(AccessDenied):
+            grants.of_backup(backup, store)
+
+
+def _keys(prefix: str, volume: str, backup: str) -> list[str]:
+    return [
+        layout.manifest_key(prefix, volume, backup),
+        f"{layout.pack_prefix(prefix, volume, backup)}pack-0",
+        f"{layout.pack_prefix(prefix, volume, backup)}data-key",
+        f"{prefix}/x",
+        prefix,
+    ]
+
+
+@given(
+    one=names, two=names, uid=uids, other_uid=uids, prefix=prefixes, volume=uids, backup=uids, writes=st.booleans(),
+    tail=st.text(max_size=40),
+)  # fmt: skip
+def test_no_key_of_one_namespace_is_permitted_by_a_grant_of_another(
+    *, one: str, two: str, uid: str, other_uid: str, prefix: str, volume: str, backup: str, writes: bool, tail: str
+) -> None:
+    if uid == other_uid:
+        return
+    mine, theirs = store_of(one, uid, prefix), store_of(two, other_uid, prefix)
+    grant = Grant("bucket", mine.spec.prefix, volume, backup if writes else None)
+    policy = session_policy(grant, "bucket")
+    for key in (*_keys(theirs.spec.prefix, volume, backup), f"{theirs.spec.prefix}/{tail}"):
+        assert not any(grant.permits(method, key) for method in METHODS)
+        assert not grant.permits_listing(key)
+        assert not grant.permits_uploads(key)
+        for action in ACTIONS.values():
+            assert not permits(policy, action, f"arn:aws:s3:::bucket/{key}")
+        assert not permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", {"s3:prefix": key, "s3:max-keys": "1"})
+
+
+@given(
+    name=names, uid=uids, prefix=prefixes, volume=uids, backup=uids, other_volume=uids, other_backup=uids,
+    writes=st.booleans(),
+)  # fmt: skip
+def test_policy_permits_objects_exactly_as_the_grant_does(
+    *, name: str, uid: str, prefix: str, volume: str, backup: str, other_volume: str, other_backup: str, writes: bool
+) -> None:
+    store = store_of(name, uid, prefix)
+    grant = Grant("bucket", store.spec.prefix, volume, backup if writes else None)
+    policy = session_policy(grant, "bucket")
+    for key in [
+        key
+        for where in (volume, other_volume)
+        for which in (backup, other_backup)
+        for key in _keys(store.spec.prefix, where, which)
+    ]:
+        for method, action in ACTIONS.items():
+            assert permits(policy, action, f"arn:aws:s3:::bucket/{key}") == grant.permits(method, key), (method, key)
+            assert not permits(policy, action, f"arn:aws:s3:::other/{key}")
+    listed = {"s3:prefix": f"{store.spec.prefix}/packs/{volume}/", "s3:max-keys": "1000"}
+    assert permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed)
+    assert not permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed | {"s3:prefix": ""})
+
+
+@pytest.mark.parametrize("prefix", ["", "p", "x" * 300, "x" * 512])
+@pytest.mark.parametrize("writes", [True, False])
+def test_policy_is_short_enough_for_every_prefix(prefix: str, writes: bool) -> None:
+    """With the longest names of Kubernetes and S3, and the longest ids of imported backups."""
+    store = store_of("n" * 63, str(uuid.uuid4()), prefix)
+    grant = Grant("bucket", store.spec.prefix, "v" * 64, "b" * 36 if writes else None)
+    policy = session_policy(grant, "k" * 63)
+    assert len(policy) < POLICY_CHARACTERS
+    json.loads(policy)
+
+
+@given(st.text(max_size=200))
+def test_any_text_as_a_key_never_leaves_the_prefix(text: str) -> None:
+    for grant in (WRITER, READER):
+        if any(grant.permits(method, text) for method in METHODS):
+            assert text.startswith(f"{P}/")
+            assert ".." not in text.split("/")
