@@ -81,12 +81,13 @@ def steal(tenant: Tenant, operation_uid: str) -> Loot:
     return Loot(json.loads(found["task"]), found["token"], found["files"])
 
 
-def intrude(tenant: Tenant, loot: Loot, attempts: list[Attempt]) -> dict[str, dict[str, Any]]:
-    """Carry out attempts in the tenant's own pod, and return the result of each by its name."""
-    order = {"broker": loot.task["broker"], "token": loot.token, "attempts": attempts}
+def intrude(tenant: Tenant, loot: Loot, *lists: list[Attempt]) -> list[dict[str, dict[str, Any]]]:
+    """Carry out attempts in the tenant's own pod, and return for each list the results by name."""
+    order = {"broker": loot.task["broker"], "token": loot.token, "attempts": sum(lists, [])}
     program = ("exec", "-i", POD, "--", "python3", "/tools/intruder.py")
     printed = tenant.kubectl(*program, stdin=json.dumps(order))
-    return {result["name"]: result for result in json.loads(printed)}
+    results = {result["name"]: result for result in json.loads(printed)}
+    return [{attempt["name"]: results[attempt["name"]] for attempt in attempts} for attempts in lists]
 
 
 def was_refused(result: dict[str, Any]) -> bool:

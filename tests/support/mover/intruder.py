@@ -50,7 +50,8 @@ def attempt(order: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
         answer = _ask(order["broker"], token, "/v1/sign", request, found)
         if answer is None:
             return found
-        headers |= answer["headers"]
+        # A name that is written in two ways would be sent twice.
+        headers |= {name.lower(): value for name, value in answer["headers"].items()}
     headers |= wanted.get("addHeaders", {})
     if wanted.get("bearer"):
         headers["Authorization"] = f"Bearer {token.strip()}"
