@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from cinderblock.api.mover import SECRETS_DIRECTORY, TASK_VARIABLE
@@ -83,7 +84,7 @@ def steal(tenant: Tenant, operation_uid: str) -> Loot:
 
 def intrude(tenant: Tenant, loot: Loot, *lists: list[Attempt]) -> list[dict[str, dict[str, Any]]]:
     """Carry out attempts in the tenant's own pod, and return for each list the results by name."""
-    order = {"broker": loot.task["broker"], "token": loot.token, "attempts": sum(lists, [])}
+    order = {"broker": loot.task["broker"], "token": loot.token, "attempts": [*chain.from_iterable(lists)]}
     program = ("exec", "-i", POD, "--", "python3", "/tools/intruder.py")
     printed = tenant.kubectl(*program, stdin=json.dumps(order))
     results = {result["name"]: result for result in json.loads(printed)}
