@@ -164,8 +164,8 @@ async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in:
     owner = Object.model_validate(place)
     if not shared.allows(cluster, owner):
         raise AccessDenied(
-            f"ClusterBackupStore {cluster.name} does not allow namespace {namespace}. Ask an administrator to allow it in"
-            " spec.allowedNamespaces.",
+            f"ClusterBackupStore {cluster.name} does not allow namespace {namespace}. Ask an administrator to allow it"
+            " in spec.allowedNamespaces.",
             reason=Reason.STORE_NOT_ALLOWED,
         )
     return shared.share(cluster, store, owner, secrets_in)
