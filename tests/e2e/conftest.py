@@ -15,11 +15,11 @@ import pytest
 from tests.cluster import cluster
 from tests.support.cluster import leak_check
 from tests.support.cluster.audit import AuditLog
-from tests.support.cluster.cluster import KubeCluster, alone, install
+from tests.support.cluster.cluster import KubeCluster, alone
 from tests.support.cluster.leak_check import DeletedNamespaces
-from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.namespaces import Account, Tenant
 from tests.support.cluster.recorder import Recorder
-from tests.support.cluster.runs import Run, remove_release
+from tests.support.cluster.runs import Run, install_release, remove_release
 from tests.support.cluster.secret_scan import SecretScanner
 
 TenantMaker = Callable[..., Tenant]
@@ -59,7 +59,7 @@ def release(kube: KubeCluster, audit: AuditLog | None) -> Iterator[Account]:
         yield Account.of(kube)
         return
     with alone():
-        install(kube, [HOME])
+        install_release(kube)
         yield Account.of(kube)
         remove_release(kube)
 

@@ -46,8 +46,8 @@ def test_operator_uses_every_right_and_no_request_is_refused(
     assert foreign(asked_by_the_operator, RELEASE, f"{RELEASE}-checks") == {}
 
 
-@pytest.mark.parametrize("account", ["uninstall", "store-setup"])
-def test_nothing_is_refused_to_the_accounts_of_the_charts_jobs(log: AuditLog, account: str, release: Account) -> None:
+@pytest.mark.parametrize("account", ["uninstall", "store-setup", "broker"])
+def test_nothing_is_refused_to_the_other_accounts_of_the_chart(log: AuditLog, account: str, release: Account) -> None:
     used = rights_used_by(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}-{account}")
     assert _listed(used.refused) == []
     assert foreign(used, f"{RELEASE}-{account}", f"{RELEASE}-{account}-tenant") == {}

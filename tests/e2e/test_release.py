@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, install, uninstall
+from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster, uninstall
 from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.runs import install_release
 from tests.support.cluster.workloads import claim
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing, pytest.mark.last(1)]
@@ -23,7 +24,7 @@ SECRETS = (
 def reinstalled(kube: KubeCluster, release: Account) -> Iterator[None]:
     """Reinstall the release after the test, whatever the test did to it."""
     yield
-    install(kube, [HOME])
+    install_release(kube)
 
 
 def _secrets(kube: KubeCluster) -> list[object]:
@@ -34,7 +35,7 @@ def _secrets(kube: KubeCluster) -> list[object]:
 def test_upgrade_keeps_credentials_and_keys(kube: KubeCluster) -> None:
     before = _secrets(kube)
     assert all(before)
-    install(kube, [HOME], "podLabels.upgraded=yes")
+    install_release(kube, "podLabels.upgraded=yes")
     assert _secrets(kube) == before
 
 
@@ -52,7 +53,7 @@ def test_deletions_work_without_the_release_and_a_reinstallation_continues(tenan
     uninstall(kube)
     tenant.kubectl("delete", "volumebackup", "given-up", "--timeout=30s")
     assert tenant.get("volumebackup", "kept")["status"]["phase"] == "available"
-    install(kube, [HOME])
+    install_release(kube)
 
     kube.apply(tenant.restore("back", "kept", name="restored"))
     tenant.ends("volumerestore/back")
@@ -72,5 +73,5 @@ def test_namespace_with_backups_can_be_deleted_without_the_release(tenant: Tenan
     uninstall(kube)
     tenant.is_gone = True
     kube.kubectl("delete", "namespace", tenant.name, "--timeout=60s")
-    install(kube, [HOME])
+    install_release(kube)
     tenant.account.purge(kube, tenant.name)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import processes
-from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster, install
-from tests.support.cluster.namespaces import HOME, Account, Tenant
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster
+from tests.support.cluster.namespaces import Account, Tenant
+from tests.support.cluster.runs import install_release
 from tests.support.cluster.workloads import Mount, OneShotPod, claim, digests, run_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.disturbing]
@@ -26,9 +27,9 @@ KILLED, STOPPED = 20, 3
 @pytest.fixture
 def pair(kube: KubeCluster, release: Account) -> Iterator[None]:
     """Run two operators instead of one."""
-    install(kube, [HOME], "operator.replicas=2")
+    install_release(kube, "operator.replicas=2")
     yield
-    install(kube, [HOME])
+    install_release(kube)
 
 
 def _leader(kube: KubeCluster) -> str:

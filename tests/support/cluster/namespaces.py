@@ -47,12 +47,19 @@ class Account:
             data["AWS_SECRET_ACCESS_KEY"],
         )
 
+    def store(self, prefix: str = "") -> EmbeddedStore:
+        """Return the part of the account's bucket below a prefix."""
+        secret = {"AWS_ACCESS_KEY_ID": self.access_key.encode(), "AWS_SECRET_ACCESS_KEY": self.secret_key.encode()}
+        return EmbeddedStore(self.container, prefix, secret)
+
+    def keys(self, kube: KubeCluster, prefix: str) -> set[str]:
+        """Return the keys of all objects below a prefix."""
+        return self.store(prefix).keys(kube)
+
     def purge(self, kube: KubeCluster, prefix: str) -> None:
         """Remove the objects that a deleted tenant has left in the store."""
-        secret = {"AWS_ACCESS_KEY_ID": self.access_key.encode(), "AWS_SECRET_ACCESS_KEY": self.secret_key.encode()}
-        store = EmbeddedStore(self.container, prefix, secret)
-        left = sorted(store.keys(kube))
-        with store.opened(kube) as opened:
+        left = sorted(self.keys(kube, prefix))
+        with self.store(prefix).opened(kube) as opened:
             opened.delete(left)
 
 
@@ -65,6 +72,7 @@ class Tenant:
         secrets: what must never be seen anywhere.
         kept: keys that the test leaves in the store on purpose.
         is_gone: whether the test has deleted the namespace.
+        prefix: of its keys in a store that it shares; empty: it has a store of its own.
     """
 
     kube: KubeCluster
@@ -74,26 +82,35 @@ class Tenant:
     secrets: list[str] = field(default_factory=list, repr=False)
     kept: set[str] = field(default_factory=set)
     is_gone: bool = False
+    prefix: str = ""
 
     @classmethod
     def make(cls, kube: KubeCluster, recorder: Recorder, account: Account, hint: str, **options: Any) -> Tenant:
-        """Create a namespace with tools and a store. Options: labels of the namespace, is_default of the store."""
+        """Create a namespace with tools and a store.
+
+        Options: labels of the namespace; is_default of the store, or has_store=False for none.
+        """
         words = re.sub(r"[^a-z0-9]+", "-", hint.lower().removeprefix("test_"))[:36].strip("-")
         tenant = cls(kube, recorder, account, f"e2e-{words}-{secrets.token_hex(3)}")
-        key = base64.b64encode(secrets.token_bytes(32)).decode()
-        tenant.secrets += [account.secret_key, key]
-        kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": tenant.name, "labels": options.get("labels", {})},
-            },
-            tenant.secret(CREDENTIALS, AWS_ACCESS_KEY_ID=account.access_key, AWS_SECRET_ACCESS_KEY=account.secret_key),
-            tenant.secret(ENCRYPTION, **{"key-1": key}),
-            tenant.store("default", is_default=options.get("is_default", True)),
-        )
+        tenant.secrets.append(account.secret_key)
+        metadata = {"name": tenant.name, "labels": options.get("labels", {})}
+        objects = [{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}]
+        if options.get("has_store", True):
+            objects += tenant._own_store(is_default=options.get("is_default", True))
+        kube.apply(*objects)
         put_tools(kube, tenant.name)
         return tenant
+
+    def _own_store(self, *, is_default: bool) -> list[Object]:
+        """Return a store with its Secrets."""
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        self.secrets.append(key)
+        account = {"AWS_ACCESS_KEY_ID": self.account.access_key, "AWS_SECRET_ACCESS_KEY": self.account.secret_key}
+        return [
+            self.secret(CREDENTIALS, **account),
+            self.secret(ENCRYPTION, **{"key-1": key}),
+            self.store("default", is_default=is_default),
+        ]
 
     def secret(self, name: str, **data: str) -> Object:
         """Return a Secret."""
@@ -205,6 +222,8 @@ class Tenant:
 
     def keys(self) -> set[str]:
         """Return the keys of the tenant's objects in the store."""
+        if self.prefix:
+            return self.account.keys(self.kube, self.prefix)
         return EmbeddedStore.of(self.kube, self.name).keys(self.kube)
 
     def volumes(self) -> dict[str, str]:

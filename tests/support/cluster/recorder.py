@@ -17,20 +17,21 @@ from tests.cluster.toolchain import tool
 from tests.support.cluster.cluster import RELEASE_NAMESPACE, KubeCluster
 
 SELECTOR = "app.kubernetes.io/managed-by=cinderblock"
-OPERATOR_SELECTOR = "app.kubernetes.io/name=cinderblock,app.kubernetes.io/component=operator"
+SERVERS_SELECTOR = "app.kubernetes.io/name=cinderblock,app.kubernetes.io/component in (operator, broker)"
 OWNER_LABEL = "cinderblock.io/owner-uid"
 PODS = "/api/v1/pods"
 MOVERS = ("/apis/batch/v1/jobs", PODS)
 SHOWN = (
     "/apis/cinderblock.io/v1alpha1/backupstores",
+    "/apis/cinderblock.io/v1alpha1/clusterbackupstores",
     "/apis/cinderblock.io/v1alpha1/volumebackups",
     "/apis/cinderblock.io/v1alpha1/volumerestores",
     "/apis/events.k8s.io/v1/events",
 )
 """Objects that people read. Every version is recorded, including one that is overwritten at once."""
 
-OPERATOR = "the operator"
-"""The key of the operator's log. No namespace has this name."""
+OPERATOR, BROKER = "the operator", "the broker"
+"""The keys of the logs of our servers. No namespace has these names."""
 
 
 class Recorder:
@@ -49,7 +50,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         for path in MOVERS:
             self._start(self._watch, path, SELECTOR, self._note)
-        self._start(self._watch, f"/api/v1/namespaces/{RELEASE_NAMESPACE}/pods", OPERATOR_SELECTOR, self._note_operator)
+        self._start(self._watch, f"/api/v1/namespaces/{RELEASE_NAMESPACE}/pods", SERVERS_SELECTOR, self._note_server)
         for path in SHOWN:
             self._start(self._watch, path, "", self._all.append)
         return self
@@ -70,7 +71,7 @@ class Recorder:
             return "\n".join(self._texts[namespace])
 
     def everything(self, since: int = 0) -> list[str]:
-        """Return everything recorded of objects, Events, movers and the operator, except the first pieces."""
+        """Return everything recorded of objects, Events, movers and our servers, except the first pieces."""
         return self._all[since:]
 
     def jobs(self, owner_uid: str) -> set[str]:
@@ -100,9 +101,10 @@ class Recorder:
         with self._lock:
             self._processes.remove(process)
 
-    def _note_operator(self, line: str) -> None:
+    def _note_server(self, line: str) -> None:
         seen: dict[str, Any] = json.loads(line).get("object", {})
-        self._follow_pod(seen, OPERATOR)
+        is_broker = seen.get("metadata", {}).get("labels", {}).get("app.kubernetes.io/component") == "broker"
+        self._follow_pod(seen, BROKER if is_broker else OPERATOR)
 
     def _note(self, line: str) -> None:
         seen: dict[str, Any] = json.loads(line).get("object", {})

@@ -43,7 +43,7 @@ class Run:
         with self._locked():
             if not self._installed.exists():
                 self._installed.touch()
-                install(kube, [HOME])
+                install_release(kube)
 
     def end(self) -> None:
         """Uninstall the chart if this run installed it."""
@@ -59,6 +59,14 @@ class Run:
         with (self._directory / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def install_release(kube: KubeCluster, *more: str) -> None:
+    """Install or upgrade the chart as the tests need it, also for stores that namespaces share.
+
+    ``more`` are further values.
+    """
+    install(kube, [HOME], "broker.enabled=true", *more)
 
 
 def remove_release(kube: KubeCluster) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster, Object, install
-from tests.support.cluster.namespaces import HOME
+from tests.support.cluster.cluster import RELEASE, RELEASE_NAMESPACE, KubeCluster, Object
+from tests.support.cluster.runs import install_release
 
 GATEWAY = f"{RELEASE}-gateway"
 SETTINGS = ("gateway.enabled=true", "gateway.replicas=1")
@@ -20,7 +20,7 @@ _SNAPSHOTS = {"reader": _READ, "member": _WRITE, "admin": _WRITE}
 
 def enable(kube: KubeCluster) -> str:
     """Enable the gateway. Returns its URL for this machine."""
-    install(kube, [HOME], *SETTINGS)
+    install_release(kube, *SETTINGS)
     service = kube.wait_until("gateway", lambda: kube.get("service", GATEWAY, RELEASE_NAMESPACE))
     spec = service["spec"]
     return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
@@ -28,7 +28,7 @@ def enable(kube: KubeCluster) -> str:
 
 def disable(kube: KubeCluster) -> None:
     """Disable the gateway."""
-    install(kube, [HOME])
+    install_release(kube)
 
 
 @dataclass(frozen=True)

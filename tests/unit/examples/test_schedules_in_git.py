@@ -12,8 +12,21 @@ EXAMPLES = ROOT / "examples"
 
 
 def test_namespace_is_protected_in_20_lines() -> None:
-    lines = (EXAMPLES / "13-namespace-in-20-lines.yaml").read_text().splitlines()
-    assert len([line for line in lines if not line.startswith(("#", "---"))]) <= 20
+    assert len(_lines("13-namespace-in-20-lines.yaml")) <= 20
+
+
+def test_cluster_is_protected_in_30_lines() -> None:
+    assert len(_lines("16-cluster-in-30-lines.yaml")) <= 30
+
+
+def test_shared_store_and_schedule_select_the_same_namespaces() -> None:
+    store, schedule = yaml.safe_load_all((EXAMPLES / "16-cluster-in-30-lines.yaml").read_text())
+    assert store["spec"]["allowedNamespaces"]["selector"] == schedule["spec"]["namespaceSelector"]
+
+
+def _lines(example: str) -> list[str]:
+    """Return the lines of an example without comments."""
+    return [line for line in (EXAMPLES / example).read_text().splitlines() if not line.startswith(("#", "---"))]
 
 
 def test_tools_apply_the_folder_with_the_schedule() -> None:
