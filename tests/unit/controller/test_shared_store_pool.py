@@ -60,7 +60,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[ServerInMemory]:
 
 @pytest.fixture
 def pool(objects: ObjectsInMemory) -> Iterator[StorePool]:
-    created = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    created = StorePool(
+        KubeClient(SimulatedApi(objects, lambda how, item: None)), ignores_unsigned_headers=lambda *_: False
+    )
     yield created
     created.close()
 
@@ -78,7 +80,9 @@ async def test_failed_check_is_shared_and_repeated_later(
     await pool.check(a_shared_store("first"), "volumebackups", SecretReader())
     opened[0].error = AccessDenied("the key is refused")
     monkeypatch.setattr("cinderblock.controller.stores.shared_checks.CHECK_SECONDS", 0.0)
-    other = StorePool(pool._kube)  # a process that has not checked the store yet
+    other = StorePool(
+        pool._kube, ignores_unsigned_headers=lambda *_: False
+    )  # a process that has not checked the store yet
     monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: opened[0])
     for namespace in ("first", "second"):
         with pytest.raises(AccessDenied):

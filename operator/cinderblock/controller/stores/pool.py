@@ -88,7 +88,7 @@ class StorePool:
         on_request: receives the result of each request to a store.
         allowed_endpoints: S3 endpoints that the administrator allows; empty: all.
         ignores_unsigned_headers: asks a server whether it ignores headers that the signature of a request does not
-            cover; None: it is not asked.
+            cover. Such a server would let a mover copy the objects of other namespaces.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class StorePool:
         kube: KubeClient,
         on_request: OnRequest | None = None,
         allowed_endpoints: Sequence[str] = (),
-        ignores_unsigned_headers: HeaderProbe | None = None,
+        *,
+        ignores_unsigned_headers: HeaderProbe,
     ) -> None:
         self._kube = kube
         self._on_request = on_request
@@ -251,12 +252,11 @@ class StorePool:
         self, opened: ObjectStore, store: SharedStore, container: str, secrets: SecretReader
     ) -> Callable[[], bool] | None:
         """Return what asks the server about unsigned headers; None if movers of the store send no signed requests."""
-        probe = self._ignores_unsigned_headers
-        if probe is None or store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
+        if store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
             return None
         credentials, _ = await self._secrets_of(store, secrets)
-        address = _location(store, container, self._allowed_endpoints)
-        return partial(probe, address, credentials_from_secret(credentials.data), self._ca_files.get(opened))
+        address, known = _location(store, container, self._allowed_endpoints), credentials_from_secret(credentials.data)
+        return partial(self._ignores_unsigned_headers, address, known, self._ca_files.get(opened))
 
     async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
         """Return what a container does with deleted objects; None if the store does not answer now.
