@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMESPACE",
         action="append",
         default=[],
-        help="release only objects of this namespace, and no ClusterBackupStores; may be repeated (default: everything)",
+        help="release only objects of this namespace, no ClusterBackupStores; may be repeated (default: everything)",
     )
 
 
