@@ -91,10 +91,12 @@ def test_private_key_stays_in_memory() -> None:
     assert volume["emptyDir"]["medium"] == "Memory"
 
 
-def test_only_movers_reach_it() -> None:
+def test_only_movers_and_the_operator_reach_it() -> None:
     policy = _broker(render(*BROKER, "networkPolicies.enabled=true"), "NetworkPolicy")
     [rule] = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "api"}]]
-    assert rule["from"] == [
+    movers, operator = rule["from"]
+    assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
+    assert [movers] == [
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": "cinderblock"}}}
     ]
 
