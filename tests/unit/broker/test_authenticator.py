@@ -131,6 +131,7 @@ def backup(**status: Any) -> Reply:
 
 
 PLACE = hashlib.sha256(b"region us-east-1\nvolumebackups").hexdigest()[:16]
+CLUSTER = f"{OURS}/clusterbackupstores/shared"
 NOBODY = {"from": "None"}
 WRONG = {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}
 
@@ -138,14 +139,14 @@ WRONG = {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}
 @pytest.mark.parametrize("allowed", [NOBODY, WRONG])
 async def test_operation_ends_after_its_permission_is_withdrawn(allowed: dict[str, Any]) -> None:
     cluster = with_spec(allowedNamespaces=allowed)
-    async with api(daily=backup(storePlace=PLACE), **{"clusterbackupstores/shared": cluster}) as made:
+    async with api(more={CLUSTER: cluster}, daily=backup(storePlace=PLACE)) as made:
         access = await made.authenticator.authenticate(bearer())
     assert access.grant.prefix == "shop/ns-uid"
 
 
 async def test_namespace_that_was_never_allowed_gets_nothing() -> None:
     cluster = with_spec(allowedNamespaces=NOBODY)
-    async with api(**{"clusterbackupstores/shared": cluster}) as made:
+    async with api(more={CLUSTER: cluster}) as made:
         with pytest.raises(AccessDenied, match="does not allow namespace shop") as refused:
             await made.authenticator.authenticate(bearer())
     assert refused.value.reason == Reason.STORE_NOT_ALLOWED
@@ -165,12 +166,11 @@ async def test_backup_of_another_place_gets_nothing(status: dict[str, Any]) -> N
 async def test_place_of_a_living_namespace_is_refused_clearly() -> None:
     entry = {"namespace": "shop", "namespaceUID": "ns-uid", "name": "system", "uid": "system-uid"}
     cluster = with_spec(formerNamespaces=[entry])
-    gone = {"clusterbackupstores/shared": cluster}
-    async with api(**gone) as made:
+    async with api(more={CLUSTER: cluster}) as made:
         access = await made.authenticator.authenticate(bearer())
     assert access.grant.prefix == "system/system-uid"
     living = Reply(body=json.dumps({"metadata": {"name": "system", "uid": "system-uid"}}))
-    async with api(more={"/api/v1/namespaces/system": living}, **gone) as made:
+    async with api(more={"/api/v1/namespaces/system": living, CLUSTER: cluster}) as made:
         with pytest.raises(AccessDenied, match="Ask an administrator") as refused:
             await made.authenticator.authenticate(bearer())
     assert refused.value.reason == Reason.FORMER_NAMESPACE_REFUSED
