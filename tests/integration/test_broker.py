@@ -20,6 +20,7 @@ from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
+from tests.support.broker.attacks import PACK
 from tests.support.broker.brokers import Answer, Broker, broker_before
 from tests.support.broker.tenants import (
     CLUSTER_STORE,
@@ -71,7 +72,7 @@ def refused(answer: Answer, status: int, reason: str) -> str:
     return str(fault["message"])
 
 
-def own_pack(tenant: Tenant, mover: Mover, server: S3Server, name: str = "pack-0") -> str:
+def own_pack(tenant: Tenant, mover: Mover, server: S3Server, name: str = PACK) -> str:
     return f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{name}"
 
 
@@ -112,7 +113,7 @@ async def test_backup_uploads_its_manifest_in_parts(broker: Broker, tenant: Tena
 
 async def test_restore_and_verification_read_and_do_not_write(broker: Broker, tenant: Tenant, server: S3Server) -> None:
     backup = await tenant.available_backup()
-    key = f"{tenant.prefix}/packs/{VOLUME}/{backup['metadata']['uid']}/pack-0"
+    key = f"{tenant.prefix}/packs/{VOLUME}/{backup['metadata']['uid']}/{PACK}"
     store = S3Store(server.location("bucket"), server.credentials)
     store.put(key, b"stored")
     for mover in (await tenant.restore(backup), await tenant.verification(backup)):
@@ -200,7 +201,7 @@ async def test_requests_of_known_tokens_ask_the_api_server_nothing(
     mover = await tenant.backup()
     async with broker_before(str(kubeconfig), system) as broker:
         for number in range(20):
-            answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server, f"pack-{number}"))
+            answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server, f"{PACK[:-2]}{number:02}"))
             assert answer.status == 200
         text = broker.metrics.render("")[0].decode()
     assert f'cinderblock_broker_request_duration_seconds_count{{code="200",path="{SIGN_PATH}"}} 20.0' in text

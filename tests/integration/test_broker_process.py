@@ -97,7 +97,7 @@ async def test_process_works_with_the_rights_of_the_chart(kubeconfig: Path, clie
         async with rights(kubeconfig, client, tmp_path) as path, process(path) as running:
             ca = await authority_of(client, NAMESPACE, "cinderblock-broker-tls")
             await _check_serving(
-                running, ca, mover.token, f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/x"
+                running, ca, mover.token, f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/data-key"
             )
     assert running.code == 0
     lines = [line for line in running.log if line["logger"] == "cinderblock.broker.access"]

@@ -21,6 +21,7 @@ from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.s3.signers import sts
 from cinderblock.store.s3.signers.sts import SessionCredentials
 from cinderblock.store.s3.store import S3Store
+from tests.support.broker.attacks import PACK
 from tests.support.broker.brokers import Broker, broker_before
 from tests.support.broker.issuer import Issuer, issuer
 from tests.support.broker.tenants import VOLUME, make_cluster_store, make_secrets, make_tenant
@@ -85,8 +86,8 @@ def is_refused(store: S3Store, method: str, key: str) -> bool:
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, trusted: Issuer, prefix: str) -> None:
     root = store_with(service, service.credentials)
-    others = f"{layout.pack_prefix(prefix, V, OTHER)}pack-0"
-    theirs = f"{layout.pack_prefix(THEIRS, V, B)}pack-0"
+    others = f"{layout.pack_prefix(prefix, V, OTHER)}{PACK}"
+    theirs = f"{layout.pack_prefix(THEIRS, V, B)}{PACK}"
     for key in (others, theirs):
         root.put(key, b"stored")
     policy = session_policy(Grant("bucket", prefix, V, B), "bucket")
@@ -95,7 +96,7 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
     assert timedelta(minutes=10) < made.expires_at - datetime.now(UTC) < timedelta(minutes=16)
     with closing(store_with(service, made.credentials, prefix)) as store:
         store.check()
-        own, manifest = f"{layout.pack_prefix(prefix, V, B)}pack-0", layout.manifest_key(prefix, V, B)
+        own, manifest = f"{layout.pack_prefix(prefix, V, B)}{PACK}", layout.manifest_key(prefix, V, B)
         for key in (own, manifest):
             store.put(key, b"own")
             assert store.get(key) == b"own"
@@ -106,8 +107,8 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
             ("put", others),
             ("delete", others),
             ("put", layout.manifest_key(prefix, V, OTHER)),
-            ("get", f"{layout.pack_prefix(prefix, OTHER, B)}pack-0"),
-            ("put", f"{layout.pack_prefix(prefix, OTHER, B)}pack-0"),
+            ("get", f"{layout.pack_prefix(prefix, OTHER, B)}{PACK}"),
+            ("put", f"{layout.pack_prefix(prefix, OTHER, B)}{PACK}"),
             *((method, theirs) for method in ("get", "put", "delete")),
             ("list", f"{THEIRS}/"),
             ("list", ""),
@@ -119,7 +120,7 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
 
 def test_session_of_a_restore_writes_nothing(service: TokenService, trusted: Issuer) -> None:
     prefix = PREFIXES["a statement for each permission"]
-    key = f"{layout.pack_prefix(prefix, V, OTHER)}pack-1"
+    key = f"{layout.pack_prefix(prefix, V, OTHER)}{PACK}"
     store_with(service, service.credentials).put(key, b"stored")
     made = assume(service, trusted.token(SUBJECT, AUDIENCE), session_policy(Grant("bucket", prefix, V), "bucket"))
     with closing(store_with(service, made.credentials, prefix)) as store:
@@ -192,7 +193,7 @@ async def test_mover_gets_credentials_for_its_operation_alone(
         assert (await broker.ask(CREDENTIALS_PATH, {}, mover.token)).json == answer.json
         found = answer.json
         credentials = S3Credentials(found["accessKeyId"], found["secretAccessKey"], found["sessionToken"])
-        key = f"{tenant.prefix}/packs/{VOLUME}/{mover.uid}/pack-0"
+        key = f"{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
         made[tenant.namespace] = store_with(service, credentials, tenant.prefix), key
     for tenant, other in ((shop, bank), (bank, shop)):
         store, own = made[tenant.namespace]

@@ -27,9 +27,11 @@ POLICY_CHARACTERS: Final = 2048
 CHECKED_KEYS: Final = 1
 """Keys that a mover may list at the root of its prefix, to check that the store answers."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-"""Last part of the key of a pack, of its mark and of a wrapped data key. It has no slash and does not begin with a dot.
-Names of `format.pack` have up to 60 characters."""
+_NAME: Final = re.compile(r"[0-9a-f]{32}-[0-9]{6,10}|data-key|0-inherited")
+"""Last part of the key of a pack, of a wrapped data key and of the mark of a removed backup. There are no others: some
+servers find something else behind names of their own (versitygw: `.sgwtmp`)."""
+_LISTED: Final = re.compile(r"[A-Za-z0-9._/-]*")
+"""What may follow the directory of a volume in the prefix of a listing."""
 _READING: Final = frozenset({"GET", "HEAD"})
 _WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
 
@@ -72,7 +74,8 @@ class Grant:
             prefix: of the listed keys.
             max_keys: most keys of the answer; None: what the server chooses.
         """
-        is_below = any(prefix.startswith(root) for root in (self.packs, self.manifests))
+        roots = (self.packs, self.manifests)
+        is_below = any(prefix.startswith(root) and _is_listed(prefix.removeprefix(root)) for root in roots)
         is_check = prefix == f"{self.prefix}/" and max_keys is not None and 0 <= max_keys <= CHECKED_KEYS
         return is_below or is_check
 
@@ -103,6 +106,11 @@ class Grant:
         root = layout.pack_prefix(self.prefix, self.volume_id, self.backup_id)
         is_pack = key.startswith(root) and _NAME.fullmatch(key.removeprefix(root)) is not None
         return is_pack or key == layout.manifest_key(self.prefix, self.volume_id, self.backup_id)
+
+
+def _is_listed(tail: str) -> bool:
+    """Return whether this may follow the directory of a volume. Some servers would follow parts of dots."""
+    return _LISTED.fullmatch(tail) is not None and not {".", ".."} & set(tail.split("/"))
 
 
 def of_backup(backup: VolumeBackup, store: SharedStore) -> Grant:
