@@ -195,6 +195,15 @@ async def test_store_of_signed_requests_gives_no_credentials(broker: Broker, ten
     refused(await broker.ask(CREDENTIALS_PATH, {}, mover.token), 403, "NotGranted")
 
 
+async def test_store_of_session_credentials_signs_nothing(
+    broker: Broker, tenant: Tenant, client: KubeClient, server: S3Server
+) -> None:
+    access = {"mode": "SessionCredentials", "sessionCredentials": {"roleArn": "arn:aws:iam::1:role/r"}}
+    await make_cluster_store(client, server.url, moverAccess=access)
+    mover = await tenant.backup()
+    refused(await broker.sign(mover.token, "PUT", own_pack(tenant, mover, server)), 403, "NotGranted")
+
+
 async def test_requests_of_known_tokens_ask_the_api_server_nothing(
     kubeconfig: Path, system: str, tenant: Tenant, server: S3Server
 ) -> None:

@@ -24,6 +24,7 @@ from cinderblock.api.broker import (
     UnwrapRequest,
 )
 from cinderblock.api.meta import Model
+from cinderblock.api.v1alpha1.cluster_store import MoverAccess
 from cinderblock.broker import data_keys, faults
 from cinderblock.broker.access import Access
 from cinderblock.broker.authenticator import Authenticator
@@ -109,7 +110,9 @@ class _Handlers:
         self._services = services
 
     async def sign(self, access: Access, body: bytes) -> Model:
-        """Sign one request to the S3 server."""
+        """Sign one request to the S3 server. Raises AccessDenied unless movers of the store use signed requests."""
+        if access.store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
+            raise faults.not_granted(f"ClusterBackupStore {access.store.cluster_store} lets the broker sign nothing.")
         wanted = _parse(SignRequest, body)
         store = await self._services.stores.open(access.store)
         checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
