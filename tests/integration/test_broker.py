@@ -31,6 +31,7 @@ from tests.support.broker.tenants import (
     make_secrets,
     make_tenant,
 )
+from tests.support.store.aws.server import aws_stub
 
 pytestmark = pytest.mark.integration
 
@@ -181,6 +182,47 @@ async def test_missing_secret_is_named_without_its_name(
     mover = await tenant.backup()
     answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server))
     assert "hidden-name" not in refused(answer, 404, "SecretNotFound")
+
+
+async def test_secret_that_is_replaced_ends_no_mover(
+    kubeconfig: Path, tenant: Tenant, client: KubeClient, server: S3Server, system: str
+) -> None:
+    mover = await tenant.backup()
+    secret = await client.get(kinds.SECRET, "credentials", system)
+    assert secret is not None
+    broken = {"data": {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"\0").decode()}}
+    await client.merge_patch(kinds.SECRET, "credentials", system, broken)
+    async with broker_before(str(kubeconfig), system) as restarted:
+        answer = await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))
+        assert answer.json["transient"] is True
+        await client.delete(kinds.SECRET, "credentials", system)
+        answer = await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))
+        assert answer.json["transient"] is True
+        refused(answer, 404, "SecretNotFound")
+        data = {"metadata": {"name": "credentials", "namespace": system}, "data": secret["data"]}
+        await client.create(kinds.SECRET, data)
+        assert (await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))).status == 200
+
+
+async def test_broker_signs_nothing_for_a_server_that_ignores_unsigned_headers(
+    broker: Broker, tenant: Tenant, client: KubeClient
+) -> None:
+    """The stub checks no signature at all. The operator has not looked at the changed store so far."""
+    with aws_stub() as lax:
+        lax.add_bucket("bucket")
+        await make_cluster_store(client, lax.url)
+        mover = await tenant.backup()
+        pack = f"{lax.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
+        refused(await broker.sign(mover.token, "PUT", pack), 403, "UnsignedHeadersAccepted")
+        count = len(lax.requests)
+        refused(await broker.sign(mover.token, "PUT", pack), 403, "UnsignedHeadersAccepted")
+        assert len(lax.requests) == count
+    await make_cluster_store(client, "http://127.0.0.1:9")
+    mover = await tenant.backup()
+    pack = f"http://127.0.0.1:9/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
+    answer = await broker.sign(mover.token, "PUT", pack)
+    refused(answer, 503, "BrokerUnavailable")
+    assert answer.json["transient"] is True
 
 
 async def test_mover_that_is_not_recorded_yet_may_try_again(broker: Broker, tenant: Tenant, server: S3Server) -> None:

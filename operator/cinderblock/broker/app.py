@@ -114,7 +114,7 @@ class _Handlers:
         if access.store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
             raise faults.not_granted(f"ClusterBackupStore {access.store.cluster_store} lets the broker sign nothing.")
         wanted = _parse(SignRequest, body)
-        store = await self._services.stores.open(access.store)
+        store = await self._services.stores.open_to_sign(access.store)
         checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
         return SignAnswer(headers=store.signer.sign(checked.method, checked.url, checked.headers))
 
