@@ -139,7 +139,8 @@ class _Handlers:
 
 def _endpoint(answer: Answer, services: Services, settings: BrokerSettings) -> Endpoint:
     async def handle(request: Request) -> Response:
-        access = await services.authenticator.authenticate(request.headers.get("authorization", ""))
+        address = request.client.host if request.client else ""
+        access = await services.authenticator.authenticate(request.headers.get("authorization", ""), address)
         request.scope[_ACCESS_KEY] = access
         async with services.turns.turn(access.pod.namespace):
             body = await read_body(request, settings.body_limit, settings.body_seconds)
