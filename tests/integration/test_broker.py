@@ -247,13 +247,16 @@ async def test_store_of_session_credentials_signs_nothing(
 
 
 async def test_requests_of_known_tokens_ask_the_api_server_nothing(
-    kubeconfig: Path, system: str, tenant: Tenant, server: S3Server
+    kubeconfig: Path, system: str, tenant: Tenant, server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     mover = await tenant.backup()
     async with broker_before(str(kubeconfig), system) as broker:
         for number in range(20):
             answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server, f"{PACK[:-2]}{number:02}"))
             assert answer.status == 200
+        lines = [record for record in caplog.records if record.name == "cinderblock.broker.access"]
+        assert len(lines) == 1
         text = broker.metrics.render("")[0].decode()
     assert f'cinderblock_broker_request_duration_seconds_count{{code="200",path="{SIGN_PATH}"}} 20.0' in text
 
