@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import Any
 
@@ -267,6 +268,23 @@ def test_policy_permits_objects_exactly_as_the_grant_does(
     listed = {"s3:prefix": f"{store.spec.prefix}/packs/{volume}/", "s3:max-keys": "1000"}
     assert permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed)
     assert not permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed | {"s3:prefix": ""})
+
+
+@pytest.mark.parametrize(
+    ("role", "partition"),
+    [
+        ("arn:aws:iam::1:role/r", "aws"),
+        ("arn:aws-cn:iam::1:role/r", "aws-cn"),
+        ("arn:aws-us-gov:iam::1:role/r", "aws-us-gov"),
+        ("arn:minio:iam:::role/r", "aws"),
+        ("role", "aws"),
+    ],
+)
+@pytest.mark.parametrize("prefix", [P, "x" * 500])
+def test_policy_is_of_the_partition_of_the_role(role: str, partition: str, prefix: str) -> None:
+    policy = session_policy(Grant("bucket", prefix, V, B), "bucket", grants.partition_of(role))
+    resources = re.findall(r"arn:[a-z-]+:s3:::", policy)
+    assert set(resources) == {f"arn:{partition}:s3:::"}
 
 
 @pytest.mark.parametrize("prefix", ["", "p", "x" * 300, "x" * 512])
