@@ -212,7 +212,8 @@ def test_ambient_credentials_are_never_used(server: S3Server, container: str, mo
     with closing(S3Store(server.location(container), signer)) as store:
         with pytest.raises(StoreUnreachable) as caught:
             store.check()
-        assert caught.value.reason == Reason.ACCESS_DENIED
+        # The date of that signature is an old one.
+        assert caught.value.reason == Reason.CLOCK_SKEWED
 
 
 @pytest.mark.parametrize("key", ["a b/c+d~e=f", "a%20b", "x/(1)!'*,;:@&$?#[]", "q?delete&uploads", '"<>^`{|}\\'])
