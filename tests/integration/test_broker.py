@@ -207,7 +207,7 @@ async def test_secret_that_is_replaced_ends_no_mover(
 async def test_broker_signs_nothing_for_a_server_that_ignores_unsigned_headers(
     broker: Broker, tenant: Tenant, client: KubeClient
 ) -> None:
-    """The stub checks no signature at all. The operator has not looked at the changed store so far."""
+    """The stub checks no signature at all. The operator has not checked the changed store so far."""
     with aws_stub() as lax:
         lax.add_bucket("bucket")
         await make_cluster_store(client, lax.url)

@@ -31,7 +31,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{32}-[0-9]{6,10}|data-key|0-inherited")
 """Last part of the key of a pack, of a wrapped data key and of the mark of a removed backup. There are no others: some
 servers find something else behind names of their own (versitygw: `.sgwtmp`)."""
 _LISTED: Final = re.compile(r"[A-Za-z0-9._/-]*")
-"""What may follow the directory of a volume in the prefix of a listing."""
+"""Text that may follow the directory of a volume in the prefix of a listing."""
 _ARN: Final = re.compile(r"arn:(aws[a-z-]{0,20}):")
 _READING: Final = frozenset({"GET", "HEAD"})
 _WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
