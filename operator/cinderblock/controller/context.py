@@ -18,8 +18,8 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_identity import ClusterIdentity
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
-from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.singleflight import SingleFlight
 from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.controller.stores.expiry import ExpiryRuns
 from cinderblock.controller.stores.pool import StorePool

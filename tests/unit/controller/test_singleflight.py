@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cinderblock.controller.reconcile.singleflight import SingleFlight
+from cinderblock.controller.singleflight import SingleFlight
 from cinderblock.errors import KubeUnavailable
 
 
