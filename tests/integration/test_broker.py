@@ -15,9 +15,11 @@ from urllib.parse import quote
 import pytest
 
 from cinderblock.api.broker import CREDENTIALS_PATH, NEW_DATA_KEY_PATH, SIGN_PATH, UNWRAP_PATH
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.format.crypto.keyring import KeyRing, WrappedKey
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
+from cinderblock.lifecycle.store import place, shared
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.broker.brokers import Answer, Broker, broker_before
@@ -154,7 +156,7 @@ async def test_mark_of_a_read_only_key_is_obeyed(
     assert answer.json["reason"] == "ReadOnlyKey"
 
 
-async def test_namespace_that_is_no_longer_allowed_gets_nothing(
+async def test_only_accepted_backups_end_without_the_permission(
     broker: Broker, tenant: Tenant, client: KubeClient, server: S3Server
 ) -> None:
     mover = await tenant.backup()
@@ -162,6 +164,12 @@ async def test_namespace_that_is_no_longer_allowed_gets_nothing(
     answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server))
     message = refused(answer, 403, "StoreNotAllowed")
     assert tenant.namespace in message
+    cluster = await client.get(kinds.CLUSTER_BACKUP_STORE, CLUSTER_STORE)
+    assert cluster is not None
+    spec = ClusterBackupStore.model_validate(cluster)
+    accepted = await tenant.backup(storePlace=place.place_id(shared.whole(spec, "system")))
+    answer = await broker.sign(accepted.token, "GET", own_pack(tenant, accepted, server))
+    assert answer.status == 200, "it was accepted while its namespace was allowed"
 
 
 async def test_missing_cluster_store_is_named(

@@ -150,7 +150,10 @@ async def test_namespace_that_was_created_again_gets_another_prefix(
     second = await operator.resolve(tenant, name)
     assert first.spec.prefix != second.spec.prefix
     assert second.spec.prefix.startswith(f"{tenant}/")
-    former = [{"namespace": tenant, "uid": first.spec.prefix.rpartition("/")[2]}]
+    present = await client.get(NAMESPACE, tenant)
+    assert present is not None
+    uid = present["metadata"]["uid"]
+    former = [{"namespace": tenant, "namespaceUID": uid, "uid": first.spec.prefix.rpartition("/")[2]}]
     await client.merge_patch(CLUSTER_BACKUP_STORE, name, None, {"spec": {"formerNamespaces": former}})
     assert (await operator.resolve(tenant, name)).spec.prefix == first.spec.prefix
 

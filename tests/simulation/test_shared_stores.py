@@ -51,6 +51,13 @@ def change(simulation: Simulation, **spec: Any) -> None:
     simulation.objects.update(found, spec=found["spec"] | spec)
 
 
+def moved(simulation: Simulation, uid: str = "another", **more: str) -> dict[str, str]:
+    """Return the entry of formerNamespaces that gives the namespace another place."""
+    present = simulation.objects.get("Namespace", NAMESPACE)
+    assert present is not None
+    return {"namespace": NAMESPACE, "namespaceUID": present["metadata"]["uid"], "uid": uid} | more
+
+
 def own_store(simulation: Simulation, namespace: str = NAMESPACE) -> Object | None:
     return simulation.objects.get("BackupStore", "shared", namespace)
 
@@ -64,6 +71,10 @@ def place(simulation: Simulation) -> str:
 def condition(item: Object, kind: str) -> tuple[str, str]:
     found = next(c for c in item["status"]["conditions"] if c["type"] == kind)
     return found["status"], found["reason"]
+
+
+def conditions_message(item: Object, kind: str) -> str:
+    return str(next(c["message"] for c in item["status"]["conditions"] if c["type"] == kind))
 
 
 def a_shared_backup(simulation: Simulation) -> None:
@@ -195,14 +206,14 @@ def test_shared_default_is_used_only_without_an_own_one(simulation: Simulation) 
 def test_moved_place_deletes_nothing_and_says_why(simulation: Simulation) -> None:
     a_shared_backup(simulation)
     stored = simulation.stored()
-    change(simulation, formerNamespaces=[{"namespace": NAMESPACE, "uid": "another"}])
+    change(simulation, formerNamespaces=[moved(simulation)])
     simulation.restore("back", "full", name="new")
     simulation.backup("more", "data", storeName="shared", incremental=True)
     simulation.verify("check", "Structure", backupId="full")
     simulation.settle()
     assert simulation.reason("VolumeRestore", "back") == "ManifestMisplaced"
     assert simulation.reason("BackupVerification", "check") == "ManifestMisplaced"
-    assert simulation.reason("VolumeBackup", "more") == "NoParent"
+    assert simulation.reason("VolumeBackup", "more") == "ManifestMisplaced"
     assert not simulation.get("VolumeBackup", "full")["status"].get("verification")
     assert condition(cluster_store(simulation), "Ready") == ("False", "FormerNamespaceRefused")
     simulation.delete("VolumeBackup", "full")
@@ -215,10 +226,98 @@ def test_moved_place_deletes_nothing_and_says_why(simulation: Simulation) -> Non
     assert simulation.stored(f"{place(simulation)}/backups/") == []
 
 
+def test_namespace_with_backups_elsewhere_gets_no_new_ones(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.backup("at-once", "data", storeName="shared")
+    simulation.settle()
+    simulation.backup("later", "data", storeName="shared")
+    simulation.settle()
+    assert [simulation.reason("VolumeBackup", name) for name in ("at-once", "later")] == ["ManifestMisplaced"] * 2
+    assert simulation.stored(f"{NAMESPACE}/another/") == []
+
+
+def test_lost_status_in_a_moved_place_deletes_nothing(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.settle()
+    assert "its status was lost" in conditions_message(simulation.get("VolumeBackup", "full"), "Ready")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMisplaced"
+    assert simulation.stored() == stored
+    change(simulation, formerNamespaces=[])
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_unfinished_backup_in_a_moved_place_is_deleted_only_on_request(simulation: Simulation) -> None:
+    share(simulation)
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
+    simulation.erase_status("VolumeBackup", "full")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "full") == "ManifestMisplaced"
+    found = simulation.get("VolumeBackup", "full")
+    metadata = found["metadata"] | {"annotations": {"cinderblock.io/let-go": "leave-data"}}
+    simulation.objects.update(found, metadata=metadata)
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+
+
+def test_findings_in_a_moved_place_say_nothing_about_the_backup(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    simulation.break_manifest("full")
+    simulation.verify("check", "Structure", backupId="full")
+    simulation.until("BackupVerification", "check", "MoverRunning")
+    change(simulation, formerNamespaces=[moved(simulation)])
+    simulation.settle()
+    assert simulation.reason("BackupVerification", "check") == "ManifestMisplaced"
+    assert not simulation.get("VolumeBackup", "full")["status"].get("verification")
+
+
+def test_other_server_deletes_nothing_until_it_is_declared(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, endpointUrl="https://new.example.org")
+    simulation.settle()
+    simulation.delete("VolumeBackup", "full")
+    simulation.backup("more", "data", storeName="shared")
+    simulation.settle()
+    assert [simulation.reason("VolumeBackup", name) for name in ("full", "more")] == ["ManifestMisplaced"] * 2
+    assert condition(cluster_store(simulation), "Ready") == ("False", "FormerNamespaceRefused")
+    assert simulation.stored() == stored
+    recorded = simulation.get("VolumeBackup", "full")["status"]["storePlace"]
+    found = cluster_store(simulation)
+    metadata = found["metadata"] | {"annotations": {"cinderblock.io/moved-from": recorded}}
+    simulation.objects.update(found, metadata=metadata)
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_place_of_a_living_namespace_is_given_to_nobody(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    other = simulation.objects.create("Namespace", {"metadata": {"name": "other"}})
+    assert other is not None
+    change(simulation, formerNamespaces=[moved(simulation, other["metadata"]["uid"], name="other")])
+    simulation.backup("more", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "more") == "FormerNamespaceRefused"
+    assert condition(cluster_store(simulation), "Ready") == ("False", "FormerNamespaceRefused")
+    assert "other" in conditions_message(cluster_store(simulation), "Ready")
+
+
 def test_expired_backup_waits_in_a_moved_place(simulation: Simulation) -> None:
     a_shared_backup(simulation)
     stored = simulation.stored()
-    change(simulation, formerNamespaces=[{"namespace": NAMESPACE, "uid": "another"}])
+    change(simulation, formerNamespaces=[moved(simulation)])
     simulation.expire("full")
     simulation.settle()
     assert simulation.exists("VolumeBackup", "full")

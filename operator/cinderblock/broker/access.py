@@ -22,13 +22,14 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.broker.faults import NotYet, not_granted
-from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.errors import AccessDenied, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, Kind
 from cinderblock.lifecycle import grant as grants
 from cinderblock.lifecycle.grant import Grant, Operation
-from cinderblock.lifecycle.store import shared
+from cinderblock.lifecycle.store import place, shared
+from cinderblock.lifecycle.store.resolve import is_allowed
 from cinderblock.reasons import Reason
 
 M = TypeVar("M", bound=Model)
@@ -86,8 +87,9 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
         secrets_in: the namespace of the broker.
 
     Raises:
-        AccessDenied: the pod is not the mover of an operation that runs (NotGranted), or its namespace may not use the
-            store (StoreNotAllowed).
+        AccessDenied: the pod is not the mover of an operation that runs, or the data is elsewhere (NotGranted); its
+            namespace may not use the store, and its backup does not show that it once might (StoreNotAllowed); or the
+            namespace has no place in the store (FormerNamespaceRefused).
         NotYet: the status of the operation does not record a mover so far.
         NotFound: the ClusterBackupStore does not exist.
         KubeUnavailable: the API server does not answer.
@@ -96,8 +98,14 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
     job_uid, kind, name, uid = _marks(body or {}, pod)
     operation = await _operation(kube, pod.namespace, kind, name, uid)
     store_name = _store_of(operation, job_uid)
-    store = await _shared_store(kube, pod.namespace, store_name, secrets_in)
-    grant = await _grant(kube, operation, store)
+    store, may_use = await _shared_store(kube, pod.namespace, store_name, secrets_in)
+    backup = await _backup_of(kube, operation)
+    _check_place(backup, store, is_allowed=may_use)
+    grant = (
+        grants.of_backup(operation, store)
+        if isinstance(operation, VolumeBackup)
+        else grants.of_reader(operation, backup, store)
+    )
     return Access(pod, f"{kind} {name}", uid, store, grant)
 
 
@@ -146,12 +154,12 @@ def _store_of(operation: Operation, job_uid: str) -> str:
     return mover.store_name
 
 
-async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in: str) -> SharedStore:
-    """Return the store with the settings of its ClusterBackupStore. Raises AccessDenied if it is not allowed."""
-    body, place = await asyncio.gather(
+async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in: str) -> tuple[SharedStore, bool]:
+    """Return the store with the settings of its ClusterBackupStore, and whether its namespace may use that now."""
+    body, namespace_body = await asyncio.gather(
         kube.get(kinds.BACKUP_STORE, name, namespace), kube.get(kinds.NAMESPACE, namespace)
     )
-    if body is None or place is None:
+    if body is None or namespace_body is None:
         raise not_granted(f"BackupStore {name} does not exist.")
     store = _parse(BackupStore, body, f"BackupStore {name}")
     reference = store.spec.cluster_store_ref
@@ -161,24 +169,43 @@ async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in:
     if found is None:
         raise NotFound(f"ClusterBackupStore {reference.name} does not exist.", reason=Reason.CLUSTER_STORE_NOT_FOUND)
     cluster = _parse(ClusterBackupStore, found, f"ClusterBackupStore {reference.name}")
-    owner = Object.model_validate(place)
-    if not shared.allows(cluster, owner):
-        raise AccessDenied(
-            f"ClusterBackupStore {cluster.name} does not allow namespace {namespace}. Ask an administrator to allow it"
-            " in spec.allowedNamespaces.",
-            reason=Reason.STORE_NOT_ALLOWED,
-        )
-    return shared.share(cluster, store, owner, secrets_in)
+    owner = Object.model_validate(namespace_body)
+    former_name = shared.former_name(cluster, owner)
+    earlier = await kube.get(kinds.NAMESPACE, former_name) if former_name is not None else None
+    former = Object.model_validate(earlier) if earlier is not None else None
+    try:
+        found_store = shared.share(cluster, store, owner, secrets_in, former)
+    except InvalidInput as error:
+        raise AccessDenied(error.message, reason=error.reason) from None
+    return found_store, is_allowed(cluster, owner)
 
 
-async def _grant(kube: KubeClient, operation: Operation, store: SharedStore) -> Grant:
+async def _backup_of(kube: KubeClient, operation: Operation) -> VolumeBackup:
+    """Return the VolumeBackup that an operation makes or reads."""
     if isinstance(operation, VolumeBackup):
-        return grants.of_backup(operation, store)
+        return operation
     name = operation.status.backup_name
     body = await kube.get(kinds.VOLUME_BACKUP, name, operation.namespace) if name else None
     if body is None:
         raise not_granted(f"The VolumeBackup of {operation.kind} {operation.name} does not exist.")
-    return grants.of_reader(operation, _parse(VolumeBackup, body, f"VolumeBackup {name}"), store)
+    return _parse(VolumeBackup, body, f"VolumeBackup {name}")
+
+
+def _check_place(backup: VolumeBackup, store: SharedStore, *, is_allowed: bool) -> None:
+    """Refuse a backup of another place, and one that was not accepted while its namespace was allowed.
+
+    An operation that runs goes on when the permission is withdrawn. The operator records the place of a shared store
+    when it accepts a backup, and starts nothing in a namespace that is not allowed. So a recorded place shows that the
+    namespace was allowed. Without it, a BackupStore that was replaced during a backup could name a ClusterBackupStore.
+    """
+    moved = place.misplaced(backup, store)
+    if moved is not None:
+        raise not_granted(moved.message)
+    if not is_allowed and backup.status.store_place is None:
+        raise AccessDenied(
+            f"ClusterBackupStore {store.cluster_store} does not allow namespace {backup.namespace}.",
+            reason=Reason.STORE_NOT_ALLOWED,
+        )
 
 
 def _parse(model: type[M], body: dict[str, Any], label: str) -> M:

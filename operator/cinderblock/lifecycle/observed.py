@@ -417,7 +417,7 @@ class ObservedStore:
         more_unsealed: whether there may be more of them.
         rules: what the container does with deleted objects; None: not asked now, or not answered.
         mover: the operator's settings for movers; None: not read.
-        misplaced: names of VolumeBackups whose manifests are not below the prefix of the store.
+        misplaced: names of VolumeBackups whose data is not in the place that the store has now.
     """
 
     store: BackupStore

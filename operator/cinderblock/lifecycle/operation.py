@@ -28,6 +28,7 @@ from cinderblock.lifecycle.observed import (
     OperatorPolicy,
     StoreLookup,
 )
+from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -91,15 +92,17 @@ class Operation:
         """Record a mover Job that the status does not record, if the limits allow one more mover; else remove it.
 
         The operator may have died right after it had created the Job. Anybody in the namespace can create such a Job,
-        too, so it must gain nothing by that: it waits for a slot as a Job does that is yet to be created.
+        too, so it must gain nothing by that: it waits for a slot as a Job does that is yet to be created. The store is
+        checked as before a start, too.
         """
         job = self.mover.job
         if job is None or store.store is None:
             unknown = "Cannot continue with the mover: its BackupStore is unknown."
             return self.fail(Fail(store.missing_reason, store.missing or unknown))
-        queued = mover_state.wait_for_slot(self.mover, policy, store.store)
-        if queued is not None:
-            return self.wait(queued, (DeleteChild("Job", job.name, job.uid),))
+        held = movers.before_start(store, policy) or mover_state.wait_for_slot(self.mover, policy, store.store)
+        if held is not None:
+            decision = self.apply(held)
+            return replace(decision, actions=(*decision.actions, DeleteChild("Job", job.name, job.uid)))
         adopted = self.wait(replace(mover_state.starting(policy), requeue_after=0.0))
         return with_mover(adopted, job.uid, store.store)
 

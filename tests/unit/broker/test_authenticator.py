@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,9 +96,12 @@ class Clock:
 
 
 @asynccontextmanager
-async def api(status: dict[str, Any] | None = None, **changed: Reply | None) -> AsyncIterator[Api]:
+async def api(
+    status: dict[str, Any] | None = None, more: dict[str, Reply] | None = None, **changed: Reply | None
+) -> AsyncIterator[Api]:
     replies: dict[str, Reply | None] = {path: Reply(body=json.dumps(body)) for path, body in OBJECTS.items()}
     replies[REVIEW] = Reply(201, json.dumps(review() if status is None else status))
+    replies |= more or {}
     replies |= {next(path for path in replies if path.endswith(f"/{name}")): reply for name, reply in changed.items()}
 
     def answer(asked: Asked) -> Reply:
@@ -114,6 +118,62 @@ async def test_mover_gets_what_its_operation_needs() -> None:
     assert access.grant.prefix == "shop/ns-uid"
     assert (access.grant.volume_id, access.grant.backup_id) == ("v", UID)
     assert (access.store.secrets_in, access.store.cluster_store) == ("system", "shared")
+
+
+def with_spec(**spec: Any) -> Reply:
+    body = OBJECTS[f"{OURS}/clusterbackupstores/shared"]
+    return Reply(body=json.dumps(body | {"spec": body["spec"] | spec}))
+
+
+def backup(**status: Any) -> Reply:
+    body = OBJECTS[f"{OURS}/namespaces/shop/volumebackups/daily"]
+    return Reply(body=json.dumps(body | {"status": body["status"] | status}))
+
+
+PLACE = hashlib.sha256(b"region us-east-1\nvolumebackups").hexdigest()[:16]
+NOBODY = {"from": "None"}
+WRONG = {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}
+
+
+@pytest.mark.parametrize("allowed", [NOBODY, WRONG])
+async def test_operation_ends_after_its_permission_is_withdrawn(allowed: dict[str, Any]) -> None:
+    cluster = with_spec(allowedNamespaces=allowed)
+    async with api(daily=backup(storePlace=PLACE), **{"clusterbackupstores/shared": cluster}) as made:
+        access = await made.authenticator.authenticate(bearer())
+    assert access.grant.prefix == "shop/ns-uid"
+
+
+async def test_namespace_that_was_never_allowed_gets_nothing() -> None:
+    cluster = with_spec(allowedNamespaces=NOBODY)
+    async with api(**{"clusterbackupstores/shared": cluster}) as made:
+        with pytest.raises(AccessDenied, match="does not allow namespace shop") as refused:
+            await made.authenticator.authenticate(bearer())
+    assert refused.value.reason == Reason.STORE_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("status", [{"storePlace": "another"}, {"manifestKey": "shop/earlier/backups/v/b.manifest"}])
+async def test_backup_of_another_place_gets_nothing(status: dict[str, Any]) -> None:
+    recorded = {"manifestKey": f"shop/ns-uid/backups/v/{UID}.manifest", "storePlace": PLACE}
+    async with api(daily=backup(**recorded)) as made:
+        await made.authenticator.authenticate(bearer())
+    async with api(daily=backup(**recorded | status)) as made:
+        with pytest.raises(AccessDenied) as refused:
+            await made.authenticator.authenticate(bearer())
+    assert refused.value.reason == Reason.NOT_GRANTED
+
+
+async def test_place_of_a_living_namespace_is_refused_clearly() -> None:
+    entry = {"namespace": "shop", "namespaceUID": "ns-uid", "name": "system", "uid": "system-uid"}
+    cluster = with_spec(formerNamespaces=[entry])
+    gone = {"clusterbackupstores/shared": cluster}
+    async with api(**gone) as made:
+        access = await made.authenticator.authenticate(bearer())
+    assert access.grant.prefix == "system/system-uid"
+    living = Reply(body=json.dumps({"metadata": {"name": "system", "uid": "system-uid"}}))
+    async with api(more={"/api/v1/namespaces/system": living}, **gone) as made:
+        with pytest.raises(AccessDenied, match="Ask an administrator") as refused:
+            await made.authenticator.authenticate(bearer())
+    assert refused.value.reason == Reason.FORMER_NAMESPACE_REFUSED
 
 
 async def test_many_requests_with_one_token_cause_one_review() -> None:

@@ -105,8 +105,34 @@ async def test_secret_is_read_where_the_operator_is(
     found = objects.get("Secret", "s3", SYSTEM)
     assert found is not None
     objects.delete(found)
+    whole = shared.whole(a_cluster_store(), SYSTEM)
     with pytest.raises(NotFound, match=f"Secret s3 of ClusterBackupStore shared does not exist in namespace {SYSTEM}"):
-        await pool.open(a_shared_store("shop"), "volumebackups", SecretReader())
+        await pool.open(whole, "volumebackups", SecretReader())
+
+
+@pytest.mark.parametrize("annotation", ["", "k-secret-name"])
+async def test_tenants_read_nothing_about_secrets(
+    pool: StorePool, objects: ObjectsInMemory, annotation: str, opened: list[ServerInMemory]
+) -> None:
+    store = a_shared_store("shop", encryptionSecretRef={"name": "hidden-keys"})
+    whole = shared.whole(a_cluster_store(encryptionSecretRef={"name": "hidden-keys"}), SYSTEM)
+    if annotation:
+        metadata = {
+            "name": "hidden-keys",
+            "namespace": SYSTEM,
+            "annotations": {"cinderblock.io/read-only-keys": annotation},
+        }
+        objects.create("Secret", {"metadata": metadata, "data": {}})
+    with pytest.raises(CinderblockError) as of_tenant:
+        await pool.keys(store, SecretReader())
+    with pytest.raises(CinderblockError) as of_operator:
+        await pool.keys(whole, SecretReader())
+    assert type(of_tenant.value) is type(of_operator.value)
+    assert of_tenant.value.reason == of_operator.value.reason
+    assert "hidden-keys" in of_operator.value.message
+    shown = of_tenant.value.message
+    assert not [word for word in ("hidden-keys", SYSTEM, "k-secret-name") if word in shown]
+    assert "Ask an administrator" in shown
 
 
 async def test_shared_store_opens_no_other_bucket(pool: StorePool, opened: list[ServerInMemory]) -> None:

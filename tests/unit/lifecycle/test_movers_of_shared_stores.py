@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api import layout
 from cinderblock.api.broker import AUDIENCE, TOKEN_SECONDS, BrokerLocation
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import MoverTask, task_from_env
 from cinderblock.api.origin import Consistency
+from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, MoverAccess, SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
@@ -20,14 +22,18 @@ from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.backup import task as backup_task
 from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.mover.job import mover_job
-from cinderblock.lifecycle.observed import StoreLookup
+from cinderblock.lifecycle.observed import ObservedMover, StoreLookup
 from cinderblock.lifecycle.restore import decide as restore_decide
-from cinderblock.lifecycle.store import shared
+from cinderblock.lifecycle.store import place, shared
+from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.lifecycle.verification import task as verification_task
+from cinderblock.reasons import Reason
 from tests.support.simulation.observed_builders import (
     NOW,
     POLICY,
     a_claim,
+    a_class,
+    a_job,
     a_restore,
     a_snapshot,
     a_store,
@@ -66,8 +72,9 @@ def jobs_of(decision: Decision) -> list[dict[str, Any]]:
 
 def backup_job(store: BackupStore) -> dict[str, Any]:
     snapshot_claim = a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]})
+    key = layout.manifest_key(store.spec.prefix, "c-1", "b-1")
     observed = observed_backup(
-        accepted(), snapshot=a_snapshot(), snapshot_claim=snapshot_claim, store=StoreLookup(store)
+        accepted(manifestKey=key), snapshot=a_snapshot(), snapshot_claim=snapshot_claim, store=StoreLookup(store)
     )
     [job] = jobs_of(backup_decide.decide(dataclasses.replace(observed, policy=WITH_BROKER), NOW))
     return job
@@ -167,3 +174,44 @@ def test_shared_store_without_a_broker_still_gives_no_secrets() -> None:
     assert broker.location(a_shared_store(), POLICY.mover) is not None
     job = mover_job(accepted(), task_of(backup_job(a_shared_store())), a_shared_store(), "claim", POLICY.mover)
     assert not [volume for volume in pod_of(job)["volumes"] if "secret" in volume]
+
+
+HERE = "all/shop/ns-1"
+NOT_ALLOWED = Fail(Reason.STORE_NOT_ALLOWED, "The ClusterBackupStore does not allow the namespace")
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "the place": ({}, {}, "all/shop/earlier", "ManifestMisplaced"),
+    "the permission": ({}, {"refusal": NOT_ALLOWED}, HERE, "StoreNotAllowed"),
+    "the broker": ({"broker_url": ""}, {}, HERE, "BrokerDisabled"),
+    "its authority": ({"broker_ca": ""}, {}, HERE, "BrokerUnavailable"),
+}
+STEPS: dict[str, dict[str, Any]] = {
+    "start": {
+        "snapshot": a_snapshot(),
+        "snapshot_claim": a_claim("hidden", "c-2", metadata={"ownerReferences": [{"uid": "b-1"}]}),
+    },
+    "exposure": {"snapshot": a_snapshot(), "classes": (a_class("fast", volumeBindingMode="WaitForFirstConsumer"),)},
+    "adoption": {"mover": ObservedMover(job=a_job(), is_recorded=False)},
+}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_change_while_a_backup_waits_keeps_its_mover_back(
+    change: tuple[dict[str, Any], dict[str, Any], str, str], step: dict[str, Any]
+) -> None:
+    settings, lookup, prefix, reason = change
+    store = a_shared_store()
+    backup = accepted(manifestKey=layout.manifest_key(prefix, "c-1", "b-1"))
+    found = StoreLookup(store, **lookup, error=place.misplaced(backup, store))
+    policy = dataclasses.replace(POLICY, mover=dataclasses.replace(SETTINGS, **settings))
+    observed = dataclasses.replace(observed_backup(backup, store=found, **step), policy=policy)
+    decision = backup_decide.decide(observed, NOW)
+    assert jobs_of(decision) == []
+    assert isinstance(decision.status, VolumeBackupStatus)
+    assert reason in {shown.reason for shown in decision.status.conditions}
+    assert decision.status.mover is None
+    before = dataclasses.replace(observed, policy=WITH_BROKER, store=StoreLookup(store))
+    right = accepted(manifestKey=layout.manifest_key(HERE, "c-1", "b-1"))
+    allowed = backup_decide.decide(dataclasses.replace(before, backup=right), NOW)
+    assert isinstance(allowed.status, VolumeBackupStatus)
+    assert jobs_of(allowed) or allowed.status.mover is not None, "without the change, it starts"

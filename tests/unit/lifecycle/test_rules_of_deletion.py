@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
-from cinderblock.errors import AccessDenied, ObjectLocked, StoreUnreachable
+from cinderblock.errors import AccessDenied, ObjectLocked, StoreUnreachable, TransientError
 from cinderblock.lifecycle.actions import Decision, DeleteChild, DeleteStoredData, RecordEvent, RemoveFinalizer
 from cinderblock.lifecycle.backup import decide as backup_decide
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedMover, StoreLookup
@@ -105,6 +105,14 @@ def test_retained_data_stays_in_the_store() -> None:
     decision = decide(observed_backup(retained, manifest_present=True, data_present=True))
     assert is_released(decision)
     assert not removes_data(decision)
+
+
+def test_retained_backup_in_an_earlier_place_is_released_at_once() -> None:
+    moved = StoreLookup(a_store(), error=TransientError("elsewhere", reason="ManifestMisplaced"))
+    decision = decide(observed_backup(available(deleting=True, spec={"deletionPolicy": "Retain"}), store=moved))
+    assert is_released(decision)
+    assert not removes_data(decision)
+    assert not is_released(decide(observed_backup(available(deleting=True), store=moved)))
 
 
 def test_leftovers_are_removed_even_with_retain() -> None:

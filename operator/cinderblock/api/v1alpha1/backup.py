@@ -189,6 +189,9 @@ class VolumeBackupStatus(Model):
     """Time of the data in the backup: the creation of the snapshot, or of the VolumeBackup if there is no snapshot."""
     manifest_key: Annotated[str, Field(max_length=1024)] | None = None
     """Key of the manifest in the bucket."""
+    store_place: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of server and bucket of a shared store when the backup was made. If the ClusterBackupStore leads elsewhere
+    later, nothing is looked for or deleted there. It is unset in a store of the namespace itself."""
     sealed: bool | None = None
     """Whether the backup is encrypted in the store. If it is true, a restore refuses an unencrypted manifest."""
     pins: Pins | None = None

@@ -78,6 +78,8 @@ class FormerNamespace(Model):
 
     namespace: Name
     """Name of the present namespace."""
+    namespace_uid: Annotated[str, Field(alias="namespaceUID", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+    """UID of the present namespace (metadata.uid). The entry does not hold for a later namespace of the same name."""
     name: Name | None = None
     """Name of the earlier namespace. Defaults to the same name."""
     uid: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
@@ -116,8 +118,9 @@ class ClusterBackupStoreSpec(BackupStoreSpec):
         ),
     ] = []
     """Namespaces that continue with the objects of an earlier namespace, for example after the loss of a cluster, at
-    most one entry for each. While a namespace has backups in another place, the operator refuses its entry: the
-    condition Ready names it, and nothing is moved or deleted. Defaults to none."""
+    most one entry for each. The operator refuses an entry while the earlier namespace still exists. While a namespace
+    has backups in another place, it gets no new ones. The condition Ready names such namespaces, and nothing is moved
+    or deleted. Defaults to none."""
 
 
 class ClusterBackupStoreStatus(BackupStoreStatus):
@@ -157,11 +160,15 @@ class SharedStore(BackupStore):
     """UID of the ClusterBackupStore."""
     root_prefix: str = ""
     """Prefix of the ClusterBackupStore, below which the objects of all namespaces are."""
+    own_prefix: str = ""
+    """Prefix that the namespace has without an entry of spec.formerNamespaces."""
     secrets_in: Name
     """Namespace of the Secrets."""
     mover_access: MoverAccessRules
     """How its movers reach the store."""
     movers_per_namespace: int | None = None
     """Limit on the movers of the namespace; None: that of the cluster."""
+    moved_from: frozenset[str] = frozenset()
+    """Earlier places of the store whose objects are in the present one as well."""
     ca_certificates: str = ""
     """PEM certificates in the CA Secret, which movers cannot mount. Empty if the store has no CA Secret."""

@@ -24,16 +24,18 @@ async def gather(context: Context, cluster: ClusterBackupStore, broker: Broker) 
     """Return the observed state of a ClusterBackupStore. Raises what the API server raises."""
     observed = ObservedClusterStore(cluster, stores=await _stores(context, cluster))
     try:
+        existing = await _namespaces(context, cluster)
         allowed = [
             namespace
-            for namespace in await _namespaces(context, cluster)
+            for namespace in existing
             if shared.allows(cluster, namespace) and not namespace.metadata.is_being_deleted
         ]
     except InvalidInput as error:
         observed = replace(observed, selector_error=error)
     else:
         names = frozenset(namespace.name for namespace in allowed)
-        observed = replace(observed, allowed=names, conflicts=cluster_rules.conflicts(cluster, allowed))
+        by_name = await _with_former(context, cluster, existing)
+        observed = replace(observed, allowed=names, conflicts=cluster_rules.conflicts(cluster, allowed, by_name))
     if cluster.metadata.is_being_deleted:
         return observed
     return await _with_store(context, observed, broker)
@@ -48,9 +50,23 @@ async def _namespaces(context: Context, cluster: ClusterBackupStore) -> list[Obj
         return [namespace for namespace in read if namespace is not None]
     found: dict[str, Object] = {}
     async for page in context.kube.reducing(reduce_with_labels).pages(kinds.NAMESPACE):
+        if page is None:
+            found = {}
         found |= {namespace.name: namespace for namespace in parse_all(Object, page or [])}
         await asyncio.sleep(0)
     return list(found.values())
+
+
+async def _with_former(context: Context, cluster: ClusterBackupStore, known: list[Object]) -> dict[str, Object]:
+    """Return namespaces by name, with those that present ones continue. An operator of some namespaces reads these."""
+    found = {namespace.name: namespace for namespace in known}
+    if not context.kube.namespaces:
+        return found
+    names = {shared.former_name(cluster, namespace) for namespace in known}
+    for name in sorted(name for name in names if name is not None and name not in found):
+        read = await context.get(Object, kinds.NAMESPACE, name)
+        found |= {name: read} if read is not None else {}
+    return found
 
 
 async def _stores(context: Context, cluster: ClusterBackupStore) -> dict[str, BackupStore]:

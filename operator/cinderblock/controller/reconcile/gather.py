@@ -317,12 +317,19 @@ async def probe_store(context: Context, lookup: StoreLookup, container: str) -> 
     store = lookup.store
     if store is None or lookup.refusal is not None:
         return lookup
-    lookup = replace(lookup, allows_root=await _allows_root(context, store))
+    lookup = await with_permission(context, lookup)
     try:
         await context.stores.check(store, container, context.secrets)
     except CinderblockError as error:
         return replace(lookup, error=error)
     return lookup
+
+
+async def with_permission(context: Context, lookup: StoreLookup) -> StoreLookup:
+    """Add whether movers of a store may run as root now."""
+    if lookup.store is None:
+        return lookup
+    return replace(lookup, allows_root=await _allows_root(context, lookup.store))
 
 
 async def _allows_root(context: Context, store: BackupStore) -> bool:

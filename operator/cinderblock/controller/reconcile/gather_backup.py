@@ -19,6 +19,7 @@ from cinderblock.api.kubernetes import (
 from cinderblock.api.meta import Object
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.alarms import find_keeper
@@ -37,8 +38,10 @@ from cinderblock.controller.reconcile.gather import (
     probe_store,
     read_manifest,
     store_of,
+    with_permission,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
+from cinderblock.controller.reconcile.gather_store import refuse_moved
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
@@ -96,7 +99,7 @@ async def _read_own_manifest(
     context: Context, store: BackupStore, backup: VolumeBackup
 ) -> tuple[ObservedManifest | None, CinderblockError | None]:
     """Return the manifest of a complete backup, or the error why it cannot be read."""
-    key, container = backup.status.manifest_key or "", backup.status.container or store.spec.container
+    key, container = backup.status.manifest_key or "", place.container_of(store, backup.status.container)
     try:
         manifest = await read_manifest(
             context, store, container, key, expected_manifest.expected_of_status(backup, store)
@@ -140,6 +143,7 @@ async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBac
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     if lookup.store is None:
         return replace(observed, store=lookup)
+    lookup = await refuse_moved(context, lookup) if backup.own_phase is None else lookup
     container = place.container_of(lookup.store, backup.spec.container)
     observed = replace(observed, store=await probe_store(context, lookup, container))
     is_usable = observed.store.error is None and observed.store.refusal is None
@@ -182,7 +186,11 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     is_open = observed.store.store is not None and observed.store.error is None
     if is_open and observed.store.store and observed.snapshot is None and observed.snapshot_claim is None:
         container = place.container_of(observed.store.store, backup.spec.container)
-        observed = replace(observed, store=await probe_store(context, observed.store, container))
+        is_new = backup.own_phase is None or backup.status.manifest_key is None
+        lookup = await refuse_moved(context, observed.store) if is_new else observed.store
+        observed = replace(observed, store=await probe_store(context, lookup, container))
+    elif is_open:
+        observed = replace(observed, store=await with_permission(context, observed.store))
     observed = await _with_parent(context, await _with_active_key(context, observed))
     if claim is None:
         return observed
@@ -290,9 +298,29 @@ async def _with_manifest(context: Context, observed: ObservedBackup) -> Observed
     try:
         is_lost = key is None or (forgotten and not source)
         keys = await _find_manifests(context, store, container, observed) if is_lost or key is None else [key]
-        return await _with_valid_manifest(context, observed, store, container, keys)
+        found = await _with_valid_manifest(context, observed, store, container, keys)
+        is_unknown = forgotten and not source and found.manifest is None and found.manifest_error is None
+        return await _with_own_place(context, found, store, container) if is_unknown else found
     except CinderblockError as error:
         return replace(observed, manifest_error=error)
+
+
+async def _with_own_place(
+    context: Context, observed: ObservedBackup, store: BackupStore, container: str
+) -> ObservedBackup:
+    """Add that a backup whose status was lost may be in the own place of a namespace that continues an earlier one.
+
+    A status that was lost does not say in which of the two places the backup was made. A deletion waits in any case: an
+    unfinished backup has packs without a manifest. Raises what the store raises.
+    """
+    if not isinstance(store, SharedStore) or store.own_prefix == store.spec.prefix:
+        return observed
+    spec = store.spec.model_copy(update={"prefix": store.own_prefix})
+    own = store.model_copy(update={"spec": spec})
+    is_there = bool(await _find_manifests(context, own, container, observed))
+    if not is_there and not observed.backup.metadata.is_being_deleted:
+        return observed
+    return replace(observed, manifest_error=place.unknown(observed.backup, store))
 
 
 async def _with_valid_manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import probe_store
@@ -40,6 +41,21 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
         return observed
     unsealed, is_all = await list_unsealed(context, store)
     return replace(observed, unsealed=unsealed, more_unsealed=not is_all)
+
+
+async def refuse_moved(context: Context, lookup: StoreLookup) -> StoreLookup:
+    """Add that a shared store takes no new backups while backups of the namespace are in another place of it.
+
+    They are looked for if the BackupStore shows some, or if the namespace continues an earlier one.
+    """
+    store = lookup.store
+    if not isinstance(store, SharedStore) or lookup.refusal is not None:
+        return lookup
+    shows_some = any(shown.reason == Reason.MANIFEST_MISPLACED for shown in store.status.conditions)
+    if not shows_some and store.spec.prefix == store.own_prefix:
+        return lookup
+    found = await _misplaced(context, store)
+    return replace(lookup, refusal=place.moved(store, found)) if found else lookup
 
 
 async def _misplaced(context: Context, store: BackupStore) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from cinderblock.controller.stores.circuit_breaker import (
     SharedSlots,
     StoreBreaker,
 )
-from cinderblock.controller.stores.secrets import Secret, SecretReader, described
+from cinderblock.controller.stores.secrets import Secret, SecretReader, described, hidden_from_tenants
 from cinderblock.controller.stores.shared_checks import SharedChecks
 from cinderblock.errors import CinderblockError, InvalidInput, NotFound, StoreUnreachable
 from cinderblock.format.crypto.keyring import KeyRing
@@ -146,12 +146,14 @@ class StorePool:
     async def _open_new(
         self, store: BackupStore, address: StoreLocation, credentials: Secret, ca: Secret | None
     ) -> ObjectStore:
-        ca_file = self._write_certificates(store, ca) if ca else None
+        with hidden_from_tenants(store):
+            ca_file = self._write_certificates(store, ca) if ca else None
+            found = credentials_from_secret(credentials.data)
         try:
             opened = await asyncio.to_thread(
                 open_store,
                 address,
-                credentials_from_secret(credentials.data),
+                found,
                 ca_file=ca_file,
                 policy=OPERATOR_RETRIES,
             )
@@ -282,9 +284,10 @@ class StorePool:
         name = store.spec.encryption_secret_ref.name
         secret = await secrets.read(self._kube, store, name)
         text = secret.annotations.get(READ_ONLY_KEYS_ANNOTATION, "")
-        read_only = parse_read_only_keys(text, f"annotation {READ_ONLY_KEYS_ANNOTATION} of Secret {name}")
         active = secret.annotations.get(ACTIVE_KEY_ANNOTATION)
-        return KeyRing.from_secret(secret.data, active, "the encryption Secret", read_only)
+        with hidden_from_tenants(store):
+            read_only = parse_read_only_keys(text, f"annotation {READ_ONLY_KEYS_ANNOTATION} of Secret {name}")
+            return KeyRing.from_secret(secret.data, active, "the encryption Secret", read_only)
 
     async def active_key(self, store: BackupStore, secrets: SecretReader) -> str | None:
         """Return the key id that movers must seal with; None: the greatest in the Secret.
@@ -297,7 +300,8 @@ class StorePool:
             return None
         secret = await secrets.read(self._kube, store, store.spec.encryption_secret_ref.name)
         is_named = ACTIVE_KEY_ANNOTATION in secret.annotations
-        return ring.active if is_named or ring.has_read_only_keys else None
+        with hidden_from_tenants(store):
+            return ring.active if is_named or ring.has_read_only_keys else None
 
     def _write_certificates(self, store: BackupStore, secret: Secret) -> str:
         """Write the CA certificates to a file, as boto3 needs them, and return its path, to be released once."""

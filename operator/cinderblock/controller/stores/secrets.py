@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.errors import AccessDenied, KubeUnavailable, NotFound
+from cinderblock.errors import AccessDenied, CinderblockError, KubeUnavailable, NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.reasons import Reason
@@ -37,7 +38,8 @@ class SecretReader:
         """
         key = secrets_of(store), name
         if key not in self._secrets:
-            self._secrets[key] = await _read(kube, store, name)
+            with hidden_from_tenants(store):
+                self._secrets[key] = await _read(kube, store, name)
         return self._secrets[key]
 
 
@@ -51,6 +53,22 @@ def described(store: BackupStore) -> str:
     return (
         f"ClusterBackupStore {store.cluster_store}" if isinstance(store, SharedStore) else f"BackupStore {store.name}"
     )
+
+
+@contextmanager
+def hidden_from_tenants(store: BackupStore) -> Iterator[None]:
+    """Replace errors about the Secrets of a shared store, which namespaces read in statuses and Events.
+
+    Such an error may name a Secret, its keys and annotations, and the operator's namespace. The operator checks the
+    ClusterBackupStore itself as well, and reports the whole error there. Raises the replaced error, with its reason.
+    """
+    try:
+        yield
+    except CinderblockError as error:
+        if not isinstance(store, SharedStore) or not store.namespace:
+            raise
+        message = f"A Secret of {described(store)} cannot be used. Ask an administrator, who finds the cause in its"
+        raise type(error)(f"{message} condition Ready.", reason=error.reason) from None
 
 
 async def _read(kube: KubeClient, store: BackupStore, name: str) -> Secret:

@@ -14,6 +14,7 @@ from cinderblock.kube.client import JsonObject, KubeClient
 from cinderblock.kube.kinds import CLUSTER_BACKUP_STORE, NAMESPACE, Kind
 from cinderblock.lifecycle.observed import OperatorPolicy, StoreLookup
 from cinderblock.lifecycle.store.resolve import resolve
+from cinderblock.lifecycle.store.shared import former_name
 from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ class SharedStoreReader:
             message = f"ClusterBackupStore {reference.name} is of another release. Ask an administrator to correct it."
             return StoreLookup(missing=message, missing_reason=Reason.INVALID_INPUT)
         parsed = Object.model_validate(namespace) if namespace is not None else None
-        return resolve(store, found, parsed, policy.account.namespace)
+        name = former_name(found, parsed) if found is not None and parsed is not None else None
+        earlier = await self._get(kube, NAMESPACE, name) if name is not None else None
+        former = Object.model_validate(earlier) if earlier is not None else None
+        return resolve(store, found, parsed, policy.account.namespace, former)
 
     async def _get(self, kube: KubeClient, kind: Kind, name: str) -> JsonObject | None:
         key = kind, name

@@ -29,6 +29,11 @@ async def gather(context: Context, verification: BackupVerification) -> Observed
         return await with_store(context, replace(observed, backup=backup))
     if outcome.has_ended(observed.mover):
         backup = await recorded_backup(context, verification)
+        recorded = verification.status.mover
+        if backup is not None and recorded is not None:
+            lookup = await store_of(context, backup, recorded.store_name)
+            if lookup.error is not None:
+                return replace(observed, backup=backup, store=lookup)
         recording = await read_findings(context, verification, observed.mover, backup)
         return replace(observed, backup=backup, recording=recording)
     return observed

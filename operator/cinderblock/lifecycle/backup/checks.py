@@ -73,6 +73,13 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
     return foreign_container(observed) or store_error(observed.store, observed.policy.deadlines)
 
 
+def place_is_recorded(observed: ObservedBackup) -> Verdict:
+    """The store is where the acceptance recorded the manifest. Wait if it has moved: it may move back."""
+    store = observed.store.store
+    moved = place.misplaced(observed.backup, store) if store is not None else None
+    return from_error(moved, observed.policy.deadlines) if moved is not None else None
+
+
 def foreign_container(observed: ObservedBackup) -> Fail | None:
     """Fail if a backup names another bucket than that of a shared store, whose credentials are not the namespace's."""
     store, asked = observed.store.store, observed.backup.spec.container

@@ -29,6 +29,7 @@ from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
+from cinderblock.lifecycle.store import movers, place
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.verification.condition import with_verification
 from cinderblock.reasons import Reason
@@ -306,6 +307,10 @@ def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | No
     operation, store = _operation(observed, now), observed.store.store
     if store is None:
         return operation.fail(Fail(observed.store.missing_reason, observed.store.missing))
+    # The checks of the acceptance may be hours ago, and a task must name the place that the status records.
+    refused = checks.place_is_recorded(observed) or movers.before_start(observed.store, observed.policy)
+    if refused is not None:
+        return operation.apply(refused)
     queued = mover_state.wait_for_slot(observed.mover, observed.policy, store)
     if queued:
         return operation.wait(queued)
@@ -432,6 +437,8 @@ def _status_of(observed: ObservedBackup) -> VolumeBackupStatus:
         }
     if store is not None and status.container is None:
         update |= {"store_name": store.name, "container": container_of(observed, store)}
+    if store is not None and status.manifest_key is None:
+        update["store_place"] = place.place_id(store)
     if observed.given_snapshot is not None:
         update["snapshot_id"] = observed.given_snapshot.uid
     if status.object_count is None:

@@ -128,7 +128,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
 def _release(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove or keep the data, then remove the finalizer. No child exists any more."""
     backup = observed.backup
-    if backup.keeps_data and (observed.manifest_present or backup.spec.import_):
+    if backup.keeps_data and (observed.manifest_present or backup.spec.import_ or _is_misplaced(observed)):
         note = "The VolumeBackup was deleted; its data stays in the store (deletionPolicy Retain)"
         return _remove_finalizer(observed, Reason.RETAINED, note)
     if checks.is_forgotten(backup) and observed.manifest_error is not None:
@@ -147,6 +147,12 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
         return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
     error = _store_error(observed)
     return _delete_data(observed, now) if error is None else on_store_error(observed, now, error)
+
+
+def _is_misplaced(observed: ObservedBackup) -> bool:
+    """Return whether the data is in another place than that of the store now. Data that stays needs no question."""
+    error = observed.store.error or observed.manifest_error
+    return error is not None and error.reason == Reason.MANIFEST_MISPLACED
 
 
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:

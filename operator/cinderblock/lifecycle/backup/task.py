@@ -106,5 +106,6 @@ def data_instant(observed: ObservedBackup) -> datetime | None:
 
 
 def container_of(observed: ObservedBackup, store: BackupStore) -> str:
-    """Return the bucket of the backup: spec.container, otherwise the bucket of the store."""
-    return place.container_of(store, observed.backup.spec.container)
+    """Return the bucket of the backup: the recorded one, that of spec.container, or that of the store."""
+    backup = observed.backup
+    return place.container_of(store, (backup.status.container if backup.own_phase else None) or backup.spec.container)

@@ -34,6 +34,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.restore import checks, rebind
+from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -128,7 +129,7 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
         operation=MoverOperation.RESTORE,
         store=children.location(
             store,
-            observed.backup.status.container or store.spec.container,
+            place.container_of(store, observed.backup.status.container),
             observed.policy.mover.allowed_endpoints,
         ),
         broker=broker.location(store, observed.policy.mover),

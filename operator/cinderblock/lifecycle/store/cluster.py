@@ -145,14 +145,22 @@ def decide(observed: ObservedClusterStore, planned: Plan, failures: Mapping[str,
     return Decision(status, actions, _requeue_after(observed, planned))
 
 
-def conflicts(cluster: ClusterBackupStore, namespaces: Iterable[Object]) -> dict[str, str]:
-    """Return the namespaces to which spec.formerNamespaces gives no place, each with the cause."""
+def conflicts(
+    cluster: ClusterBackupStore, namespaces: Iterable[Object], existing: Mapping[str, Object]
+) -> dict[str, str]:
+    """Return the namespaces to which spec.formerNamespaces gives no place, each with the cause.
+
+    Args:
+        cluster: the ClusterBackupStore.
+        namespaces: those that may use it.
+        existing: all namespaces, by name.
+    """
     found: dict[str, str] = {}
     for namespace in namespaces if cluster.spec.former_namespaces else ():
-        try:
-            shared.prefix_of(cluster, namespace)
-        except InvalidInput as error:
-            found[namespace.name] = error.message
+        former = existing.get(shared.former_name(cluster, namespace) or "")
+        conflict = shared.former_conflict(cluster, namespace, former)
+        if conflict is not None:
+            found[namespace.name] = conflict
     return found
 
 
@@ -237,8 +245,10 @@ def _problem(observed: ObservedClusterStore) -> Fail | None:
     if moved:
         return Fail(
             Reason.FORMER_NAMESPACE_REFUSED,
-            f"spec.formerNamespaces moves the place of namespaces that have backups in another place: {_listed(moved)}."
-            " Change their entries back. Their earlier backups cannot be used or deleted until then.",
+            f"spec.formerNamespaces, or another server, moves namespaces that have backups elsewhere: {_listed(moved)}."
+            " Change it back: their earlier backups cannot be used or deleted until then. If all objects were copied to"
+            f" the present server, add status.storePlace of the backups to the annotation"
+            f" {labels.MOVED_FROM_ANNOTATION} of the ClusterBackupStore.",
         )
     return observed.unreachable
 

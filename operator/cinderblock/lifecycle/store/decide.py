@@ -25,7 +25,7 @@ RECHECK_SECONDS = 60.0
 
 LISTED_BACKUPS = 10
 """Names of backups in a message."""
-_MOVED = "An administrator has changed spec.formerNamespaces of its ClusterBackupStore, and should change it back."
+_MOVED = "Ask an administrator, who finds the remedy in the condition Ready of its ClusterBackupStore."
 
 
 def decide(observed: ObservedStore, now: datetime) -> Decision:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.errors import TransientError
 from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, StoreLookup
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
+
+
+def before_start(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:
+    """Fail or wait if a mover of a store must not start now, whatever was checked before.
+
+    An operation may have waited for hours since its checks: for a snapshot, a volume, or a slot.
+    """
+    if lookup.store is None:
+        return Fail(lookup.missing_reason, lookup.missing)
+    if lookup.refusal is not None:
+        return lookup.refusal
+    error = lookup.error
+    if isinstance(error, TransientError):
+        return Wait(error.reason, error.message, limit=policy.deadlines.store, requeue_after=10.0)
+    return Fail(error.reason, error.message) if error is not None else verdict(lookup, policy)
 
 
 def verdict(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:

@@ -1,16 +1,20 @@
 """Where the objects of a backup are, and whether that place is the present one of its store.
 
-Only those who may change a ClusterBackupStore can move the place of a namespace (spec.formerNamespaces). A backup that
-was made in the earlier place is not missing then: nothing is looked for, or deleted, in the new one.
+Only those who may change a ClusterBackupStore can move the place of a namespace (spec.formerNamespaces), or lead all
+namespaces to another server. A backup that was made in the earlier place is not missing then: nothing is looked for, or
+deleted, in the new one.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 from cinderblock.api import layout
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import TransientError
+from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
 
 
@@ -22,9 +26,47 @@ def container_of(store: BackupStore, asked: str | None) -> str:
     return store.spec.container if isinstance(store, SharedStore) else asked or store.spec.container
 
 
+def place_id(store: BackupStore) -> str | None:
+    """Return a digest of server and bucket of a shared store; None for a store of the namespace itself.
+
+    A ClusterBackupStore that is created again with the same settings has the same place, so its UID does not count.
+    The region decides only without an endpoint: with one, it is a word in signatures.
+    """
+    if not isinstance(store, SharedStore):
+        return None
+    spec = store.spec
+    server = spec.endpoint_url.rstrip("/") if spec.endpoint_url is not None else f"region {spec.region}"
+    return hashlib.sha256(f"{server}\n{spec.container}".encode()).hexdigest()[:16]
+
+
 def is_known(store: BackupStore) -> bool:
     """Return whether the place of a store is known. The gateway cannot read the ClusterBackupStore of a BackupStore."""
     return isinstance(store, SharedStore) or not store.is_shared
+
+
+def moved(store: SharedStore, backups: tuple[str, ...]) -> Fail:
+    """Return why a shared store takes no new backups: some of the namespace are in another place of it."""
+    listed = ", ".join(sorted(backups)[:3])
+    return Fail(
+        Reason.MANIFEST_MISPLACED,
+        f"BackupStore {store.name} takes no new backups: the data of VolumeBackups is not in the place that it has now"
+        f" ({listed}). {_remedy(store)}.",
+    )
+
+
+def unknown(backup: VolumeBackup, store: SharedStore) -> TransientError:
+    """Return that a lost status does not say in which of two places of a shared store a backup was made."""
+    return TransientError(
+        f"The data of backup {backup.name} may be in another place of BackupStore {store.name}: its status was lost,"
+        f" and the namespace continues an earlier one. Nothing is deleted. {_remedy(store)}.",
+        reason=Reason.MANIFEST_MISPLACED,
+    )
+
+
+def _remedy(store: SharedStore) -> str:
+    return (
+        f"Ask an administrator, who finds the remedy in the condition Ready of ClusterBackupStore {store.cluster_store}"
+    )
 
 
 def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None:
@@ -36,13 +78,22 @@ def misplaced(backup: VolumeBackup, store: BackupStore) -> TransientError | None
         place = f"below prefix {store.spec.prefix!r}"
     elif status.container is not None and status.container != container_of(store, status.container):
         place = f"in container {store.spec.container}"
+    elif _is_elsewhere(status.store_place, store):
+        place = "on the server"
     else:
         return None
     remedy = "Create a BackupStore with the earlier prefix for it"
     if isinstance(store, SharedStore):
-        remedy = f"Ask an administrator to correct spec.formerNamespaces of ClusterBackupStore {store.cluster_store}"
+        remedy = _remedy(store)
     return TransientError(
         f"The data of backup {backup.name} is not {place}, where BackupStore {store.name} is now. Nothing is read or"
         f" deleted there. {remedy}.",
         reason=Reason.MANIFEST_MISPLACED,
     )
+
+
+def _is_elsewhere(recorded: str | None, store: BackupStore) -> bool:
+    """Return whether a backup was made on another server, whose objects are not known to be on the present one."""
+    if recorded is None or not isinstance(store, SharedStore):
+        return False
+    return recorded != place_id(store) and recorded not in store.moved_from

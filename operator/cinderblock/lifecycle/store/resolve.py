@@ -13,7 +13,11 @@ from cinderblock.reasons import Reason
 
 
 def resolve(
-    store: BackupStore, cluster: ClusterBackupStore | None, namespace: Object | None, secrets_in: str
+    store: BackupStore,
+    cluster: ClusterBackupStore | None,
+    namespace: Object | None,
+    secrets_in: str,
+    former: Object | None = None,
 ) -> StoreLookup:
     """Return a BackupStore with its settings, or why there are none, or why nothing new may use it.
 
@@ -22,6 +26,7 @@ def resolve(
         cluster: the ClusterBackupStore that it names; None: it does not exist.
         namespace: the namespace of the BackupStore; None: it does not exist.
         secrets_in: the namespace of the Secrets of ClusterBackupStores.
+        former: the namespace that has the name `shared.former_name` now; None: there is none.
     """
     reference = store.spec.cluster_store_ref
     if reference is None:
@@ -32,7 +37,7 @@ def resolve(
     if namespace is None:
         return _missing(Reason.STORE_NOT_FOUND, f"Namespace {store.namespace} could not be found.")
     try:
-        found = shared.share(cluster, store, namespace, secrets_in)
+        found = shared.share(cluster, store, namespace, secrets_in, former)
     except InvalidInput as error:
         return _missing(Reason.FORMER_NAMESPACE_REFUSED, error.message)
     return StoreLookup(found, refusal=refusal(cluster, store, namespace))
@@ -46,11 +51,6 @@ def refusal(cluster: ClusterBackupStore, store: BackupStore, namespace: Object) 
             f"BackupStore {store.name} names ClusterBackupStore {cluster.name}. Give it the same name, so that no other"
             " BackupStore of the namespace has the same place.",
         )
-    extra = shared.own_settings(store)
-    if extra:
-        fields = ", ".join(f"spec.{name}" for name in extra)
-        message = f"BackupStore {store.name} has {fields}, which its ClusterBackupStore sets. Leave out all fields but"
-        return Fail(Reason.INVALID_INPUT, f"{message} clusterStoreRef.")
     if cluster.metadata.is_being_deleted:
         return Fail(
             Reason.STORE_BEING_DELETED,

@@ -169,6 +169,9 @@ def _follow(observed: ObservedVerification, now: datetime) -> Decision:
     if not outcome.has_ended(observed.mover):
         followed = operation.follow_mover(observed.policy)
         return followed if isinstance(followed, Decision) else operation.fail(_NO_FINDINGS)
+    if observed.store.error is not None:
+        # The place of the store has moved meanwhile. What the mover missed there says nothing about the backup.
+        return operation.fail(Fail(observed.store.error.reason, observed.store.error.message))
     recording = observed.recording
     if outcome.lacks_manifest(observed.mover) and (recording is None or recording.finding is None):
         return operation.fail(_deleted(observed.verification.status))

@@ -11,6 +11,7 @@ from cinderblock.api.v1alpha1.verification import BackupVerification, Verificati
 from cinderblock.lifecycle import children, expected_manifest
 from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.observed import MoverSettings
+from cinderblock.lifecycle.store import place
 
 
 def mover_task(
@@ -24,7 +25,7 @@ def mover_task(
     volume_id, backup_id = layout.recorded_ids(key)
     return MoverTask(
         operation=MoverOperation.VERIFY,
-        store=children.location(store, status.container or store.spec.container, settings.allowed_endpoints),
+        store=children.location(store, place.container_of(store, status.container), settings.allowed_endpoints),
         broker=broker.location(store, settings),
         volume_mode=VolumeMode.FILESYSTEM,
         path=TREE_PATH,

@@ -60,7 +60,6 @@ def test_allowed_namespace_has_no_refusal() -> None:
         ({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}}, {}, "StoreNotAllowed"),
         ({"metadata": {"deletionTimestamp": "2026-05-04T12:00:00Z"}}, {}, "StoreBeingDeleted"),
         ({}, {"name": "other"}, "InvalidInput"),
-        ({}, {"region": "eu-west-1"}, "InvalidInput"),
     ],
 )
 def test_refused_store_accepts_nothing_new(cluster: dict[str, Any], store: dict[str, Any], reason: str) -> None:
@@ -77,15 +76,15 @@ def test_refused_store_accepts_nothing_new(cluster: dict[str, Any], store: dict[
     assert [verdict.reason for verdict in verdicts if isinstance(verdict, Fail)] == [reason] * 3
 
 
-def test_message_about_a_setting_names_its_field() -> None:
-    found = resolve(a_backup_store(region="eu-west-1"), a_cluster_store(), a_namespace(), SYSTEM)
-    assert found.refusal is not None
-    assert "spec.region" in found.refusal.message
+def test_default_of_an_earlier_release_does_not_refuse_a_store() -> None:
+    assert resolve(a_backup_store(compareEvery=12), a_cluster_store(), a_namespace(), SYSTEM).refusal is None
 
 
 def test_namespace_without_a_place_has_no_store() -> None:
-    former = [{"namespace": "bank", "name": "shop", "uid": "u-shop"}]
-    found = resolve(a_backup_store(), a_cluster_store(formerNamespaces=former), a_namespace(), SYSTEM)
+    former = [{"namespace": "shop", "namespaceUID": "u-shop", "name": "bank", "uid": "u-bank"}]
+    found = resolve(
+        a_backup_store(), a_cluster_store(formerNamespaces=former), a_namespace(), SYSTEM, a_namespace("bank")
+    )
     assert (found.store, found.missing_reason) == (None, "FormerNamespaceRefused")
 
 
@@ -121,7 +120,7 @@ def test_backup_elsewhere_is_neither_missing_nor_deleted(key: str) -> None:
     error = place.misplaced(a_recorded(key), a_shared_store())
     assert error is not None
     assert (error.reason, error.permanent) == ("ManifestMisplaced", False)
-    assert "spec.formerNamespaces of ClusterBackupStore shared" in error.message
+    assert "condition Ready of ClusterBackupStore shared" in error.message
 
 
 def test_other_bucket_is_another_place_only_in_a_shared_store() -> None:
@@ -161,3 +160,40 @@ def test_gateway_does_not_judge_the_place_of_a_shared_store() -> None:
     assert backup_checks.latest_parent(unread) == sibling
     read = replace(unread, store=StoreLookup(a_shared_store()))
     assert backup_checks.latest_parent(read) is None
+
+
+IN_PLACE = "shop/u-shop/backups/c-1/b-1.manifest"
+SERVER = {"endpointUrl": "https://s3.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("now", "is_moved"),
+    [
+        (SERVER, False),
+        ({"endpointUrl": "https://s3.example.org/"}, False),
+        (SERVER | {"region": "eu-west-1"}, False),
+        ({"endpointUrl": "https://new.example.org"}, True),
+        (SERVER | {"container": "others"}, True),
+        ({}, True),
+    ],
+)
+def test_backups_of_another_server_are_misplaced(now: dict[str, Any], is_moved: bool) -> None:
+    backup = a_recorded(IN_PLACE, storePlace=place.place_id(a_shared_store(**SERVER)))
+    assert (place.misplaced(backup, a_shared_store(**now)) is not None) == is_moved
+
+
+def test_region_without_an_endpoint_is_another_server() -> None:
+    assert place.place_id(a_shared_store()) != place.place_id(a_shared_store(region="eu-west-1"))
+
+
+def test_administrator_declares_that_all_objects_were_copied() -> None:
+    recorded = place.place_id(a_shared_store(**SERVER))
+    backup = a_recorded(IN_PLACE, storePlace=recorded)
+    annotations = {"cinderblock.io/moved-from": f"0123, {recorded}"}
+    assert place.misplaced(backup, a_shared_store()) is not None
+    assert place.misplaced(backup, a_shared_store(metadata={"annotations": annotations})) is None
+
+
+def test_own_stores_and_older_statuses_know_no_server() -> None:
+    assert place.misplaced(a_recorded(IN_PLACE), a_shared_store(**SERVER)) is None
+    assert place.place_id(a_store()) is None

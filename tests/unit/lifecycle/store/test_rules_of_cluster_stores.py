@@ -154,9 +154,21 @@ def test_moved_namespace_with_backups_is_refused_by_name() -> None:
 
 
 def test_one_place_for_two_namespaces_is_a_conflict_of_both() -> None:
-    former = [{"namespace": name, "name": "old", "uid": "lost"} for name in ("shop", "bank")]
+    former = [
+        {"namespace": name, "namespaceUID": f"u-{name}", "name": "old", "uid": "lost"} for name in ("shop", "bank")
+    ]
     cluster = a_cluster_store(formerNamespaces=former)
-    assert conflicts(cluster, [a_namespace(name) for name in ("shop", "bank", "mail")]).keys() == {"shop", "bank"}
+    namespaces = [a_namespace(name) for name in ("shop", "bank", "mail")]
+    assert conflicts(cluster, namespaces, {}).keys() == {"shop", "bank"}
+
+
+def test_place_of_an_existing_namespace_is_a_conflict_of_its_receiver() -> None:
+    cluster = a_cluster_store(
+        formerNamespaces=[{"namespace": "bank", "namespaceUID": "u-bank", "name": "shop", "uid": "u-shop"}]
+    )
+    existing = {name: a_namespace(name) for name in ("shop", "bank")}
+    assert conflicts(cluster, existing.values(), existing).keys() == {"bank"}
+    assert conflicts(cluster, existing.values(), {"bank": existing["bank"]}) == {}
 
 
 def test_refused_creation_is_reported_with_its_namespace() -> None:

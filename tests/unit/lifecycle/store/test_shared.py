@@ -13,7 +13,7 @@ from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.store import shared
-from tests.support.shared_stores import SYSTEM, a_backup_store, a_cluster_store, a_namespace
+from tests.support.shared_stores import SYSTEM, a_backup_store, a_cluster_store, a_namespace, a_shared_store
 
 NAMES = st.sampled_from(["shop", "bank", "mail"])
 LABELS = st.dictionaries(st.sampled_from(["tier", "team"]), st.sampled_from(["a", "b", ""]), max_size=2)
@@ -75,7 +75,12 @@ def _expected(allowed: dict[str, Any], name: str, labels: dict[str, str]) -> boo
 
 ENTRIES = st.lists(
     st.fixed_dictionaries(
-        {"namespace": NAMES, "uid": st.sampled_from(["u-shop", "u-bank", "u-lost"])}, optional={"name": NAMES}
+        {
+            "namespace": NAMES,
+            "namespaceUID": st.sampled_from(["u-shop", "u-bank", "u-mail"]),
+            "uid": st.sampled_from(["u-shop", "u-bank", "u-lost"]),
+        },
+        optional={"name": NAMES},
     ),
     max_size=3,
     unique_by=lambda entry: entry["namespace"],
@@ -85,10 +90,12 @@ ENTRIES = st.lists(
 @given(former=ENTRIES, prefix=st.sampled_from(["", "team/backups"]))
 def test_two_namespaces_never_have_the_same_place(former: list[dict[str, str]], prefix: str) -> None:
     cluster = a_cluster_store(formerNamespaces=former, prefix=prefix)
+    existing = {name: a_namespace(name) for name in ("shop", "bank", "mail")}
     places = []
-    for name in ("shop", "bank", "mail"):
+    for namespace in existing.values():
+        earlier = existing.get(shared.former_name(cluster, namespace) or "")
         with contextlib.suppress(InvalidInput):
-            places.append(shared.prefix_of(cluster, a_namespace(name)))
+            places.append(shared.prefix_of(cluster, namespace, earlier))
     assert len(places) == len(set(places))
     # No place is inside of another one.
     assert not [one for one in places for other in places if one != other and one.startswith(f"{other}/")]
@@ -102,10 +109,32 @@ def test_new_namespace_of_an_old_name_has_another_place() -> None:
 
 
 def test_administrator_gives_an_earlier_place_to_a_namespace() -> None:
-    former = [{"namespace": "shop", "uid": "first"}, {"namespace": "bank", "name": "old-bank", "uid": "lost"}]
+    former = [
+        {"namespace": "shop", "namespaceUID": "second", "uid": "first"},
+        {"namespace": "bank", "namespaceUID": "u-bank", "name": "old-bank", "uid": "lost"},
+    ]
     cluster = a_cluster_store(formerNamespaces=former)
-    assert shared.prefix_of(cluster, a_namespace("shop", uid="second")) == "shop/first"
+    second = a_namespace("shop", uid="second")
+    assert shared.prefix_of(cluster, second, second) == "shop/first"
     assert shared.prefix_of(cluster, a_namespace("bank")) == "old-bank/lost"
+    assert shared.prefix_of(cluster, a_namespace("bank"), a_namespace("old-bank")) == "old-bank/lost"
+
+
+TAKEN = [{"namespace": "bank", "namespaceUID": "u-bank", "name": "shop", "uid": "u-shop"}]
+
+
+def test_owner_keeps_its_place_whatever_an_entry_says() -> None:
+    cluster = a_cluster_store(formerNamespaces=TAKEN)
+    assert shared.prefix_of(cluster, a_namespace("shop")) == "shop/u-shop"
+    with pytest.raises(InvalidInput, match="Ask an administrator") as refused:
+        shared.prefix_of(cluster, a_namespace("bank"), a_namespace("shop"))
+    assert "shop" not in refused.value.message, "a tenant reads nothing about others"
+    assert "owner still exists" in (shared.former_conflict(cluster, a_namespace("bank"), a_namespace("shop")) or "")
+
+
+def test_next_namespace_of_the_name_gets_no_earlier_place() -> None:
+    cluster = a_cluster_store(formerNamespaces=TAKEN)
+    assert shared.prefix_of(cluster, a_namespace("bank", uid="later")) == "bank/later"
 
 
 def test_shared_store_has_the_settings_of_its_cluster_store() -> None:
@@ -125,14 +154,7 @@ def test_whole_store_is_checked_at_the_prefix_of_all_namespaces() -> None:
     assert (whole.spec.prefix, whole.root_prefix, whole.namespace) == ("company", "company", "")
 
 
-@pytest.mark.parametrize(
-    ("more", "fields"),
-    [
-        ({}, ()),
-        ({"region": "us-east-1"}, ()),
-        ({"region": "eu-west-1", "credentialsSecretRef": {"name": "mine"}}, ("region", "credentialsSecretRef")),
-        ({"compression": {"level": 9}, "limits": {"movers": 1}}, ("compression", "limits")),
-    ],
-)
-def test_settings_besides_the_reference_are_named(more: dict[str, Any], fields: tuple[str, ...]) -> None:
-    assert shared.own_settings(a_backup_store(**more)) == fields
+def test_stored_settings_of_the_own_store_do_not_count() -> None:
+    """The API server stores defaults, and a later release may have others."""
+    own = a_backup_store(compareEvery=12, credentialsSecretRef={"name": "mine"}, compression={"level": 9})
+    assert shared.share(a_cluster_store(), own, a_namespace(), SYSTEM).spec == a_shared_store().spec
