@@ -32,6 +32,7 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     └── TransientError            a retry may help
         ├── StoreUnreachable      the S3 endpoint does not answer, answers 5xx or throttles, or another server answers
         │   ├── StoreThrottled    the S3 endpoint asks for fewer requests
+        │   ├── StoreBusy         the operator makes too many other calls, and has not begun this one
         │   └── StoreTooSlow      the S3 endpoint answers, but a call has used up its time
         ├── KubeUnavailable       the API server does not answer, answers 5xx or throttles
         ├── NotLeading            another process may hold the Lease, so this one must not write
@@ -249,6 +250,10 @@ class StoreThrottled(StoreUnreachable):
     """The S3 endpoint asks for fewer requests."""
 
     default_reason = Reason.THROTTLED
+
+
+class StoreBusy(StoreUnreachable):
+    """Too many other calls wait for answers of stores. This one has not begun, so it says nothing about the store."""
 
 
 class StoreTooSlow(StoreUnreachable):

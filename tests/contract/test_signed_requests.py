@@ -13,9 +13,10 @@ import pytest
 from cinderblock.errors import AccessDenied, ContainerNotFound, StoreUnreachable
 from cinderblock.reasons import Reason
 from cinderblock.store import retrying
-from cinderblock.store.credentials import RemoteSigner
+from cinderblock.store.credentials import RemoteSigner, S3Credentials
 from cinderblock.store.factory import open_store
 from cinderblock.store.retrying import RetryPolicy
+from cinderblock.store.s3.signers.signing import RequestSigner
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server
 from tests.support.store.aws.server import AwsStub
@@ -166,16 +167,53 @@ def test_signature_of_another_request_is_denied(server: S3Server, broker: Signin
     def sign(method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         return client.sign(method, url.replace("key", "other"), headers)
 
-    with closing(S3Store(server.location(container), RemoteSigner(sign))) as store, pytest.raises(AccessDenied):
+    with closing(S3Store(server.location(container), RemoteSigner(sign))) as store:
+        with pytest.raises(StoreUnreachable) as caught:
+            store.put("key", b"x")
+        assert caught.value.reason == Reason.ACCESS_DENIED
+
+
+def test_replaced_credentials_of_the_broker_are_waited_for(
+    server: S3Server, broker: SigningBroker, container: str
+) -> None:
+    """The broker reads a rotated Secret within a minute. Until then, the server rejects its signatures."""
+    client, wrong = broker.client(), [True, True, True]
+    old = RequestSigner(S3Credentials("rotated", "away"), "us-east-1")
+
+    def sign(method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        return old.sign(method, url, headers) if wrong and wrong.pop() else client.sign(method, url, headers)
+
+    policy = RetryPolicy(attempts=5, first_delay=0.01)
+    with closing(open_store(server.location(container), RemoteSigner(sign), policy=policy)) as store:
         store.put("key", b"x")
+        assert not wrong
+        assert store.get("key") == b"x"
+
+
+def test_wrong_clock_of_the_broker_is_temporary(stub: AwsStub) -> None:
+    stub.add_bucket("skewed")
+    stub.refuse("PutObject", code="RequestTimeTooSkewed")
+    try:
+        signer = RemoteSigner(lambda *_: SIGNATURE)
+        with (
+            closing(S3Store(stub.location("skewed"), signer)) as store,
+            pytest.raises(StoreUnreachable, match="clock of the broker") as caught,
+        ):
+            store.put("key", b"x")
+        assert caught.value.reason == Reason.CLOCK_SKEWED
+    finally:
+        stub.refused.clear()
 
 
 def test_ambient_credentials_are_never_used(server: S3Server, container: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.credentials.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.credentials.secret_key)
     signer = RemoteSigner(lambda *_: SIGNATURE)
-    with closing(S3Store(server.location(container), signer)) as store, pytest.raises(AccessDenied):
-        store.check()
+    with closing(S3Store(server.location(container), signer)) as store:
+        with pytest.raises(StoreUnreachable) as caught:
+            store.check()
+        # The date of that signature is an old one.
+        assert caught.value.reason == Reason.CLOCK_SKEWED
 
 
 @pytest.mark.parametrize("key", ["a b/c+d~e=f", "a%20b", "x/(1)!'*,;:@&$?#[]", "q?delete&uploads", '"<>^`{|}\\'])

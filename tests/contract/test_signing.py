@@ -13,10 +13,11 @@ from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import Addressing
 from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.s3.signers import signing
+from cinderblock.store.s3.signers import signing, unsigned_headers
 from cinderblock.store.s3.signers.signing import CONTENT_HASH, RequestSigner
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server
+from tests.support.store.aws.answers import Answer, Request
 from tests.support.store.aws.server import CREDENTIALS, AwsStub
 
 
@@ -53,6 +54,51 @@ def test_versitygw_refuses_headers_that_no_signature_covers(server: S3Server) ->
 def test_server_that_checks_no_signature_is_found(stub: AwsStub) -> None:
     stub.add_bucket("unsigned")
     assert signing.ignores_unsigned_headers(stub.location("unsigned"), CREDENTIALS) is True
+
+
+def servers_that_check(stub: AwsStub, monkeypatch: pytest.MonkeyPatch, lax: str) -> list[str]:
+    """Let the stub refuse unsigned x-amz-meta headers, but obey one other header. Return the keys that it copied."""
+    copied: list[str] = []
+    answer = stub.handle
+
+    def handle(request: Request) -> Answer:
+        if unsigned_headers.PROBE_HEADER in request.headers:
+            return Answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        source = request.headers.get(lax, "")
+        if source and lax != "x-forwarded-prefix":
+            bucket, _, key = source.removeprefix("/").partition("/")
+            stored = stub.buckets[bucket].current(key)
+            assert stored is not None
+            assert stored.body is not None
+            copied.append(key)
+            stub.buckets[request.bucket].put(request.key, stored.body)
+            return Answer()
+        if request.bucket not in stub.buckets:
+            is_moved = lax == "x-forwarded-prefix" and lax in request.headers
+            code = b"NoSuchBucket" if is_moved else b"SignatureDoesNotMatch"
+            return Answer(404 if is_moved else 403, b"<Error><Code>%s</Code></Error>" % code)
+        return answer(request)
+
+    monkeypatch.setattr(stub, "handle", handle)
+    return copied
+
+
+@pytest.mark.parametrize("lax", ["x-amz-copy-source", "x-goog-copy-source", "x-cos-copy-source", "x-forwarded-prefix"])
+@pytest.mark.parametrize("prefix", ["", "some/prefix"])
+def test_server_that_obeys_one_unsigned_header_is_found(
+    stub: AwsStub, monkeypatch: pytest.MonkeyPatch, lax: str, prefix: str
+) -> None:
+    bucket = stub.add_bucket("lax")
+    servers_that_check(stub, monkeypatch, lax)
+    assert signing.ignores_unsigned_headers(stub.location("lax", prefix=prefix), CREDENTIALS) is True
+    assert bucket.listed("") == []
+
+
+def test_server_that_ignores_vendor_headers_passes(stub: AwsStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = stub.add_bucket("strict")
+    copied = servers_that_check(stub, monkeypatch, "x-nobody")
+    assert signing.ignores_unsigned_headers(stub.location("strict"), CREDENTIALS) is False
+    assert (copied, bucket.listed("")) == ([], [])
 
 
 @pytest.mark.integration

@@ -22,6 +22,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.store import place, shared
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
+from tests.support.broker.attacks import PACK
 from tests.support.broker.brokers import Answer, Broker, broker_before
 from tests.support.broker.tenants import (
     CLUSTER_STORE,
@@ -32,6 +33,7 @@ from tests.support.broker.tenants import (
     make_secrets,
     make_tenant,
 )
+from tests.support.store.aws.server import aws_stub
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +75,7 @@ def refused(answer: Answer, status: int, reason: str) -> str:
     return str(fault["message"])
 
 
-def own_pack(tenant: Tenant, mover: Mover, server: S3Server, name: str = "pack-0") -> str:
+def own_pack(tenant: Tenant, mover: Mover, server: S3Server, name: str = PACK) -> str:
     return f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{name}"
 
 
@@ -114,7 +116,7 @@ async def test_backup_uploads_its_manifest_in_parts(broker: Broker, tenant: Tena
 
 async def test_restore_and_verification_read_and_do_not_write(broker: Broker, tenant: Tenant, server: S3Server) -> None:
     backup = await tenant.available_backup()
-    key = f"{tenant.prefix}/packs/{VOLUME}/{backup['metadata']['uid']}/pack-0"
+    key = f"{tenant.prefix}/packs/{VOLUME}/{backup['metadata']['uid']}/{PACK}"
     store = S3Store(server.location("bucket"), server.credentials)
     store.put(key, b"stored")
     for mover in (await tenant.restore(backup), await tenant.verification(backup)):
@@ -190,6 +192,47 @@ async def test_missing_secret_is_named_without_its_name(
     assert "hidden-name" not in refused(answer, 404, "SecretNotFound")
 
 
+async def test_secret_that_is_replaced_ends_no_mover(
+    kubeconfig: Path, tenant: Tenant, client: KubeClient, server: S3Server, system: str
+) -> None:
+    mover = await tenant.backup()
+    secret = await client.get(kinds.SECRET, "credentials", system)
+    assert secret is not None
+    broken = {"data": {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"\0").decode()}}
+    await client.merge_patch(kinds.SECRET, "credentials", system, broken)
+    async with broker_before(str(kubeconfig), system) as restarted:
+        answer = await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))
+        assert answer.json["transient"] is True
+        await client.delete(kinds.SECRET, "credentials", system)
+        answer = await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))
+        assert answer.json["transient"] is True
+        refused(answer, 404, "SecretNotFound")
+        data = {"metadata": {"name": "credentials", "namespace": system}, "data": secret["data"]}
+        await client.create(kinds.SECRET, data)
+        assert (await restarted.sign(mover.token, "GET", own_pack(tenant, mover, server))).status == 200
+
+
+async def test_broker_signs_nothing_for_a_server_that_ignores_unsigned_headers(
+    broker: Broker, tenant: Tenant, client: KubeClient
+) -> None:
+    """The stub checks no signature at all. The operator has not checked the changed store so far."""
+    with aws_stub() as lax:
+        lax.add_bucket("bucket")
+        await make_cluster_store(client, lax.url)
+        mover = await tenant.backup()
+        pack = f"{lax.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
+        refused(await broker.sign(mover.token, "PUT", pack), 403, "UnsignedHeadersAccepted")
+        count = len(lax.requests)
+        refused(await broker.sign(mover.token, "PUT", pack), 403, "UnsignedHeadersAccepted")
+        assert len(lax.requests) == count
+    await make_cluster_store(client, "http://127.0.0.1:9")
+    mover = await tenant.backup()
+    pack = f"http://127.0.0.1:9/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
+    answer = await broker.sign(mover.token, "PUT", pack)
+    refused(answer, 503, "BrokerUnavailable")
+    assert answer.json["transient"] is True
+
+
 async def test_mover_that_is_not_recorded_yet_may_try_again(broker: Broker, tenant: Tenant, server: S3Server) -> None:
     mover = await tenant.backup(mover=None)
     answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server))
@@ -202,14 +245,26 @@ async def test_store_of_signed_requests_gives_no_credentials(broker: Broker, ten
     refused(await broker.ask(CREDENTIALS_PATH, {}, mover.token), 403, "NotGranted")
 
 
-async def test_requests_of_known_tokens_ask_the_api_server_nothing(
-    kubeconfig: Path, system: str, tenant: Tenant, server: S3Server
+async def test_store_of_session_credentials_signs_nothing(
+    broker: Broker, tenant: Tenant, client: KubeClient, server: S3Server
 ) -> None:
+    access = {"mode": "SessionCredentials", "sessionCredentials": {"roleArn": "arn:aws:iam::1:role/r"}}
+    await make_cluster_store(client, server.url, moverAccess=access)
+    mover = await tenant.backup()
+    refused(await broker.sign(mover.token, "PUT", own_pack(tenant, mover, server)), 403, "NotGranted")
+
+
+async def test_requests_of_known_tokens_ask_the_api_server_nothing(
+    kubeconfig: Path, system: str, tenant: Tenant, server: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     mover = await tenant.backup()
     async with broker_before(str(kubeconfig), system) as broker:
         for number in range(20):
-            answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server, f"pack-{number}"))
+            answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server, f"{PACK[:-2]}{number:02}"))
             assert answer.status == 200
+        lines = [record for record in caplog.records if record.name == "cinderblock.broker.access"]
+        assert len(lines) == 1
         text = broker.metrics.render("")[0].decode()
     assert f'cinderblock_broker_request_duration_seconds_count{{code="200",path="{SIGN_PATH}"}} 20.0' in text
 

@@ -78,6 +78,8 @@ async def rights(kubeconfig: Path, client: KubeClient, folder: Path) -> AsyncIte
     """Yield a kubeconfig of the broker's ServiceAccount, with the roles of the chart."""
     ours = [item for item in render(*BROKER) if item["metadata"]["name"] == ACCOUNT]
     await grant(client, ours)
+    [secret] = [item for item in render(*BROKER) if item["metadata"]["name"] == f"{ACCOUNT}-tls"]
+    await client.create(kinds.SECRET, secret)
     token = create_token(kubeconfig, NAMESPACE, ACCOUNT)
     path = as_user(kubeconfig, {"token": token}, folder / "broker.kubeconfig")
     config = yaml.safe_load(path.read_text())
@@ -97,7 +99,7 @@ async def test_process_works_with_the_rights_of_the_chart(kubeconfig: Path, clie
         async with rights(kubeconfig, client, tmp_path) as path, process(path) as running:
             ca = await authority_of(client, NAMESPACE, "cinderblock-broker-tls")
             await _check_serving(
-                running, ca, mover.token, f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/x"
+                running, ca, mover.token, f"{server.url}/bucket/{tenant.prefix}/packs/{VOLUME}/{mover.uid}/data-key"
             )
     assert running.code == 0
     lines = [line for line in running.log if line["logger"] == "cinderblock.broker.access"]
@@ -139,6 +141,7 @@ async def _check_rights(kubeconfig: Path, client: KubeClient, folder: Path) -> N
             broker.merge_patch(kinds.SECRET, "credentials", NAMESPACE, {"data": {}}),
             broker.create(kinds.POD, {"metadata": {"name": "x", "namespace": NAMESPACE}}),
             broker.delete(kinds.SECRET, "credentials", NAMESPACE),
+            broker.create(kinds.SECRET, {"metadata": {"name": "x", "namespace": NAMESPACE}}),
         ):
             with pytest.raises(AccessDenied):
                 await attempt

@@ -19,6 +19,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from tests.support.broker.tenants import make_secret
 from tests.support.cluster.certificates import Authority
+from tests.support.cluster.chart import BROKER, of_kind, render
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +69,16 @@ async def test_first_replica_makes_an_authority_and_a_certificate(
     assert abs(expiries[0] - (datetime.now(UTC) + timedelta(days=90)).timestamp()) < 60
     await tls.refresh()
     assert await stored(client, namespace) == data
+
+
+async def test_empty_secret_of_the_chart_is_filled(replica: Replica, client: KubeClient, namespace: str) -> None:
+    [secret] = [item for item in of_kind(render(*BROKER), "Secret") if item["metadata"]["name"].endswith("broker-tls")]
+    body = secret | {"metadata": secret["metadata"] | {"name": NAME, "namespace": namespace}}
+    await client.create(SECRET, body)
+    tls = replica()
+    await tls.refresh()
+    assert tls.is_ready
+    assert set(await stored(client, namespace)) == {"ca.crt", "ca.key", "tls.crt", "tls.key"}
 
 
 async def test_replicas_that_start_together_share_one_certificate(

@@ -81,6 +81,19 @@ async def test_object_waiting_in_deletion_is_gone(
     assert await client.get(kind, "held", namespace) is None
 
 
+async def test_release_for_some_namespaces_leaves_shared_stores_held(
+    client: KubeClient, hook: KubeClient, namespace: str
+) -> None:
+    await _create(client, namespace, CLUSTER_BACKUP_STORE, FINALIZER[CLUSTER_BACKUP_STORE])
+    hook.namespaces = (namespace,)
+    try:
+        assert CLUSTER_BACKUP_STORE.resource not in await release_finalizers(hook)
+        assert await _finalizers(client, namespace, CLUSTER_BACKUP_STORE) == [FINALIZER[CLUSTER_BACKUP_STORE]]
+    finally:
+        await client.merge_patch(CLUSTER_BACKUP_STORE, "held", namespace, {"metadata": {"finalizers": None}})
+        await client.delete(CLUSTER_BACKUP_STORE, "held", namespace)
+
+
 async def test_mover_jobs_are_released_and_others_are_not(client: KubeClient, hook: KubeClient, namespace: str) -> None:
     labels = {api_labels.MANAGED_BY_LABEL: api_labels.MANAGED_BY}
     for name, own in (("mover", labels), ("other", {})):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -21,9 +23,10 @@ from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.s3.signers import sts
 from cinderblock.store.s3.signers.sts import SessionCredentials
 from cinderblock.store.s3.store import S3Store
+from tests.support.broker.attacks import PACK
 from tests.support.broker.brokers import Broker, broker_before
 from tests.support.broker.issuer import Issuer, issuer
-from tests.support.broker.tenants import VOLUME, make_cluster_store, make_secrets, make_tenant
+from tests.support.broker.tenants import VOLUME, make_cluster_store, make_secrets, make_tenant, request_token
 from tests.support.broker.token_service import AUDIENCE, ROLE, SUBJECT, TokenService, token_service
 
 pytestmark = pytest.mark.integration
@@ -85,8 +88,8 @@ def is_refused(store: S3Store, method: str, key: str) -> bool:
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, trusted: Issuer, prefix: str) -> None:
     root = store_with(service, service.credentials)
-    others = f"{layout.pack_prefix(prefix, V, OTHER)}pack-0"
-    theirs = f"{layout.pack_prefix(THEIRS, V, B)}pack-0"
+    others = f"{layout.pack_prefix(prefix, V, OTHER)}{PACK}"
+    theirs = f"{layout.pack_prefix(THEIRS, V, B)}{PACK}"
     for key in (others, theirs):
         root.put(key, b"stored")
     policy = session_policy(Grant("bucket", prefix, V, B), "bucket")
@@ -95,7 +98,7 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
     assert timedelta(minutes=10) < made.expires_at - datetime.now(UTC) < timedelta(minutes=16)
     with closing(store_with(service, made.credentials, prefix)) as store:
         store.check()
-        own, manifest = f"{layout.pack_prefix(prefix, V, B)}pack-0", layout.manifest_key(prefix, V, B)
+        own, manifest = f"{layout.pack_prefix(prefix, V, B)}{PACK}", layout.manifest_key(prefix, V, B)
         for key in (own, manifest):
             store.put(key, b"own")
             assert store.get(key) == b"own"
@@ -106,8 +109,8 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
             ("put", others),
             ("delete", others),
             ("put", layout.manifest_key(prefix, V, OTHER)),
-            ("get", f"{layout.pack_prefix(prefix, OTHER, B)}pack-0"),
-            ("put", f"{layout.pack_prefix(prefix, OTHER, B)}pack-0"),
+            ("get", f"{layout.pack_prefix(prefix, OTHER, B)}{PACK}"),
+            ("put", f"{layout.pack_prefix(prefix, OTHER, B)}{PACK}"),
             *((method, theirs) for method in ("get", "put", "delete")),
             ("list", f"{THEIRS}/"),
             ("list", ""),
@@ -119,7 +122,7 @@ def test_session_of_a_backup_does_what_the_grant_permits(service: TokenService, 
 
 def test_session_of_a_restore_writes_nothing(service: TokenService, trusted: Issuer) -> None:
     prefix = PREFIXES["a statement for each permission"]
-    key = f"{layout.pack_prefix(prefix, V, OTHER)}pack-1"
+    key = f"{layout.pack_prefix(prefix, V, OTHER)}{PACK}"
     store_with(service, service.credentials).put(key, b"stored")
     made = assume(service, trusted.token(SUBJECT, AUDIENCE), session_policy(Grant("bucket", prefix, V), "bucket"))
     with closing(store_with(service, made.credentials, prefix)) as store:
@@ -192,7 +195,7 @@ async def test_mover_gets_credentials_for_its_operation_alone(
         assert (await broker.ask(CREDENTIALS_PATH, {}, mover.token)).json == answer.json
         found = answer.json
         credentials = S3Credentials(found["accessKeyId"], found["secretAccessKey"], found["sessionToken"])
-        key = f"{tenant.prefix}/packs/{VOLUME}/{mover.uid}/pack-0"
+        key = f"{tenant.prefix}/packs/{VOLUME}/{mover.uid}/{PACK}"
         made[tenant.namespace] = store_with(service, credentials, tenant.prefix), key
     for tenant, other in ((shop, bank), (bank, shop)):
         store, own = made[tenant.namespace]
@@ -208,3 +211,46 @@ async def test_api_server_makes_tokens_of_the_brokers_account(client: KubeClient
     token = await client.create_token(namespace, "broker", AUDIENCE, 3600)
     review = await client.create_review(TOKEN_REVIEW, {"token": token, "audiences": [AUDIENCE]})
     assert review["user"]["username"] == f"system:serviceaccount:{namespace}:broker"
+
+
+async def refusal(kubeconfig: Path, client: KubeClient, service: TokenService, **session: object) -> tuple[int, str]:
+    """Return status and message of the broker for a store with these sessionCredentials."""
+    system = f"system-{uuid.uuid4().hex[:8]}"
+    await make_secrets(client, system, service.credentials.access_key, service.credentials.secret_key)
+    known = {"roleArn": service.role_arn, "endpointUrl": service.sts_url, "audience": AUDIENCE, "durationSeconds": 900}
+    access = {"mode": "SessionCredentials", "sessionCredentials": known | session}
+    await make_cluster_store(client, service.url, moverAccess=access)
+    mover = await (await make_tenant(client)).backup()
+    async with broker_before(str(kubeconfig), system) as broker:
+        answer = await broker.ask(CREDENTIALS_PATH, {}, mover.token)
+    return answer.status, str(answer.json["message"])
+
+
+async def test_tenants_read_nothing_of_the_token_service(
+    kubeconfig: Path, client: KubeClient, service: TokenService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token of the test's API server has an issuer that the service does not trust."""
+    _, message = await refusal(kubeconfig, client, service)
+    assert service.role_arn not in message
+    assert service.sts_url not in message
+    assert "log of the broker" in message
+    [record] = [record for record in caplog.records if "no session credentials" in record.getMessage()]
+    assert service.role_arn in record.__dict__["cause"]
+
+
+async def test_audiences_of_others_are_refused(kubeconfig: Path, client: KubeClient, service: TokenService) -> None:
+    """With such a token, the token service could act as the broker."""
+    tenant = await make_tenant(client)
+    own = await request_token(client, tenant.namespace, "default", {"expirationSeconds": 600})
+    claims = own.split(".")[1]
+    [audience, *_] = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["aud"]
+    for refused, text in ((audience, "API server accepts"), ("cinderblock-broker", "that of the broker")):
+        status, message = await refusal(kubeconfig, client, service, audience=refused)
+        assert (status, text in message) == (400, True), message
+
+
+async def test_token_of_the_broker_needs_tls_outside_the_cluster(
+    kubeconfig: Path, client: KubeClient, service: TokenService
+) -> None:
+    status, message = await refusal(kubeconfig, client, service, endpointUrl="http://sts.example.com")
+    assert (status, "https" in message) == (400, True), message

@@ -28,6 +28,7 @@ from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE, CLUSTER_BACKUP_STORE, NAMESPACE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
+from cinderblock.store.factory import ignores_unsigned_headers
 from tests.cluster import s3
 from tests.support.cluster.admission import enforce, lift, wait_until_refused
 from tests.support.cluster.chart import render
@@ -73,7 +74,7 @@ async def operator(kubeconfig: Path, client: KubeClient, namespace: str) -> Asyn
     """The operator in ``namespace``, which has the Secrets."""
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"), account=OperatorAccount(namespace))
     async with aclosing(await connect(kubeconfig=str(kubeconfig), reduce=reduce_object)) as kube:
-        pool = StorePool(kube)
+        pool = StorePool(kube, ignores_unsigned_headers=ignores_unsigned_headers)
         yield Operator(Context(kube, pool, policy))
         pool.close()
 

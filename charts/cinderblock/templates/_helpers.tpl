@@ -148,9 +148,17 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 {{- end }}
 
-{{- /* Whether the operator works on ClusterBackupStores. Values of an older release have no such key. */ -}}
+{{- /* Whether the operator works on ClusterBackupStores: one release does, which works in all namespaces. Values of an
+       older release have no such key. */ -}}
 {{- define "cinderblock.clusterStores" -}}
-{{- ne (toString (default dict .Values.stores).cluster) "false" -}}
+{{- and (not .Values.watchNamespaces) (ne (toString (default dict .Values.stores).cluster) "false") -}}
+{{- end -}}
+
+{{- /* Stop if there would be a broker without ClusterBackupStores. */ -}}
+{{- define "cinderblock.broker.requireStores" -}}
+{{- if ne (include "cinderblock.clusterStores" .) "true" }}
+{{- fail "broker.enabled is true, but this release does not work on ClusterBackupStores. They need stores.cluster=true, and a release without watchNamespaces." }}
+{{- end }}
 {{- end -}}
 
 {{- /* Which schedules the operator works on: all, namespaced or none. Values of an older release have no such key. */ -}}

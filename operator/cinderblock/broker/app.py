@@ -24,6 +24,7 @@ from cinderblock.api.broker import (
     UnwrapRequest,
 )
 from cinderblock.api.meta import Model
+from cinderblock.api.v1alpha1.cluster_store import MoverAccess
 from cinderblock.broker import data_keys, faults
 from cinderblock.broker.access import Access
 from cinderblock.broker.authenticator import Authenticator
@@ -31,6 +32,7 @@ from cinderblock.broker.s3_request import check_request
 from cinderblock.broker.sessions import Sessions
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.broker.stores import StoreSecrets
+from cinderblock.broker.ttl_cache import TtlCache
 from cinderblock.broker.turns import NamespaceTurns
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.observability.broker_metrics import BrokerMetrics
@@ -48,6 +50,13 @@ _PATHS: Final = frozenset({SIGN_PATH, CREDENTIALS_PATH, NEW_DATA_KEY_PATH, UNWRA
 _ACCESS_KEY: Final = "cinderblock.access"
 _FAULT_KEY: Final = "cinderblock.fault"
 """Keys in a request's scope, for its line in the log."""
+
+LINE_SECONDS: Final = 60.0
+"""For how long further requests of a pod that succeed alike get no line in the log. Metrics count them."""
+REFUSAL_LINE_SECONDS: Final = 1.0
+"""The same for refusals of one address for one reason."""
+_LINES: Final = 4096
+_LINES_OF_OWNER: Final = 64
 
 _access_logger = logging.getLogger(BROKER_ACCESS_LOGGER)
 _logger = logging.getLogger(__name__)
@@ -109,9 +118,11 @@ class _Handlers:
         self._services = services
 
     async def sign(self, access: Access, body: bytes) -> Model:
-        """Sign one request to the S3 server."""
+        """Sign one request to the S3 server. Raises AccessDenied unless movers of the store use signed requests."""
+        if access.store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
+            raise faults.not_granted(f"ClusterBackupStore {access.store.cluster_store} lets the broker sign nothing.")
         wanted = _parse(SignRequest, body)
-        store = await self._services.stores.open(access.store)
+        store = await self._services.stores.open_to_sign(access.store)
         checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
         return SignAnswer(headers=store.signer.sign(checked.method, checked.url, checked.headers))
 
@@ -136,7 +147,8 @@ class _Handlers:
 
 def _endpoint(answer: Answer, services: Services, settings: BrokerSettings) -> Endpoint:
     async def handle(request: Request) -> Response:
-        access = await services.authenticator.authenticate(request.headers.get("authorization", ""))
+        address = request.client.host if request.client else ""
+        access = await services.authenticator.authenticate(request.headers.get("authorization", ""), address)
         request.scope[_ACCESS_KEY] = access
         async with services.turns.turn(access.pod.namespace):
             body = await read_body(request, settings.body_limit, settings.body_seconds)
@@ -176,7 +188,7 @@ class _Faults:
 
 
 class _Recorded:
-    """Measures each request, and logs one line: path, code, time, and whose request it was.
+    """Measures each request, and logs the first of its kind in a while: path, code, time, and whose request it was.
 
     The line has no headers and no bodies, so no token, no signature and no key. The reason of a refusal is part of it.
     """
@@ -184,6 +196,7 @@ class _Recorded:
     def __init__(self, inner: ASGIApp, metrics: BrokerMetrics) -> None:
         self._inner = inner
         self._metrics = metrics
+        self._lines: TtlCache[bool] = TtlCache(_LINES, _LINES_OF_OWNER, time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Process one request."""
@@ -203,12 +216,20 @@ class _Recorded:
         finally:
             self._record(scope, code, time.monotonic() - started)
 
+    def _was_logged(self, key: str, owner: str, code: int) -> bool:
+        """Return whether a line of this kind was logged recently. A backup asks for thousands of signatures."""
+        if self._lines.get(key) is not None:
+            return True
+        self._lines.put(key, owner, True, LINE_SECONDS if code < 400 else REFUSAL_LINE_SECONDS)
+        return False
+
     def _record(self, scope: Scope, code: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in _PATHS else "other"
         self._metrics.observe_request(path, code, seconds)
         client, access, fault = scope.get("client"), scope.get(_ACCESS_KEY), scope.get(_FAULT_KEY)
+        address = client[0] if client else ""
         fields: dict[str, object] = {
-            "client": client[0] if client else "",
+            "client": address,
             "milliseconds": round(1000 * seconds, 1),
         }
         if isinstance(access, Access):
@@ -221,5 +242,8 @@ class _Recorded:
         if isinstance(fault, CinderblockError):
             self._metrics.count_refusal(str(fault.reason))
             fields |= {"reason": str(fault.reason), "cause": fault.message}
+        pod = access.pod.uid if isinstance(access, Access) else ""
+        if self._was_logged(f"{address} {pod} {path} {code} {fields.get('reason', '')}", pod or address, code):
+            return
         level = logging.WARNING if code in (401, 403) else logging.INFO
         _access_logger.log(level, "%s %s %s", scope["method"], path, code, extra=fields)

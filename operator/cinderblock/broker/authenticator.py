@@ -10,14 +10,15 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cinderblock.api.broker import AUDIENCE
 from cinderblock.broker.access import Access, PodIdentity, find_access
 from cinderblock.broker.ttl_cache import TtlCache
 from cinderblock.broker.turns import NamespaceTurns
-from cinderblock.errors import AccessDenied, CinderblockError
+from cinderblock.errors import AccessDenied, CinderblockError, TransientError
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import TOKEN_REVIEW
 from cinderblock.reasons import Reason
@@ -34,6 +35,16 @@ _PER_NAMESPACE: Final = 256
 _REVIEWS: Final = 16
 """TokenReviews at the same time. Anybody who reaches the broker can cause one, so they must not take all of the 64
 connections to the API server."""
+_NEW_REVIEWS: Final = 8
+"""TokenReviews at the same time of tokens that were not valid recently. The others are for movers that run."""
+_LOOKUPS: Final = 512
+"""Tokens that are looked up or wait for it."""
+_NEW_LOOKUPS: Final = 128
+"""The same, of tokens that were not valid recently."""
+_NEW_LOOKUPS_OF_ADDRESS: Final = 16
+"""The same, of one address. Movers of one node may share an address, and try again a moment later."""
+_RECENT_SECONDS: Final = 3600.0
+"""For how long a token counts as valid recently: the kubelet replaces it within the hour."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}")
 """A signed JSON Web Token (RFC 7515, section 7.1)."""
@@ -41,6 +52,20 @@ _ACCOUNT: Final = re.compile(r"system:serviceaccount:([a-z0-9-]{1,63}):[a-z0-9.-
 _POD_NAME: Final = "authentication.kubernetes.io/pod-name"
 _POD_UID: Final = "authentication.kubernetes.io/pod-uid"
 """Extra fields of a user whose token is bound to a pod (Kubernetes: Managing Service Accounts)."""
+
+
+class _Lookup(NamedTuple):
+    """A token that is looked up.
+
+    Attributes:
+        task: finds the access.
+        address: of the first one who asks; None for a token that was valid recently.
+        waiting: one item for each request that waits.
+    """
+
+    task: asyncio.Task[Access]
+    address: str | None
+    waiting: list[None]
 
 
 class Authenticator:
@@ -61,13 +86,23 @@ class Authenticator:
         self._turns = turns
         self._accesses: TtlCache[Access] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._refusals: TtlCache[CinderblockError] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
-        self._running: dict[str, asyncio.Task[Access]] = {}
+        self._recent: TtlCache[bool] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
+        self._running: dict[str, _Lookup] = {}
         self._reviews = asyncio.Semaphore(_REVIEWS)
+        self._new_reviews = asyncio.Semaphore(_NEW_REVIEWS)
 
-    async def authenticate(self, authorization: str) -> Access:
+    async def authenticate(self, authorization: str, address: str = "") -> Access:
         """Return what the sender of an Authorization header may do.
 
-        Raises AccessDenied (Unauthorized) for a token that nobody may use here, and what `find_access` raises.
+        Anybody who reaches the broker may send tokens that nobody has signed. So new tokens have a share of the
+        lookups, and each address has a share of that.
+
+        Args:
+            authorization: the header.
+            address: of the sender.
+
+        Raises AccessDenied (Unauthorized) for a token that nobody may use here, TransientError if too many are looked
+        up, and what `find_access` raises.
         """
         token = _bearer(authorization)
         key = hashlib.sha256(token.encode()).hexdigest()
@@ -76,26 +111,46 @@ class Authenticator:
             return known
         if refusal is not None:
             raise _copy(refusal)
-        running = self._running.get(key)
-        if running is None:
-            self._running[key] = running = asyncio.create_task(self._find(key, token))
-            running.add_done_callback(partial(self._forget, key))
+        lookup = self._running.get(key) or self._look_up(key, token, address)
+        lookup.waiting.append(None)
         try:
             # One of several requests with the same token may be cancelled; the others go on to wait.
-            return await asyncio.shield(running)
+            return await asyncio.shield(lookup.task)
         except CinderblockError as error:
             raise _copy(error) from None
+        finally:
+            lookup.waiting.pop()
+            if not lookup.waiting and not lookup.task.done():
+                # A later request with this token must not wait for a task that ends without a result.
+                self._running.pop(key, None)
+                lookup.task.cancel()
+
+    def _look_up(self, key: str, token: str, address: str) -> _Lookup:
+        """Begin to look up a token. Raises TransientError if too many are looked up."""
+        is_recent = self._recent.get(key) is not None
+        new = [lookup.address for lookup in self._running.values() if lookup.address is not None]
+        is_much = not is_recent and (len(new) >= _NEW_LOOKUPS or new.count(address) >= _NEW_LOOKUPS_OF_ADDRESS)
+        if is_much or len(self._running) >= _LOOKUPS:
+            raise TransientError(
+                "The broker looks up too many tokens. Try again in a second.", reason=Reason.BROKER_UNAVAILABLE
+            )
+        task = asyncio.create_task(self._find(key, token, is_recent=is_recent))
+        self._running[key] = lookup = _Lookup(task, None if is_recent else address, [])
+        task.add_done_callback(partial(self._forget, key))
+        return lookup
 
     def _forget(self, key: str, ended: asyncio.Task[Access]) -> None:
-        del self._running[key]
+        if (lookup := self._running.get(key)) is not None and lookup.task is ended:
+            del self._running[key]
         if not ended.cancelled():
             # Otherwise asyncio would complain about an error that nobody waits for any more.
             ended.exception()
 
-    async def _find(self, key: str, token: str) -> Access:
+    async def _find(self, key: str, token: str, *, is_recent: bool) -> Access:
         owner = ""
         try:
-            pod = await self._review(token)
+            async with nullcontext() if is_recent else self._new_reviews:
+                pod = await self._review(token)
             owner = pod.namespace
             async with self._turns.turn(owner):
                 access = await find_access(self._kube, pod, self._secrets_in)
@@ -103,6 +158,7 @@ class Authenticator:
             self._refusals.put(key, owner, _copy(error), REFUSAL_SECONDS if error.permanent else RETRY_SECONDS)
             raise
         self._accesses.put(key, owner, access, ACCESS_SECONDS)
+        self._recent.put(key, owner, True, _RECENT_SECONDS)
         return access
 
     async def _review(self, token: str) -> PodIdentity:

@@ -40,6 +40,12 @@ class NotYet(AccessDenied):
     permanent = False
 
 
+class StoreNotReady(NotFound):
+    """A Secret of a store is missing or malformed. Somebody may be replacing it: no mover ends because of that."""
+
+    permanent = False
+
+
 def not_granted(message: str) -> AccessDenied:
     """Return the error of a request that the operation of the mover does not permit."""
     return AccessDenied(message, reason=Reason.NOT_GRANTED)

@@ -26,6 +26,13 @@ _NUMBER: Final = re.compile(r"[0-9]{1,5}")
 _SHOWN_CHARACTERS: Final = 120
 """Characters of a mover's text in a message."""
 
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_~+=-][A-Za-z0-9._~+=-]{0,1023}")
+"""An upload id is a directory on some servers: versitygw 1.8.0 removes and fills the directory of that name unchecked.
+So it has no slash, and does not begin with a dot. AWS, MinIO, Ceph and SeaweedFS need no other characters."""
+
+_PARTS: Final = re.compile(r"[/\\]")
+"""What separates the parts of a path, on whatever system the server runs."""
+
 _PARAMETERS: Final[Mapping[str, re.Pattern[str]]] = {
     "continuation-token": re.compile(r"[ -~]{1,2048}"),
     "encoding-type": re.compile(r"url"),
@@ -35,7 +42,7 @@ _PARAMETERS: Final[Mapping[str, re.Pattern[str]]] = {
     "partNumber": _NUMBER,
     "prefix": re.compile(r"[!-~]{1,1024}"),
     "start-after": re.compile(r"[ -~]{1,1024}"),
-    "uploadId": re.compile(r"[!-~]{1,1024}"),
+    "uploadId": _UPLOAD_ID,
     "uploads": re.compile(r""),
     "x-id": re.compile(r"[A-Za-z0-9]{1,40}"),
 }
@@ -147,7 +154,7 @@ def _parse_query(query: str) -> dict[str, str]:
         if allowed is None or name in parameters:
             raise not_granted(f"The parameter {_shown(name)} of the URL is not permitted, or not twice.")
         value = _decode(encoded, safe="")
-        if not allowed.fullmatch(value):
+        if not allowed.fullmatch(value) or {".", ".."} & set(_PARTS.split(value)):
             raise not_granted(f"The parameter {name} of the URL has a value that is not permitted.")
         parameters[name] = value
     return parameters

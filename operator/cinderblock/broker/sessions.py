@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
-from cinderblock.api.broker import CredentialsAnswer
+from cinderblock.api.broker import AUDIENCE, CredentialsAnswer
 from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SessionCredentials
 from cinderblock.broker.access import Access
 from cinderblock.broker.faults import not_granted
 from cinderblock.broker.keyed_locks import KeyedLocks
 from cinderblock.broker.stores import OpenStore
 from cinderblock.broker.ttl_cache import TtlCache
-from cinderblock.errors import InvalidInput, TransientError
+from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, StoreUnreachable, TransientError
 from cinderblock.kube.client import KubeClient
-from cinderblock.lifecycle.grant import POLICY_CHARACTERS, session_policy
+from cinderblock.kube.kinds import TOKEN_REVIEW
+from cinderblock.lifecycle.grant import POLICY_CHARACTERS, partition_of, session_policy
 from cinderblock.reasons import Reason
 from cinderblock.store.s3.signers import sts
 
@@ -29,7 +34,11 @@ _TOKEN_CACHE_SECONDS: Final = 1800.0
 _SESSIONS: Final = 4096
 _PER_NAMESPACE: Final = 256
 _CALLS: Final = 8
-"""Calls of token services at the same time."""
+"""Calls of the token service of one store at the same time."""
+_LOCAL: Final = re.compile(r"localhost|127\..*|\[?::1\]?|.*\.svc(\.cluster\.local)?\.?")
+"""Hosts of this cluster, to which the broker sends its token without TLS, if the administrator says so."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -51,7 +60,7 @@ class Sessions:
         self._sessions: TtlCache[CredentialsAnswer] = TtlCache(_SESSIONS, _PER_NAMESPACE, clock)
         self._tokens: TtlCache[str] = TtlCache(64, 64, clock)
         self._getting = KeyedLocks()
-        self._calls = asyncio.Semaphore(_CALLS)
+        self._calls: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_CALLS))
 
     async def credentials(self, access: Access, store: OpenStore) -> CredentialsAnswer:
         """Return credentials that permit what the grant permits.
@@ -62,7 +71,9 @@ class Sessions:
         rules = access.store.mover_access
         if rules.mode is not MoverAccess.SESSION_CREDENTIALS or rules.session_credentials is None:
             raise not_granted(f"ClusterBackupStore {access.store.cluster_store} gives movers no session credentials.")
-        policy = session_policy(access.grant, access.store.spec.container)
+        policy = session_policy(
+            access.grant, access.store.spec.container, partition_of(rules.session_credentials.role_arn)
+        )
         if len(policy) >= POLICY_CHARACTERS:
             raise InvalidInput(f"The session policy has {len(policy)} characters. Shorten the prefix of the store.")
         settings = rules.session_credentials
@@ -80,6 +91,7 @@ class Sessions:
     async def _assume(
         self, access: Access, store: OpenStore, settings: SessionCredentials, policy: str
     ) -> CredentialsAnswer:
+        _check_endpoint(settings)
         call = partial(
             sts.assume_role,
             endpoint_url=settings.endpoint_url,
@@ -91,8 +103,11 @@ class Sessions:
             policy=policy,
             seconds=settings.duration_seconds,
         )
-        async with self._calls:
-            made = await asyncio.to_thread(call)
+        try:
+            async with self._calls[access.store.cluster_store_uid]:
+                made = await asyncio.to_thread(call)
+        except CinderblockError as error:
+            raise _shown(error, access.store.cluster_store) from None
         return CredentialsAnswer(
             access_key_id=made.credentials.access_key,
             secret_access_key=made.credentials.secret_key,
@@ -107,9 +122,30 @@ class Sessions:
             return known
         if self._account is None:
             raise TransientError("The broker has no ServiceAccount of its own.", reason=Reason.BROKER_UNAVAILABLE)
+        if audience == AUDIENCE:
+            raise InvalidInput("The audience of sessionCredentials is that of the broker. Choose another one.")
         token = await self._kube.create_token(self._namespace, self._account, audience, TOKEN_SECONDS)
+        review = await self._kube.create_review(TOKEN_REVIEW, {"token": token})
+        if review.get("authenticated"):
+            # The token service could act as the broker, and read the Secrets of all stores.
+            raise InvalidInput("The API server accepts the audience of sessionCredentials. Choose another one.")
         self._tokens.put(audience, "", token, _TOKEN_CACHE_SECONDS)
         return token
+
+
+def _check_endpoint(settings: SessionCredentials) -> None:
+    """Raise InvalidInput if the token of the broker would travel unencrypted through other networks."""
+    url = urlsplit(settings.endpoint_url or "https://")
+    if url.scheme != "https" and not _LOCAL.fullmatch(url.hostname or ""):
+        raise InvalidInput("The token service of sessionCredentials needs https, unless it is in the cluster.")
+
+
+def _shown(error: CinderblockError, store: str) -> CinderblockError:
+    """Return what tenants read about a failure of the token service. The administrator reads the rest in the log."""
+    _logger.warning("The token service gives no session credentials", extra={"store": store, "cause": error.message})
+    text = f"The token service of ClusterBackupStore {store} gives no session credentials: see the log of the broker."
+    kind = AccessDenied if error.permanent else StoreUnreachable
+    return kind(text, reason=error.reason)
 
 
 def _seconds_to_keep(settings: SessionCredentials, expires_at: datetime) -> float:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -17,24 +18,43 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
+from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.broker.faults import StoreNotReady
 from cinderblock.broker.keyed_locks import KeyedLocks
 from cinderblock.broker.ttl_cache import TtlCache
-from cinderblock.errors import AccessDenied, InvalidInput, KubeUnavailable, NotFound
+from cinderblock.errors import (
+    AccessDenied,
+    CinderblockError,
+    InvalidInput,
+    KeyUnavailable,
+    KubeUnavailable,
+    NotFound,
+    StoreUnreachable,
+)
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.children import location
 from cinderblock.reasons import Reason
-from cinderblock.store.credentials import credentials_from_secret
-from cinderblock.store.s3.signers.signing import RequestSigner, container_url
+from cinderblock.store.credentials import S3Credentials, credentials_from_secret
+from cinderblock.store.s3.signers.signing import RequestSigner, container_url, ignores_unsigned_headers
 
 OPEN_SECONDS: Final = 30.0
 """For how long a Secret counts. A rotated credential is used within this time."""
+PASSED_SECONDS: Final = 3600.0
+"""For how long it counts that the server checks all headers. That depends on its software only."""
+FAILED_SECONDS: Final = 60.0
+"""For how long it counts that it does not."""
 _OPEN_STORES: Final = 64
 CA_BYTES: Final = 256 << 10
 """Most bytes of the CA certificates of a store: the public authorities have 220 KiB."""
+
+HeaderProbe = Callable[[StoreLocation, S3Credentials, str | None], bool]
+"""Returns whether a server ignores headers that no signature covers: location, credentials, and path of a CA file."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +63,16 @@ class OpenStore:
 
     Attributes:
         container_url: URL of the bucket, without a slash at its end.
+        place: the store, with the prefix of all namespaces.
+        credentials: of the store.
         signer: signs requests with the credentials of the store.
         keys: encryption keys; None: the store does not encrypt.
         ca_file: PEM certificates that the server is checked against; None: those of the system.
     """
 
     container_url: str
+    place: StoreLocation
+    credentials: S3Credentials = field(repr=False)
     signer: RequestSigner = field(repr=False)
     keys: KeyRing | None = field(repr=False)
     ca_file: str | None
@@ -60,10 +84,19 @@ class StoreSecrets:
     Args:
         kube: reads Secrets.
         clock: returns seconds.
+        ignores_unsigned_headers: asks a server whether it acts on headers that no signature covers.
     """
 
-    def __init__(self, kube: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        clock: Callable[[], float] = time.monotonic,
+        ignores_unsigned_headers: HeaderProbe = ignores_unsigned_headers,
+    ) -> None:
         self._kube = kube
+        self._ignores_unsigned_headers = ignores_unsigned_headers
+        self._ignoring: TtlCache[bool] = TtlCache(_OPEN_STORES, _OPEN_STORES, clock)
+        self._probing = KeyedLocks()
         self._open: TtlCache[OpenStore] = TtlCache(_OPEN_STORES, _OPEN_STORES, clock)
         self._opening = KeyedLocks()
         self._directory: tempfile.TemporaryDirectory[str] | None = None
@@ -71,20 +104,60 @@ class StoreSecrets:
     async def open(self, store: SharedStore) -> OpenStore:
         """Return what is needed of a store.
 
-        Raises NotFound naming what is missing, InvalidInput for a malformed Secret, KubeUnavailable.
+        Raises StoreNotReady naming what is missing or malformed, and KubeUnavailable.
         """
-        # All namespaces share a store, which differs only in their prefix.
-        shared = store.spec.model_copy(update={"prefix": "", "cluster_store_ref": None})
-        key = f"{store.cluster_store_uid}/{hashlib.sha256(shared.model_dump_json().encode()).hexdigest()}"
+        key = _key(store)
         known = self._open.get(key)
         if known is not None:
             return known
         async with self._opening.hold(key):
             known = self._open.get(key)
             if known is None:
-                known = await self._make(store)
+                try:
+                    known = await self._make(store)
+                except (NotFound, InvalidInput, KeyUnavailable) as error:
+                    # All namespaces would lose their running movers while somebody replaces a Secret.
+                    raise StoreNotReady(error.message, reason=error.reason) from None
                 self._open.put(key, "", known, OPEN_SECONDS)
             return known
+
+    async def open_to_sign(self, store: SharedStore) -> OpenStore:
+        """Return what is needed to sign requests, once the server has shown that it checks all headers.
+
+        The operator asks the same, but its answer comes later than a changed ClusterBackupStore.
+
+        Raises AccessDenied (UnsignedHeadersAccepted) for a server that does not, StoreUnreachable if that is not known
+        now, and what `open` raises.
+        """
+        opened, key = await self.open(store), _key(store)
+        async with self._probing.hold(key):
+            ignoring = self._ignoring.get(key)
+            if ignoring is None:
+                ignoring = await self._probe(store, opened)
+                self._ignoring.put(key, "", ignoring, FAILED_SECONDS if ignoring else PASSED_SECONDS)
+        if ignoring:
+            raise AccessDenied(
+                f"The S3 server of ClusterBackupStore {store.cluster_store} accepts headers that the signature of a"
+                " request does not cover. The broker signs nothing for it.",
+                reason=Reason.UNSIGNED_HEADERS_ACCEPTED,
+            )
+        return opened
+
+    async def _probe(self, store: SharedStore, opened: OpenStore) -> bool:
+        try:
+            return await asyncio.to_thread(
+                self._ignores_unsigned_headers, opened.place, opened.credentials, opened.ca_file
+            )
+        except CinderblockError as error:
+            # Tenants read the answer, and the administrator reads the log.
+            _logger.warning(
+                "Cannot ask an S3 server whether it checks all headers",
+                extra={"store": store.cluster_store, "cause": error.message},
+            )
+            raise StoreUnreachable(
+                f"The S3 server of ClusterBackupStore {store.cluster_store} does not answer the broker as it should.",
+                reason=Reason.BROKER_UNAVAILABLE,
+            ) from None
 
     async def _make(self, store: SharedStore) -> OpenStore:
         spec = store.spec
@@ -94,9 +167,9 @@ class StoreSecrets:
         credentials = credentials_from_secret(data)
         ca_file = await self._write_certificates(store)
         keys = await self._keys(store)
-        place = location(store, spec.container, ())
+        place = location(store, spec.container, ()).model_copy(update={"prefix": store.root_prefix})
         url = await asyncio.to_thread(container_url, place)
-        return OpenStore(url, RequestSigner(credentials, spec.region), keys, ca_file)
+        return OpenStore(url, place, credentials, RequestSigner(credentials, spec.region), keys, ca_file)
 
     async def _keys(self, store: SharedStore) -> KeyRing | None:
         if store.spec.encryption_secret_ref is None:
@@ -145,3 +218,9 @@ class StoreSecrets:
         """Remove the files."""
         if self._directory is not None:
             self._directory.cleanup()
+
+
+def _key(store: SharedStore) -> str:
+    """Return what all namespaces of a shared store have in common: everything but the prefix."""
+    shared = store.spec.model_copy(update={"prefix": "", "cluster_store_ref": None})
+    return f"{store.cluster_store_uid}/{hashlib.sha256(shared.model_dump_json().encode()).hexdigest()}"

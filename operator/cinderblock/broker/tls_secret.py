@@ -21,7 +21,7 @@ from cinderblock.api.labels import MANAGED_BY, MANAGED_BY_LABEL
 from cinderblock.broker import certificates
 from cinderblock.broker.certificates import Identity
 from cinderblock.broker.settings import BrokerSettings
-from cinderblock.errors import AlreadyExists, CinderblockError, Conflict, InvalidInput, NotFound
+from cinderblock.errors import AccessDenied, AlreadyExists, CinderblockError, Conflict, InvalidInput, NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
 from cinderblock.reasons import Reason
@@ -30,6 +30,8 @@ CHECK_SECONDS: Final = 60.0
 """Interval of checks of the Secret."""
 RETRY_SECONDS: Final = 5.0
 """The same while there is no usable Secret."""
+_CHART_LABELS: Final = {"app.kubernetes.io/part-of": "cinderblock", "app.kubernetes.io/component": "broker"}
+"""Labels of the empty Secret of the chart. The broker of the chart may not create one."""
 _ATTEMPTS: Final = 5
 """How often a write is tried against other replicas."""
 
@@ -148,7 +150,11 @@ class TlsSecret:
             made = certificates.make_certificate(authority, names, now)
             try:
                 await self._put(body, authority, made)
-            except (AlreadyExists, Conflict, NotFound):
+            except (AlreadyExists, Conflict):
+                continue
+            except NotFound:
+                if body is None:
+                    raise
                 continue
             self._authority = authority
             return made
@@ -157,7 +163,8 @@ class TlsSecret:
     def _check_owner(self, body: Mapping[str, Any] | None) -> None:
         """Raise Conflict for a Secret of somebody else, which must not be overwritten."""
         labels = (body or {}).get("metadata", {}).get("labels") or {}
-        if body is not None and labels.get(MANAGED_BY_LABEL) != MANAGED_BY:
+        is_own = labels.get(MANAGED_BY_LABEL) == MANAGED_BY or _CHART_LABELS.items() <= labels.items()
+        if body is not None and not is_own:
             raise Conflict(
                 f"Secret {self._settings.tls_secret} is not one of the broker: it lacks the label {MANAGED_BY_LABEL}:"
                 f" {MANAGED_BY}. Delete it, or name it in broker.tls.secretName of the chart."
@@ -185,7 +192,13 @@ class TlsSecret:
         metadata: dict[str, Any] = {"name": self._settings.tls_secret, "namespace": self._namespace}
         if body is None:
             metadata["labels"] = {MANAGED_BY_LABEL: MANAGED_BY}
-            await self._kube.create(SECRET, {"metadata": metadata, "type": "kubernetes.io/tls", "data": data})
+            try:
+                await self._kube.create(SECRET, {"metadata": metadata, "type": "kubernetes.io/tls", "data": data})
+            except AccessDenied:
+                raise NotFound(
+                    f"Secret {self._settings.tls_secret} does not exist, and the chart creates it: run helm upgrade.",
+                    reason=Reason.SECRET_NOT_FOUND,
+                ) from None
             return
         await self._kube.replace(SECRET, {**body, "data": {**(body.get("data") or {}), **data}})
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from cinderblock.api.broker import CA_BYTES
 from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -19,13 +20,14 @@ from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.reconcile.singleflight import SingleFlight
 from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.controller.stores.expiry import ExpiryRuns
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.controller.stores.shared import SharedStoreReader
 from cinderblock.controller.verifications.pending import PendingRecords
-from cinderblock.errors import CinderblockError
+from cinderblock.errors import PermanentError
 from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import BACKUP_VERIFICATION, Kind
 from cinderblock.lifecycle.observed import OperatorPolicy, StoreLookup
@@ -96,9 +98,11 @@ class Context:
             return found
         try:
             secret = await self.secrets.read(self.kube, found.store, found.store.spec.ca_secret_ref.name)
-            certificates = secret.data.get("ca.crt", b"").decode("ascii")
-        except (CinderblockError, UnicodeDecodeError):
-            # Opening the store reports it.
+        except PermanentError:
+            # Opening the store reports it, and no mover starts without the certificates.
+            return found
+        certificates = certificates_in(secret.data.get("ca.crt", b""))
+        if len(certificates) > CA_BYTES:
             return found
         return replace(found, store=found.store.model_copy(update={"ca_certificates": certificates}))
 

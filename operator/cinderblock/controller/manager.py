@@ -37,6 +37,7 @@ from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, Opera
 from cinderblock.observability import log as observability_log
 from cinderblock.observability.cloud_event import source_of
 from cinderblock.observability.operator_metrics import OperatorMetrics
+from cinderblock.store.factory import ignores_unsigned_headers
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,12 @@ async def run(settings: OperatorSettings) -> None:
     elector = LeaderElector(lease_kube, namespace, settings.lease_name, timings=timings)
     kube.write_guard = elector.check
     metrics = OperatorMetrics()
-    stores = StorePool(kube, metrics.count_store_request, settings.allowed_endpoints)
+    stores = StorePool(
+        kube,
+        metrics.count_store_request,
+        settings.allowed_endpoints,
+        ignores_unsigned_headers=ignores_unsigned_headers,
+    )
     try:
         await _run_manager(settings, kube, stores, elector, metrics)
     finally:

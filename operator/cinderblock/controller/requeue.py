@@ -44,18 +44,27 @@ class RequeuePolicy:
     def __init__(self) -> None:
         self._unchanged: dict[ObjectKey, tuple[str, int]] = {}
         self._stores = _StoreCounts()
+        self._shared_stores = _StoreCounts()
+        """BackupStores of ClusterBackupStores: they share a check, and must not delay those that need their own."""
 
-    def next(self, key: ObjectKey, version: str, requeue_after: float | None) -> Result:
+    def next(
+        self, key: ObjectKey, version: str, requeue_after: float | None, *, is_shared_store: bool = False
+    ) -> Result:
         """Decide when to reconcile an object again. One that changed and continues at once gets Priority.STARTED.
 
         Args:
             key: the object.
             version: resourceVersion that this reconciliation read.
             requeue_after: seconds that the decision asks for; None: no requeue.
+            is_shared_store: whether it is a BackupStore of a ClusterBackupStore.
         """
         if requeue_after is not None and key.kind == BACKUP_STORE.kind:
-            self._stores.add(key)
-            return Result(requeue_after * self._stores.delay_factor(key.namespace))
+            mine, others = self._stores, self._shared_stores
+            if is_shared_store:
+                mine, others = others, mine
+            others.discard(key)
+            mine.add(key)
+            return Result(requeue_after * mine.delay_factor(key.namespace))
         if requeue_after is None or requeue_after >= IDLE_REQUEUE_SECONDS:
             self._unchanged.pop(key, None)
             return Result(requeue_after)
@@ -70,7 +79,7 @@ class RequeuePolicy:
     def register(self, keys: Iterable[ObjectKey]) -> None:
         """Count the BackupStores among these objects before their first reconciliation."""
         for key in keys:
-            if key.kind == BACKUP_STORE.kind:
+            if key.kind == BACKUP_STORE.kind and key not in self._shared_stores:
                 self._stores.add(key)
 
     def forget(self, key: ObjectKey) -> None:
@@ -78,6 +87,7 @@ class RequeuePolicy:
         self._unchanged.pop(key, None)
         if key.kind == BACKUP_STORE.kind:
             self._stores.discard(key)
+            self._shared_stores.discard(key)
 
 
 class _StoreCounts:
@@ -87,6 +97,9 @@ class _StoreCounts:
         self._by_namespace: dict[str, set[str]] = {}
         self._counted = 0
         """The stores of all namespaces, of each at most STORES_OF_A_NAMESPACE."""
+
+    def __contains__(self, key: ObjectKey) -> bool:
+        return key.name in self._by_namespace.get(key.namespace, ())
 
     def add(self, key: ObjectKey) -> None:
         names = self._by_namespace.setdefault(key.namespace, set())

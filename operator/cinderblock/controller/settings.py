@@ -59,7 +59,7 @@ class OperatorSettings:
         schedule_kinds: kinds of schedules that the operator works on.
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
         webhook: where notifications about alerts go; None: nowhere.
-        cluster_stores: whether the operator works on ClusterBackupStores.
+        cluster_stores: whether the operator works on ClusterBackupStores; never with ``watch_namespaces``.
         broker_url: URL of the broker, with https://; empty: there is none.
         broker_secret: Secret in the operator's namespace with ca.crt of the broker's authority.
     """
@@ -107,6 +107,8 @@ class OperatorSettings:
             )
         max_movers = _positive(environment, "CINDERBLOCK_MAX_MOVERS", 16)
         half = max(1, max_movers // 2)
+        watched = _names(environment, "CINDERBLOCK_WATCH_NAMESPACES")
+        works_on_cluster_stores = _one_of(environment, "CINDERBLOCK_CLUSTER_STORES", ("true", "false")) == "true"
         return cls(
             mover_image=image,
             mover_image_pull_policy=environment.get("CINDERBLOCK_MOVER_IMAGE_PULL_POLICY", "IfNotPresent"),
@@ -133,11 +135,11 @@ class OperatorSettings:
             lease_namespace=environment.get("CINDERBLOCK_LEASE_NAMESPACE") or None,
             lease_name=environment.get("CINDERBLOCK_LEASE_NAME", "cinderblock"),
             lease_seconds=_positive(environment, "CINDERBLOCK_LEASE_SECONDS", int(LEASE_SECONDS)),
-            watch_namespaces=_names(environment, "CINDERBLOCK_WATCH_NAMESPACES"),
+            watch_namespaces=watched,
             schedule_kinds=SCHEDULE_KINDS[_one_of(environment, "CINDERBLOCK_SCHEDULES", tuple(SCHEDULE_KINDS))],
             release=environment.get("CINDERBLOCK_RELEASE", ""),
             webhook=WebhookSettings.from_environment(environment, _endpoints(environment)),
-            cluster_stores=_one_of(environment, "CINDERBLOCK_CLUSTER_STORES", ("true", "false")) == "true",
+            cluster_stores=works_on_cluster_stores and not watched,
             broker_url=_broker_url(environment),
             broker_secret=environment.get("CINDERBLOCK_BROKER_SECRET", ""),
         )

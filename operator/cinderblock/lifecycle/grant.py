@@ -27,9 +27,12 @@ POLICY_CHARACTERS: Final = 2048
 CHECKED_KEYS: Final = 1
 """Keys that a mover may list at the root of its prefix, to check that the store answers."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-"""Last part of the key of a pack, of its mark and of a wrapped data key. It has no slash and does not begin with a dot.
-Names of `format.pack` have up to 60 characters."""
+_NAME: Final = re.compile(r"[0-9a-f]{32}-[0-9]{6,10}|data-key|0-inherited")
+"""Last part of the key of a pack, of a wrapped data key and of the mark of a removed backup. There are no others: some
+servers find something else behind names of their own (versitygw: `.sgwtmp`)."""
+_LISTED: Final = re.compile(r"[A-Za-z0-9._/-]*")
+"""Text that may follow the directory of a volume in the prefix of a listing."""
+_ARN: Final = re.compile(r"arn:(aws[a-z-]{0,20}):")
 _READING: Final = frozenset({"GET", "HEAD"})
 _WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
 
@@ -72,7 +75,8 @@ class Grant:
             prefix: of the listed keys.
             max_keys: most keys of the answer; None: what the server chooses.
         """
-        is_below = any(prefix.startswith(root) for root in (self.packs, self.manifests))
+        roots = (self.packs, self.manifests)
+        is_below = any(prefix.startswith(root) and _is_listed(prefix.removeprefix(root)) for root in roots)
         is_check = prefix == f"{self.prefix}/" and max_keys is not None and 0 <= max_keys <= CHECKED_KEYS
         return is_below or is_check
 
@@ -105,6 +109,11 @@ class Grant:
         return is_pack or key == layout.manifest_key(self.prefix, self.volume_id, self.backup_id)
 
 
+def _is_listed(tail: str) -> bool:
+    """Return whether this may follow the directory of a volume. Some servers would follow parts of dots."""
+    return _LISTED.fullmatch(tail) is not None and not {".", ".."} & set(tail.split("/"))
+
+
 def of_backup(backup: VolumeBackup, store: SharedStore) -> Grant:
     """Return the grant of the mover that makes a backup: it writes this backup and reads those of the volume.
 
@@ -135,21 +144,33 @@ def of_reader(operation: VolumeRestore | BackupVerification, backup: VolumeBacku
     return Grant(store.spec.container, store.spec.prefix, ids[0])
 
 
-def session_policy(grant: Grant, bucket: str) -> str:
+def session_policy(grant: Grant, bucket: str, partition: str = "aws") -> str:
     """Return the session policy that lets the holder of session credentials do what the grant permits.
 
     IAM evaluates it together with the policies of the role, and only narrows those (IAM User Guide, "Session
     policies"). Below POLICY_CHARACTERS, each permission is a statement of its own. A very long prefix does not fit
     that often. Then one statement permits everything below it for this volume, and another one denies writing all but
     the one backup. The mover may then list all keys of its own namespace.
+
+    Args:
+        grant: what it permits.
+        bucket: the bucket.
+        partition: of its ARN: aws, aws-cn, aws-us-gov and others.
     """
-    policy = _encode(_explicit_statements(grant, bucket))
-    return policy if len(policy) < POLICY_CHARACTERS else _encode(_short_statements(grant, bucket))
+    root = f"arn:{partition}:s3:::"
+    policy = _encode(_explicit_statements(grant, f"{root}{bucket}"))
+    return policy if len(policy) < POLICY_CHARACTERS else _encode(_short_statements(grant, root, bucket))
 
 
-def _explicit_statements(grant: Grant, bucket: str) -> list[dict[str, Any]]:
+def partition_of(role_arn: str) -> str:
+    """Return the partition of an ARN; "aws" for what other servers call a role (AWS: ARN format)."""
+    found = _ARN.match(role_arn)
+    return found[1] if found is not None else "aws"
+
+
+def _explicit_statements(grant: Grant, resource: str) -> list[dict[str, Any]]:
     """Return the statements that say everything."""
-    resource, packs, manifests = _arn(bucket), grant.packs, grant.manifests
+    packs, manifests = grant.packs, grant.manifests
     listing = {"StringLike": {"s3:prefix": [f"{packs}*", f"{manifests}*"]}}
     check = {
         "StringEquals": {"s3:prefix": f"{grant.prefix}/"},
@@ -167,17 +188,17 @@ def _explicit_statements(grant: Grant, bucket: str) -> list[dict[str, Any]]:
     return statements
 
 
-def _short_statements(grant: Grant, bucket: str) -> list[dict[str, Any]]:
+def _short_statements(grant: Grant, root: str, bucket: str) -> list[dict[str, Any]]:
     """Return the statements that contain the prefix twice."""
     actions = ["s3:GetObject", *(_WRITE_ACTIONS if grant.backup_id is not None else ())]
     # "packs/" and "backups/" are the only directories below the prefix, and both end with "s/".
     statements = [
-        _allow(actions, f"{_arn(bucket)}/{grant.prefix}/*s/{grant.volume_id}/*"),
-        _allow("s3:ListBucket", _arn(bucket)) | {"Condition": {"StringLike": {"s3:prefix": f"{grant.prefix}/*"}}},
+        _allow(actions, f"{root}{bucket}/{grant.prefix}/*s/{grant.volume_id}/*"),
+        _allow("s3:ListBucket", f"{root}{bucket}") | {"Condition": {"StringLike": {"s3:prefix": f"{grant.prefix}/*"}}},
     ]
     if grant.backup_id is not None:
         own = f"s/{grant.volume_id}/{grant.backup_id}"
-        others = [f"arn:aws:s3:::*{own}/*", f"arn:aws:s3:::*{own}.manifest"]
+        others = [f"{root}*{own}/*", f"{root}*{own}.manifest"]
         statements.append({"Effect": "Deny", "Action": _WRITE_ACTIONS[:2], "NotResource": others})
     return statements
 
@@ -188,10 +209,6 @@ _WRITE_ACTIONS: Final = ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUp
 
 def _allow(action: str | list[str], resource: str | list[str]) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": action, "Resource": resource}
-
-
-def _arn(bucket: str) -> str:
-    return f"arn:aws:s3:::{bucket}"
 
 
 def _encode(statements: list[dict[str, Any]]) -> str:

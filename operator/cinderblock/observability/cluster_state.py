@@ -94,7 +94,8 @@ class StoreMetrics:
         is_ready: whether its last check succeeded.
         stored_bytes: bytes of VolumeBackups in it.
         ready_since: when is_ready last changed; None: it has not been checked yet.
-        is_shared: whether it is a BackupStore of a ClusterBackupStore, which reports for all of them.
+        cluster_store: name of the ClusterBackupStore whose BackupStore it is; empty: it is none of such a store.
+        is_shared: whether that ClusterBackupStore reports for it: all is well, or the cause concerns all namespaces.
     """
 
     namespace: str
@@ -102,6 +103,7 @@ class StoreMetrics:
     is_ready: bool
     stored_bytes: int = 0
     ready_since: float | None = None
+    cluster_store: str = ""
     is_shared: bool = False
 
 
@@ -261,6 +263,10 @@ class ClusterStateBuilder:
     def result(self, running_movers: int) -> ClusterState:
         """Return the state of all objects that were added."""
         self._state.volumes.sort(key=lambda volume: (volume.namespace, volume.name))
+        for store in self._stores.values():
+            of_cluster = self._stores.get(("", store.cluster_store)) if store.cluster_store else None
+            # A namespace that may not use the store any more has a cause of its own, which nobody else reports.
+            store.is_shared = of_cluster is not None and (store.is_ready or not of_cluster.is_ready)
         self._state.stores = [self._stores[key] for key in sorted(self._stores)]
         self._state.running_movers = running_movers
         return self._state
@@ -328,7 +334,7 @@ def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
         store.name,
         is_ready=ready is not None and ready.status == "True",
         ready_since=ready.last_transition_time.timestamp() if ready is not None else None,
-        is_shared=store.spec.cluster_store_ref is not None,
+        cluster_store=store.spec.cluster_store_ref.name if store.spec.cluster_store_ref is not None else "",
     )
 
 

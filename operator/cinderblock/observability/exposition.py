@@ -245,7 +245,7 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
     ready = GaugeMetricFamily(
         "cinderblock_store_ready",
         "1 if the last check of the store succeeded, otherwise 0. A ClusterBackupStore, without store_namespace,"
-        " reports for all its BackupStores.",
+        " reports for its BackupStores, except those that are not ready for a cause of their own.",
         labels=["store_namespace", "store"],
     )
     stored = GaugeMetricFamily(

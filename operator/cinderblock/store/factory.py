@@ -1,10 +1,10 @@
-"""Open a store. This is the one place that puts wrappers around it."""
+"""Open a store, and ask its server. This is the one place that puts wrappers around a store."""
 
 from __future__ import annotations
 
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.credentials import Credentials, RemoteSigner
+from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
 from cinderblock.store.retrying import BROKERED_RETRIES, MOVER_RETRIES, RetryingStore, RetryPolicy
 
 
@@ -32,3 +32,13 @@ def open_store(
         policy = BROKERED_RETRIES if isinstance(credentials, RemoteSigner) else MOVER_RETRIES
     opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
     return RetryingStore(opened, policy)
+
+
+def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:
+    """Return whether the server accepts headers that a signature does not cover; see `store.s3.signers.signing`.
+
+    Raises CinderblockError if the server rejects a usual request too, or does not answer.
+    """
+    from cinderblock.store.s3.signers import signing  # noqa: PLC0415
+
+    return signing.ignores_unsigned_headers(location, credentials, ca_file)

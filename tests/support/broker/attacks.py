@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 
 from cinderblock.api.broker import CREDENTIALS_PATH, NEW_DATA_KEY_PATH, SIGN_PATH, UNWRAP_PATH
 
+PACK = "0123456789abcdef0123456789abcdef-000000"
+"""Name of a pack."""
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
@@ -51,12 +53,12 @@ class Target:
     @property
     def own(self) -> str:
         """URL of an own pack."""
-        return f"{self.bucket}/{self.mine}/packs/{self.volume}/{self.backup}/pack-0"
+        return f"{self.bucket}/{self.mine}/packs/{self.volume}/{self.backup}/{PACK}"
 
     @property
     def key(self) -> str:
         """Key of a pack of the victim."""
-        return f"{self.theirs}/packs/{self.volume}/{self.victim}/pack-0"
+        return f"{self.theirs}/packs/{self.volume}/{self.victim}/{PACK}"
 
 
 def requests_to_sign(target: Target) -> list[Attempt]:
@@ -76,7 +78,7 @@ def _objects_of_others(target: Target) -> Iterator[Attempt]:
     keys = (
         target.key,
         f"{target.theirs}/packs/{target.volume}/{target.victim}/data-key",
-        f"{target.theirs}/packs/{target.volume}/{target.backup}/pack-0",
+        f"{target.theirs}/packs/{target.volume}/{target.backup}/{PACK}",
         f"{target.theirs}/backups/{target.volume}/{target.victim}.manifest",
         f"{target.theirs}/backups/{target.volume}/{target.backup}.manifest",
         f"{target.theirs}/",
@@ -92,12 +94,12 @@ def _objects_of_others(target: Target) -> Iterator[Attempt]:
 def _own_objects_beyond_the_grant(target: Target) -> Iterator[Attempt]:
     other = "00000000-0000-4000-8000-000000000000"
     for method in ("PUT", "POST", "DELETE"):
-        yield Attempt("other backup", method, f"{target.bucket}/{target.mine}/packs/{target.volume}/{other}/pack-0")
+        yield Attempt("other backup", method, f"{target.bucket}/{target.mine}/packs/{target.volume}/{other}/{PACK}")
         yield Attempt(
             "other manifest", method, f"{target.bucket}/{target.mine}/backups/{target.volume}/{other}.manifest"
         )
     for method in METHODS:
-        yield Attempt("other volume", method, f"{target.bucket}/{target.mine}/packs/{other}/{target.backup}/pack-0")
+        yield Attempt("other volume", method, f"{target.bucket}/{target.mine}/packs/{other}/{target.backup}/{PACK}")
         yield Attempt("root of the prefix", method, f"{target.bucket}/{target.mine}/file")
         yield Attempt("bucket", method, target.bucket)
         yield Attempt("bucket with a slash", method, f"{target.bucket}/")
@@ -129,7 +131,7 @@ def _paths(target: Target) -> Iterator[Attempt]:
             f"{own}/{climb.replace('/', '%2F')}%2F{quote(target.key, safe='')}",
         )
     for slash in ("%2F", "%2f", "%252F", "%5C", "\\", "//", "/./", "%EF%BC%8F"):
-        yield Attempt(f"slash as {slash}", "PUT", target.own.replace("/pack-0", f"{slash}pack-0"))
+        yield Attempt(f"slash as {slash}", "PUT", target.own.replace(f"/{PACK}", f"{slash}{PACK}"))
     for ending in (
         "%00",
         "%0A",
@@ -150,7 +152,7 @@ def _paths(target: Target) -> Iterator[Attempt]:
         "é",
     ):
         yield Attempt(f"ending {ending!r}", "PUT", f"{target.own}{ending}")
-    yield Attempt("letter that needs no encoding", "PUT", target.own.replace("pack-0", "p%61ck-0"))
+    yield Attempt("letter that needs no encoding", "PUT", target.own.replace("-000000", "-00000%30"))
     yield Attempt("other case of the key", "PUT", target.own.replace("/packs/", "/PACKS/"))
     yield Attempt("key after two slashes", "GET", target.own.replace(target.mine, f"/{target.mine}"))
 
@@ -174,9 +176,29 @@ def _queries(target: Target) -> Iterator[Attempt]:
         for method in ("GET", "PUT", "POST", "DELETE"):
             if name == "delete" or method != "POST" or "=" not in name:
                 yield Attempt(f"query {name}", method, f"{target.own}?{name}")
+    yield from _climbing_queries(target)
     yield Attempt("batch deletion", "POST", f"{target.bucket}?delete")
     yield Attempt("batch deletion with a slash", "POST", f"{target.bucket}/?delete")
     yield Attempt("form upload", "POST", target.bucket)
+
+
+def _climbing_queries(target: Target) -> Iterator[Attempt]:
+    """Yield paths as values of each parameter. versitygw 1.8.0 follows those in uploadId."""
+    packs = quote(f"{target.mine}/packs/{target.volume}/", safe="")
+    for climb in (f"../../../{target.key}", "..", ".", "../../bucket", f"x/../../{target.key}", "\\..\\x"):
+        for value in (quote(climb, safe=""), climb, quote(quote(climb, safe=""), safe="")):
+            yield Attempt("abort by a path", "DELETE", f"{target.own}?uploadId={value}")
+            yield Attempt("completion by a path", "POST", f"{target.own}?uploadId={value}")
+            yield Attempt("part by a path", "PUT", f"{target.own}?partNumber=7&uploadId={value}")
+            yield Attempt("number by a path", "PUT", f"{target.own}?partNumber={value}&uploadId=u")
+            yield Attempt("operation by a path", "PUT", f"{target.own}?x-id={value}")
+            for name in ("max-keys", "encoding-type", "list-type", "prefix"):
+                query = {"list-type": "2", "prefix": packs} | {name: value}
+                pairs = "&".join(f"{key}={shown}" for key, shown in query.items())
+                yield Attempt(f"listing by a path in {name}", "GET", f"{target.bucket}?{pairs}")
+        for name in ("start-after", "continuation-token"):
+            pairs = f"list-type=2&prefix={packs}&{name}={quote(climb, safe='')}"
+            yield Attempt(f"listing by a path in {name}", "GET", f"{target.bucket}?{pairs}")
 
 
 def _listings(target: Target) -> Iterator[Attempt]:
@@ -192,6 +214,10 @@ def _listings(target: Target) -> Iterator[Attempt]:
         yield Attempt("listing", "GET", f"{target.bucket}?list-type=2&prefix={encoded}")
         yield Attempt("short listing", "GET", f"{target.bucket}?list-type=2&max-keys=1&prefix={encoded}")
         yield Attempt("uploads", "GET", f"{target.bucket}?uploads&prefix={encoded}")
+    for tail in ("..", f"../../../../../{target.theirs}/", "./x", "x/../../"):
+        climb = quote(f"{target.mine}/packs/{target.volume}/{tail}", safe="")
+        yield Attempt("listing by a path", "GET", f"{target.bucket}?list-type=2&prefix={climb}")
+        yield Attempt("uploads by a path", "GET", f"{target.bucket}?uploads&prefix={climb}")
     packs = quote(f"{target.mine}/packs/{target.volume}/", safe="")
     yield Attempt("two prefixes", "GET", f"{target.bucket}?list-type=2&prefix={packs}&prefix=")
     yield Attempt("old listing", "GET", f"{target.bucket}?prefix={packs}")
@@ -203,7 +229,7 @@ def _listings(target: Target) -> Iterator[Attempt]:
 
 def _places(target: Target) -> Iterator[Attempt]:
     parts = urlsplit(target.bucket)
-    path = f"/bucket/{target.mine}/packs/{target.volume}/{target.backup}/pack-0"
+    path = f"/bucket/{target.mine}/packs/{target.volume}/{target.backup}/{PACK}"
     hosts = (
         *("127.0.0.1", "localhost", f"localhost:{parts.port}", "169.254.169.254", "evil.example.com", "127.0.0.1:1"),
         *(

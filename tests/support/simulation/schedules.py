@@ -30,6 +30,7 @@ from cinderblock.kube.responses import Response
 from cinderblock.kube.transport import Request
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.observability.operator_metrics import OperatorMetrics
+from cinderblock.store.factory import ignores_unsigned_headers
 from tests.support.simulation.api import START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
 from tests.support.simulation.simulation import Faults
 from tests.support.store.faults import Crash
@@ -91,7 +92,7 @@ class ScheduleSimulation:
     async def _new_reconciler(self) -> Reconciler:
         context = Context(
             self.kube,
-            StorePool(self.kube, lambda _a, _b: None, ()),
+            StorePool(self.kube, ignores_unsigned_headers=ignores_unsigned_headers),
             POLICY,
             clock=lambda: self.now,
             metrics=self.metrics,

@@ -17,7 +17,7 @@ from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNE
 from cinderblock.broker.authenticator import ACCESS_SECONDS, REFUSAL_SECONDS, RETRY_SECONDS, Authenticator
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.broker.turns import NamespaceTurns
-from cinderblock.errors import AccessDenied, KubeUnavailable
+from cinderblock.errors import AccessDenied, KubeUnavailable, TransientError
 from cinderblock.reasons import Reason
 from tests.support.cluster.kube_clients import client_of
 from tests.support.store.scripted_http import Asked, Reply, ScriptedServer
@@ -131,6 +131,7 @@ def backup(**status: Any) -> Reply:
 
 
 PLACE = hashlib.sha256(b"region us-east-1\nvolumebackups").hexdigest()[:16]
+CLUSTER = f"{OURS}/clusterbackupstores/shared"
 NOBODY = {"from": "None"}
 WRONG = {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}
 
@@ -138,14 +139,14 @@ WRONG = {"from": "Selector", "selector": {"matchLabels": {"a": "??"}}}
 @pytest.mark.parametrize("allowed", [NOBODY, WRONG])
 async def test_operation_ends_after_its_permission_is_withdrawn(allowed: dict[str, Any]) -> None:
     cluster = with_spec(allowedNamespaces=allowed)
-    async with api(daily=backup(storePlace=PLACE), **{"clusterbackupstores/shared": cluster}) as made:
+    async with api(more={CLUSTER: cluster}, daily=backup(storePlace=PLACE)) as made:
         access = await made.authenticator.authenticate(bearer())
     assert access.grant.prefix == "shop/ns-uid"
 
 
 async def test_namespace_that_was_never_allowed_gets_nothing() -> None:
     cluster = with_spec(allowedNamespaces=NOBODY)
-    async with api(**{"clusterbackupstores/shared": cluster}) as made:
+    async with api(more={CLUSTER: cluster}) as made:
         with pytest.raises(AccessDenied, match="does not allow namespace shop") as refused:
             await made.authenticator.authenticate(bearer())
     assert refused.value.reason == Reason.STORE_NOT_ALLOWED
@@ -165,12 +166,11 @@ async def test_backup_of_another_place_gets_nothing(status: dict[str, Any]) -> N
 async def test_place_of_a_living_namespace_is_refused_clearly() -> None:
     entry = {"namespace": "shop", "namespaceUID": "ns-uid", "name": "system", "uid": "system-uid"}
     cluster = with_spec(formerNamespaces=[entry])
-    gone = {"clusterbackupstores/shared": cluster}
-    async with api(**gone) as made:
+    async with api(more={CLUSTER: cluster}) as made:
         access = await made.authenticator.authenticate(bearer())
     assert access.grant.prefix == "system/system-uid"
     living = Reply(body=json.dumps({"metadata": {"name": "system", "uid": "system-uid"}}))
-    async with api(more={"/api/v1/namespaces/system": living}, **gone) as made:
+    async with api(more={"/api/v1/namespaces/system": living, CLUSTER: cluster}) as made:
         with pytest.raises(AccessDenied, match="Ask an administrator") as refused:
             await made.authenticator.authenticate(bearer())
     assert refused.value.reason == Reason.FORMER_NAMESPACE_REFUSED
@@ -274,3 +274,59 @@ async def test_tokens_of_one_namespace_do_not_push_out_others() -> None:
             with pytest.raises(AccessDenied):
                 await made.authenticator.authenticate(bearer(number))
         assert len(made.authenticator._refusals) == 256
+
+
+async def in_flight(made: Api, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(made.authenticator._running) != count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def test_flood_of_new_tokens_delays_no_known_one() -> None:
+    """Anybody can send tokens that the API server must review. Here, it answers none of the new ones."""
+    async with api() as made:
+        known = made.authenticator
+        await known.authenticate(bearer())
+        for _ in range(8):
+            await known._new_reviews.acquire()
+        made.clock.now = ACCESS_SECONDS
+        flood = [
+            asyncio.create_task(known.authenticate(bearer(number), f"10.0.0.{number % 20}")) for number in range(1, 400)
+        ]
+        await in_flight(made, 128)
+        assert (await known.authenticate(bearer())).operation == "VolumeBackup daily"
+        for task in flood:
+            task.cancel()
+        results = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [error for error in results if isinstance(error, TransientError)]
+        assert len(refused) == 399 - 128
+        assert {error.reason for error in refused} == {Reason.BROKER_UNAVAILABLE}
+
+
+async def test_one_address_has_a_share_of_the_lookups() -> None:
+    async with api() as made:
+        for _ in range(8):
+            await made.authenticator._new_reviews.acquire()
+        flood = [asyncio.create_task(made.authenticator.authenticate(bearer(number), "a")) for number in range(50)]
+        other = asyncio.create_task(made.authenticator.authenticate(bearer(50), "b"))
+        await in_flight(made, 17)
+        made.authenticator._new_reviews.release()
+        assert await other
+        results = await asyncio.gather(*flood, return_exceptions=True)
+        assert sum(isinstance(error, TransientError) for error in results) == 50 - 16
+
+
+async def test_lookup_that_nobody_waits_for_is_dropped() -> None:
+    async with api() as made:
+        for _ in range(8):
+            await made.authenticator._new_reviews.acquire()
+        waiting = [asyncio.create_task(made.authenticator.authenticate(bearer(), "a")) for _ in range(2)]
+        await in_flight(made, 1)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        assert len(made.authenticator._running) == 1
+        waiting[1].cancel()
+        await in_flight(made, 0)
+        made.authenticator._new_reviews.release()
+        assert await made.authenticator.authenticate(bearer(), "a")
+        assert made.reviews() == 1

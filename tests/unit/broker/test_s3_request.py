@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -17,7 +18,8 @@ from cinderblock.store.s3.signers.signing import CONTENT_HASH
 PATH_STYLE, VIRTUAL = "https://s3.example.com:9000/bucket", "https://bucket.s3.example.com"
 P = "pre=fix/shop/uid-1"
 ENCODED = "pre%3Dfix/shop/uid-1"
-OWN = f"{ENCODED}/packs/volume-1/backup-1/pack-0"
+PACK = "0123456789abcdef0123456789abcdef-000000"
+OWN = f"{ENCODED}/packs/volume-1/backup-1/{PACK}"
 MANIFEST = f"{ENCODED}/backups/volume-1/backup-1.manifest"
 GRANT = Grant("bucket", P, "volume-1", "backup-1")
 HASH = {CONTENT_HASH: "0" * 64}
@@ -43,7 +45,7 @@ def check(method: str, target: str, base: str = PATH_STYLE, **headers: str) -> A
         ("DELETE", f"/{OWN}"),
         ("POST", f"/{MANIFEST}?uploads"),
         ("POST", f"/{MANIFEST}?uploads="),
-        ("PUT", f"/{MANIFEST}?partNumber=1&uploadId=a%2Fb%3D"),
+        ("PUT", f"/{MANIFEST}?partNumber=1&uploadId=2~a.B_c-d%2Be%3D"),
         ("POST", f"/{MANIFEST}?uploadId=u"),
         ("DELETE", f"/{MANIFEST}?uploadId=u"),
         ("GET", "?list-type=2&prefix=pre%3Dfix%2Fshop%2Fuid-1%2Fpacks%2Fvolume-1%2F&encoding-type=url"),
@@ -174,11 +176,11 @@ def test_body_must_be_signed(value: str) -> None:
         f"/x/../{OWN}",
         f"/x/%2e%2e/{OWN}",
         f"/{OWN.replace('/', '%2F')}",
-        f"/{OWN.replace('pack-0', 'p%61ck-0')}",
+        f"/{OWN.replace('-000000', '-00000%30')}",
         f"/{OWN.replace('%3D', '=')}",
         f"/{OWN.replace('%3D', '%3d')}",
-        f"/{ENCODED}/packs/volume-2/backup-1/x",
-        f"/{ENCODED}/packs/volume-1/backup-2/x",
+        f"/{ENCODED}/packs/volume-2/backup-1/{PACK}",
+        f"/{ENCODED}/packs/volume-1/backup-2/{PACK}",
         "/",
         "",
         "?delete",
@@ -196,7 +198,7 @@ def test_body_must_be_signed(value: str) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
 def test_other_targets_are_refused(method: str, target: str) -> None:
-    is_read = method == "GET" and target == f"/{ENCODED}/packs/volume-1/backup-2/x"
+    is_read = method == "GET" and target == f"/{ENCODED}/packs/volume-1/backup-2/{PACK}"
     if is_read:
         pytest.skip("other backups of the volume are read")
     with pytest.raises(AccessDenied):
@@ -228,6 +230,40 @@ def test_other_places_are_refused(base: str) -> None:
     request = SignRequest.model_validate({"method": "GET", "url": f"{base}/{OWN}", "headers": HASH})
     with pytest.raises(AccessDenied, match="bucket of the store"):
         check_request(request, PATH_STYLE, SPEC, GRANT)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        "..",
+        ".",
+        ".a",
+        "..%2Fa",
+        "a%2F..%2Fb",
+        "a%2Fb",
+        "%2Fa",
+        "a%5Cb",
+        "..%5C..",
+        "a%20b",
+        "a%3Fb",
+        "%2A",
+        "%252e",
+        "",
+    ],
+)
+def test_upload_ids_are_no_paths(upload: str) -> None:
+    for method, query in (("PUT", "partNumber=1&uploadId="), ("POST", "uploadId="), ("DELETE", "uploadId=")):
+        with pytest.raises(AccessDenied):
+            check(method, f"/{MANIFEST}?{query}{upload}")
+
+
+@pytest.mark.parametrize("name", ["prefix", "start-after", "continuation-token"])
+@pytest.mark.parametrize("tail", ["..", "../../../other/", "a/../b", "./a", "..\\x", "a/.."])
+def test_parameters_of_listings_are_no_paths(name: str, tail: str) -> None:
+    packs = f"{P}/packs/volume-1/"
+    query = {"list-type": "2", "prefix": packs} | {name: packs + tail}
+    with pytest.raises(AccessDenied):
+        check("GET", "?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items()))
 
 
 def test_restore_writes_nothing() -> None:

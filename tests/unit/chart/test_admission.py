@@ -33,7 +33,7 @@ def test_every_policy_has_a_binding_that_denies() -> None:
     objects = render()
     bindings = of_kind(objects, "ValidatingAdmissionPolicyBinding")
     names = {policy["metadata"]["name"] for policy in of_kind(objects, "ValidatingAdmissionPolicy")}
-    assert len(names) == 14
+    assert len(names) == 15
     assert {binding["spec"]["policyName"] for binding in bindings} == names
     assert all(binding["spec"]["validationActions"] == ["Deny"] for binding in bindings)
 

@@ -55,9 +55,23 @@ def test_it_reads_objects_everywhere_and_secrets_only_in_its_namespace() -> None
     rules = _broker(objects, "Role")["rules"]
     assert [(rule["resources"], rule["verbs"], rule.get("resourceNames")) for rule in rules] == [
         (["secrets"], ["get"], None),
-        (["secrets"], ["create"], None),
         (["secrets"], ["update"], ["cinderblock-broker-tls"]),
         (["serviceaccounts/token"], ["create"], ["cinderblock-broker"]),
+    ]
+
+
+def test_broker_may_create_no_secret_and_finds_an_empty_one() -> None:
+    """A Secret of type kubernetes.io/service-account-token would hold the rights of the operator."""
+    objects = render(*BROKER)
+    rules = [rule for role in of_kind(objects, "Role") + of_kind(objects, "ClusterRole") for rule in role["rules"]
+             if role["metadata"]["name"].endswith("-broker") and "secrets" in rule["resources"]]  # fmt: skip
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "update"}
+    [secret] = [item for item in of_kind(objects, "Secret") if item["metadata"]["name"] == "cinderblock-broker-tls"]
+    assert not {"data", "stringData", "type"} & secret.keys()
+    assert not [
+        item
+        for item in of_kind(render(*BROKER, "broker.tls.secretName=mine"), "Secret")
+        if item["metadata"]["name"] in ("mine", "cinderblock-broker-tls")
     ]
 
 
@@ -91,10 +105,12 @@ def test_private_key_stays_in_memory() -> None:
     assert volume["emptyDir"]["medium"] == "Memory"
 
 
-def test_only_movers_reach_it() -> None:
+def test_only_movers_and_the_operator_reach_it() -> None:
     policy = _broker(render(*BROKER, "networkPolicies.enabled=true"), "NetworkPolicy")
     [rule] = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": "api"}]]
-    assert rule["from"] == [
+    movers, operator = rule["from"]
+    assert operator["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator"
+    assert [movers] == [
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": "cinderblock"}}}
     ]
 

@@ -55,6 +55,18 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
     assert set(_closed_paths(schema)) - set_by_helm == set(_value_paths(values, schema))
 
 
+def test_schema_has_each_key_once() -> None:
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        repeated.extend(key for key in keys if keys.count(key) > 1)
+        return dict(pairs)
+
+    json.loads((CHART / "values.schema.json").read_text(), object_pairs_hook=note)
+    assert repeated == []
+
+
 def test_every_value_is_documented_with_its_default() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())

@@ -24,6 +24,7 @@ from tests.support.shared_stores import SYSTEM
 from tests.support.simulation.api import ObjectsInMemory, SimulatedApi
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
 URL = "https://broker.example:8778"
 
 
@@ -39,18 +40,24 @@ def a_secret(objects: ObjectsInMemory, content: bytes) -> Any:
 
 async def test_tasks_get_the_certificate_of_the_authority() -> None:
     objects = ObjectsInMemory(lambda: NOW)
-    a_secret(objects, b"a certificate")
+    a_secret(objects, CERTIFICATE.encode())
     found = await Broker("tls").add_to(a_context(objects))
-    assert found.policy.mover.broker_ca == "a certificate"
+    assert found.policy.mover.broker_ca == CERTIFICATE
     assert found.policy.mover.broker_url == URL
 
 
 async def test_policy_stays_the_same_object_while_nothing_changes() -> None:
     objects = ObjectsInMemory(lambda: NOW)
-    a_secret(objects, b"a certificate")
+    a_secret(objects, CERTIFICATE.encode())
     context, broker = a_context(objects), Broker("tls")
     first = await broker.add_to(context)
     assert (await broker.add_to(context)).policy is first.policy
+
+
+async def test_text_around_a_certificate_is_left_out() -> None:
+    objects = ObjectsInMemory(lambda: NOW)
+    a_secret(objects, "# Autorité de Genève\r\n".encode("latin-1") + CERTIFICATE.encode())
+    assert (await Broker("tls").add_to(a_context(objects))).policy.mover.broker_ca == CERTIFICATE
 
 
 async def test_missing_certificate_is_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,11 +65,11 @@ async def test_missing_certificate_is_found_later(monkeypatch: pytest.MonkeyPatc
     objects, broker = ObjectsInMemory(lambda: NOW), Broker("tls")
     context = a_context(objects)
     assert (await broker.add_to(context)).policy.mover.broker_ca == ""
-    a_secret(objects, b"a certificate")
-    assert (await broker.add_to(context)).policy.mover.broker_ca == "a certificate"
+    a_secret(objects, CERTIFICATE.encode())
+    assert (await broker.add_to(context)).policy.mover.broker_ca == CERTIFICATE
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x" * (broker_module.MAX_BYTES + 1)])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", CERTIFICATE.encode() * (broker_module.MAX_BYTES // 50)])
 async def test_content_that_is_no_certificate_counts_as_none(content: bytes) -> None:
     objects = ObjectsInMemory(lambda: NOW)
     a_secret(objects, content)
@@ -72,10 +79,10 @@ async def test_content_that_is_no_certificate_counts_as_none(content: bytes) -> 
 async def test_deleted_certificate_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "AUTHORITY_SECONDS", 0.0)
     objects, broker = ObjectsInMemory(lambda: NOW), Broker("tls")
-    secret = a_secret(objects, b"a certificate")
+    secret = a_secret(objects, CERTIFICATE.encode())
     await broker.add_to(a_context(objects))
     objects.delete(secret)
-    assert (await broker.add_to(a_context(objects))).policy.mover.broker_ca == "a certificate"
+    assert (await broker.add_to(a_context(objects))).policy.mover.broker_ca == CERTIFICATE
 
 
 async def test_operator_without_a_broker_reads_nothing() -> None:

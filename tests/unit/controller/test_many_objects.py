@@ -22,6 +22,7 @@ from cinderblock.kube.client import JsonObjects, KubeClient
 from cinderblock.kube.kinds import Kind
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
+from cinderblock.store.factory import ignores_unsigned_headers
 from tests.support.simulation.api import START, ObjectsInMemory, SimulatedApi
 
 LIMIT = 5
@@ -47,7 +48,7 @@ def objects() -> ObjectsInMemory:
 def context(objects: ObjectsInMemory) -> Context:
     kube = Pages(SimulatedApi(objects, lambda how, item: None), reduce=reduce_object)
     policy = OperatorPolicy(MoverSettings("example/cinderblock:1"), object_limit=LIMIT)
-    return Context(kube, StorePool(kube), policy)
+    return Context(kube, StorePool(kube, ignores_unsigned_headers=ignores_unsigned_headers), policy)
 
 
 def a_store(objects: ObjectsInMemory, name: str, *, is_default: bool = False, **status: Any) -> BackupStore:

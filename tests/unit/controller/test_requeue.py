@@ -91,3 +91,15 @@ def test_object_that_changes_and_continues_at_once_has_priority() -> None:
         Priority.NORMAL,
         Priority.STARTED,
     ]
+
+
+def test_thousand_shared_stores_delay_no_other_store() -> None:
+    policy, own = RequeuePolicy(), ObjectKey("BackupStore", "shop", "own")
+    policy.register([*STORES, own])
+    results = [policy.next(key, "7", 60.0, is_shared_store=True) for key in STORES]
+    policy.register([*STORES, own])
+    assert policy.next(own, "7", 60.0) == Result(60.0)
+    assert results[-1] == Result(600.0), "they delay each other"
+    for key in STORES:
+        policy.forget(key)
+    assert policy.next(STORES[0], "7", 60.0, is_shared_store=True) == Result(60.0)

@@ -56,6 +56,11 @@ def test_cluster_stores_are_worked_on_unless_told_otherwise() -> None:
     assert not OperatorSettings.from_environment(IMAGE | {"CINDERBLOCK_CLUSTER_STORES": "false"}).cluster_stores
 
 
+def test_operator_of_some_namespaces_leaves_cluster_stores_alone() -> None:
+    watching = IMAGE | {"CINDERBLOCK_WATCH_NAMESPACES": "shop", "CINDERBLOCK_CLUSTER_STORES": "true"}
+    assert not OperatorSettings.from_environment(watching).cluster_stores
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_invalid_number_is_rejected_by_name(value: str) -> None:
     with pytest.raises(InvalidInput, match="CINDERBLOCK_MAX_MOVERS"):

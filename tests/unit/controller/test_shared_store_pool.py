@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
 
+from cinderblock.controller.stores import circuit_breaker
 from cinderblock.controller.stores import pool as stores_pool
+from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS, SHARED_STORE_CALLS
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
-from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, NotFound, PermanentError, StoreUnreachable
+from cinderblock.errors import (
+    AccessDenied,
+    CinderblockError,
+    InvalidInput,
+    NotFound,
+    PermanentError,
+    StoreBusy,
+    StoreTooSlow,
+    StoreUnreachable,
+)
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.store import shared
 from cinderblock.store.memory import MemoryStore
@@ -60,7 +73,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[ServerInMemory]:
 
 @pytest.fixture
 def pool(objects: ObjectsInMemory) -> Iterator[StorePool]:
-    created = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    created = StorePool(
+        KubeClient(SimulatedApi(objects, lambda how, item: None)), ignores_unsigned_headers=lambda *_: False
+    )
     yield created
     created.close()
 
@@ -78,7 +93,9 @@ async def test_failed_check_is_shared_and_repeated_later(
     await pool.check(a_shared_store("first"), "volumebackups", SecretReader())
     opened[0].error = AccessDenied("the key is refused")
     monkeypatch.setattr("cinderblock.controller.stores.shared_checks.CHECK_SECONDS", 0.0)
-    other = StorePool(pool._kube)  # a process that has not checked the store yet
+    other = StorePool(
+        pool._kube, ignores_unsigned_headers=lambda *_: False
+    )  # a process that has not checked the store yet
     monkeypatch.setattr(stores_pool, "open_store", lambda *_, **__: opened[0])
     for namespace in ("first", "second"):
         with pytest.raises(AccessDenied):
@@ -86,16 +103,103 @@ async def test_failed_check_is_shared_and_repeated_later(
     assert opened[0].checks == 2
 
 
-async def test_outage_that_one_namespace_sees_spares_the_others(pool: StorePool, opened: list[ServerInMemory]) -> None:
-    def fail() -> None:
-        raise StoreUnreachable("no answer")
+def fail() -> None:
+    raise StoreUnreachable("no answer")
 
-    with pytest.raises(StoreUnreachable):
-        await pool.call(a_shared_store("first"), fail)
+
+def be_slow() -> None:
+    raise StoreTooSlow("the time is up")
+
+
+async def test_outage_that_two_namespaces_see_spares_the_others(pool: StorePool, opened: list[ServerInMemory]) -> None:
+    for namespace in ("first", "second"):
+        with pytest.raises(StoreUnreachable):
+            await pool.call(a_shared_store(namespace), fail)
     calls: list[str] = []
     with pytest.raises(StoreUnreachable, match="no answer"):
-        await pool.call(a_shared_store("second"), lambda: calls.append("asked"))
+        await pool.call(a_shared_store("third"), lambda: calls.append("asked"))
     assert calls == []
+
+
+async def test_failed_check_of_a_shared_store_spares_all_calls(pool: StorePool, opened: list[ServerInMemory]) -> None:
+    await pool.open(a_shared_store("first"), "volumebackups", SecretReader())
+    opened[0].error = StoreUnreachable("no answer")
+    with pytest.raises(StoreUnreachable):
+        await pool.check(a_shared_store("first"), "volumebackups", SecretReader())
+    with pytest.raises(StoreUnreachable, match="no answer"):
+        await pool.call(a_shared_store("second"), lambda: 1)
+
+
+async def test_namespace_that_fails_alone_stops_only_itself(pool: StorePool) -> None:
+    for _ in range(3):
+        with pytest.raises(StoreUnreachable):
+            await pool.call(a_shared_store("first"), fail)
+    assert await pool.call(a_shared_store("second"), lambda: 1) == 1
+
+
+async def test_slow_calls_of_namespaces_never_stop_others(pool: StorePool) -> None:
+    for namespace in ("first", "second", "third"):
+        with pytest.raises(StoreTooSlow):
+            await pool.call(a_shared_store(namespace), be_slow)
+        with pytest.raises(StoreTooSlow):
+            await pool.call(a_shared_store(namespace), lambda: 1)
+    assert await pool.call(a_shared_store("fourth"), lambda: 1) == 1
+
+
+async def test_long_calls_leave_slots_of_a_shared_store_to_others(
+    pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    ends = threading.Event()
+    asked = [
+        asyncio.create_task(pool.call(a_shared_store(f"n-{number}"), lambda: ends.wait(30), LONG_CALL_SECONDS))
+        for number in range(8)
+        for _ in range(2)
+    ]
+    try:
+        _, left = await asyncio.wait(asked, timeout=2)
+        assert len(left) == SHARED_STORE_CALLS // 2
+        assert await pool.call(a_shared_store("victim"), lambda: 1) == 1
+    finally:
+        ends.set()
+    await asyncio.wait(asked)
+
+
+async def test_check_that_found_no_slot_is_not_remembered(
+    pool: StorePool, opened: list[ServerInMemory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    ends, store = threading.Event(), a_shared_store("first")
+    callers = [a_shared_store(f"n-{number}") for number in range(SHARED_STORE_CALLS // 4)]
+    for caller in callers:
+        await pool.call(caller, lambda: 1)
+    asked = [asyncio.create_task(pool.call(caller, lambda: ends.wait(30))) for caller in callers for _ in range(4)]
+    await asyncio.wait(asked, timeout=0.2)
+    try:
+        with pytest.raises(StoreBusy):
+            await pool.check(store, "volumebackups", SecretReader())
+    finally:
+        ends.set()
+    await asyncio.wait(asked)
+    await pool.check(store, "volumebackups", SecretReader())
+
+
+async def test_shared_stores_that_hang_take_no_slots_of_another(
+    pool: StorePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "SLOT_WAIT_SECONDS", 0.05)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
+    ends, hanging = threading.Event(), [shared.whole(a_cluster_store(f"c-{n}"), SYSTEM) for n in range(3)]
+    asked = [asyncio.create_task(pool.call(store, lambda: ends.wait(30))) for store in hanging for _ in range(2)]
+    try:
+        await asyncio.wait(asked, timeout=0.2)
+        good = shared.whole(a_cluster_store("good"), SYSTEM)
+        assert await pool.call(good, lambda: 1) == 1
+    finally:
+        ends.set()
+    await asyncio.wait(asked)
 
 
 async def test_secret_is_read_where_the_operator_is(

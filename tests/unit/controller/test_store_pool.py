@@ -32,6 +32,7 @@ from cinderblock.errors import (
 )
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.store.container_rules import Versioning
+from cinderblock.store.factory import ignores_unsigned_headers
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retention import Retention
 from tests.support.cluster.certificates import Authority
@@ -53,7 +54,9 @@ def objects() -> ObjectsInMemory:
 
 @pytest.fixture
 def pool(objects: ObjectsInMemory) -> Iterator[StorePool]:
-    created = StorePool(KubeClient(SimulatedApi(objects, lambda how, item: None)))
+    created = StorePool(
+        KubeClient(SimulatedApi(objects, lambda how, item: None)), ignores_unsigned_headers=ignores_unsigned_headers
+    )
     yield created
     created.close()
 
@@ -89,7 +92,7 @@ async def test_rotated_secret_changed_store_and_other_container_are_opened_again
 async def test_denied_secret_counts_as_an_api_outage() -> None:
     """An API server that has just started denies everything until it has loaded all roles."""
     async with client_of([Reply(403, "{}")] * 9) as (client, _):
-        pool = StorePool(client)
+        pool = StorePool(client, ignores_unsigned_headers=ignores_unsigned_headers)
         with pytest.raises(KubeUnavailable, match=r"Secret s3 of BackupStore default: .*Cannot get secrets"):
             await pool.open(a_store(), "volumebackups", SecretReader())
 
@@ -470,7 +473,7 @@ async def test_unknown_rule_is_asked_again_soon(
 async def test_check_reports_an_endpoint_that_is_not_allowed(objects: ObjectsInMemory) -> None:
     secret(objects, "s3", **CREDENTIALS)
     kube = KubeClient(SimulatedApi(objects, lambda how, item: None))
-    pool = StorePool(kube, allowed_endpoints=["s3.example.com"])
+    pool = StorePool(kube, ignores_unsigned_headers=ignores_unsigned_headers, allowed_endpoints=["s3.example.com"])
     with pytest.raises(InvalidInput) as raised:
         await pool.check(a_store(), "volumebackups", SecretReader())
     assert raised.value.reason == "EndpointNotAllowed"

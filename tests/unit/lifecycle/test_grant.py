@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -17,14 +18,17 @@ from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import AccessDenied
+from cinderblock.format.pack import new_attempt, pack_name
 from cinderblock.lifecycle import grant as grants
 from cinderblock.lifecycle.grant import POLICY_CHARACTERS, Grant, session_policy
 from cinderblock.lifecycle.store import shared
 from cinderblock.reasons import Reason
+from cinderblock.repository.objects import KEY_NAME, MARK_NAME
 from tests.support.broker.iam import permits
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 V, B, OTHER = "volume-1", "backup-1", "other-1"
+PACK = pack_name("0123456789abcdef" * 2, 0)
 P = "prefix/shop/11111111-2222-3333-4444-555555555555"
 WRITER = Grant("bucket", P, V, B)
 READER = Grant("bucket", P, V)
@@ -66,14 +70,14 @@ def restore_of(backup: VolumeBackup) -> VolumeRestore:
 
 
 @pytest.mark.parametrize(
-    "key", [f"{P}/packs/{V}/{B}/pack-0", f"{P}/packs/{V}/{B}/data-key", f"{P}/backups/{V}/{B}.manifest"]
+    "key", [f"{P}/packs/{V}/{B}/{PACK}", f"{P}/packs/{V}/{B}/data-key", f"{P}/backups/{V}/{B}.manifest"]
 )
 def test_backup_writes_its_own_packs_and_manifest(key: str) -> None:
     assert all(WRITER.permits(method, key) for method in METHODS)
     assert [method for method in METHODS if READER.permits(method, key)] == ["GET", "HEAD"]
 
 
-@pytest.mark.parametrize("key", [f"{P}/packs/{V}/{OTHER}/pack-0", f"{P}/backups/{V}/{OTHER}.manifest"])
+@pytest.mark.parametrize("key", [f"{P}/packs/{V}/{OTHER}/{PACK}", f"{P}/backups/{V}/{OTHER}.manifest"])
 def test_other_backups_of_the_volume_are_only_read(key: str) -> None:
     for grant in (WRITER, READER):
         assert [method for method in METHODS if grant.permits(method, key)] == ["GET", "HEAD"]
@@ -86,8 +90,8 @@ def test_other_backups_of_the_volume_are_only_read(key: str) -> None:
         "/",
         P,
         f"{P}/",
-        f"/{P}/packs/{V}/{B}/x",
-        f"{P}/packs/{OTHER}/{B}/x",
+        f"/{P}/packs/{V}/{B}/{PACK}",
+        f"{P}/packs/{OTHER}/{B}/{PACK}",
         f"{P}/packs/{V}/{B}/",
         f"{P}/packs/{V}/{B}",
         f"{P}/packs/{V}/{B}/a/b",
@@ -96,15 +100,15 @@ def test_other_backups_of_the_volume_are_only_read(key: str) -> None:
         f"{P}/packs/{V}/{B}/%2e%2e",
         f"{P}/packs/{V}/{B}/a b",
         f"{P}/packs/{V}/{B}/x\n",
-        f"{P}/packs/{V}/../{OTHER}/x",
+        f"{P}/packs/{V}/../{OTHER}/{PACK}",
         f"{P}/backups/{V}/{B}.manifest/",
         f"{P}/backups/{V}/{B}.manifest.bak",
         f"{P}/backups/{V}/{B}",
         f"{P}/backups/{V}/x/{B}.manifest",
         f"{P}/backups/{OTHER}/{B}.manifest",
-        f"{P}x/packs/{V}/{B}/x",
-        f"packs/{V}/{B}/x",
-        f"prefix/shop/{'66666666-7777-8888-9999-aaaaaaaaaaaa'}/packs/{V}/{B}/x",
+        f"{P}x/packs/{V}/{B}/{PACK}",
+        f"packs/{V}/{B}/{PACK}",
+        f"prefix/shop/66666666-7777-8888-9999-aaaaaaaaaaaa/packs/{V}/{B}/{PACK}",
     ],
 )
 def test_nothing_else_is_permitted(key: str) -> None:
@@ -113,7 +117,7 @@ def test_nothing_else_is_permitted(key: str) -> None:
 
 @pytest.mark.parametrize("method", ["PATCH", "get", "OPTIONS", "", "COPY"])
 def test_other_methods_are_not_permitted(method: str) -> None:
-    assert not WRITER.permits(method, f"{P}/packs/{V}/{B}/x")
+    assert not WRITER.permits(method, f"{P}/packs/{V}/{B}/{PACK}")
 
 
 def test_listing_is_limited_to_the_volume_and_the_check() -> None:
@@ -124,6 +128,23 @@ def test_listing_is_limited_to_the_volume_and_the_check() -> None:
     assert READER.permits_listing(f"{P}/", 1)
     assert not READER.permits_listing(f"{P}/", 2)
     assert not READER.permits_listing(f"{P}/")
+
+
+@pytest.mark.parametrize(
+    "tail", ["..", ".", "../x", "a/../b", "a/..", "./a", "a/./b", "../../../../other/", "a\\..", "%2e"]
+)
+def test_prefixes_of_listings_have_no_dots_to_follow(tail: str) -> None:
+    for root in (f"{P}/packs/{V}/", f"{P}/backups/{V}/"):
+        assert not READER.permits_listing(root + tail)
+    assert READER.permits_listing(f"{P}/packs/{V}/a..b/...c")
+
+
+def test_only_names_of_this_format_are_granted() -> None:
+    root = f"{P}/packs/{V}/{B}/"
+    for name in (pack_name(new_attempt(), 0), pack_name(new_attempt(), 9_999_999_999), KEY_NAME, MARK_NAME):
+        assert READER.permits("GET", root + name)
+    for name in ("x", "pack-0", ".sgwtmp", "_multiparts_", "data-key2", f"{'A' * 32}-000000"):
+        assert not READER.permits("GET", root + name)
 
 
 def test_only_own_uploads_are_listed() -> None:
@@ -196,7 +217,7 @@ def test_import_and_backup_without_volume_give_no_grant_to_write() -> None:
 def _keys(prefix: str, volume: str, backup: str) -> list[str]:
     return [
         layout.manifest_key(prefix, volume, backup),
-        f"{layout.pack_prefix(prefix, volume, backup)}pack-0",
+        f"{layout.pack_prefix(prefix, volume, backup)}{PACK}",
         f"{layout.pack_prefix(prefix, volume, backup)}data-key",
         f"{prefix}/x",
         prefix,
@@ -246,6 +267,23 @@ def test_policy_permits_objects_exactly_as_the_grant_does(
     listed = {"s3:prefix": f"{store.spec.prefix}/packs/{volume}/", "s3:max-keys": "1000"}
     assert permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed)
     assert not permits(policy, "s3:ListBucket", "arn:aws:s3:::bucket", listed | {"s3:prefix": ""})
+
+
+@pytest.mark.parametrize(
+    ("role", "partition"),
+    [
+        ("arn:aws:iam::1:role/r", "aws"),
+        ("arn:aws-cn:iam::1:role/r", "aws-cn"),
+        ("arn:aws-us-gov:iam::1:role/r", "aws-us-gov"),
+        ("arn:minio:iam:::role/r", "aws"),
+        ("role", "aws"),
+    ],
+)
+@pytest.mark.parametrize("prefix", [P, "x" * 500])
+def test_policy_is_of_the_partition_of_the_role(role: str, partition: str, prefix: str) -> None:
+    policy = session_policy(Grant("bucket", prefix, V, B), "bucket", grants.partition_of(role))
+    resources = re.findall(r"arn:[a-z-]+:s3:::", policy)
+    assert set(resources) == {f"arn:{partition}:s3:::"}
 
 
 @pytest.mark.parametrize("prefix", ["", "p", "x" * 300, "x" * 512])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from cinderblock.api.v1alpha1.verification import BackupVerification
+from cinderblock.observability.alerts import AlertName, true_alerts
 from cinderblock.observability.cluster_state import ClusterStateBuilder
+from tests.support.shared_stores import a_backup_store, a_cluster_store
 from tests.support.simulation.simulation import Simulation
 
 
@@ -148,3 +151,30 @@ def test_temporary_claims_are_not_reported_as_volumes(simulation: Simulation) ->
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "own", "series"),
+    [
+        ("Answers", "Answers", {"": 1.0}),
+        ("BrokerDisabled", "BrokerDisabled", {"": 0.0}),
+        ("Answers", "StoreNotAllowed", {"": 1.0, "shop": 0.0}),
+        (None, "ClusterStoreNotFound", {"shop": 0.0}),
+    ],
+)
+def test_shared_store_reports_what_nobody_reports_for_it(
+    cluster: str | None, own: str, series: dict[str, float]
+) -> None:
+    def ready(reason: str) -> dict[str, Any]:
+        status = "True" if reason == "Answers" else "False"
+        times = {"lastTransitionTime": "2026-05-04T12:00:00Z"}
+        return {"conditions": [{"type": "Ready", "status": status, "reason": reason, "message": "", **times}]}
+
+    builder = ClusterStateBuilder()
+    builder.add_store(a_backup_store("shop", status=ready(own)))
+    if cluster is not None:
+        builder.add_store(a_cluster_store(status=ready(cluster)))
+    state = builder.result(0)
+    assert {s.namespace: float(s.is_ready) for s in state.stores if not s.is_shared} == series
+    alerts = [alert.subject.namespace for alert in true_alerts(state, 4e9) if alert.name is AlertName.STORE_NOT_READY]
+    assert alerts == [namespace for namespace, is_ready in series.items() if not is_ready]

@@ -199,7 +199,7 @@ def test_broker_that_is_away_is_named(client: BrokerClient, broker: SigningBroke
 
 def test_other_authority_is_not_trusted(broker: SigningBroker) -> None:
     client = BrokerClient(broker.location(ca=Authority("broker").certificate), broker.token_file)
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(StoreUnreachable) as caught:
         sign(client)
     assert caught.value.reason == Reason.CERTIFICATE_NOT_TRUSTED
     assert broker.signed == []
@@ -207,7 +207,7 @@ def test_other_authority_is_not_trusted(broker: SigningBroker) -> None:
 
 def test_other_host_is_not_trusted(broker: SigningBroker) -> None:
     location = broker.location().model_copy(update={"url": f"https://127.0.0.1:{broker.port}"})
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(StoreUnreachable) as caught:
         sign(BrokerClient(location, broker.token_file))
     assert caught.value.reason == Reason.CERTIFICATE_NOT_TRUSTED
 

@@ -126,7 +126,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
   expression: "variables.hadLabels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'"
 - name: isOurs
   expression: "variables.labels[?'app.kubernetes.io/managed-by'].orValue('') == 'cinderblock'"
-# The labels and annotations of a Binding replace those of its pod, which may be one of ours.
+# The labels and annotations of a Binding replace those of its pod, which may be a mover's.
 - name: isBinding
   expression: request.kind.kind == 'Binding'
 - name: changed

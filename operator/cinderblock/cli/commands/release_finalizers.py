@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMESPACE",
         action="append",
         default=[],
-        help="release only objects of this namespace; may be repeated (default: all namespaces)",
+        help="release only objects of this namespace, no ClusterBackupStores; may be repeated (default: everything)",
     )
 
 
@@ -132,7 +132,7 @@ async def stop_operator(kube: KubeClient, operator: Operator, *, sleep: Sleep = 
 
 
 async def release_finalizers(kube: KubeClient) -> dict[str, int]:
-    """Remove the finalizers from the objects of our kinds and from mover Jobs, in all namespaces.
+    """Remove the finalizers from the objects of our kinds and from mover Jobs, in all namespaces of the client.
 
     Returns:
         The number of released objects by type; 0 for a type that the cluster does not serve.
@@ -141,10 +141,11 @@ async def release_finalizers(kube: KubeClient) -> dict[str, int]:
         Conflict: an object kept changing.
     """
     released = {}
-    for kind in (
-        *(kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_VERIFICATION),
-        *(kinds.BACKUP_STORE, kinds.CLUSTER_BACKUP_STORE),
-    ):
+    found = [kinds.VOLUME_RESTORE, kinds.VOLUME_BACKUP, kinds.BACKUP_VERIFICATION, kinds.BACKUP_STORE]
+    if not kube.namespaces:
+        # An operator of some namespaces does not work on these, and the one that does still needs their finalizers.
+        found.append(kinds.CLUSTER_BACKUP_STORE)
+    for kind in found:
         released[kind.resource] = await _release_all(kube, kind)
     movers = f"{api_labels.MANAGED_BY_LABEL}={api_labels.MANAGED_BY}"
     released[kinds.JOB.resource] = await _release_all(kube, kinds.JOB, labels=movers)

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cinderblock.controller.context import Context
+from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
@@ -82,10 +83,10 @@ class Broker:
 
 
 def _certificate(data: dict[str, str]) -> str:
-    """Return ca.crt of a Secret; empty if it has none, or one that is not text."""
-    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-        content = base64.b64decode(data.get("ca.crt") or "", validate=True)
-        return content.decode("ascii") if len(content) <= MAX_BYTES else ""
+    """Return the certificates in ca.crt of a Secret; empty if it has none, or too many."""
+    with contextlib.suppress(binascii.Error):
+        found = certificates_in(base64.b64decode(data.get("ca.crt") or "", validate=True))
+        return found if len(found) <= MAX_BYTES else ""
     return ""
 
 

@@ -42,12 +42,9 @@ async def gather(context: Context, cluster: ClusterBackupStore, broker: Broker) 
 
 
 async def _namespaces(context: Context, cluster: ClusterBackupStore) -> list[Object]:
-    """Return all namespaces with their labels. An operator that works in some of them only reads just these."""
+    """Return all namespaces with their labels. An operator that works in some of them only has no such stores."""
     if cluster.spec.allowed_namespaces.from_ is NamespacesFrom.NONE:
         return []
-    if context.kube.namespaces:
-        read = await asyncio.gather(*(context.get(Object, kinds.NAMESPACE, name) for name in context.kube.namespaces))
-        return [namespace for namespace in read if namespace is not None]
     found: dict[str, Object] = {}
     async for page in context.kube.reducing(reduce_with_labels).pages(kinds.NAMESPACE):
         if page is None:

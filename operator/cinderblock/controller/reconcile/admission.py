@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
@@ -73,21 +73,35 @@ class _Queued:
 
 @dataclass(slots=True)
 class _Queue:
-    """The waiting operations of a namespace, by UID; and the ages of those that wait for a slot of any store."""
+    """The waiting operations of a namespace, by UID; and the ages of those that wait for a slot of any store.
+
+    The ages are kept sorted: every decision needs those of all namespaces.
+    """
 
     entries: dict[str, _Queued] = field(default_factory=dict)
     ages: list[Age] = field(default_factory=list)
+    of_cluster_stores: dict[str, list[Age]] = field(default_factory=dict)
+    """The ages of those that use a ClusterBackupStore, by its name."""
 
     def set(self, uid: str, entry: _Queued) -> None:
         self.remove(uid)
         self.entries[uid] = entry
         if not entry.for_store_only:
             bisect.insort(self.ages, entry.age)
+        if entry.cluster_store:
+            bisect.insort(self.of_cluster_stores.setdefault(entry.cluster_store, []), entry.age)
 
     def remove(self, uid: str) -> None:
         entry = self.entries.pop(uid, None)
-        if entry is not None and not entry.for_store_only:
+        if entry is None:
+            return
+        if not entry.for_store_only:
             del self.ages[bisect.bisect_left(self.ages, entry.age)]
+        if entry.cluster_store:
+            ages = self.of_cluster_stores[entry.cluster_store]
+            del ages[bisect.bisect_left(ages, entry.age)]
+            if not ages:
+                del self.of_cluster_stores[entry.cluster_store]
 
 
 @dataclass(slots=True)
@@ -131,9 +145,7 @@ class MoverAdmission:
         self._purge()
         namespace, age, own = operation.namespace, age_key(operation), self._queues.get(operation.namespace)
         others = frozenset(running for running, _ in self._running.values() if running.owner != operation.uid)
-        ages = list(own.ages) if own is not None else []
-        if age not in ages[bisect.bisect_left(ages, age) :][:1]:
-            bisect.insort(ages, age)
+        ages = _with(own.ages if own is not None else (), age)
         before = fair_order.count_before(
             (namespace, age),
             {name: queue.ages for name, queue in self._queues.items()} | {namespace: ages},
@@ -161,14 +173,11 @@ class MoverAdmission:
             return 0
         name, age = store.cluster_store, age_key(operation)
         waiting = {
-            namespace: sorted(
-                entry.age
-                for uid, entry in queue.entries.items()
-                if entry.cluster_store == name and uid != operation.uid
-            )
+            namespace: queue.of_cluster_stores[name]
             for namespace, queue in self._queues.items()
+            if name in queue.of_cluster_stores
         }
-        bisect.insort(waiting.setdefault(operation.namespace, []), age)
+        waiting[operation.namespace] = _with(waiting.get(operation.namespace, ()), age)
         return fair_order.count_before(
             (operation.namespace, age),
             waiting,
@@ -290,6 +299,14 @@ class MoverAdmission:
 def creates_mover(action: Action) -> bool:
     """Return whether an action creates the Job of a mover, or what holds the slot of a verification instead."""
     return isinstance(action, CreateChild) and action.kind in ("Job", "VolumeRestore")
+
+
+def _with(ages: Sequence[Age], age: Age) -> list[Age]:
+    """Return sorted ages with another one, which may be among them already."""
+    found = list(ages)
+    if age not in found[bisect.bisect_left(found, age) :][:1]:
+        bisect.insort(found, age)
+    return found
 
 
 def _is_queued(decision: Decision) -> bool:

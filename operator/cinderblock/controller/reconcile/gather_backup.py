@@ -143,8 +143,8 @@ async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBac
     lookup = await choose_store(context, backup.namespace, _store_name(backup))
     if lookup.store is None:
         return replace(observed, store=lookup)
-    lookup = await refuse_moved(context, lookup) if backup.own_phase is None else lookup
     container = place.container_of(lookup.store, backup.spec.container)
+    lookup = await refuse_moved(context, lookup) if backup.own_phase is None else lookup
     observed = replace(observed, store=await probe_store(context, lookup, container))
     is_usable = observed.store.error is None and observed.store.refusal is None
     return await _with_manifest(context, observed) if is_usable else observed

@@ -137,7 +137,8 @@ class Reconciler:
             return Result()
         observability_log.add_uid(body["metadata"]["uid"])
         requeue_after = await self._step(context, key, body)
-        return self._requeue_policy.next(key, body["metadata"]["resourceVersion"], requeue_after)
+        version, is_shared = body["metadata"]["resourceVersion"], "clusterStoreRef" in body.get("spec", {})
+        return self._requeue_policy.next(key, version, requeue_after, is_shared_store=is_shared)
 
     async def _step(self, context: Context, key: ObjectKey, body: dict[str, Any]) -> float | None:
         try:

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeVar
 
 from typing_extensions import override
 
-from cinderblock.errors import CinderblockError, StoreTooSlow, StoreUnreachable
+from cinderblock.errors import CinderblockError, StoreBusy, StoreTooSlow, StoreUnreachable
 from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.failures import release_answers
 
@@ -137,6 +137,9 @@ class SharedSlots:
 
 SHARED_STORE_CALLS: Final = 8
 """Concurrent calls of all namespaces to one store that they share: half of the workers."""
+FAILING_CALLERS: Final = 2
+"""Namespaces in which calls to a shared store fail before it counts as unreachable for all. The load and the data of
+one namespace may make just its own calls fail."""
 
 
 class Circuit:
@@ -144,16 +147,45 @@ class Circuit:
 
     Attributes:
         slots: for calls of all of them together.
+        long: also for calls that may last longer than CALL_SECONDS: half of the slots, so that such calls leave some.
         open: the last failure, and the moment of the loop's clock from which the store is tried again.
         is_probing: whether a call finds that out.
-        endpoint: the address, if all of them share that as well.
+        failing: the namespaces whose calls have failed since the last answer.
     """
 
-    def __init__(self, calls: int = SHARED_STORE_CALLS) -> None:
+    def __init__(self, calls: int) -> None:
         self.slots = asyncio.Semaphore(calls)
+        self.long = asyncio.Semaphore(calls // 2)
         self.open: tuple[StoreUnreachable, float] | None = None
         self.is_probing = False
-        self.endpoint = Endpoint()
+        self.failing: set[str] = set()
+
+    def fail(self, error: StoreUnreachable) -> None:
+        """Fail further calls at once for a while."""
+        # The error itself has a traceback, which keeps whatever the call has read.
+        self.open = _repeated(error), _now() + OPEN_SECONDS
+
+    def close(self) -> None:
+        """Take note of an answer."""
+        self.open = None
+        self.failing.clear()
+
+    def end_probe(self) -> None:
+        """Take note that no call finds out any more whether the store is back."""
+        self.is_probing = False
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCircuit:
+    """A store that namespaces share, for one of its callers.
+
+    Attributes:
+        circuit: of all callers.
+        caller: a namespace; empty: the operator, which checks the store for all of them.
+    """
+
+    circuit: Circuit
+    caller: str = ""
 
 
 class StoreBreaker:
@@ -165,17 +197,23 @@ class StoreBreaker:
         endpoint: shared by all stores of the namespace at the same address.
         namespace: slots that all stores of the namespace share.
         name: of the store, and its address, for messages.
-        circuit: shared by all breakers of a store that namespaces share; None: the store has one of its own.
+        shared: for a store that namespaces share; None: it belongs to one namespace.
     """
 
     def __init__(
-        self, endpoint: Endpoint, namespace: NamespaceSlots, name: str = "the store", circuit: Circuit | None = None
+        self,
+        endpoint: Endpoint,
+        namespace: NamespaceSlots,
+        name: str = "the store",
+        shared: SharedCircuit | None = None,
     ) -> None:
         self._name = name
         self._endpoint = endpoint
         self._namespace = namespace
-        self._circuit = circuit or Circuit(CONCURRENT_CALLS)
-        self._slots = ShareOfSlots(self._circuit.slots, CONCURRENT_CALLS)
+        self._shared = shared
+        self._own = Circuit(CONCURRENT_CALLS)
+        self._circuits = (self._own, shared.circuit) if shared else (self._own,)
+        self._slots = ShareOfSlots(self._circuits[-1].slots, CONCURRENT_CALLS)
         self._running: set[asyncio.Task[object]] = set()
 
     @property
@@ -186,24 +224,27 @@ class StoreBreaker:
     async def call(self, call: Callable[[], T], seconds: float = CALL_SECONDS) -> T:
         """Return what ``call`` returns.
 
-        Raises what it raises; StoreUnreachable at once while the breaker is open; StoreTooSlow if it has not ended
-        after ``seconds``.
+        Raises what it raises; StoreUnreachable at once while the breaker is open; StoreBusy if too many others run;
+        StoreTooSlow if it has not ended after ``seconds``.
         """
-        circuit = self._circuit
-        if circuit.open is not None and (circuit.is_probing or _now() < circuit.open[1]):
-            raise _repeated(circuit.open[0])
-        # A deletion would keep other calls waiting for minutes.
-        is_probe = circuit.open is not None and seconds <= CALL_SECONDS
-        circuit.is_probing = circuit.is_probing or is_probe
+        for circuit in self._circuits:
+            if circuit.open is not None and (circuit.is_probing or _now() < circuit.open[1]):
+                raise _repeated(circuit.open[0])
+        is_long = seconds > CALL_SECONDS
         async with AsyncExitStack() as waiting:
-            if is_probe:
-                waiting.callback(self._end_probe)
+            for circuit in self._circuits:
+                # A deletion would keep other calls waiting for minutes.
+                if circuit.open is not None and not is_long:
+                    circuit.is_probing = True
+                    waiting.callback(circuit.end_probe)
+            if is_long:
+                # First, so that a call that waits for these holds no slot that short calls need.
+                await waiting.enter_async_context(_slot(self._circuits[-1].long, self._busy(_LONG_FULL)))
+                await waiting.enter_async_context(_slot(self._namespace.long, self._busy(_LONG_FULL)))
             await waiting.enter_async_context(_slot(self._slots, self._busy(_EARLIER_CALLS)))
             await waiting.enter_async_context(_slot(self._namespace.calls, self._busy(_NAMESPACE_FULL)))
             if not self._endpoint.is_proven:
                 await waiting.enter_async_context(_slot(self._namespace.unproven, self._busy(_OTHERS_FULL)))
-            if seconds > CALL_SECONDS:
-                await waiting.enter_async_context(_slot(self._namespace.long, self._busy(_LONG_FULL)))
             task = asyncio.create_task(self._run(call, seconds, waiting.pop_all()))
         self._running.add(task)
         task.add_done_callback(self._forget)
@@ -238,19 +279,25 @@ class StoreBreaker:
 
     def _judge_answer(self, began: float, seconds: float) -> None:
         """Take note of an answer. A long call takes as long as there are objects."""
-        self._circuit.open = None
+        for circuit in self._circuits:
+            circuit.close()
         self._endpoint.judge(_now() - began if seconds <= CALL_SECONDS else 0.0, is_answered=True)
 
     def _fail(self, error: StoreUnreachable) -> StoreUnreachable:
-        # The error itself has a traceback, which keeps whatever the call has read.
-        self._circuit.open, self._endpoint.is_proven = (_repeated(error), _now() + OPEN_SECONDS), False
+        """Fail further calls of this caller, and those of all if that says something about the whole store."""
+        self._own.fail(error)
+        self._endpoint.is_proven = False
+        if self._shared is not None:
+            circuit, caller = self._shared.circuit, self._shared.caller
+            # Many or large objects of one namespace may use up the time of a call.
+            if caller and not isinstance(error, StoreTooSlow):
+                circuit.failing.add(caller)
+            if not caller or len(circuit.failing) >= FAILING_CALLERS:
+                circuit.fail(error)
         return error
 
     def _busy(self, cause: str) -> str:
         return f"Cannot call {self._name} yet: {cause}. The call is repeated."
-
-    def _end_probe(self) -> None:
-        self._circuit.is_probing = False
 
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._running.discard(task)
@@ -281,7 +328,7 @@ async def _slot(slots: asyncio.Semaphore, message: str) -> AsyncIterator[None]:
         async with asyncio.timeout(SLOT_WAIT_SECONDS):
             await slots.acquire()
     except TimeoutError:
-        raise StoreUnreachable(message) from None
+        raise StoreBusy(message) from None
     try:
         yield
     finally:

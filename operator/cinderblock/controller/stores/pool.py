@@ -21,9 +21,11 @@ from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SharedStore
 from cinderblock.api.v1alpha1.store import Addressing, BackupStore
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
+    SHARED_STORE_CALLS,
     Circuit,
     Endpoint,
     NamespaceSlots,
+    SharedCircuit,
     SharedSlots,
     StoreBreaker,
 )
@@ -88,7 +90,7 @@ class StorePool:
         on_request: receives the result of each request to a store.
         allowed_endpoints: S3 endpoints that the administrator allows; empty: all.
         ignores_unsigned_headers: asks a server whether it ignores headers that the signature of a request does not
-            cover; None: it is not asked.
+            cover. Such a server would let a mover copy the objects of other namespaces.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class StorePool:
         kube: KubeClient,
         on_request: OnRequest | None = None,
         allowed_endpoints: Sequence[str] = (),
-        ignores_unsigned_headers: HeaderProbe | None = None,
+        *,
+        ignores_unsigned_headers: HeaderProbe,
     ) -> None:
         self._kube = kube
         self._on_request = on_request
         self._allowed_endpoints = allowed_endpoints
         self._calls: dict[str, OrderedDict[str, _StoreCalls]] = {}
-        """By namespace and name of the store, the least recently used first."""
+        """By `_caller` and name of the store, the least recently used first."""
         self._ignores_unsigned_headers = ignores_unsigned_headers
         # An endpoint lives as long as the breaker of a store that uses it. Each namespace has its own, because
         # its stores may name a bucket whose host does not exist.
@@ -195,15 +198,15 @@ class StorePool:
 
     def _breaker(self, store: BackupStore) -> StoreBreaker:
         address, uid = _address(store), f"{store.uid} {_group(store)[1]}"
-        kept = self._calls.setdefault(store.namespace, OrderedDict())
+        namespace = _caller(store)
+        kept = self._calls.setdefault(namespace, OrderedDict())
         calls = kept.get(store.name)
         if calls is None or (calls.uid, calls.address) != (uid, address):
-            circuit = self._circuit(store, address) if isinstance(store, SharedStore) else None
-            endpoint = circuit.endpoint if circuit else self._endpoint(store.namespace, address)
-            slots = self._namespaces.get(store.namespace) or self._shared_slots.of_namespace()
-            self._namespaces[store.namespace] = slots
+            shared = self._circuit(store, address) if isinstance(store, SharedStore) else None
+            slots = self._namespaces.get(namespace) or self._shared_slots.of_namespace()
+            self._namespaces[namespace] = slots
             label = f"{described(store)} at {store.spec.endpoint_url or 'AWS'}"
-            breaker = StoreBreaker(endpoint, slots, label, circuit)
+            breaker = StoreBreaker(self._endpoint(namespace, address), slots, label, shared)
             kept[store.name] = calls = _StoreCalls(uid, address, breaker)
         kept.move_to_end(store.name)
         if len(kept) > MAX_BREAKERS:
@@ -212,12 +215,12 @@ class StorePool:
             kept.pop(next(idle, ""), None)
         return calls.breaker
 
-    def _circuit(self, store: SharedStore, address: str) -> Circuit:
+    def _circuit(self, store: SharedStore, address: str) -> SharedCircuit:
         """Return what all namespaces that share a store know of it: its settings are the administrator's."""
         key = store.cluster_store_uid, address
-        circuit = self._circuits.get(key) or Circuit()
+        circuit = self._circuits.get(key) or Circuit(SHARED_STORE_CALLS)
         self._circuits[key] = circuit
-        return circuit
+        return SharedCircuit(circuit, store.namespace)
 
     def _endpoint(self, namespace: str, address: str) -> Endpoint:
         """Return an address as a namespace sees it. It begins as proven if it answers another namespace."""
@@ -231,11 +234,12 @@ class StorePool:
 
     def forget(self, namespace: str, name: str) -> None:
         """Forget the calls to a store that no longer exists. A ClusterBackupStore has no namespace."""
-        kept = self._calls.get(namespace)
+        caller = namespace or f"/{name}"
+        kept = self._calls.get(caller)
         if kept is not None:
             kept.pop(name, None)
             if not kept:
-                del self._calls[namespace]
+                del self._calls[caller]
 
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check Secrets, keys, endpoint, credentials and container of a store. Raises what is wrong with them."""
@@ -253,12 +257,11 @@ class StorePool:
         self, opened: ObjectStore, store: SharedStore, container: str, secrets: SecretReader
     ) -> Callable[[], bool] | None:
         """Return what asks the server about unsigned headers; None if movers of the store send no signed requests."""
-        probe = self._ignores_unsigned_headers
-        if probe is None or store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
+        if store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
             return None
         credentials, _ = await self._secrets_of(store, secrets)
-        address = _location(store, container, self._allowed_endpoints)
-        return partial(probe, address, credentials_from_secret(credentials.data), self._ca_files.get(opened))
+        address, known = _location(store, container, self._allowed_endpoints), credentials_from_secret(credentials.data)
+        return partial(self._ignores_unsigned_headers, address, known, self._ca_files.get(opened))
 
     async def container_rules(self, store: BackupStore, container: str, secrets: SecretReader) -> ContainerRules | None:
         """Return what a container does with deleted objects; None if the store does not answer now.
@@ -348,6 +351,11 @@ def _address(store: BackupStore) -> str:
     """Return what identifies the host of a store. With virtual addressing, the bucket is a part of it."""
     bucket = store.spec.container if store.spec.addressing is Addressing.VIRTUAL else ""
     return f"{bucket} {store.spec.endpoint_url or store.spec.region}".strip()
+
+
+def _caller(store: BackupStore) -> str:
+    """Return what has slots of its own: a namespace, or a ClusterBackupStore that is called for all namespaces."""
+    return store.namespace or f"/{store.name}"
 
 
 def _group(store: BackupStore) -> tuple[str, str]:

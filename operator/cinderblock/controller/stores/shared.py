@@ -33,7 +33,7 @@ class SharedStoreReader:
             return StoreLookup(store)
         if not policy.cluster_stores:
             message = f"BackupStore {store.name} names a ClusterBackupStore, and this operator does not work on these."
-            remedy = "Ask an administrator to set the Helm value stores.cluster."
+            remedy = "Ask an administrator to set the Helm value stores.cluster, and to leave watchNamespaces empty."
             return StoreLookup(missing=f"{message} {remedy}", missing_reason=Reason.CLUSTER_STORE_NOT_FOUND)
         cluster, namespace = await asyncio.gather(
             self._get(kube, CLUSTER_BACKUP_STORE, reference.name), self._get(kube, NAMESPACE, store.namespace)

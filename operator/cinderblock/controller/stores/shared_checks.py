@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from cinderblock.errors import CinderblockError, PermanentError
+from cinderblock.errors import CinderblockError, PermanentError, StoreBusy
 from cinderblock.reasons import Reason
 from cinderblock.store.base import ObjectStore
 
@@ -65,6 +65,9 @@ class SharedChecks:
                 if await call(server_ignores):
                     raise _unsigned_headers_accepted()
                 self._signing[opened] = clock() + SIGNING_SECONDS
+        except StoreBusy as error:
+            # Nobody has asked the store: the next caller does.
+            return _Result(clock(), copy.copy(error))
         except CinderblockError as error:
             return _Result(clock() + FAILED_SECONDS, copy.copy(error))
         return _Result(clock() + CHECK_SECONDS, None)

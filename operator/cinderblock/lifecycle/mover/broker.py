@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cinderblock.api.broker import AUDIENCE, TOKEN_DIRECTORY, TOKEN_FILE, TOKEN_SECONDS, BrokerLocation
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.observed import MoverSettings
+
+NO_CERTIFICATES: Final = "the certificates could not be read"
+"""In place of the certificates of a store: a mover trusts no server then."""
 
 
 def location(store: BackupStore, settings: MoverSettings) -> BrokerLocation | None:
@@ -18,12 +21,14 @@ def location(store: BackupStore, settings: MoverSettings) -> BrokerLocation | No
     """
     if not isinstance(store, SharedStore):
         return None
+    # Empty would stand for the authorities of the system, which anybody can get a certificate from.
+    missing = NO_CERTIFICATES if store.spec.ca_secret_ref is not None else ""
     return BrokerLocation(
         url=settings.broker_url,
         ca_certificate=settings.broker_ca,
         access=store.mover_access.mode,
         encrypts=store.spec.encryption_secret_ref is not None,
-        ca_certificates=store.ca_certificates,
+        ca_certificates=store.ca_certificates or missing,
     )
 
 

@@ -63,6 +63,24 @@ class ObservedClusterStore:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """The namespaces that were served last. Those after them come first, so that none that refuses holds up others.
+
+    Attributes:
+        created: where a BackupStore was to be created.
+        changed: where one was to be changed.
+        removed: where one was to be removed.
+    """
+
+    created: str = ""
+    changed: str = ""
+    removed: str = ""
+
+
+FROM_THE_START: Final = Turns()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The changes of the BackupStores of a ClusterBackupStore.
 
@@ -88,16 +106,18 @@ def must_be_held(observed: ObservedClusterStore) -> bool:
     return is_open and bool(observed.allowed or _own(observed))
 
 
-def plan(observed: ObservedClusterStore) -> Plan:
+def plan(observed: ObservedClusterStore, turns: Turns = FROM_THE_START) -> Plan:
     """Return what to do about the BackupStores. With a wrong selector, nothing: it would take the store from all."""
     if observed.selector_error is not None:
         return Plan()
     own, cluster = _own(observed), observed.cluster
     allowed = frozenset[str]() if cluster.metadata.is_being_deleted else observed.allowed
-    creations = sorted(allowed - observed.stores.keys())
+    creations = _from(turns.created, allowed - observed.stores.keys())
     kept = [store for store in own if store.namespace in allowed]
-    changes = [store for store in kept if _is_managed(store) and store.is_default != cluster.is_default]
-    removals = [store for store in own if store.namespace not in allowed and _is_removable(store)]
+    outdated = {s.namespace: s for s in kept if _is_managed(s) and s.is_default != cluster.is_default}
+    changes = [outdated[namespace] for namespace in _from(turns.changed, outdated)]
+    unneeded = {s.namespace: s for s in own if s.namespace not in allowed and _is_removable(s)}
+    removals = [unneeded[namespace] for namespace in _from(turns.removed, unneeded)]
     checks = [store for store in own if _is_outdated(store, observed, allowed)]
     is_all = len(creations) <= MAX_WRITES and len(changes) <= MAX_WRITES
     return Plan(
@@ -107,6 +127,11 @@ def plan(observed: ObservedClusterStore) -> Plan:
         tuple(checks[:MAX_CHECKS]),
         is_all,
     )
+
+
+def _from(last: str, namespaces: Iterable[str]) -> list[str]:
+    """Return namespaces in the order of their names, beginning after the one that was served last."""
+    return sorted(namespaces, key=lambda name: (name <= last, name))
 
 
 def backup_store(cluster: ClusterBackupStore, namespace: str) -> dict[str, Any]:
@@ -185,26 +210,33 @@ def _is_removable(store: BackupStore) -> bool:
 
 
 def _holders(observed: ObservedClusterStore) -> tuple[str, ...]:
-    """Return the namespaces whose BackupStores need the store: a backup needs them, or they are yet to be removed."""
+    """Return the namespaces whose BackupStores need the store: a backup needs them, or they are yet to be removed.
+
+    A BackupStore that is being deleted without our finalizer has no backups, whatever else keeps it there.
+    """
     return tuple(
         sorted(
             store.namespace
             for store in _own(observed)
-            if labels.STORE_FINALIZER in store.metadata.finalizers or _is_managed(store)
+            if labels.STORE_FINALIZER in store.metadata.finalizers or _is_removable(store)
         )
     )
 
 
 def _is_outdated(store: BackupStore, observed: ObservedClusterStore, allowed: frozenset[str]) -> bool:
-    """Return whether a BackupStore shows another state than its ClusterBackupStore. There may be a thousand of them."""
+    """Return whether a BackupStore shows another state than its ClusterBackupStore. There may be a thousand of them.
+
+    It must be false after the check, or each look would ask for another one.
+    """
     shown = _ready_reason(store.status.conditions)
-    is_refused = shown in (Reason.STORE_NOT_ALLOWED, Reason.STORE_BEING_DELETED, Reason.IN_USE)
-    if is_refused or store.namespace not in allowed:
-        return is_refused != (store.namespace not in allowed)
-    if observed.error is not None:
+    if store.namespace not in allowed:
         return store.is_ready
-    before = _ready_reason(observed.cluster.status.conditions)
-    return shown == before and shown not in ("", Reason.ANSWERS)
+    if shown == Reason.STORE_NOT_ALLOWED:
+        return True
+    problem = _problem(observed)
+    if problem is not None:
+        return store.is_ready and observed.error is not None
+    return shown == _ready_reason(observed.cluster.status.conditions) and shown not in ("", Reason.ANSWERS)
 
 
 def _ready_reason(shown: list[Condition]) -> str:

@@ -29,10 +29,18 @@ def before_start(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:
 def verdict(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:
     """Fail or wait if movers of a store may not run, or have no way to reach it."""
     refused = refusal(lookup, policy.mover)
-    if refused is not None or policy.mover.broker_ca or not isinstance(lookup.store, SharedStore):
+    if refused is not None or not isinstance(lookup.store, SharedStore):
         return refused
-    message = "Movers cannot reach the store yet: the broker has no certificate. Check its Deployment."
-    return Wait(Reason.BROKER_UNAVAILABLE, message, limit=policy.deadlines.store)
+    if not policy.mover.broker_ca:
+        message = "Movers cannot reach the store yet: the broker has no certificate. Check its Deployment."
+        return Wait(Reason.BROKER_UNAVAILABLE, message, limit=policy.deadlines.store)
+    if lookup.store.spec.ca_secret_ref is not None and not lookup.store.ca_certificates:
+        message = (
+            "Movers cannot trust the store yet: the CA Secret of its ClusterBackupStore has no certificate that can be"
+            " read. Ask an administrator."
+        )
+        return Wait(Reason.SECRET_INCOMPLETE, message, limit=policy.deadlines.store)
+    return None
 
 
 def refusal(lookup: StoreLookup, settings: MoverSettings) -> Fail | None:

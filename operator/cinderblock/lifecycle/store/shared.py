@@ -91,7 +91,7 @@ def former_conflict(cluster: ClusterBackupStore, namespace: Object, former: Obje
 def entry_of(cluster: ClusterBackupStore, namespace: Object) -> FormerNamespace | None:
     """Return the entry of spec.formerNamespaces for a namespace; None: there is none.
 
-    The entry names the UID of the present namespace. So whoever uses the name later does not get the place.
+    The entry names the UID of the present namespace. So the next namespace of the name does not get the place.
     """
     present = namespace.name, namespace.uid
     entries = cluster.spec.former_namespaces

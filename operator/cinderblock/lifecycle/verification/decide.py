@@ -170,7 +170,7 @@ def _follow(observed: ObservedVerification, now: datetime) -> Decision:
         followed = operation.follow_mover(observed.policy)
         return followed if isinstance(followed, Decision) else operation.fail(_NO_FINDINGS)
     if observed.store.error is not None:
-        # The place of the store has moved meanwhile. What the mover missed there says nothing about the backup.
+        # The place of the store has moved meanwhile, so a missing manifest there says nothing about the backup.
         return operation.fail(Fail(observed.store.error.reason, observed.store.error.message))
     recording = observed.recording
     if outcome.lacks_manifest(observed.mover) and (recording is None or recording.finding is None):

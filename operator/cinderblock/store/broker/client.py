@@ -51,8 +51,8 @@ class BrokerClient:
         policy: how long to repeat calls. Signing is not repeated: the store repeats the whole request.
         clock: for waits.
 
-    Raises, from every method: StoreUnreachable (try again), AccessDenied (the broker refuses), PermanentError (its
-    certificate is not trusted), and InvalidInput. No message contains a token, a key or a credential.
+    Raises, from every method: StoreUnreachable (try again), AccessDenied (the broker refuses), PermanentError and
+    InvalidInput. No message contains a token, a key or a credential.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from cinderblock import __version__
-from cinderblock.errors import CinderblockError, InvalidInput, PermanentError, StoreTooSlow, StoreUnreachable
+from cinderblock.errors import CinderblockError, InvalidInput, StoreTooSlow, StoreUnreachable
 from cinderblock.reasons import Reason
 from cinderblock.store import deadline
 from cinderblock.store.deadline import Deadline, limit_seconds
@@ -91,7 +91,7 @@ class Transport:
     def post(self, path: str, body: bytes, token: str) -> Answer:
         """Return the answer to a request. This may be sent twice, so it must be harmless to repeat it.
 
-        Raises StoreUnreachable, StoreTooSlow, and PermanentError if the certificate is not trusted.
+        Raises StoreUnreachable and StoreTooSlow.
         """
         headers = {
             "Authorization": f"Bearer {token}",
@@ -183,9 +183,10 @@ class Transport:
     def _from_network(self, error: Exception) -> CinderblockError:
         """Return the error for a request that got no complete answer. Texts of libraries may quote headers."""
         if isinstance(error, ssl.SSLCertVerificationError):
-            return PermanentError(
-                f"Cannot trust the certificate of the broker at {self.url}: {error.verify_message}. If its authority"
-                " was replaced, start the operation again.",
+            # A certificate that is replaced is wrong for a moment. The next mover gets the present authority.
+            return StoreUnreachable(
+                f"Cannot trust the certificate of the broker at {self.url}: {error.verify_message}. Check the Secret of"
+                " its certificate.",
                 reason=Reason.CERTIFICATE_NOT_TRUSTED,
             )
         if isinstance(error, http.client.HTTPException) and not isinstance(error, _CLOSED):

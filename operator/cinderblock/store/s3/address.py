@@ -22,12 +22,14 @@ class StoreAddress:
         container: bucket.
         region: region that requests are signed for.
         credentials: removed from every quoted text; None: boto3 finds them, so they are unknown here.
+        is_signed_remotely: whether a broker signs the requests, with credentials and a clock of its own.
     """
 
     endpoint: str
     container: str
     region: str
     credentials: S3Credentials | None = field(default=None, repr=False)
+    is_signed_remotely: bool = False
 
     @override
     def __str__(self) -> str:

@@ -17,6 +17,8 @@ from urllib3.util.ssl_match_hostname import CertificateError
 from cinderblock.errors import (
     AccessDenied,
     CinderblockError,
+    ClockSkewed,
+    CredentialsRejected,
     InvalidInput,
     PermanentError,
     StoreTooSlow,
@@ -54,13 +56,29 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
     except _LIBRARY_ERRORS as error:
         raise (_too_slow(address, deadline) if deadline.has_expired else _from_client(error, address)) from error
     except boto.ClientError as error:
-        raise from_answer(error.response, address, error.operation_name) from error
+        found = from_answer(error.response, address, error.operation_name)
+        raise (_of_broker(found, address) if address.is_signed_remotely else found) from error
     except AnswerTooLong as error:
         raise protocol_violation(address, str(error)) from error
     except KeyError as error:
         raise not_s3(address, f"a response without {error}") from error
     except PARSER_DEFECTS as error:
         raise not_s3(address, "a malformed response") from error
+
+
+def _of_broker(error: CinderblockError, address: StoreAddress) -> CinderblockError:
+    """Return a temporary error if the server rejects what the broker has signed with.
+
+    Somebody replaces the credentials, and the broker reads the new ones within a minute. Or one of its nodes has a
+    wrong clock. The mover can do nothing about either, and other replicas of the broker may be right.
+    """
+    if isinstance(error, ClockSkewed):
+        text = f"Cannot access {address}: the clock of the broker differs from the server's clock. Correct the clocks."
+        return StoreUnreachable(text, reason=error.reason)
+    if isinstance(error, CredentialsRejected):
+        text = f"Cannot access {address}: the server rejects what the broker has signed with. {error.message}"
+        return StoreUnreachable(text, reason=error.reason)
+    return error
 
 
 def _too_slow(address: StoreAddress, deadline: Deadline) -> StoreTooSlow:

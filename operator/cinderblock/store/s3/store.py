@@ -88,7 +88,9 @@ class S3Store:
         own = credentials if isinstance(credentials, S3Credentials) else None
         is_limited = isinstance(credentials, RemoteSigner)
         self._creates_container = location.create_container and not is_limited
-        self._address = StoreAddress(self._client.meta.endpoint_url, location.container, location.region, own)
+        self._address = StoreAddress(
+            self._client.meta.endpoint_url, location.container, location.region, own, is_limited
+        )
         self._put_options = put_options(location)
         self._checksums = UploadChecksums()
         self._retention = S3Retention(self._client, self._address, self._call)

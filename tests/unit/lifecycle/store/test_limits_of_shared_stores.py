@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
+from typing_extensions import override
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.controller.reconcile.admission import MoverAdmission
+from cinderblock.controller.reconcile.admission import MoverAdmission, _Queued
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.mover.state import wait_for_slot
 from cinderblock.lifecycle.observed import MoverSettings, ObservedMover, OperatorPolicy, RunningMover
 from cinderblock.lifecycle.operation import Operation
 from cinderblock.lifecycle.verdicts import Wait
+from cinderblock.reasons import Reason
 from tests.support.shared_stores import a_shared_store
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -86,3 +89,46 @@ def test_namespaces_take_turns_for_the_slots_of_a_shared_store() -> None:
 
 def _queued(operation: Operation, wait: Wait) -> Decision:
     return operation.wait(wait)
+
+
+class _NeverListed(dict[str, _Queued]):
+    """The waiting operations of a namespace, of which there may be thousands."""
+
+    @override
+    def items(self) -> NoReturn:
+        raise AssertionError("a decision must not look at each waiting operation of other namespaces")
+
+
+def test_decision_looks_at_no_waiting_operation_of_other_namespaces() -> None:
+    admission, policy = MoverAdmission(lambda: 0.0), POLICY
+    for number in range(3):
+        for namespace in ("bank", "mail"):
+            _wait(admission, a_backup(namespace, number), policy)
+    for queue in admission._queues.values():
+        queue.entries = _NeverListed(queue.entries)
+    store = a_shared_store("shop", limits={"movers": 1})
+    assert admission.observe(a_backup("shop", 9), ObservedMover(), store, policy.mover) is not None
+
+
+def test_operation_that_no_longer_waits_for_a_shared_store_is_forgotten() -> None:
+    admission, policy, store = MoverAdmission(lambda: 0.0), POLICY, a_shared_store("shop", limits={"movers": 1})
+    first, second = a_backup("bank", 0), a_backup("bank", 1)
+    for backup in (first, second, first):
+        _wait(admission, backup, policy)
+    late = a_backup("shop", 9)
+    observed = admission.observe(late, ObservedMover(), store, policy.mover)
+    assert observed.waiting_before_for_cluster_store == 1, "namespaces take turns"
+    for backup in (first, second):
+        admission.record(backup, ObservedMover(), a_shared_store("bank"), Decision(None), policy.mover)
+    observed = admission.observe(late, ObservedMover(), store, policy.mover)
+    assert observed.waiting_before_for_cluster_store == 0
+    assert [queue.of_cluster_stores for queue in admission._queues.values()] == [{}]
+
+
+def _wait(admission: MoverAdmission, backup: VolumeBackup, policy: OperatorPolicy) -> None:
+    """Let a backup wait for a mover of the shared store."""
+    store = a_shared_store(backup.namespace, limits={"movers": 1})
+    mover = admission.observe(backup, ObservedMover(), store, policy.mover)
+    wait = Wait(Reason.QUEUED, "it waits", requeue_after=10.0)
+    operation = Operation(backup, backup.status, mover, NOW)
+    admission.record(backup, mover, store, _queued(operation, wait), policy.mover)

@@ -17,6 +17,7 @@ from cinderblock.lifecycle.store.cluster import (
     MAX_WRITES,
     ObservedClusterStore,
     Plan,
+    Turns,
     backup_store,
     conflicts,
     decide,
@@ -44,6 +45,13 @@ def observed(*stores: BackupStore, allowed: tuple[str, ...] = (), **more: Any) -
     cluster = a_cluster_store(metadata=more.pop("metadata", HELD))
     by_namespace = {store.namespace: store for store in stores}
     return ObservedClusterStore(cluster, allowed=frozenset(allowed), stores=by_namespace, **more)
+
+
+def after(reason: str, found: ObservedClusterStore) -> ObservedClusterStore:
+    """Return the observed state of a store that was not ready for a reason before."""
+    shown = {"type": "Ready", "status": "False", "reason": reason, "message": "", "lastTransitionTime": NOW}
+    status = ClusterBackupStoreStatus.model_validate({"conditions": [shown]})
+    return replace(found, cluster=found.cluster.model_copy(update={"status": status}))
 
 
 def conditions(decision: Decision) -> dict[str, tuple[str, str]]:
@@ -90,6 +98,37 @@ def test_many_namespaces_get_their_stores_in_several_steps() -> None:
     decision = judge(found)
     assert conditions(decision)["StoresCreated"] == ("False", "CreatingStores")
     assert decision.requeue_after == 5.0
+
+
+def test_namespaces_after_the_last_one_come_first() -> None:
+    found = observed(allowed=tuple(f"n-{number:03}" for number in range(MAX_WRITES + 2)))
+    first = plan(found).creations
+    assert plan(found, Turns(created=first[-1])).creations[:3] == (
+        *(f"n-{MAX_WRITES:03}", f"n-{MAX_WRITES + 1:03}"),
+        "n-000",
+    )
+    late = tuple(ours(name, "StoreNotAllowed") for name in ("a", "b", "c"))
+    assert [store.namespace for store in plan(observed(*late), Turns(removed="b")).removals] == ["c", "a", "b"]
+
+
+def test_foreign_finalizer_of_a_namespace_holds_no_cluster_store() -> None:
+    ending = ours("shop", "StoreNotAllowed", deletionTimestamp=NOW, finalizers=["example.com/mine"])
+    assert judge(observed(ending, metadata=DELETED)).actions == (RemoveFinalizer(labels.STORE_FINALIZER),)
+    used = ours("shop", "InUse", deletionTimestamp=NOW, finalizers=["example.com/mine", labels.STORE_FINALIZER])
+    assert judge(observed(used, metadata=DELETED)).actions == ()
+
+
+@pytest.mark.parametrize("reason", ["BrokerDisabled", "InUse", "InvalidInput"])
+def test_state_that_a_check_cannot_change_is_not_checked_early(reason: str) -> None:
+    """A check every 30 seconds of each of a thousand stores would never end."""
+    found = observed(ours("shop", reason), allowed=("shop",), unreachable=Fail("BrokerDisabled", "Set broker.enabled"))
+    assert plan(after("BrokerDisabled", found)).checks == ()
+    assert plan(observed(ours("shop", reason))).checks == (), "its namespace may not use the store"
+
+
+def test_end_of_a_problem_is_shown_early_by_all_stores() -> None:
+    found = observed(ours("shop", "BrokerDisabled"), allowed=("shop",))
+    assert len(plan(after("BrokerDisabled", found)).checks) == 1
 
 
 def test_store_of_somebody_else_is_left_alone_and_named() -> None:

@@ -1,40 +1,33 @@
-"""Sign single requests of somebody else, and find out which headers a server checks.
+"""Sign single requests of somebody else.
 
 A signature covers the method, the URL, the named headers and the SHA-256 of the body. It does not cover a header that
-the sender adds later. AWS rejects every such header that begins with x-amz-. A server that does not would let the
-sender turn a signed upload into a copy of any object (x-amz-copy-source).
+the sender adds later; see `unsigned_headers`.
 """
 
 from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 from typing_extensions import override
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.errors import CinderblockError, InvalidInput
-from cinderblock.store.call_time import call_seconds
+from cinderblock.errors import InvalidInput
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.deadline import limit_seconds
-from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.client import make_client
-from cinderblock.store.s3.errors import translate
+from cinderblock.store.s3.signers.unsigned_headers import ignores_unsigned_headers
 
-if TYPE_CHECKING:
-    from botocore.awsrequest import AWSPreparedRequest
+__all__ = ["CONTENT_HASH", "RequestSigner", "container_url", "ignores_unsigned_headers", "sign"]
 
 CONTENT_HASH: Final = "x-amz-content-sha256"
 """Header with the SHA-256 of the body in hexadecimal digits."""
-PROBE_HEADER: Final = "x-amz-meta-cinderblock-probe"
-"""A header that changes nothing, and that a server must reject if no signature covers it."""
 _NOBODY: Final = S3Credentials("none", "none")
 """Credentials of a client that sends nothing."""
 _ADDED: Final = ("Authorization", "X-Amz-Date", "X-Amz-Content-SHA256", "X-Amz-Security-Token")
@@ -119,44 +112,3 @@ def container_url(location: StoreLocation) -> str:
     finally:
         client.close()
     return url.partition("?")[0].rstrip("/")
-
-
-def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:
-    """Return whether a server accepts a request with an x-amz- header that its signature does not cover.
-
-    This lists at most one key below the prefix of the store, first as usual and then with such a header.
-
-    Raises CinderblockError if the server rejects the usual request too, or does not answer.
-    """
-    client = make_client(location, credentials, ca_file)
-    address = StoreAddress(client.meta.endpoint_url, location.container, location.region, credentials)
-    prefix = f"{location.prefix}/" if location.prefix else ""
-
-    def list_one() -> None:
-        with limit_seconds(call_seconds(0, None, None)) as deadline, translate(address, deadline):
-            client.list_objects_v2(Bucket=location.container, Prefix=prefix, MaxKeys=1)
-
-    try:
-        list_one()
-        client.meta.events.register_first("before-send.s3", _add_header)
-        return _is_accepted(list_one)
-    finally:
-        client.close()
-
-
-def _is_accepted(list_one: Callable[[], None]) -> bool:
-    """Return whether the server accepts the request. Raises CinderblockError unless it answers by yes or no."""
-    try:
-        list_one()
-    except CinderblockError as error:
-        cause = error.__cause__
-        status = cause.response["ResponseMetadata"]["HTTPStatusCode"] if isinstance(cause, ClientError) else 0
-        if status in (400, 401, 403):
-            return False
-        raise
-    return True
-
-
-def _add_header(request: AWSPreparedRequest, **_: Any) -> None:
-    """Handle botocore's event before-send: the request has been signed."""
-    request.headers[PROBE_HEADER] = "1"
