@@ -2,7 +2,7 @@
 
 A traceback keeps the local variables of every frame that the exception has passed: an answer of a server has up to 4
 MiB, a part of a manifest more. Such a variable, or a task, often refers to the exception in turn. Then all of it stays
-until the garbage collector looks at old objects, which it does rarely in a process that holds many of them.
+until the garbage collector visits old objects, which it does rarely in a process that holds many of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cinderblock.errors import CinderblockError
 def release_answers(error: BaseException) -> None:
     """Clear the local variables in the tracebacks of an exception and of its causes.
 
-    The frames stay, so a log still shows the lines. A frame that runs is left alone. An error of ours has a message for
-    people, so its causes go as well: those of libraries quote whole answers.
+    The frames stay, so a log still shows the lines. A frame that runs is left alone. One of our errors has a message
+    for people, so its causes go as well: those of libraries quote whole answers.
     """
     for link in list(_chain(error)):
         traceback.clear_frames(link.__traceback__)

@@ -232,7 +232,7 @@ def requests_for_nothing(simulation: Simulation) -> Disturb:
 
 
 def pods_on_every_volume(simulation: Simulation) -> Disturb:
-    """Pods that name very many claims, or one of a megabyte, beside real backups."""
+    """Pods that name very many claims, or one of a megabyte, next to real backups."""
     _namespace(simulation)
     volumes = [{"name": f"v{number}", "persistentVolumeClaim": {"claimName": f"c{number}"}} for number in range(500)]
     volumes.append({"name": "long", "persistentVolumeClaim": {"claimName": "x" * 1_000_000}})

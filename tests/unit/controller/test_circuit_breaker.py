@@ -113,7 +113,7 @@ async def test_open_breaker_fails_calls_without_making_them(monkeypatch: pytest.
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    """Leave cycles alone: in a process with many objects, the collector looks at old ones rarely."""
+    """Leave cycles alone: in a process with many objects, the collector rarely visits old ones."""
     gc.disable()
     yield
     gc.enable()

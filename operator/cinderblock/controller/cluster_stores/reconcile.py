@@ -87,7 +87,7 @@ class ClusterStoreReconciler:
 
 @dataclass(frozen=True, slots=True)
 class _Writes:
-    """What became of writes in several namespaces.
+    """The results of writes in several namespaces.
 
     Attributes:
         namespaces: those whose turn it was.
@@ -122,7 +122,7 @@ async def _in_each(namespaces: Iterable[str], verb: str, write: Callable[[str], 
 
 
 async def _create(context: Context, cluster: ClusterBackupStore, namespace: str) -> None:
-    """Create the BackupStore of a namespace. Of one that exists, the next look tells whose it is."""
+    """Create the BackupStore of a namespace. If one exists, the next reconciliation tells whose it is."""
     try:
         await context.kube.create(BACKUP_STORE, backup_store(cluster, namespace))
     except (AlreadyExists, NotFound) as error:

@@ -76,7 +76,10 @@ class RunningPods:
 
 
 async def find_running_pods(context: Context, claim: PersistentVolumeClaim) -> RunningPods:
-    """Return the pods that use a PersistentVolumeClaim and have not ended, and the StatefulSets beside it."""
+    """Return the pods that use a PersistentVolumeClaim and have not ended.
+
+    The result also names StatefulSets that have claims of the same template.
+    """
     sets: set[str] = set()
 
     def observe(page: JsonObjects) -> None:

@@ -99,7 +99,7 @@ async def _store(context: Context, verification: BackupVerification) -> BackupSt
 
 
 class _Changes:
-    """Collects the changes of VolumeBackups. Of those that one reconciliation does not write, it keeps the names.
+    """Collects the changes of VolumeBackups. It keeps the names of those that one reconciliation does not write.
 
     Attributes:
         others: these names.

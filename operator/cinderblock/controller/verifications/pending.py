@@ -29,7 +29,7 @@ class PendingRecords:
             self._names.popitem(last=False)
 
     def take(self, uid: str, count: int) -> list[str]:
-        """Return the next names, and forget them. Whoever looks at the end finds those that were not written."""
+        """Return the next names, and forget them. A last pass over all backups finds those that were not written."""
         names = self._names.get(uid, [])
         taken, names[:count] = names[:count], []
         if not names:

@@ -96,7 +96,7 @@ class _NeverListed(dict[str, _Queued]):
 
     @override
     def items(self) -> NoReturn:
-        raise AssertionError("a decision must not look at each waiting operation of other namespaces")
+        raise AssertionError("a decision must not read each waiting operation of other namespaces")
 
 
 def test_decision_looks_at_no_waiting_operation_of_other_namespaces() -> None:
