@@ -31,7 +31,8 @@ from tests.support.cluster.secret_scan import SecretScanner, forms
 from tests.support.cluster.shared_store import SharedStore
 from tests.support.cluster.workloads import Mount, OneShotPod, claim, compare_trees, finish_pod
 
-pytestmark = pytest.mark.e2e
+# The first test also waits for the release and for four backups.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SLOW = 1 << 20
 """Bytes a second of each upload: the attacked mover has to run for some seconds."""
