@@ -175,7 +175,7 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
 
 
 def test_table_has_every_command_that_uses_a_store() -> None:
-    with_a_cluster = {"release-finalizers", "operator", "gateway", "embedded-store"}
+    with_a_cluster = {"release-finalizers", "operator", "gateway", "broker", "embedded-store"}
     assert IN_THE_MIDDLE.keys() | with_a_cluster | {"mover"} == COMMANDS.keys()
 
 

@@ -124,8 +124,10 @@ def test_webhook_has_delays_and_severities_of_the_rules(rules: dict[str, Any]) -
 
 
 NOT_TOLD = {
-    # Their limits in days are values of the rules, which the operator does not know.
+    # Their limits in days are values of the rules, which the operator does not know. A person who reads the schedule
+    # sees why its verifications are refused.
     *("CinderblockVolumeBackupStale", "CinderblockVolumeVerificationStale", "CinderblockVolumeNeverVerified"),
+    *("CinderblockVolumeDrillStale", "CinderblockScheduleVerificationsRefused"),
     # The backup itself was made, as a user with unreadable: Skip wants it.
     "CinderblockVolumeBackupIncomplete",
     # A person waits for the restore, and sees its status.
@@ -275,9 +277,11 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
             status |= {"dataTimestamp": "2026-01-02T03:04:05Z", "storedBytes": 7, "manifestKey": "backups/a/b.manifest"}
             status |= {"unreadableFiles": 1, "unreadableExamples": ["broken"]} if name == "incomplete" else {}
             found = {"recordedFor": uid, "result": "Verified", "lastVerifiedAt": "2026-01-02T03:04:05Z"}
+            found |= {"structureAt": "2026-01-02T03:04:05Z"}
             status |= {"verification": found} if name == "good" else {}
             await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
     schedule = {"schedule": "@yearly", "volumes": {"selector": {"matchLabels": {"app": "absent"}}}}
+    schedule["verification"] = {"structure": {"schedule": "@yearly"}}
     metadata = {"name": "yearly", "namespace": namespace}
     await client.create(BACKUP_SCHEDULE, {"metadata": metadata, "spec": schedule})
     status = {"lastCompletedTime": "2026-01-02T03:04:05Z"}

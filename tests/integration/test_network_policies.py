@@ -17,4 +17,4 @@ async def test_network_policies_are_valid(client: KubeClient, namespace: str) ->
     policies = of_kind(render(*EVERYTHING, "networkPolicies.enabled=true", namespace=namespace), "NetworkPolicy")
     for policy in policies:
         await client.create(NETWORK_POLICY, policy)
-    assert len(await client.list(NETWORK_POLICY, namespace)) == len(policies) == 3
+    assert len(await client.list(NETWORK_POLICY, namespace)) == len(policies) == 4

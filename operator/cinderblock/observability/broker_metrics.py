@@ -29,7 +29,7 @@ class BrokerMetrics:
             buckets=REQUEST_BUCKETS,
         )
         self._refusals = Counter(
-            "cinderblock_broker_refusals_total",
+            "cinderblock_broker_refusals",
             "Requests that were refused, by reason.",
             ["reason"],
             registry=self.registry,
