@@ -56,14 +56,19 @@ def translate(address: StoreAddress, deadline: Deadline) -> Iterator[None]:
     except _LIBRARY_ERRORS as error:
         raise (_too_slow(address, deadline) if deadline.has_expired else _from_client(error, address)) from error
     except boto.ClientError as error:
-        found = from_answer(error.response, address, error.operation_name)
-        raise (_of_broker(found, address) if address.is_signed_remotely else found) from error
+        # A local variable with the new error would make a cycle, which keeps the connection until it is collected.
+        raise _of_answer(error, address) from error
     except AnswerTooLong as error:
         raise protocol_violation(address, str(error)) from error
     except KeyError as error:
         raise not_s3(address, f"a response without {error}") from error
     except PARSER_DEFECTS as error:
         raise not_s3(address, "a malformed response") from error
+
+
+def _of_answer(error: boto.ClientError, address: StoreAddress) -> CinderblockError:
+    found = from_answer(error.response, address, error.operation_name)
+    return _of_broker(found, address) if address.is_signed_remotely else found
 
 
 def _of_broker(error: CinderblockError, address: StoreAddress) -> CinderblockError:
