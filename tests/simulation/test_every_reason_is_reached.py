@@ -706,7 +706,6 @@ SCENARIOS: dict[str, Scenario] = {
     "BackupNotFound": restores_nothing,
     "BackupsArchived": bucket_has(LifecycleRule("cold", archives="to GLACIER 30 days after they were written")),
     "BackupsExpire": bucket_has(LifecycleRule("old", expires="90 days after they were written")),
-    "BrokerUnavailable": mover_says("BrokerUnavailable"),
     "DefaultRetention": bucket_has(versioning="Enabled", has_lock=True, default=RETENTION),
     "Hidden": bucket_has(versioning="Enabled"),
     "NoHarmfulRule": accepts_and_ends,
