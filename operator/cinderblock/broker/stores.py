@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cinderblock.api.broker import CA_BYTES
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
@@ -48,8 +49,6 @@ PASSED_SECONDS: Final = 3600.0
 FAILED_SECONDS: Final = 60.0
 """For how long it counts that it does not."""
 _OPEN_STORES: Final = 64
-CA_BYTES: Final = 256 << 10
-"""Most bytes of the CA certificates of a store: the public authorities have 220 KiB."""
 
 HeaderProbe = Callable[[StoreLocation, S3Credentials, str | None], bool]
 """Returns whether a server ignores headers that no signature covers: location, credentials, and path of a CA file."""

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from cinderblock.api.broker import CA_BYTES
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.meta import ObjectMeta
 from cinderblock.api.mover import StoreLocation
@@ -59,10 +60,6 @@ MAX_BREAKERS: Final = 100
 """Stores of one namespace whose breakers are kept. A breaker takes up to 8 KiB, with a URL as long as a store may have,
 and a namespace may have 20,000 stores. A new breaker has forgotten the last five seconds, and whether the store
 answers."""
-
-CA_BYTES: Final = 256 << 10
-"""Most bytes of the CA certificates of a store: the public authorities have 220 KiB. All open stores together stay far
-below the 64 MiB of the operator's /tmp."""
 
 RULES_CACHE_SECONDS: Final = 3600.0
 """For how long the rules of a container count: people change them rarely. They cost three requests."""

@@ -18,7 +18,7 @@ FAILED_SECONDS: Final = 5.0
 """For how long a failed check counts."""
 SIGNING_SECONDS: Final = 3600.0
 """For how long it counts that the server refused a header that the signature does not cover. That depends on its
-software only, and costs two requests."""
+software only, and costs several requests."""
 
 Call = Callable[[Callable[[], object]], Awaitable[object]]
 """Runs a function that uses the store, in a thread, with the limits of the store."""
