@@ -24,9 +24,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _restore_log_levels() -> Iterator[None]:
-    """Restore the levels of loggers: a test may run the main function of a process, which sets them."""
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+def _restore_logging() -> Iterator[None]:
+    """Restore handlers, and the levels of loggers: a test may run the main function of a process, which sets them."""
+    handlers, levels = logging.root.handlers[:], {name: logging.getLogger(name).level for name in LOGGERS}
     yield
+    logging.root.handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

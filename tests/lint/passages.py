@@ -263,7 +263,7 @@ ROOMS: Final = (
         Room(f"operator/{room}", (f"operator/cinderblock/{room}/**/*.py",), of_python)
         for room in (
             "api", "lifecycle", "format", "store", "volume", "kube", "observability", "repository", "archiver",
-            "restorer", "mover", "controller", "gateway", "cli",
+            "restorer", "mover", "controller", "gateway", "broker", "serving", "cli",
         )
     ),
     Room("operator", ("operator/cinderblock/*.py",), of_python),

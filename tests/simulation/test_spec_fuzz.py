@@ -6,6 +6,7 @@ The API server rejects most of these specs (see the tests of the CRDs); the simu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,13 +16,20 @@ from hypothesis import strategies as st
 from cinderblock.api import labels
 from cinderblock.api.crd.definitions import RESOURCES
 from cinderblock.controller.request import SCHEDULE_KINDS, ObjectKey
+from cinderblock.lifecycle.observed import OperatorAccount
 from tests.support.cluster.spec_fuzz import hostile, schema_of, specs
+from tests.support.shared_stores import SYSTEM
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE
-from tests.support.simulation.simulation import Simulation
+from tests.support.simulation.simulation import POLICY, Simulation
 
+KNOWN_ACCOUNT = replace(POLICY, account=OperatorAccount(SYSTEM))
 SAME_SPECS = settings(derandomize=True, max_examples=25)
 SCHEMAS = {resource.kind: schema_of(resource) for resource in RESOURCES}
+METADATA = {
+    resource.kind: {"name": "hostile"} | ({"namespace": NAMESPACE} if resource.namespaced else {})
+    for resource in RESOURCES
+}
 ENDS = ("available", "error", "error_restoring")
 THEIRS = ("their-data", "their-backup", "their-store", "their-snapshot")
 UIDS = {
@@ -34,7 +42,7 @@ OWN = ("data", "full", "default", "snap")
 
 def two_namespaces() -> Simulation:
     """Return a simulation with our namespace, and with a foreign one that contains objects of every kind."""
-    simulation = Simulation()
+    simulation = Simulation(policy=KNOWN_ACCOUNT)
     simulation.claim("data", "first")
     for kind, name, parts in (
         ("PersistentVolumeClaim", "their-data", {"spec": {"volumeName": "their-volume"}}),
@@ -67,9 +75,9 @@ def foreign_versions(simulation: Simulation) -> list[tuple[str, str]]:
 
 
 def run_for_some_time(simulation: Simulation) -> None:
-    """Run the operator on our namespace for some time."""
+    """Run the operator on our namespace, and on objects without one, for some time."""
     for _ in range(120):
-        ready = [key for key in simulation.due() if key.namespace == NAMESPACE]
+        ready = [key for key in simulation.due() if key.namespace in (NAMESPACE, "")]
         moves = [move for move in simulation.cluster.moves() if not move.is_bad]
         if ready:
             simulation.reconcile(ready[0])
@@ -86,7 +94,7 @@ def test_hostile_spec_harms_nobody(kind: str, data: st.DataObject) -> None:
     with two_namespaces() as simulation:
         before = foreign_versions(simulation)
         spec = data.draw(hostile(SCHEMAS[kind], (*THEIRS, *UIDS.values(), *OWN)))
-        simulation.make(kind, {"metadata": {"name": "hostile", "namespace": NAMESPACE}, "spec": spec})
+        simulation.make(kind, {"metadata": METADATA[kind], "spec": spec})
         simulation.backup("full", "data")
         run_for_some_time(simulation)
         check(simulation, before)
@@ -103,7 +111,7 @@ def test_valid_spec_gets_a_status(kind: str, data: st.DataObject) -> None:
         # CEL rules of the definitions, which their schemas cannot express.
         alternative = {"VolumeBackup": "import", "BackupVerification": "backupId"}.get(kind)
         assume(alternative is None or ("volumeId" in spec) != (alternative in spec))
-        simulation.make(kind, {"metadata": {"name": "hostile", "namespace": NAMESPACE}, "spec": spec})
+        simulation.make(kind, {"metadata": METADATA[kind], "spec": spec})
         run_for_some_time(simulation)
         check(simulation, before)
         status = simulation.get(kind, "hostile").get("status")

@@ -61,7 +61,7 @@ class PodIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a mover may do, as it was read at one moment.
+    """The rights of a mover, as they were read at one moment.
 
     Attributes:
         pod: the pod of the mover.
@@ -87,9 +87,9 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
         secrets_in: the namespace of the broker.
 
     Raises:
-        AccessDenied: the pod is not the mover of an operation that runs, or the data is elsewhere (NotGranted); its
-            namespace may not use the store, and its backup does not show that it once might (StoreNotAllowed); or the
-            namespace has no place in the store (FormerNamespaceRefused).
+        AccessDenied: with reason NotGranted, the pod is not the mover of an operation that runs, or the data is
+            elsewhere. With StoreNotAllowed, its namespace may not use the store, and its backup does not show an
+            earlier permission. With FormerNamespaceRefused, the namespace has no place in the store.
         NotYet: the status of the operation does not record a mover so far.
         NotFound: the ClusterBackupStore does not exist.
         KubeUnavailable: the API server does not answer.
@@ -164,7 +164,7 @@ async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in:
     store = _parse(BackupStore, body, f"BackupStore {name}")
     reference = store.spec.cluster_store_ref
     if reference is None:
-        raise not_granted(f"BackupStore {name} is no shared store.")
+        raise not_granted(f"BackupStore {name} is not a shared store.")
     found = await kube.get(kinds.CLUSTER_BACKUP_STORE, reference.name)
     if found is None:
         raise NotFound(f"ClusterBackupStore {reference.name} does not exist.", reason=Reason.CLUSTER_STORE_NOT_FOUND)
@@ -194,7 +194,7 @@ async def _backup_of(kube: KubeClient, operation: Operation) -> VolumeBackup:
 def _check_place(backup: VolumeBackup, store: SharedStore, *, is_allowed: bool) -> None:
     """Refuse a backup of another place, and one that was not accepted while its namespace was allowed.
 
-    An operation that runs goes on when the permission is withdrawn. The operator records the place of a shared store
+    An operation that runs continues when the permission is withdrawn. The operator records the place of a shared store
     when it accepts a backup, and starts nothing in a namespace that is not allowed. So a recorded place shows that the
     namespace was allowed. Without it, a BackupStore that was replaced during a backup could name a ClusterBackupStore.
     """

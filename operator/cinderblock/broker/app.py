@@ -64,7 +64,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the application needs.
+    """The parts of the broker that the application needs.
 
     Attributes:
         authenticator: finds out what a mover may do.

@@ -24,7 +24,7 @@ from cinderblock.kube.kinds import TOKEN_REVIEW
 from cinderblock.reasons import Reason
 
 ACCESS_SECONDS: Final = 60.0
-"""For how long a mover may go on with what it was allowed once, at most."""
+"""For how long a mover may continue with rights that it was given once, at most."""
 REFUSAL_SECONDS: Final = 10.0
 """For how long a token is refused without asking again."""
 RETRY_SECONDS: Final = 1.0
@@ -114,7 +114,7 @@ class Authenticator:
         lookup = self._running.get(key) or self._look_up(key, token, address)
         lookup.waiting.append(None)
         try:
-            # One of several requests with the same token may be cancelled; the others go on to wait.
+            # One of several requests with the same token may be cancelled; the others continue to wait.
             return await asyncio.shield(lookup.task)
         except CinderblockError as error:
             raise _copy(error) from None
@@ -180,8 +180,8 @@ class Authenticator:
 def _bearer(authorization: str) -> str:
     """Return the token of an Authorization header.
 
-    What cannot be a token for this broker is refused here, so that it costs no call of the API server. The claims are
-    not verified yet.
+    Text that cannot be a token for this broker is refused here, so that it costs no call of the API server. The
+    claims are not verified yet.
     """
     scheme, _, token = authorization.partition(" ")
     token = token.strip()

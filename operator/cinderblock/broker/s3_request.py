@@ -31,7 +31,7 @@ _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_~+=-][A-Za-z0-9._~+=-]{0,1023}")
 So it has no slash, and does not begin with a dot. AWS, MinIO, Ceph and SeaweedFS need no other characters."""
 
 _PARTS: Final = re.compile(r"[/\\]")
-"""What separates the parts of a path, on whatever system the server runs."""
+"""The separators between the parts of a path, on whatever system the server runs."""
 
 _PARAMETERS: Final[Mapping[str, re.Pattern[str]]] = {
     "continuation-token": re.compile(r"[ -~]{1,2048}"),

@@ -58,7 +58,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenStore:
-    """What the broker needs of a shared store. A repr shows no secret.
+    """The parts of a shared store that the broker needs. A repr shows no secret.
 
     Attributes:
         container_url: URL of the bucket, without a slash at its end.

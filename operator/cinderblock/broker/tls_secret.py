@@ -2,7 +2,7 @@
 
 The operator reads ca.crt from it and gives it to movers. All replicas write the same Secret, each with the version
 that it has read, so that one of several wins and the others take over its result. A replica remembers the authority:
-if somebody deletes the Secret, it comes back with the same one, and movers that run go on.
+if somebody deletes the Secret, it comes back with the same one, and movers that run continue.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TlsSecret:
         namespace: of the broker.
         settings: name of the Secret, whether the broker makes it, and the names of the server.
         clock: returns the time.
-        on_expiry: is told when the certificate expires, in seconds since 1970.
+        on_expiry: gets the time at which the certificate expires, in seconds since 1970.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TlsSecret:
         return self._written is not None
 
     async def keep(self) -> None:
-        """Refresh until the task is cancelled. Failures are logged: the server goes on with what it has."""
+        """Refresh until the task is cancelled. Failures are logged: the server continues with what it has."""
         while True:
             is_fresh = await self.try_refresh()
             await asyncio.sleep(CHECK_SECONDS if is_fresh else RETRY_SECONDS)
