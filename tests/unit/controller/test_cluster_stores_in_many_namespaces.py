@@ -41,7 +41,7 @@ class RefusingClient(KubeClient):
     @override
     async def create(self, kind: Kind, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         if kind == BACKUP_STORE and body["metadata"]["namespace"].startswith("a-"):
-            raise self.error
+            raise type(self.error)(self.error.message)  # raised twice, one error would keep the frames of both
         return await super().create(kind, body)
 
 
