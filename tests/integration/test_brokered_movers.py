@@ -28,7 +28,7 @@ from cinderblock.api.mover import (
     VolumeMode,
     task_to_env,
 )
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.main import main

@@ -19,7 +19,7 @@ from typing_extensions import override
 from cinderblock.api import layout
 from cinderblock.api.broker import TOKEN_DIRECTORY, TOKEN_FILE, BrokerLocation
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask, VerifyTask, task_to_env
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.kube import kinds

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from cinderblock.api.meta import Model
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 
 AUDIENCE: Final = "cinderblock-broker"
 """Audience of the tokens that movers show (authentication.k8s.io/v1 TokenReview)."""

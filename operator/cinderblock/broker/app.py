@@ -24,7 +24,7 @@ from cinderblock.api.broker import (
     UnwrapRequest,
 )
 from cinderblock.api.meta import Model
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.broker import data_keys, faults
 from cinderblock.broker.access import Access
 from cinderblock.broker.authenticator import Authenticator

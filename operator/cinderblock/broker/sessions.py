@@ -15,7 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cinderblock.api.broker import AUDIENCE, CredentialsAnswer
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SessionCredentials
+from cinderblock.api.v1alpha1.cluster_store import SessionCredentials
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.broker.access import Access
 from cinderblock.broker.faults import not_granted
 from cinderblock.broker.keyed_locks import KeyedLocks

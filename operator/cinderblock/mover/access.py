@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cinderblock.api.broker import TOKEN_DIRECTORY, TOKEN_FILE, BrokerLocation
 from cinderblock.api.mover import MoverOperation, MoverTask, StoreLocation
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.errors import AccessDenied
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.keys import Keys

@@ -37,7 +37,7 @@ from cinderblock.api.broker import (
     WrappedKeyModel,
 )
 from cinderblock.api.meta import Model
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.errors import CinderblockError
 from cinderblock.format.crypto.keyring import DataKey, KeyRing, WrappedKey
 from cinderblock.reasons import Reason

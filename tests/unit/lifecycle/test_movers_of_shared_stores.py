@@ -14,8 +14,8 @@ from cinderblock.api.meta import Object
 from cinderblock.api.mover import MoverTask, task_from_env
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
-from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, MoverAccess, SharedStore
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
+from cinderblock.api.v1alpha1.store import BackupStore, MoverAccess
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.backup import decide as backup_decide

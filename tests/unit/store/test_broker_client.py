@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.api.broker import BrokerLocation
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess
+from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.errors import (
     AccessDenied,
     CinderblockError,

@@ -8,8 +8,8 @@ from typing import Final
 from cinderblock.api.crd.core_schemas import Schema
 from cinderblock.api.crd.rules import Rule, escaped, fixed
 from cinderblock.api.crd.structural_schema import structural_schema
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess, NamespacesFrom
-from cinderblock.api.v1alpha1.store import ARCHIVE_STORAGE_CLASSES, BackupStoreSpec, ServerSideAlgorithm
+from cinderblock.api.v1alpha1.cluster_store import NamespacesFrom
+from cinderblock.api.v1alpha1.store import ARCHIVE_STORAGE_CLASSES, BackupStoreSpec, MoverAccess, ServerSideAlgorithm
 
 _REFERENCE: Final = "clusterStoreRef"
 

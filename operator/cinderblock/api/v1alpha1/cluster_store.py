@@ -16,6 +16,7 @@ from cinderblock.api.v1alpha1.store import (
     BackupStoreSpec,
     BackupStoreStatus,
     EndpointUrl,
+    MoverAccess,
     Name,
     SecretReference,
     StoreLimits,
@@ -40,13 +41,6 @@ class AllowedNamespaces(Model):
     """Names of the namespaces, only with Names. Defaults to none."""
     selector: LabelSelector | None = None
     """Labels of the namespaces, only with Selector. An empty selector matches all namespaces. Defaults to none."""
-
-
-class MoverAccess(StrEnum):
-    """How movers of other namespaces reach the store."""
-
-    SIGNED_REQUESTS = "SignedRequests"
-    SESSION_CREDENTIALS = "SessionCredentials"
 
 
 class SessionCredentials(Model):

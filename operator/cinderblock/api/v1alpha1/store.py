@@ -110,6 +110,13 @@ class Compression(Model):
     """Level of zstd, from 1 (fastest) to 19 (smallest). Defaults to 1."""
 
 
+class MoverAccess(StrEnum):
+    """How movers of other namespaces reach a store that namespaces share."""
+
+    SIGNED_REQUESTS = "SignedRequests"
+    SESSION_CREDENTIALS = "SessionCredentials"
+
+
 class ChangeDetection(StrEnum):
     """Attributes of a file that must equal those in the parent, so that an incremental backup does not read it again.
 

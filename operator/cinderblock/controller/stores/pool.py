@@ -18,8 +18,8 @@ from cinderblock.api.broker import CA_BYTES
 from cinderblock.api.labels import ACTIVE_KEY_ANNOTATION, READ_ONLY_KEYS_ANNOTATION
 from cinderblock.api.meta import ObjectMeta
 from cinderblock.api.mover import StoreLocation
-from cinderblock.api.v1alpha1.cluster_store import MoverAccess, SharedStore
-from cinderblock.api.v1alpha1.store import Addressing, BackupStore
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.api.v1alpha1.store import Addressing, BackupStore, MoverAccess
 from cinderblock.controller.stores.circuit_breaker import (
     CALL_SECONDS,
     SHARED_STORE_CALLS,
