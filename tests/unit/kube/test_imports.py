@@ -30,6 +30,16 @@ def test_movers_and_store_commands_load_neither_kubernetes_nor_kopf() -> None:
     assert not {"kubernetes", "kopf", "aiohttp"} & loaded
 
 
+def test_movers_load_no_models_of_objects_that_they_do_not_get() -> None:
+    """Each mover would pay for them at its start."""
+    loaded = loaded_modules("cinderblock.mover.main")
+    assert "cinderblock.api.mover" in loaded
+    unused = {
+        f"cinderblock.api.v1alpha1.{name}" for name in ("backup", "restore", "retention", "schedule", "cluster_store")
+    }
+    assert not unused & loaded
+
+
 @pytest.mark.parametrize("process", ["controller.manager", "gateway.main"])
 def test_servers_load_no_typed_api(process: str) -> None:
     loaded = loaded_modules(f"cinderblock.{process}")
