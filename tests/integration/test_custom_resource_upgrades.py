@@ -179,7 +179,7 @@ def test_definition_was_applied_by_the_client(kubeconfig: Path, name: str) -> No
 
 
 def test_rollback_of_definitions_loses_holds_and_keeps_schedules() -> None:
-    """The guide says so (docs/guide/install.md, Roll back), and its commands hold the backups again."""
+    """The guide says so (docs/guide/upgrade.md, Roll back), and its commands hold the backups again."""
     save, restore = _commands_of_the_guide()
     with apiserver.running() as server:
         apply = ("apply", "--server-side", "--force-conflicts", "-f")
@@ -200,7 +200,7 @@ def test_rollback_of_definitions_loses_holds_and_keeps_schedules() -> None:
 
 
 def _commands_of_the_guide() -> tuple[str, str]:
-    page = Path("docs/guide/install.md").read_text()
+    page = Path("docs/guide/upgrade.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", page.partition("### Roll back")[2], re.DOTALL)
     save, restore = (block.replace("> held", "").replace("< held", "") for block in blocks[:2])
     return save, restore
