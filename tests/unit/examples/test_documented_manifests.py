@@ -70,7 +70,7 @@ def _blocks(text: str, language: str) -> list[str]:
 
 def _filled(text: str) -> str:
     """Return a text with values for its variables. Fails for a variable without a value."""
-    text = re.sub(r"\$\{?(\w+)\}?", lambda found: VALUES[found[1]], text)
+    text = re.sub(r"\$(\w+)", lambda found: VALUES[found[1]], text)
     return re.sub(r"\b(?:ID|NAME)\b", lambda found: VALUES[found[0]], text)
 
 
