@@ -85,7 +85,8 @@ def _snippets(page: Path) -> Iterator[Snippet]:
             elif item.keys() == {"spec"}:
                 yield Snippet(page.name, frozenset(SCHEMAS), item, is_whole=False)
     for kind, patch in re.findall(r"patch (\w+) [^']*'(\{.*?\})'", commands):
-        yield Snippet(page.name, frozenset({kind}), json.loads(patch), is_whole=False)
+        if "spec" in (content := json.loads(patch)):
+            yield Snippet(page.name, frozenset({kind}), content, is_whole=False)
 
 
 SNIPPETS = [snippet for page in PAGES for snippet in _snippets(page)]
