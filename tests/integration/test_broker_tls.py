@@ -199,5 +199,5 @@ async def test_writer_gives_up_if_others_win_each_time(
 
     tls = replica()
     monkeypatch.setattr(tls, "_put", lose)
-    with pytest.raises(Conflict, match="all the time"):
+    with pytest.raises(Conflict, match="others keep changing it"):
         await tls.refresh()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cinderblock.api.labels import STORE_FINALIZER
+from cinderblock.api.labels import MANAGED_BY, MANAGED_BY_LABEL, STORE_FINALIZER
 from cinderblock.errors import AccessDenied, InvalidInput, NotFound
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import BACKUP_STORE
@@ -179,8 +179,8 @@ def test_definition_was_applied_by_the_client(kubeconfig: Path, name: str) -> No
 
 
 def test_rollback_of_definitions_loses_holds_and_keeps_schedules() -> None:
-    """The guide says so (docs/guide/install.md, Roll back), and its commands hold the backups again."""
-    save, restore = _commands_of_the_guide()
+    """The guide says so (docs/guide/upgrade.md, Roll back), and its commands hold the backups again."""
+    save, restore, _ = _commands_of_the_guide()
     with apiserver.running() as server:
         apply = ("apply", "--server-side", "--force-conflicts", "-f")
         kubectl(server.kubeconfig, *apply, "crds")
@@ -199,11 +199,35 @@ def test_rollback_of_definitions_loses_holds_and_keeps_schedules() -> None:
         assert _holds(server.kubeconfig) == {"written": True, "untouched": True}
 
 
-def _commands_of_the_guide() -> tuple[str, str]:
-    page = Path("docs/guide/install.md").read_text()
+def test_rollback_of_definitions_breaks_stores_until_they_are_deleted() -> None:
+    *_, repair = _commands_of_the_guide()
+    reference = {"clusterStoreRef": {"name": "shared"}}
+    metadata = {"labels": {MANAGED_BY_LABEL: MANAGED_BY}, "finalizers": [STORE_FINALIZER]}
+    with apiserver.running() as server:
+        apply = ("apply", "--server-side", "--force-conflicts", "-f")
+        kubectl(server.kubeconfig, *apply, "crds")
+        kubectl(server.kubeconfig, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
+        _create(server.kubeconfig, "BackupStore", "shared", reference, metadata)
+        kubectl(server.kubeconfig, *apply, OLD)
+        _wait_for(lambda: "clusterStoreRef" not in _spec_of_the_store(server.kubeconfig))
+        kubectl(server.kubeconfig, "annotate", "backupstore", "shared", "example.com/written=yes")
+        kubectl(server.kubeconfig, *apply, "crds")
+        _wait_for(lambda: "renewBelow" in _spec_of_the_store(server.kubeconfig))
+        assert "clusterStoreRef" not in _spec_of_the_store(server.kubeconfig)
+        _shell(server.kubeconfig, repair)
+        _create(server.kubeconfig, "BackupStore", "shared", reference)
+        assert "clusterStoreRef" in _spec_of_the_store(server.kubeconfig)
+
+
+def _spec_of_the_store(kubeconfig: Path) -> str:
+    return kubectl(kubeconfig, "get", "backupstore", "shared", "-o", "jsonpath={.spec}").stdout
+
+
+def _commands_of_the_guide() -> tuple[str, str, str]:
+    page = Path("docs/guide/upgrade.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", page.partition("### Roll back")[2], re.DOTALL)
-    save, restore = (block.replace("> held", "").replace("< held", "") for block in blocks[:2])
-    return save, restore
+    save, restore, repair = (block.replace("> held", "").replace("< held", "") for block in blocks[:3])
+    return save, restore, repair
 
 
 def _shell(kubeconfig: Path, command: str, stdin: str = "") -> str:
@@ -214,8 +238,11 @@ def _shell(kubeconfig: Path, command: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def _create(kubeconfig: Path, kind: str, name: str, spec: dict[str, Any]) -> None:
-    body = {"apiVersion": "cinderblock.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+def _create(
+    kubeconfig: Path, kind: str, name: str, spec: dict[str, Any], metadata: dict[str, Any] | None = None
+) -> None:
+    named = {"name": name} | (metadata or {})
+    body = {"apiVersion": "cinderblock.io/v1alpha1", "kind": kind, "metadata": named, "spec": spec}
     _shell(kubeconfig, "kubectl create -f -", yaml.safe_dump(body))
 
 

@@ -130,6 +130,21 @@ def test_withdrawn_permission_leaves_only_deletion(simulation: Simulation) -> No
     assert own_store(simulation) is None
 
 
+def test_removal_in_the_order_of_the_guide_leaves_nothing(simulation: Simulation) -> None:
+    """See docs/guide/upgrade.md, Uninstall. The BackupStore would come back if the ClusterBackupStore stayed."""
+    a_shared_backup(simulation)
+    simulation.objects.delete(cluster_store(simulation))
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    assert condition(cluster_store(simulation), "Reconciling") == ("True", "InUse")
+    simulation.delete("VolumeBackup", "full")
+    simulation.delete("BackupStore", "shared")
+    simulation.settle()
+    assert simulation.stored(f"{place(simulation)}/backups/") == []
+    assert own_store(simulation) is None
+    assert simulation.objects.get("ClusterBackupStore", "shared") is None
+
+
 def test_running_backup_ends_after_the_permission_is_withdrawn(simulation: Simulation) -> None:
     share(simulation)
     simulation.settle()

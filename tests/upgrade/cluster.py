@@ -136,7 +136,7 @@ def _use(kube: KubeCluster) -> None:
 
 
 def _upgrade(kube: KubeCluster) -> None:
-    """Upgrade with the image of this tree, as docs/guide/install.md describes."""
+    """Upgrade with the image of this tree, as docs/guide/upgrade.md describes."""
     place = ("--namespace", RELEASE_NAMESPACE, "--wait", "--timeout", "120s")
     repository, _, tag = kube.image.rpartition(":")
     image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")

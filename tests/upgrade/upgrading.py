@@ -130,7 +130,7 @@ def restored(backup: str) -> str:
 
 @contextmanager
 def upgraded(directory: Path, scratch: Path) -> Iterator[Upgrade]:
-    """Install a recorded release, and upgrade it as docs/guide/install.md says: definitions first, then the operator.
+    """Install a recorded release, and upgrade it as docs/guide/upgrade.md says: definitions first, then the operator.
 
     The mover that the release has left running ends when the operator has taken over.
     """

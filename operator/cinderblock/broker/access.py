@@ -1,6 +1,6 @@
 """From the pod of a mover to what it may do: pod, Job, operation, store, namespace, grant.
 
-Nothing of this comes from the mover itself. Its token names the pod. Marks that only the operator and the Job
+None of this comes from the mover itself. Its token names the pod. Marks that only the operator and the Job
 controller may set (see Policies in docs/guide/security.md) name the operation. The status of the operation, which only
 the operator writes, records the UID of the one Job that is its mover.
 """
@@ -90,7 +90,7 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
         AccessDenied: with reason NotGranted, the pod is not the mover of an operation that runs, or the data is
             elsewhere. With StoreNotAllowed, its namespace may not use the store, and its backup does not show an
             earlier permission. With FormerNamespaceRefused, the namespace has no place in the store.
-        NotYet: the status of the operation does not record a mover so far.
+        NotYet: the status of the operation does not record a mover yet.
         NotFound: the ClusterBackupStore does not exist.
         KubeUnavailable: the API server does not answer.
     """
@@ -194,7 +194,7 @@ async def _backup_of(kube: KubeClient, operation: Operation) -> VolumeBackup:
 def _check_place(backup: VolumeBackup, store: SharedStore, *, is_allowed: bool) -> None:
     """Refuse a backup of another place, and one that was not accepted while its namespace was allowed.
 
-    An operation that runs continues when the permission is withdrawn. The operator records the place of a shared store
+    A running operation continues when the permission is withdrawn. The operator records the place of a shared store
     when it accepts a backup, and starts nothing in a namespace that is not allowed. So a recorded place shows that the
     namespace was allowed. Without it, a BackupStore that was replaced during a backup could name a ClusterBackupStore.
     """

@@ -42,7 +42,7 @@ from cinderblock.serving.request_limits import RequestLimits
 
 M = TypeVar("M", bound=Model)
 Answer = Callable[[Access, bytes], Awaitable[Model]]
-"""Answers one request of a mover, whose body is given."""
+"""Answers one request of a mover, given its rights and the body."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -52,7 +52,7 @@ _FAULT_KEY: Final = "cinderblock.fault"
 """Keys in a request's scope, for its line in the log."""
 
 LINE_SECONDS: Final = 60.0
-"""For how long further requests of a pod that succeed alike get no line in the log. Metrics count them."""
+"""How long further successful requests of a pod to the same path are not logged. Metrics count them."""
 REFUSAL_LINE_SECONDS: Final = 1.0
 """The same for refusals of one address for one reason."""
 _LINES: Final = 4096
@@ -94,7 +94,7 @@ def make_app(services: Services, settings: BrokerSettings, metrics: BrokerMetric
 
 
 class _Dispatcher:
-    """Calls the endpoint of a path. There is only POST."""
+    """Calls the endpoint of a path. All endpoints accept only POST."""
 
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
         self._endpoints = endpoints
@@ -120,7 +120,10 @@ class _Handlers:
     async def sign(self, access: Access, body: bytes) -> Model:
         """Sign one request to the S3 server. Raises AccessDenied unless movers of the store use signed requests."""
         if access.store.mover_access.mode is not MoverAccess.SIGNED_REQUESTS:
-            raise faults.not_granted(f"ClusterBackupStore {access.store.cluster_store} lets the broker sign nothing.")
+            raise faults.not_granted(
+                f"ClusterBackupStore {access.store.cluster_store} does not use signed requests (spec.moverAccess.mode)."
+                " Start the operation again."
+            )
         wanted = _parse(SignRequest, body)
         store = await self._services.stores.open_to_sign(access.store)
         checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
@@ -188,7 +191,7 @@ class _Faults:
 
 
 class _Recorded:
-    """Measures each request, and logs the first of its kind in a while: path, code, time, and whose request it was.
+    """Measures each request, and logs the first of each kind in a while: path, code, duration, and who sent it.
 
     The line has no headers and no bodies, so no token, no signature and no key. The reason of a refusal is part of it.
     """

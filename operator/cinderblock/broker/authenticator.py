@@ -24,27 +24,27 @@ from cinderblock.kube.kinds import TOKEN_REVIEW
 from cinderblock.reasons import Reason
 
 ACCESS_SECONDS: Final = 60.0
-"""For how long a mover may continue with rights that it was given once, at most."""
+"""Longest time for which rights that were found once are used again without a check."""
 REFUSAL_SECONDS: Final = 10.0
-"""For how long a token is refused without asking again."""
+"""How long a refused token is refused again without a check."""
 RETRY_SECONDS: Final = 1.0
 """The same for a failure that may pass, such as an API server that does not answer."""
 _TOTAL: Final = 4096
 _PER_NAMESPACE: Final = 256
-"""Tokens of one namespace that are remembered: its movers, and as many attempts of somebody else."""
+"""Most tokens of one namespace that are remembered, whether they were accepted or refused."""
 _REVIEWS: Final = 16
 """TokenReviews at the same time. Anybody who reaches the broker can cause one, so they must not take all of the 64
 connections to the API server."""
 _NEW_REVIEWS: Final = 8
 """TokenReviews at the same time of tokens that were not valid recently. The others are for movers that run."""
 _LOOKUPS: Final = 512
-"""Tokens that are looked up or wait for it."""
+"""Most tokens that are being looked up or wait for that."""
 _NEW_LOOKUPS: Final = 128
-"""The same, of tokens that were not valid recently."""
+"""The same for tokens that were not valid recently."""
 _NEW_LOOKUPS_OF_ADDRESS: Final = 16
-"""The same, of one address. Movers of one node may share an address, and try again a moment later."""
+"""The same for new tokens of one address. Movers of one node may share an address, and soon try again."""
 _RECENT_SECONDS: Final = 3600.0
-"""For how long a token counts as valid recently: the kubelet replaces it within the hour."""
+"""How long a valid token counts as recently valid. The kubelet replaces it within an hour."""
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}\.[A-Za-z0-9_-]{1,8192}")
 """A signed JSON Web Token (RFC 7515, section 7.1)."""
@@ -101,8 +101,8 @@ class Authenticator:
             authorization: the header.
             address: of the sender.
 
-        Raises AccessDenied (Unauthorized) for a token that nobody may use here, TransientError if too many are looked
-        up, and what `find_access` raises.
+        Raises AccessDenied (Unauthorized) for a token that is not valid here, TransientError if too many tokens are
+        being looked up, and what `find_access` raises.
         """
         token = _bearer(authorization)
         key = hashlib.sha256(token.encode()).hexdigest()
@@ -126,7 +126,7 @@ class Authenticator:
                 lookup.task.cancel()
 
     def _look_up(self, key: str, token: str, address: str) -> _Lookup:
-        """Begin to look up a token. Raises TransientError if too many are looked up."""
+        """Begin to look up a token. Raises TransientError if too many are being looked up."""
         is_recent = self._recent.get(key) is not None
         new = [lookup.address for lookup in self._running.values() if lookup.address is not None]
         is_much = not is_recent and (len(new) >= _NEW_LOOKUPS or new.count(address) >= _NEW_LOOKUPS_OF_ADDRESS)
@@ -180,8 +180,8 @@ class Authenticator:
 def _bearer(authorization: str) -> str:
     """Return the token of an Authorization header.
 
-    Text that cannot be a token for this broker is refused here, so that it costs no call of the API server. The
-    claims are not verified yet.
+    Text that cannot be a token for this broker is refused here, so that it costs no request to the API server. The
+    claims are not verified here.
     """
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
@@ -213,5 +213,5 @@ def _unauthorized(message: str) -> AccessDenied:
 
 
 def _copy(error: CinderblockError) -> CinderblockError:
-    """Return an equal error: the traceback of one that is raised again and again would grow."""
+    """Return an equal error. The traceback of an error object grows each time it is raised."""
     return type(error)(error.message, reason=error.reason)

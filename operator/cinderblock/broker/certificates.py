@@ -17,12 +17,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AUTHORITY_TIME: Final = timedelta(days=3650)
 """Lifetime of the authority. Tasks of movers contain its certificate."""
 AUTHORITY_MARGIN: Final = timedelta(days=365)
-"""Rest of its lifetime at which a new authority is made."""
+"""Remaining lifetime below which a new authority is made."""
 CERTIFICATE_TIME: Final = timedelta(days=90)
 CERTIFICATE_MARGIN: Final = timedelta(days=30)
-"""Rest of its lifetime at which a certificate is renewed."""
+"""Remaining lifetime below which a certificate is renewed."""
 _SKEW: Final = timedelta(minutes=5)
-"""Most by which clocks in the cluster differ."""
+"""Largest difference of clocks in the cluster that is tolerated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def make_certificate(authority: Identity, host_names: Sequence[str], now: dateti
 
 
 def authority_is_usable(authority: Identity, now: datetime) -> bool:
-    """Return whether an authority can be read, belongs to its key, and lives long enough."""
+    """Return whether an authority can be read, belongs to its key, and stays valid long enough."""
     try:
         certificate, key = _parse_certificate(authority.certificate), _parse_key(authority.key)
     except ValueError:

@@ -27,8 +27,8 @@ def new_data_key(grant: Grant, keys: KeyRing | None) -> DataKeyAnswer:
 def unwrap(request: UnwrapRequest, grant: Grant, keys: KeyRing | None) -> DataKeyAnswer:
     """Return the data key of a backup of the operation's volume.
 
-    The ids of volume and backup are a part of what the wrapping seals. So a mover that names its own volume, but shows
-    the wrapped key of another one, gets WrongKey.
+    A wrapped key is bound to the ids of its volume and backup. So a mover that names its own volume, but sends the
+    wrapped key of another one, gets WrongKey.
 
     Raises AccessDenied (NotGranted) for another volume; SealedTooLate, KeyUnavailable, WrongKey and IntegrityError.
     """

@@ -35,13 +35,13 @@ UNEXPECTED: Final = "The broker failed unexpectedly. Its log has the cause."
 
 
 class NotYet(AccessDenied):
-    """The mover may not do this yet, but perhaps in some seconds: a status does not show its Job so far."""
+    """The mover may not do this yet, but perhaps in a few seconds: no status records its Job yet."""
 
     permanent = False
 
 
 class StoreNotReady(NotFound):
-    """A Secret of a store is missing or malformed. Somebody may be replacing it: no mover ends because of that."""
+    """A Secret of a store is missing or malformed. Somebody may be replacing it, so movers try again."""
 
     permanent = False
 
@@ -66,7 +66,7 @@ def from_error(error: CinderblockError) -> Response:
 
 
 def refuse(status: int, message: str) -> Response:
-    """Return the answer of a limit of the server. The client must not send the rest of its request."""
+    """Return the answer to a request beyond a limit of the server. The client must not send the rest of it."""
     status = 429 if status == _TOO_MANY else status
     reason = _REASON_OF_STATUS.get(status, Reason.INVALID_INPUT)
     answer = _response(status, BrokerFault(reason=reason, message=message, transient=status in _TRANSIENT))

@@ -18,7 +18,7 @@ class KeyedLocks:
 
     @asynccontextmanager
     async def hold(self, key: str) -> AsyncIterator[None]:
-        """Hold the lock of a key. The one who waits should look first whether the thing is there now."""
+        """Hold the lock of a key. The holder should first check whether an earlier one has already got the result."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         try:
             async with lock:

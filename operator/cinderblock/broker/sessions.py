@@ -37,13 +37,15 @@ _PER_NAMESPACE: Final = 256
 _CALLS: Final = 8
 """Calls of the token service of one store at the same time."""
 _LOCAL: Final = re.compile(r"localhost|127\..*|\[?::1\]?|.*\.svc(\.cluster\.local)?\.?")
-"""Hosts of this cluster, to which the broker sends its token without TLS, if the administrator says so."""
+"""Hosts of this machine and cluster, to which the broker sends its token without TLS if the URL has no https."""
+
+_SETTINGS: Final = "spec.moverAccess.sessionCredentials"
 
 _logger = logging.getLogger(__name__)
 
 
 class Sessions:
-    """Gets session credentials, and returns the same ones to a pod while half of their time is left.
+    """Gets session credentials, and returns the same ones to a pod for the first half of their lifetime.
 
     Args:
         kube: makes tokens of the broker's ServiceAccount.
@@ -66,17 +68,24 @@ class Sessions:
     async def credentials(self, access: Access, store: OpenStore) -> CredentialsAnswer:
         """Return credentials that permit what the grant permits.
 
-        Raises AccessDenied if the store gives none or the token service refuses, StoreUnreachable if that does not
-        answer.
+        Raises AccessDenied if the store gives no session credentials or the token service refuses them, and
+        StoreUnreachable if the token service does not answer.
         """
         rules = access.store.mover_access
         if rules.mode is not MoverAccess.SESSION_CREDENTIALS or rules.session_credentials is None:
-            raise not_granted(f"ClusterBackupStore {access.store.cluster_store} gives movers no session credentials.")
+            raise not_granted(
+                f"ClusterBackupStore {access.store.cluster_store} does not use session credentials"
+                " (spec.moverAccess.mode). Start the operation again."
+            )
         policy = session_policy(
             access.grant, access.store.spec.container, partition_of(rules.session_credentials.role_arn)
         )
         if len(policy) >= POLICY_CHARACTERS:
-            raise InvalidInput(f"The session policy has {len(policy)} characters. Shorten the prefix of the store.")
+            raise _wrong_setting(
+                access.store.cluster_store,
+                f"its session policy would have {len(policy)} characters, and may have {POLICY_CHARACTERS - 1}. Shorten"
+                " spec.prefix.",
+            )
         settings = rules.session_credentials
         key = hashlib.sha256(
             f"{access.pod.uid} {access.store.cluster_store_uid} {settings.model_dump_json()} {policy}".encode()
@@ -92,7 +101,7 @@ class Sessions:
     async def _assume(
         self, access: Access, store: OpenStore, settings: SessionCredentials, policy: str
     ) -> CredentialsAnswer:
-        _check_endpoint(settings)
+        _check_endpoint(settings, access.store.cluster_store)
         call = partial(
             sts.assume_role,
             endpoint_url=settings.endpoint_url,
@@ -100,7 +109,7 @@ class Sessions:
             ca_file=store.ca_file if settings.endpoint_url is not None else None,
             role_arn=settings.role_arn,
             session_name=f"cinderblock-{access.operation_uid}"[:64],
-            token=await self._token(settings.audience),
+            token=await self._token(settings.audience, access.store.cluster_store),
             policy=policy,
             seconds=settings.duration_seconds,
         )
@@ -116,7 +125,7 @@ class Sessions:
             expires_at=made.expires_at,
         )
 
-    async def _token(self, audience: str) -> str:
+    async def _token(self, audience: str, store: str) -> str:
         """Return a token of the broker's own ServiceAccount for the token service."""
         known = self._tokens.get(audience)
         if known is not None:
@@ -124,21 +133,26 @@ class Sessions:
         if self._account is None:
             raise TransientError("The broker has no ServiceAccount of its own.", reason=Reason.BROKER_UNAVAILABLE)
         if audience == AUDIENCE:
-            raise InvalidInput("The audience of sessionCredentials is that of the broker. Choose another one.")
+            raise _wrong_setting(store, f"{_SETTINGS}.audience is that of the broker itself. Choose another one.")
         token = await self._kube.create_token(self._namespace, self._account, audience, TOKEN_SECONDS)
         review = await self._kube.create_review(TOKEN_REVIEW, {"token": token})
         if review.get("authenticated"):
             # The token service could act as the broker, and read the Secrets of all stores.
-            raise InvalidInput("The API server accepts the audience of sessionCredentials. Choose another one.")
+            raise _wrong_setting(store, f"the API server accepts {_SETTINGS}.audience as its own. Choose another one.")
         self._tokens.put(audience, "", token, _TOKEN_CACHE_SECONDS)
         return token
 
 
-def _check_endpoint(settings: SessionCredentials) -> None:
+def _check_endpoint(settings: SessionCredentials, store: str) -> None:
     """Raise InvalidInput if the token of the broker would travel unencrypted through other networks."""
     url = urlsplit(settings.endpoint_url or "https://")
     if url.scheme != "https" and not _LOCAL.fullmatch(url.hostname or ""):
-        raise InvalidInput("The token service of sessionCredentials needs https, unless it is in the cluster.")
+        raise _wrong_setting(store, f"{_SETTINGS}.endpointUrl must begin with https://, unless it is in the cluster.")
+
+
+def _wrong_setting(store: str, cause: str) -> InvalidInput:
+    """Return the error of a setting that only an administrator can correct."""
+    return InvalidInput(f"Cannot get session credentials for ClusterBackupStore {store}: {cause}")
 
 
 def _shown(error: CinderblockError, store: str) -> CinderblockError:
@@ -150,6 +164,6 @@ def _shown(error: CinderblockError, store: str) -> CinderblockError:
 
 
 def _seconds_to_keep(settings: SessionCredentials, expires_at: datetime) -> float:
-    """Return how long credentials are returned again: never in the second half of their time."""
+    """Return for how many seconds credentials are reused: never in the second half of their lifetime."""
     left = (expires_at - datetime.now(UTC)).total_seconds()
     return max(0.0, left - settings.duration_seconds / 2)

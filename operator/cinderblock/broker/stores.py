@@ -1,6 +1,6 @@
 """Credentials, keys and certificates of shared stores, from Secrets in the broker's own namespace.
 
-Nothing of them leaves the broker, except a data key or session credentials for the operation that may have them.
+They never leave the broker. It gives a mover only the data key or the session credentials of its own operation.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from cinderblock.store.credentials import S3Credentials, credentials_from_secret
 from cinderblock.store.s3.signers.signing import RequestSigner, container_url, ignores_unsigned_headers
 
 OPEN_SECONDS: Final = 30.0
-"""For how long a Secret counts. A rotated credential is used within this time."""
+"""How long the content of a Secret is used before it is read again. Rotated credentials are used after this time."""
 PASSED_SECONDS: Final = 3600.0
-"""For how long it counts that the server checks all headers. That depends on its software only."""
+"""How long a server counts as one that checks all headers. That depends only on its software."""
 FAILED_SECONDS: Final = 60.0
-"""For how long it counts that it does not."""
+"""How long a server counts as one that does not."""
 _OPEN_STORES: Final = 64
 
 HeaderProbe = Callable[[StoreLocation, S3Credentials, str | None], bool]
@@ -123,10 +123,10 @@ class StoreSecrets:
     async def open_to_sign(self, store: SharedStore) -> OpenStore:
         """Return what is needed to sign requests, once the server has shown that it checks all headers.
 
-        The operator asks the same, but its answer comes later than a changed ClusterBackupStore.
+        The operator makes the same check, but its result can lag behind a change of the ClusterBackupStore.
 
-        Raises AccessDenied (UnsignedHeadersAccepted) for a server that does not, StoreUnreachable if that is not known
-        now, and what `open` raises.
+        Raises AccessDenied (UnsignedHeadersAccepted) for a server that does not, StoreUnreachable if the server gives
+        no answer to that question now, and what `open` raises.
         """
         opened, key = await self.open(store), _key(store)
         async with self._probing.hold(key):
@@ -137,7 +137,8 @@ class StoreSecrets:
         if ignoring:
             raise AccessDenied(
                 f"The S3 server of ClusterBackupStore {store.cluster_store} accepts headers that the signature of a"
-                " request does not cover. The broker signs nothing for it.",
+                " request does not cover, so the broker signs nothing for it. Ask an administrator to use another S3"
+                " server, or session credentials.",
                 reason=Reason.UNSIGNED_HEADERS_ACCEPTED,
             )
         return opened
@@ -154,7 +155,8 @@ class StoreSecrets:
                 extra={"store": store.cluster_store, "cause": error.message},
             )
             raise StoreUnreachable(
-                f"The S3 server of ClusterBackupStore {store.cluster_store} does not answer the broker as it should.",
+                f"The broker cannot check the S3 server of ClusterBackupStore {store.cluster_store}. Its log has the"
+                " cause.",
                 reason=Reason.BROKER_UNAVAILABLE,
             ) from None
 
@@ -187,7 +189,8 @@ class StoreSecrets:
         content = data.get("ca.crt", b"")
         if not content or len(content) > CA_BYTES:
             raise NotFound(
-                f"The CA Secret of ClusterBackupStore {store.cluster_store} has no key ca.crt, or a very large one.",
+                f"The CA Secret of ClusterBackupStore {store.cluster_store} has no key ca.crt, or one of more than"
+                f" {CA_BYTES >> 10} KiB. Ask an administrator to correct it.",
                 reason=Reason.SECRET_INCOMPLETE,
             )
         self._directory = self._directory or tempfile.TemporaryDirectory(prefix="cinderblock-broker-ca-")

@@ -1,8 +1,8 @@
 """The Secret with the broker's certificate: made, renewed and shared by all replicas, or made by an administrator.
 
 The operator reads ca.crt from it and gives it to movers. All replicas write the same Secret, each with the version
-that it has read, so that one of several wins and the others take over its result. A replica remembers the authority:
-if somebody deletes the Secret, it comes back with the same one, and movers that run continue.
+that it has read, so that one of several wins and the others take over its result. A replica remembers the authority.
+If somebody deletes the Secret, the replica creates it again with the same authority, and running movers continue.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RETRY_SECONDS: Final = 5.0
 _CHART_LABELS: Final = {"app.kubernetes.io/part-of": "cinderblock", "app.kubernetes.io/component": "broker"}
 """Labels of the empty Secret of the chart. The broker of the chart may not create one."""
 _ATTEMPTS: Final = 5
-"""How often a write is tried against other replicas."""
+"""How many times a write is tried if other replicas write at the same time."""
 
 _logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class TlsSecret:
         try:
             certificates.expiry_of(data["tls.crt"])
         except ValueError:
-            raise InvalidInput(f"Secret {name} has no PEM certificate in tls.crt.") from None
+            raise InvalidInput(f"Secret {name} has no PEM certificate in tls.crt: put one there.") from None
         return Identity(data["tls.crt"], data["tls.key"])
 
     async def _make(self) -> Identity:
@@ -158,7 +158,10 @@ class TlsSecret:
                 continue
             self._authority = authority
             return made
-        raise Conflict(f"Cannot write Secret {self._settings.tls_secret}: somebody else changes it all the time.")
+        raise Conflict(
+            f"Cannot write Secret {self._settings.tls_secret}: others keep changing it. Its managed fields show"
+            " who does."
+        )
 
     def _check_owner(self, body: Mapping[str, Any] | None) -> None:
         """Raise Conflict for a Secret of somebody else, which must not be overwritten."""

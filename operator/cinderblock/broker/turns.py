@@ -1,4 +1,4 @@
-"""How many requests of one namespace the broker handles at the same time."""
+"""Limit the requests of one namespace that the broker handles at the same time."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ COMMANDS: Final = {
     "operator": Command("run_operator", "run the operator", in_cluster=True),
     "gateway": Command("run_gateway", "serve Cinder's REST API", in_cluster=True),
     "broker": Command("run_broker", "give movers of shared stores access", in_cluster=True),
-    "mover": Command("run_mover", "run one backup or restore of the operator", in_cluster=True),
+    "mover": Command("run_mover", "run one backup, restore or verification of the operator", in_cluster=True),
     "embedded-store": Command("embedded_store", "set up the S3 server of the Helm chart", in_cluster=True),
 }
 

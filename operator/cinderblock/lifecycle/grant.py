@@ -1,8 +1,8 @@
 """Rights of the mover of one operation in a shared store.
 
-The broker signs requests and makes session policies by a Grant, and by nothing else. All keys of a grant are below the
-prefix of one namespace, and that prefix comes from the namespace of the mover's token. So whatever a status, a Job or
-a mover says, it reaches no object of another namespace.
+The broker signs requests and makes session policies from a Grant, and from nothing else. All keys of a grant are below
+the prefix of one namespace, and that prefix comes from the namespace of the mover's token. So a mover reaches no object
+of another namespace, whatever a status, a Job or the mover says.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Grant:
 
 
 def _is_listed(tail: str) -> bool:
-    """Return whether this may follow the directory of a volume. Some servers would follow parts of dots."""
+    """Return whether this may follow the directory of a volume. Some servers resolve the parts "." and ".."."""
     return _LISTED.fullmatch(tail) is not None and not {".", ".."} & set(tail.split("/"))
 
 
@@ -148,9 +148,9 @@ def session_policy(grant: Grant, bucket: str, partition: str = "aws") -> str:
     """Return the session policy that lets the holder of session credentials do what the grant permits.
 
     IAM evaluates it together with the policies of the role, and only narrows those (IAM User Guide, "Session
-    policies"). Below POLICY_CHARACTERS, each permission is a statement of its own. A very long prefix does not fit
-    that often. Then one statement permits everything below it for this volume, and another one denies writing all but
-    the one backup. The mover may then list all keys of its own namespace.
+    policies"). Each permission is a statement of its own, if the policy stays below POLICY_CHARACTERS. With a very long
+    prefix it does not. Then one statement permits everything of this volume, and another one denies writing anything
+    but the one backup. The mover may then list all keys of its own namespace.
 
     Args:
         grant: what it permits.
@@ -169,7 +169,7 @@ def partition_of(role_arn: str) -> str:
 
 
 def _explicit_statements(grant: Grant, resource: str) -> list[dict[str, Any]]:
-    """Return the statements that say everything."""
+    """Return one statement for each permission."""
     packs, manifests = grant.packs, grant.manifests
     listing = {"StringLike": {"s3:prefix": [f"{packs}*", f"{manifests}*"]}}
     check = {

@@ -1,4 +1,4 @@
-"""Reading the body of a request, within limits of size and time."""
+"""Read the body of a request, within limits of size and time."""
 
 from __future__ import annotations
 

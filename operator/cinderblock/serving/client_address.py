@@ -1,4 +1,4 @@
-"""Whose connection or request it is: the peer's address, or the one that a trusted proxy reports.
+"""Find the client of a connection or a request: the peer's address, or the one that a trusted proxy reports.
 
 ``X-Forwarded-For`` is text that any caller can send. It counts only if the peer is in a network that the administrator
 has named, and then from the right: each trusted proxy appends the address that it saw.
@@ -55,7 +55,7 @@ class TrustedProxies:
 
 
 def group_of(address: str) -> str:
-    """Return what limits count for an address: the IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the group that limits apply to: the IPv4 address, or the /64 network of an IPv6 address."""
     parsed = parse_address(address)
     if parsed is None:
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""How many connections a server holds, in total and of one client. Pure: no sockets and no clock.
+"""Limit the connections of a server, in total and of one client. Pure: no sockets and no clock.
 
 A server that refuses new connections when it is full can be stopped by anybody who fills it. So the *oldest* connection
 that waits for its client makes room for a new one: of the same client if that one has reached its own limit, otherwise

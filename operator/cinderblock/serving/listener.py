@@ -88,7 +88,7 @@ class Listener:
             connection.abort()
 
     def _drop_unread(self) -> None:
-        """End the connections with most unread bytes, until all responses together fit in memory."""
+        """End the connections with the most unread bytes, until all responses together fit into the limit."""
         unread = sorted(((held.unread_bytes, id(held), held) for held in self._connections), reverse=True)
         total = sum(size for size, _, _ in unread)
         for size, _, connection in unread:

@@ -1,4 +1,4 @@
-"""One HTTP connection of uvicorn, which knows what it waits for and how long it may."""
+"""One HTTP connection of uvicorn, its phase, and how long it may stay in that phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of each request: its size, its time, and how many one client has at the same time."""
+"""Limit requests: their size, their duration, and how many one client has at the same time."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class EndpointPolicy:
             raise _not_allowed(f"{scheme}://{host}")
         special = next((address for address in unlisted if _is_special(address)), None)
         if special is not None:
-            raise _not_allowed(f"{scheme}://{host} at {special}, an address of the node or of the link,")
+            raise _not_allowed(f"{scheme}://{host} at {special}, a loopback, link-local or multicast address,")
 
 
 def _not_allowed(what: str) -> InvalidInput:

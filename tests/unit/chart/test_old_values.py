@@ -69,7 +69,7 @@ def test_notes_of_an_upgrade_say_what_changes(old_values: Path, tmp_path: Path) 
     for words in ("rbac.aggregateBackupStoresToEdit", "mover.podSecurity", "admissionPolicies.exemptUsers"):
         assert words in notes
     assert f"kubectl -n {NAMESPACE} logs -l app.kubernetes.io/component=embedded-store-setup" in notes
-    assert "docs/guide/install.md" in notes
+    assert "docs/guide/upgrade.md" in notes
     assert "Policies refuse" not in upgrade_notes(tmp_path, old_values, "admissionPolicies.enabled=false")
 
 

@@ -232,7 +232,7 @@ async def test_address_of_the_node_gets_no_event(tmp_path: Path, host: str, capl
         settings = WebhookSettings(url=receiver.url.replace("localhost", host), folder=tmp_path)
         notifier = a_notifier(Cluster("data"), settings)
         task = asyncio.create_task(notifier.run())
-        await _until(lambda: "address of the node" in caplog.text)
+        await _until(lambda: "loopback, link-local" in caplog.text)
         task.cancel()
     assert receiver.requests == []
 

@@ -43,7 +43,7 @@ current kubeconfig context.
 """
 EPILOG: Final = """\
 examples:
-  cinderblock release-finalizers --stop-deployment cinderblock/cinderblock
+  cinderblock release-finalizers --stop-deployment cinderblock-system/cinderblock
 """
 
 Sleep = Callable[[float], Awaitable[None]]

@@ -22,11 +22,11 @@ from cinderblock.reasons import Reason
 log = logging.getLogger(__name__)
 
 AUTHORITY_SECONDS: Final = 60.0
-"""For how long the certificate of the authority counts. A new one is used together with the old one for days."""
+"""How long the certificate of the authority is used before it is read again. A new one overlaps the old one by days."""
 MISSING_SECONDS: Final = 5.0
-"""For how long it counts that there is none."""
+"""The same while there is none."""
 CHECK_SECONDS: Final = 20.0
-"""For how long the result of a connection counts."""
+"""How long the result of a connection is used."""
 CONNECT_SECONDS: Final = 5.0
 """Seconds of a connection with its TLS handshake."""
 MAX_BYTES: Final = 64 << 10
@@ -59,7 +59,7 @@ class Broker:
         return replace(context, policy=before[1])
 
     async def _read(self, context: Context) -> None:
-        """Read ca.crt if it is time to. While it cannot be read, the last one counts."""
+        """Read ca.crt if it is due. While it cannot be read, the last one stays in use."""
         clock = asyncio.get_running_loop().time
         if clock() < self._read_again_at:
             return

@@ -1,6 +1,7 @@
 """Reconcile one ClusterBackupStore: its BackupStores in the namespaces that may use it, and its conditions.
 
-Every write may be repeated, and a crash between any two of them loses nothing: the next look finds what exists.
+Every write may be repeated, and a crash between any two of them loses nothing: the next reconciliation reads what
+exists.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from cinderblock.lifecycle.store.cluster import MAX_WRITES, Plan, Turns, backup_
 log = logging.getLogger(__name__)
 
 REMOVAL_DELAY: Final = timedelta(seconds=30)
-"""For how long a namespace must not be allowed before its BackupStore is removed: longer than any reconciliation that
-has seen it as allowed, and may still record a backup."""
+"""How long a namespace must not be allowed before its BackupStore is removed. A reconciliation that has seen it as
+allowed, and may still record a backup, takes less time."""
 FAILING_NAMESPACES: Final = 3
-"""Namespaces in which the API server may not answer until the others wait for the next look. Each costs seconds: the
-server is down, or a webhook of the namespace is."""
+"""Namespaces without an answer of the API server after which the others wait for the next reconciliation. Each costs
+seconds, because the API server or a webhook of the namespace is down."""
 
 
 class ClusterStoreReconciler:
-    """Reconciles ClusterBackupStores. Its memory only delays removals, and lets namespaces take turns.
+    """Reconciles ClusterBackupStores. It remembers only when removals are due, and which namespaces are next.
 
     Args:
         broker: the broker.

@@ -45,7 +45,7 @@ T = TypeVar("T", bound=Object)
 
 
 class ClusterCollector:
-    """The last state of the cluster. A read costs five lists, and eight with schedules; without scrapes there is none.
+    """The last state of the cluster. A read costs up to nine lists, and six without schedules; it needs a scrape.
 
     Args:
         kube: the client.

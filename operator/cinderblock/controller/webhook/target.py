@@ -40,16 +40,16 @@ class Target:
     def check(self, addresses: Sequence[str]) -> None:
         """Check the addresses to which a connection is going to be made.
 
-        The setting itself allows the host. Addresses of the node and of its link, such as a cloud's metadata service,
-        are refused unless the administrator allows their network. Raises InvalidInput.
+        The setting itself allows the host. Loopback and link-local addresses, such as a cloud's metadata service, are
+        refused unless the administrator allows their network. Raises InvalidInput.
         """
         policy = EndpointPolicy((*self.allowed_endpoints, self.origin), resolve=lambda _: addresses)
         try:
             policy.check(self.origin)
         except InvalidInput as error:
             raise InvalidInput(
-                f"The webhook {self.origin} has an address of the node or of its link. Use another host, or add the "
-                "network to the chart's stores.allowedEndpoints."
+                f"The webhook {self.origin} leads to a loopback, link-local or multicast address. Use another host, or "
+                "add its network to the chart's stores.allowedEndpoints."
             ) from error
 
 
@@ -66,7 +66,9 @@ def read_target(settings: WebhookSettings) -> Target:
         )
     header = _read(settings.folder, "header", MAX_BYTES)
     if header and not (header.isascii() and header.isprintable()):
-        raise InvalidInput("The key header of the webhook's Secret is not one line of printable ASCII characters.")
+        raise InvalidInput(
+            "The key header of the webhook's Secret is not one line of printable ASCII characters. Correct it."
+        )
     return Target(
         url=url,
         origin=f"{parts.scheme}://{parts.netloc.lower()}",

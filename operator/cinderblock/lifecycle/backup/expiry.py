@@ -67,7 +67,7 @@ class Obstacles:
         """Return why an expired backup must wait; None if nothing is in the way."""
         aliases = self._aliases.get(backup.manifest_key)
         if aliases:
-            message = f"Other backups were imported from the manifest of this one: {_names(aliases)}"
+            message = f"Backups were imported from the manifest of this one. Delete them, or wait: {_names(aliases)}"
             return Wait(Reason.HAS_DEPENDENT_BACKUPS, message, requeue_after=30.0)
         children = self._children.get(backup.backup_id) or self._children.get(None)
         if children:

@@ -28,11 +28,11 @@ from cinderblock.reasons import Reason
 MAX_WRITES: Final = 50
 """BackupStores that one reconciliation creates, changes or removes: ten a second."""
 MAX_CHECKS: Final = 200
-"""BackupStores that one reconciliation has checked earlier than by the clock."""
+"""BackupStores that one reconciliation enqueues for a check before their usual time."""
 RECHECK_SECONDS: Final = 30.0
 """Seconds between two lists of the namespaces, whose labels may have changed."""
 RETRY_SECONDS: Final = 10.0
-"""Seconds until a store is checked again that does not answer."""
+"""Seconds until a store that does not answer is checked again."""
 NAMED: Final = 5
 """Namespaces that a message names."""
 
@@ -64,7 +64,7 @@ class ObservedClusterStore:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """The namespaces that were served last. Those after them come first, so that none that refuses holds up others.
+    """The namespaces that were served last. Those after them come first, so that refusals in some hold up no others.
 
     Attributes:
         created: where a BackupStore was to be created.
@@ -224,9 +224,9 @@ def _holders(observed: ObservedClusterStore) -> tuple[str, ...]:
 
 
 def _is_outdated(store: BackupStore, observed: ObservedClusterStore, allowed: frozenset[str]) -> bool:
-    """Return whether a BackupStore shows another state than its ClusterBackupStore. There may be a thousand of them.
+    """Return whether a BackupStore shows another state than its ClusterBackupStore.
 
-    It must be false after the check, or each look would ask for another one.
+    It must be False after the check. Otherwise, each reconciliation would enqueue the BackupStore again.
     """
     shown = _ready_reason(store.status.conditions)
     if store.namespace not in allowed:

@@ -19,11 +19,11 @@ class Versioning(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnknownRule:
-    """A server does not tell a rule.
+    """A rule that the server does not reveal.
 
     Attributes:
         reason: AccessDenied, NotSupported, or the reason of another refusal.
-        message: the cause and what to do about it, for a person.
+        message: the cause and the remedy, for a person.
     """
 
     reason: AnyReason
@@ -90,5 +90,5 @@ class ContainerRules:
 
     @property
     def are_known(self) -> bool:
-        """Whether the server tells all of them."""
+        """Whether the server has revealed all of them."""
         return not any(isinstance(rule, UnknownRule) for rule in (self.versioning, self.object_lock, self.lifecycle))

@@ -1,4 +1,4 @@
-"""From a BackupStore to its settings, which a ClusterBackupStore may have."""
+"""Resolve the settings of a BackupStore, which may come from a ClusterBackupStore."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class BrokerClient:
             owner: volume id and backup id.
             created_at: time of the request for the backup, if the broker is to refuse a key that is too old for it.
 
-        Raises also KeyUnavailable, IntegrityError, and SealedTooLate.
+        Also raises KeyUnavailable, IntegrityError and SealedTooLate.
         """
         sealed = WrappedKeyModel.model_construct(
             key_id=wrapped.key_id, salt=_encode(wrapped.salt), sealed=_encode(wrapped.sealed)

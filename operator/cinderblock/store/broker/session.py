@@ -1,4 +1,4 @@
-"""Session credentials of a mover, which it asks for again before they expire."""
+"""Session credentials of a mover, which are renewed before they expire."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cinderblock.api.broker import CredentialsAnswer
 from cinderblock.store.credentials import S3Credentials
 
 RENEW_BEFORE: Final = 0.25
-"""Part of the lifetime that is left when credentials are renewed. AWS gives at least 15 minutes."""
+"""Share of the lifetime that is left when credentials are renewed. The lifetime at AWS is at least 15 minutes."""
 RETRY_SECONDS: Final = 30.0
 """Seconds between two attempts to renew credentials that still work."""
 MIN_AGE_SECONDS: Final = 60.0
-"""Age below which credentials are not replaced. If the store denies access to new ones, others do not help."""
+"""Age below which credentials are not replaced. If the store rejects new credentials, newer ones do not help."""
 
 
 class SessionSource:
@@ -59,7 +59,8 @@ class SessionSource:
     def renew(self) -> S3Credentials | None:
         """Return new credentials if the present ones are about to expire. Raises what the broker raises.
 
-        The present ones still work, so the broker is asked only once. After a failure nothing is due for a while.
+        The present ones still work, so the broker is asked only once. After a failure, this returns None for
+        RETRY_SECONDS.
         """
         if self._clock() < self._renew_at:
             return None

@@ -1,4 +1,4 @@
-"""Send requests to the broker over HTTPS, with connections that are kept, and within limits of time and bytes."""
+"""Send requests to the broker over HTTPS, with reused connections, and within limits of time and bytes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Transport:
         self._is_closed = False
 
     def post(self, path: str, body: bytes, token: str) -> Answer:
-        """Return the answer to a request. This may be sent twice, so it must be harmless to repeat it.
+        """Return the answer to a request. It may be sent twice, so repeating it must be harmless.
 
         Raises StoreUnreachable and StoreTooSlow.
         """
@@ -112,7 +112,7 @@ class Transport:
             try:
                 return self._exchange(kept, path, body, headers)
             except (OSError, http.client.HTTPException) as error:
-                # The broker has closed it meanwhile, or is gone. Then this is true for the other ones as well.
+                # The broker has closed it meanwhile, or is gone. Then the other kept connections are useless too.
                 self._close_idle()
                 if isinstance(error, TimeoutError):
                     raise
@@ -156,7 +156,7 @@ class Transport:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
-            # A connection that the broker has closed may fail to say goodbye.
+            # If the broker has closed the connection, the end of TLS fails.
             with contextlib.suppress(OSError):
                 connection.close()
 
@@ -175,8 +175,8 @@ class Transport:
 
     def _foreign(self, answer: str) -> StoreUnreachable:
         return StoreUnreachable(
-            f"Cannot use the broker at {self.url}: something else answers there, it sent {answer}. Check the Service of"
-            " the broker.",
+            f"Cannot use the broker at {self.url}: something else answers there, and sent {answer}. Check the Service"
+            " of the broker.",
             reason=Reason.BROKER_UNAVAILABLE,
         )
 

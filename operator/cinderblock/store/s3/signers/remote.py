@@ -1,7 +1,7 @@
 """Sign the requests of a client elsewhere: remote signing, as in the REST catalog of Apache Iceberg.
 
 The client hashes the body itself. The signer only sees method, URL and headers, among them the digest of the body
-(AWS Signature Version 4: x-amz-content-sha256). So a body of any size costs it the same.
+(AWS Signature Version 4: x-amz-content-sha256). So the size of a body does not matter to it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ VALUE_CHARACTERS: Final = 8192
 def sign_remotely(client: S3Client, signer: RemoteSigner) -> None:
     """Let a signer sign all requests of a new client that does not sign them itself (botocore: UNSIGNED).
 
-    This handles the last event before a request is sent whose headers may still change. A signer class in botocore's
-    table would not do: the table belongs to the process, and a signer to one client.
+    This handles the last event before a request is sent at which its headers may still change. A signer class in
+    botocore's table would apply to the whole process, and a signer belongs to one client.
     """
     client.meta.events.register_last("before-sign.s3", _Auth(signer).handle)
 

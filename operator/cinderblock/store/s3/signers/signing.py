@@ -1,4 +1,4 @@
-"""Sign single requests of somebody else.
+"""Sign single requests that somebody else sends.
 
 A signature covers the method, the URL, the named headers and the SHA-256 of the body. It does not cover a header that
 the sender adds later; see `unsigned_headers`.
@@ -63,7 +63,7 @@ class RequestSigner:
 
 
 class _Auth(S3SigV4Auth):
-    """botocore's signer, which takes the hash of the body from the request, and keeps the key of a day.
+    """botocore's signer, which takes the hash of the body from the request, and caches the key of a day.
 
     The key is derived from the secret, the day and the region (SigV4: deriving the signing key).
     """

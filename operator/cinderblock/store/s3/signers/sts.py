@@ -106,7 +106,7 @@ def _parse(answer: Any) -> SessionCredentials:
 
 
 def _refusal(error: ClientError, endpoint: str, role_arn: str, token: str) -> CinderblockError:
-    """Return the error for an answer that reports one. The answer may quote the token."""
+    """Return the error that an answer reports. The answer may quote the token, so it is redacted."""
     fields, status = error.response["Error"], error.response["ResponseMetadata"]["HTTPStatusCode"]
     code = str(fields.get("Code", ""))
     said = StoreAddress(endpoint, role_arn, "").redact(str(fields.get("Message", "")).replace(token, "***"))

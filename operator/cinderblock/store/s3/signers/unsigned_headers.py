@@ -1,7 +1,7 @@
 """Find out whether a server acts on headers that the signature of a request does not cover.
 
-AWS rejects each request with such a header that begins with x-amz-. A server that does not would let a mover add one to
-a request that the broker has signed, and copy an object of another namespace (x-amz-copy-source).
+AWS rejects each request with such a header that begins with x-amz-. If a server accepts them, a mover can add one to a
+request that the broker has signed, and so copy an object of another namespace (x-amz-copy-source).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 PROBE_HEADER: Final = "x-amz-meta-cinderblock-probe"
 """A header that changes nothing, and that a server must reject if no signature covers it."""
 PROBE_DIRECTORY: Final = "cinderblock.probe"
-"""Where probes write. No namespace has a dot in its name, so this is the directory of none."""
+"""Directory in which probes write. The name of a namespace has no dot, so it is not the directory of one."""
 COPY_HEADERS: Final = (
     ("x-amz-copy-source",),
     ("x-goog-copy-source", "x-oss-copy-source", "x-obs-copy-source", "x-cos-copy-source"),
 )
-"""Headers that turn an upload into a copy: that of AWS, and those that other servers know besides."""
+"""Headers that turn an upload into a copy: that of AWS, and those that other servers also know."""
 _SOURCE: Final = b"source"
 _BODY: Final = b""
-"""A copy has no body. So that a server has no other reason to refuse, there is no digest of it either."""
+"""A copy has no body. It has no digest either, so that the server has no other reason to refuse it."""
 _REFUSED: Final = frozenset({400, 401, 403, 501})
 """Statuses of a request that the server does not accept."""
 
@@ -59,7 +59,7 @@ def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials
 
 
 class _Probe:
-    """A client that sends what it has not signed."""
+    """A client that adds headers after signing."""
 
     def __init__(self, location: StoreLocation, credentials: S3Credentials, ca_file: str | None) -> None:
         self._client = make_client(location, credentials, ca_file)
