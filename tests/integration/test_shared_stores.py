@@ -212,8 +212,12 @@ async def test_store_of_its_own_never_becomes_a_shared_one(client: KubeClient, n
 async def test_kubectl_lists_shared_stores_by_their_short_name(
     client: KubeClient, kubeconfig: Path, operator: Operator, namespace: str, server: s3.S3Server
 ) -> None:
-    name = await share(client, namespace, server, {"from": "Names", "names": [await a_namespace(client)]})
+    tenant = await a_namespace(client)
+    name = await share(client, namespace, server, {"from": "Names", "names": [tenant]})
     await operator.reconcile(name)
+    await operator.reconcile(name, tenant)
+    of_tenant = kubectl(kubeconfig, "get", "bst", "-n", tenant).stdout.splitlines()[1].split()
+    assert of_tenant[4:6] == [f"b-{name}", server.url]
     lines = kubectl(kubeconfig, "get", "cbst", name).stdout.splitlines()
     header, row = (line.split() for line in lines)
     assert header == ["NAME", "READY", "REASON", "DEFAULT", "CONTAINER", "ENDPOINT", "NAMESPACES", "AGE"]

@@ -204,6 +204,60 @@ def test_store_of_a_tenant_with_the_same_name_stays(simulation: Simulation) -> N
     assert own_store(simulation) is not None
 
 
+def test_deleted_store_is_used_until_it_is_gone_and_comes_back(simulation: Simulation) -> None:
+    """Retention keeps the last backups, so a store that took no new ones would never take one again."""
+    simulation.delete("BackupStore", "default")
+    share(simulation, annotations=DEFAULT)
+    simulation.settle()
+    simulation.backup("full", "data")
+    simulation.settle()
+    simulation.delete("BackupStore", "shared")
+    simulation.settle()
+    kept = own_store(simulation)
+    assert kept is not None
+    assert kept["metadata"]["deletionTimestamp"]
+    assert condition(kept, "Ready") == ("True", "Answers")
+    assert "VolumeBackups need it: full. It is used as before" in conditions_message(kept, "Ready")
+    simulation.backup("more", "data", incremental=True)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "more") == "available"
+    for name in ("more", "full"):
+        simulation.delete("VolumeBackup", name)
+        simulation.settle()
+    again = own_store(simulation)
+    assert again is not None
+    assert again["metadata"]["uid"] != kept["metadata"]["uid"]
+    assert condition(again, "Ready") == ("True", "Answers")
+
+
+def test_deleted_store_takes_nothing_new_without_the_permission(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    simulation.delete("BackupStore", "shared")
+    change(simulation, allowedNamespaces={"from": "None"})
+    simulation.settle()
+    simulation.backup("more", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "more") == "StoreNotAllowed"
+    kept = own_store(simulation)
+    assert kept is not None
+    assert condition(kept, "Ready") == ("False", "StoreNotAllowed")
+    assert "VolumeBackups need it: full" in conditions_message(kept, "Ready")
+
+
+def test_result_of_a_mover_waits_for_a_store_that_is_gone(simulation: Simulation) -> None:
+    share(simulation)
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.until("VolumeBackup", "full", "MoverRunning")
+    lost = cluster_store(simulation)
+    simulation.objects.update(lost, metadata=lost["metadata"] | {"finalizers": []})
+    simulation.objects.delete(cluster_store(simulation))
+    simulation.until("VolumeBackup", "full", "ClusterStoreNotFound")
+    share(simulation)
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+
+
 def test_shared_default_is_used_only_without_an_own_one(simulation: Simulation) -> None:
     share(simulation, annotations=DEFAULT)
     simulation.settle()
@@ -250,6 +304,23 @@ def test_namespace_with_backups_elsewhere_gets_no_new_ones(simulation: Simulatio
     simulation.settle()
     assert [simulation.reason("VolumeBackup", name) for name in ("at-once", "later")] == ["ManifestMisplaced"] * 2
     assert simulation.stored(f"{NAMESPACE}/another/") == []
+
+
+@pytest.mark.parametrize("declared", [[], ["another"]], ids=["server", "entry"])
+def test_backup_right_after_a_move_is_not_accepted(simulation: Simulation, declared: list[str]) -> None:
+    """The BackupStore does not show the move yet: there may be a thousand of them."""
+    share(simulation, formerNamespaces=[moved(simulation, uid) for uid in declared])
+    simulation.settle()
+    simulation.backup("full", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.phase("VolumeBackup", "full") == "available"
+    stored = simulation.stored()
+    edits: dict[str, Any] = {"formerNamespaces": []} if declared else {"endpointUrl": "https://new.example.org"}
+    change(simulation, **edits)
+    simulation.backup("at-once", "data", storeName="shared")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "at-once") == "ManifestMisplaced"
+    assert simulation.stored() == stored
 
 
 def test_lost_status_in_a_moved_place_deletes_nothing(simulation: Simulation) -> None:

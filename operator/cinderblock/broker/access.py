@@ -87,10 +87,11 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
         secrets_in: the namespace of the broker.
 
     Raises:
-        AccessDenied: with reason NotGranted, the pod is not the mover of an operation that runs, or the data is
-            elsewhere. With StoreNotAllowed, its namespace may not use the store, and its backup does not show an
-            earlier permission. With FormerNamespaceRefused, the namespace has no place in the store.
-        NotYet: the status of the operation does not record a mover yet.
+        AccessDenied: with reason NotGranted, the pod is not the mover of an operation that runs. With StoreNotAllowed,
+            its namespace may not use the store, and its backup does not show an earlier permission. With
+            FormerNamespaceRefused, the namespace has no place in the store.
+        NotYet: the status of the operation does not record a mover so far, the BackupStore does not exist now, or the
+            data of the backup is in another place than that of the store now.
         NotFound: the ClusterBackupStore does not exist.
         KubeUnavailable: the API server does not answer.
     """
@@ -159,8 +160,11 @@ async def _shared_store(kube: KubeClient, namespace: str, name: str, secrets_in:
     body, namespace_body = await asyncio.gather(
         kube.get(kinds.BACKUP_STORE, name, namespace), kube.get(kinds.NAMESPACE, namespace)
     )
-    if body is None or namespace_body is None:
-        raise not_granted(f"BackupStore {name} does not exist.")
+    if namespace_body is None:
+        raise not_granted(f"Namespace {namespace} does not exist.")
+    if body is None:
+        # The operator makes it again within half a minute.
+        raise NotYet(f"BackupStore {name} does not exist now.", reason=Reason.NOT_GRANTED)
     store = _parse(BackupStore, body, f"BackupStore {name}")
     reference = store.spec.cluster_store_ref
     if reference is None:
@@ -200,7 +204,8 @@ def _check_place(backup: VolumeBackup, store: SharedStore, *, is_allowed: bool) 
     """
     moved = place.misplaced(backup, store)
     if moved is not None:
-        raise not_granted(moved.message)
+        # It may move back in a moment, and the operator waits for that, too.
+        raise NotYet(moved.message, reason=moved.reason)
     if not is_allowed and backup.status.store_place is None:
         raise AccessDenied(
             f"ClusterBackupStore {store.cluster_store} does not allow namespace {backup.namespace}.",

@@ -43,6 +43,11 @@ _NEW_LOOKUPS: Final = 128
 """The same for tokens that were not valid recently."""
 _NEW_LOOKUPS_OF_ADDRESS: Final = 16
 """The same for new tokens of one address. Movers of one node may share an address, and soon try again."""
+_READS_OF_NAMESPACE: Final = 8
+"""Tokens of one namespace whose objects are read at the same time. Reads have turns of their own: one that waited for a
+body that somebody sends slowly, or for a token service, would keep one of the places that all namespaces share."""
+_LOOKUPS_OF_NAMESPACE: Final = 32
+"""The same, with those that wait for that. Each place is free again after some reads of the API server."""
 _RECENT_SECONDS: Final = 3600.0
 """How long a valid token counts as recently valid. The kubelet replaces it within an hour."""
 
@@ -74,16 +79,13 @@ class Authenticator:
     Args:
         kube: reviews tokens and reads objects.
         secrets_in: the namespace of the broker.
-        turns: limits how many tokens of one namespace are looked up at the same time.
         clock: returns seconds.
     """
 
-    def __init__(
-        self, kube: KubeClient, secrets_in: str, turns: NamespaceTurns, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, kube: KubeClient, secrets_in: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._secrets_in = secrets_in
-        self._turns = turns
+        self._turns = NamespaceTurns(_READS_OF_NAMESPACE, _LOOKUPS_OF_NAMESPACE)
         self._accesses: TtlCache[Access] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._refusals: TtlCache[CinderblockError] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._recent: TtlCache[bool] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)

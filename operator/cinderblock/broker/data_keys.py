@@ -8,7 +8,7 @@ import binascii
 from cinderblock.api.broker import DataKeyAnswer, UnwrapRequest, WrappedKeyModel
 from cinderblock.broker.faults import not_granted
 from cinderblock.errors import InvalidInput
-from cinderblock.format.crypto.keyring import DataKey, KeyRing, WrappedKey
+from cinderblock.format.crypto.keyring import DataKey, KeyRing, WrappedKey, scope_in, scope_of
 from cinderblock.lifecycle.grant import Grant
 
 
@@ -20,23 +20,28 @@ def new_data_key(grant: Grant, keys: KeyRing | None) -> DataKeyAnswer:
     if grant.backup_id is None:
         raise not_granted("The operation makes no backup, so it needs no new data key.")
     data_key = DataKey.random()
-    wrapped = _ring(keys).wrap(data_key, (grant.volume_id, grant.backup_id))
+    wrapped = _ring(keys).wrap(data_key, (grant.volume_id, grant.backup_id), scope=scope_of(grant.scope))
     return _answer(data_key, wrapped)
 
 
 def unwrap(request: UnwrapRequest, grant: Grant, keys: KeyRing | None) -> DataKeyAnswer:
     """Return the data key of a backup of the operation's volume.
 
-    A wrapped key is bound to the ids of its volume and backup. So a mover that names its own volume, but sends the
-    wrapped key of another one, gets WrongKey.
+    The ids of volume and backup are a part of what the wrapping seals. So a mover that names its own volume, but shows
+    the wrapped key of another one, gets WrongKey. The key is also bound to the place of its namespace: somebody who can
+    write to the bucket could copy a manifest of another namespace, and let a tenant import it. Keys that no broker has
+    wrapped are bound to no namespace, and are opened.
 
-    Raises AccessDenied (NotGranted) for another volume; SealedTooLate, KeyUnavailable, WrongKey and IntegrityError.
+    Raises AccessDenied (NotGranted) for another volume or namespace; SealedTooLate, KeyUnavailable, WrongKey and
+    IntegrityError.
     """
     if request.volume_id != grant.volume_id:
         raise not_granted("The operation does not permit the data keys of another volume.")
     ring = _ring(keys)
     wrapped = WrappedKey(request.wrapped.key_id, _decode(request.wrapped.salt), _decode(request.wrapped.sealed))
     owner = request.volume_id, request.backup_id
+    if scope_in(wrapped) not in (b"", scope_of(grant.scope)):
+        raise not_granted(f"The data key of backup {request.backup_id} is that of another namespace.")
     if request.created_at is not None:
         if request.created_at.tzinfo is None:
             raise InvalidInput("createdAt has no time zone.")

@@ -35,7 +35,8 @@ UNEXPECTED: Final = "The broker failed unexpectedly. Its log has the cause."
 
 
 class NotYet(AccessDenied):
-    """The mover may not do this yet, but perhaps in a few seconds: no status records its Job yet."""
+    """The mover may not do this now, but perhaps in some seconds: a status does not show its Job so far, or somebody
+    is changing the store."""
 
     permanent = False
 

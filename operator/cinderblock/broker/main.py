@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import replace
+from typing import Final
 
 from cinderblock.broker.app import Services, make_app
 from cinderblock.broker.authenticator import Authenticator
@@ -19,6 +21,10 @@ from cinderblock.observability import log
 from cinderblock.observability.broker_metrics import BrokerMetrics
 from cinderblock.serving.health import make_health_app
 from cinderblock.serving.server import RunningServer, running, wait_for_stop
+
+THREADS: Final = 64
+"""Threads for calls of S3 servers and token services. Each store has at most one probe and eight calls of its token
+service at a time. asyncio's default is four more than the processors: a single service that hangs would hold them."""
 
 _UNREADY = "no certificate yet, or the API server does not answer"
 
@@ -36,6 +42,7 @@ def main(settings: BrokerSettings) -> int:
 
 
 async def _serve(settings: BrokerSettings) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "broker"))
     metrics = BrokerMetrics()
     async with AsyncExitStack() as stack:
         kube = await stack.enter_async_context(aclosing(await connect()))
@@ -80,10 +87,9 @@ async def _serve_with(
 
 def make_services(kube: KubeClient, namespace: str, settings: BrokerSettings) -> Services:
     """Return what the application needs."""
-    turns = NamespaceTurns(settings)
     return Services(
-        authenticator=Authenticator(kube, namespace, turns),
+        authenticator=Authenticator(kube, namespace),
         stores=StoreSecrets(kube),
         sessions=Sessions(kube, namespace, settings.service_account),
-        turns=turns,
+        turns=NamespaceTurns(settings.requests_per_namespace, settings.unanswered_per_namespace),
     )

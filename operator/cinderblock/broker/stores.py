@@ -40,6 +40,7 @@ from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.children import location
 from cinderblock.reasons import Reason
 from cinderblock.store.credentials import S3Credentials, credentials_from_secret
+from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.s3.signers.signing import RequestSigner, container_url, ignores_unsigned_headers
 
 OPEN_SECONDS: Final = 30.0
@@ -47,7 +48,9 @@ OPEN_SECONDS: Final = 30.0
 PASSED_SECONDS: Final = 3600.0
 """How long a server counts as one that checks all headers. That depends only on its software."""
 FAILED_SECONDS: Final = 60.0
-"""How long a server counts as one that does not."""
+"""For how long it counts that it does not."""
+PROBE_SECONDS: Final = 60.0
+"""Seconds of a whole probe, whose requests may take a minute each."""
 _OPEN_STORES: Final = 64
 
 HeaderProbe = Callable[[StoreLocation, S3Credentials, str | None], bool]
@@ -95,7 +98,7 @@ class StoreSecrets:
         self._kube = kube
         self._ignores_unsigned_headers = ignores_unsigned_headers
         self._ignoring: TtlCache[bool] = TtlCache(_OPEN_STORES, _OPEN_STORES, clock)
-        self._probing = KeyedLocks()
+        self._probes: dict[str, asyncio.Task[bool | None]] = {}
         self._open: TtlCache[OpenStore] = TtlCache(_OPEN_STORES, _OPEN_STORES, clock)
         self._opening = KeyedLocks()
         self._directory: tempfile.TemporaryDirectory[str] | None = None
@@ -129,11 +132,16 @@ class StoreSecrets:
         no answer to that question now, and what `open` raises.
         """
         opened, key = await self.open(store), _key(store)
-        async with self._probing.hold(key):
-            ignoring = self._ignoring.get(key)
-            if ignoring is None:
-                ignoring = await self._probe(store, opened)
-                self._ignoring.put(key, "", ignoring, FAILED_SECONDS if ignoring else PASSED_SECONDS)
+        ignoring = self._ignoring.get(key)
+        if ignoring is None:
+            ignoring = await self._probe(key, store, opened)
+        if ignoring is None:
+            # Tenants read the answer, and the administrator reads the log.
+            raise StoreUnreachable(
+                f"The broker cannot check the S3 server of ClusterBackupStore {store.cluster_store}. Its log has the"
+                " cause.",
+                reason=Reason.BROKER_UNAVAILABLE,
+            )
         if ignoring:
             raise AccessDenied(
                 f"The S3 server of ClusterBackupStore {store.cluster_store} accepts headers that the signature of a"
@@ -143,22 +151,34 @@ class StoreSecrets:
             )
         return opened
 
-    async def _probe(self, store: SharedStore, opened: OpenStore) -> bool:
+    async def _probe(self, key: str, store: SharedStore, opened: OpenStore) -> bool | None:
+        """Return whether the server ignores such headers; None if that is not known now.
+
+        All requests share one probe. It continues when they end, because its thread does: if each of them began another
+        one, a server that hangs would soon hold all threads, and no store could be opened.
+        """
+        task = self._probes.get(key)
+        if task is None:
+            task = self._probes[key] = asyncio.create_task(self._ask(key, store, opened))
+        return await asyncio.shield(task)
+
+    async def _ask(self, key: str, store: SharedStore, opened: OpenStore) -> bool | None:
         try:
-            return await asyncio.to_thread(
-                self._ignores_unsigned_headers, opened.place, opened.credentials, opened.ca_file
-            )
+            ignoring = await asyncio.to_thread(self._ask_within_time, opened)
         except CinderblockError as error:
-            # Tenants read the answer, and the administrator reads the log.
             _logger.warning(
                 "Cannot ask an S3 server whether it checks all headers",
                 extra={"store": store.cluster_store, "cause": error.message},
             )
-            raise StoreUnreachable(
-                f"The broker cannot check the S3 server of ClusterBackupStore {store.cluster_store}. Its log has the"
-                " cause.",
-                reason=Reason.BROKER_UNAVAILABLE,
-            ) from None
+            return None
+        finally:
+            del self._probes[key]
+        self._ignoring.put(key, "", ignoring, FAILED_SECONDS if ignoring else PASSED_SECONDS)
+        return ignoring
+
+    def _ask_within_time(self, opened: OpenStore) -> bool:
+        with limit_seconds(PROBE_SECONDS):
+            return self._ignores_unsigned_headers(opened.place, opened.credentials, opened.ca_file)
 
     async def _make(self, store: SharedStore) -> OpenStore:
         spec = store.spec

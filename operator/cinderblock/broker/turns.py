@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cinderblock.broker.settings import BrokerSettings
 from cinderblock.errors import TransientError
 from cinderblock.reasons import Reason
 
@@ -17,14 +16,16 @@ class NamespaceTurns:
 
     The limits of `serving` count addresses, and a namespace may have many pods. So this counts namespaces, once the
     token of a request has shown which one it is.
+
+    Args:
+        running: maximum number of requests of one namespace that run at the same time.
+        unanswered: the same, with those that wait.
     """
 
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._unanswered = settings.unanswered_per_namespace
+    def __init__(self, running: int, unanswered: int) -> None:
+        self._unanswered = unanswered
         self._counts: Counter[str] = Counter()
-        self._running: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(settings.requests_per_namespace)
-        )
+        self._running: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(running))
 
     @asynccontextmanager
     async def turn(self, namespace: str) -> AsyncIterator[None]:

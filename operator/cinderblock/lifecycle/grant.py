@@ -85,6 +85,11 @@ class Grant:
         return self._is_own(prefix)
 
     @property
+    def scope(self) -> str:
+        """UID of the namespace whose place this is, to which data keys are bound."""
+        return self.prefix.rpartition("/")[2]
+
+    @property
     def packs(self) -> str:
         """Prefix of the packs of the volume."""
         return f"{layout.pack_root(self.prefix)}{self.volume_id}/"

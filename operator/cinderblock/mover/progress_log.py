@@ -44,9 +44,9 @@ class ProgressPrinter:
         """Write the last progress; after a success as complete, because the total of a tree was an estimate."""
         if self._last is not None:
             last = self._last._replace(bytes_total=self._last.bytes_done) if succeeded else self._last
-            self._write(last, self._clock())
+            self._write(last, self._clock(), is_last=succeeded)
 
-    def _write(self, progress: Progress, now: float) -> None:
+    def _write(self, progress: Progress, now: float, *, is_last: bool = False) -> None:
         self._samples.append((now, progress.bytes_done))
         while now - self._samples[0][0] > _WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
@@ -58,10 +58,20 @@ class ProgressPrinter:
             bytes_total=max(progress.bytes_total, progress.bytes_done),
             bytes_stored=progress.bytes_stored,
             bytes_per_second=speed,
-            seconds_left=bytes_left // speed if speed else None,
+            seconds_left=_seconds_left(bytes_left, speed, is_last=is_last),
         )
         wire = line.to_wire()
         if not self._bounded:
             wire = {name: value for name, value in wire.items() if name not in ("bytesTotal", "secondsLeft")}
         self._out.write(json.dumps(wire) + "\n")
         self._out.flush()
+
+
+def _seconds_left(bytes_left: int, speed: int, *, is_last: bool) -> int | None:
+    """Return the remaining time; None if it is unknown. Only a run that has ended has none left.
+
+    When all data is read, the last packs still travel to the store. With a slow network, that takes minutes.
+    """
+    if is_last:
+        return 0
+    return max(1, bytes_left // speed) if bytes_left and speed else None

@@ -7,16 +7,17 @@ import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL, child_name
+from cinderblock.broker.access import Access
 from cinderblock.broker.authenticator import ACCESS_SECONDS, REFUSAL_SECONDS, RETRY_SECONDS, Authenticator
+from cinderblock.broker.main import make_services
 from cinderblock.broker.settings import BrokerSettings
-from cinderblock.broker.turns import NamespaceTurns
 from cinderblock.errors import AccessDenied, KubeUnavailable, TransientError
 from cinderblock.reasons import Reason
 from tests.support.cluster.kube_clients import client_of
@@ -109,7 +110,7 @@ async def api(
 
     async with client_of(answer) as (client, server):
         clock = Clock()
-        yield Api(Authenticator(client, "system", NamespaceTurns(BrokerSettings()), clock), server, clock)
+        yield Api(Authenticator(client, "system", clock), server, clock)
 
 
 async def test_mover_gets_what_its_operation_needs() -> None:
@@ -160,7 +161,15 @@ async def test_backup_of_another_place_gets_nothing(status: dict[str, Any]) -> N
     async with api(daily=backup(**recorded | status)) as made:
         with pytest.raises(AccessDenied) as refused:
             await made.authenticator.authenticate(bearer())
-    assert refused.value.reason == Reason.NOT_GRANTED
+    assert refused.value.reason == Reason.MANIFEST_MISPLACED
+    assert not refused.value.permanent, "somebody may change the store back, and the operator waits for that"
+
+
+async def test_store_that_is_made_again_ends_no_mover() -> None:
+    async with api(more={f"{OURS}/namespaces/shop/backupstores/shared": Reply(404)}) as made:
+        with pytest.raises(AccessDenied, match="does not exist now") as refused:
+            await made.authenticator.authenticate(bearer())
+    assert not refused.value.permanent
 
 
 async def test_place_of_a_living_namespace_is_refused_clearly() -> None:
@@ -330,3 +339,34 @@ async def test_lookup_that_nobody_waits_for_is_dropped() -> None:
         made.authenticator._new_reviews.release()
         assert await made.authenticator.authenticate(bearer(), "a")
         assert made.reviews() == 1
+
+
+async def test_slow_requests_of_a_namespace_keep_no_place_of_other_tokens() -> None:
+    """A tenant sends as many bodies as slowly as the broker lets them, and shows further tokens meanwhile."""
+    settings = BrokerSettings()
+    async with api() as made, AsyncExitStack() as slow:
+        services = make_services(made.authenticator._kube, "system", settings)
+        for _ in range(settings.requests_per_namespace):
+            await slow.enter_async_context(services.turns.turn("shop"))
+        async with asyncio.timeout(10):
+            await services.authenticator.authenticate(bearer())
+
+
+async def test_one_namespace_has_a_share_of_the_lookups() -> None:
+    async with api() as made:
+        known = made.authenticator
+        for _ in range(8):
+            await known._turns._running["shop"].acquire()
+        flood = [
+            asyncio.create_task(known.authenticate(bearer(number), f"10.0.0.{number % 20}")) for number in range(100)
+        ]
+        async with asyncio.timeout(10):
+            while sum(task.done() for task in flood) < 100 - 32:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert len(known._running) == 32
+        refused = [task.exception() for task in flood if task.done()]
+        assert all(isinstance(error, TransientError) for error in refused)
+        for _ in range(8):
+            known._turns._running["shop"].release()
+        results = await asyncio.gather(*flood, return_exceptions=True)
+        assert sum(isinstance(result, Access) for result in results) == 32

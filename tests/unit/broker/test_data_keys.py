@@ -11,7 +11,7 @@ import pytest
 from cinderblock.api.broker import DataKeyAnswer, UnwrapRequest
 from cinderblock.broker import data_keys
 from cinderblock.errors import AccessDenied, InvalidInput, KeyUnavailable, SealedTooLate, WrongKey
-from cinderblock.format.crypto.keyring import KeyRing, WrappedKey
+from cinderblock.format.crypto.keyring import DataKey, KeyRing, WrappedKey
 from cinderblock.lifecycle.grant import Grant
 
 WRITER, READER = Grant("b", "p/n/u", "volume-1", "backup-1"), Grant("b", "p/n/u", "volume-1")
@@ -51,6 +51,30 @@ def test_key_of_another_volume_stays_closed_whatever_is_claimed() -> None:
         data_keys.unwrap(asked(foreign, "volume-2", "backup-2"), READER, RING)
     with pytest.raises(WrongKey):
         data_keys.unwrap(asked(foreign, "volume-1", "backup-2"), READER, RING)
+
+
+def test_key_of_another_namespace_stays_closed_although_its_ids_fit() -> None:
+    """Somebody who can write to the bucket copies a manifest into the place of a tenant, who imports it."""
+    made, copied = data_keys.new_data_key(WRITER, RING), Grant("b", "p/other/x", "volume-1")
+    with pytest.raises(AccessDenied, match="another namespace"):
+        data_keys.unwrap(asked(made), copied, RING)
+
+
+def test_another_salt_does_not_move_a_key_to_another_namespace() -> None:
+    made, other = data_keys.new_data_key(WRITER, RING), Grant("b", "p/other/x", "volume-1")
+    theirs = data_keys.new_data_key(Grant("b", "p/other/x", "volume-1", "backup-1"), RING)
+    salt = base64.b64decode(theirs.wrapped.salt)[:20] + base64.b64decode(made.wrapped.salt)[20:]
+    forged = made.wrapped.model_copy(update={"salt": base64.b64encode(salt).decode()})
+    with pytest.raises(WrongKey):
+        data_keys.unwrap(asked(made.model_copy(update={"wrapped": forged})), other, RING)
+
+
+def test_key_that_no_broker_has_wrapped_opens_in_any_namespace() -> None:
+    data_key = DataKey.random()
+    old = RING.wrap(data_key, ("volume-1", "backup-1"))
+    parts = {"salt": base64.b64encode(old.salt).decode(), "sealed": base64.b64encode(old.sealed).decode()}
+    made = DataKeyAnswer.model_validate({"data_key": "", "wrapped": parts | {"key_id": old.key_id}})
+    assert base64.b64decode(data_keys.unwrap(asked(made), READER, RING).data_key) == data_key.reveal()
 
 
 def test_read_only_key_seals_nothing_and_opens_only_what_is_older() -> None:

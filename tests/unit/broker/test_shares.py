@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from cinderblock.broker.keyed_locks import KeyedLocks
-from cinderblock.broker.settings import BrokerSettings
 from cinderblock.broker.ttl_cache import TtlCache
 from cinderblock.broker.turns import NamespaceTurns
 from cinderblock.errors import TransientError
@@ -60,7 +59,7 @@ def test_same_key_is_kept_once() -> None:
 
 
 async def test_namespace_with_many_requests_delays_only_itself() -> None:
-    turns = NamespaceTurns(BrokerSettings(requests_per_namespace=2, unanswered_per_namespace=5))
+    turns = NamespaceTurns(2, 5)
     released, running = asyncio.Event(), 0
 
     async def hold() -> None:

@@ -92,6 +92,20 @@ def test_budget_protects_more_than_one_replica(replicas: int, budgets: int) -> N
     assert _broker(objects, "Deployment")["spec"]["replicas"] == replicas
 
 
+def test_broken_replicas_hold_up_no_drained_node() -> None:
+    budgets = of_kind(render(*BROKER, "operator.replicas=2"), "PodDisruptionBudget")
+    assert [budget["spec"]["unhealthyPodEvictionPolicy"] for budget in budgets] == ["AlwaysAllow"] * 2
+
+
+def test_slow_start_on_a_full_node_is_no_reason_to_kill() -> None:
+    """Without a startup probe, a process that starts slowly is killed, and starts even more slowly."""
+    for deployment in of_kind(render(*BROKER), "Deployment"):
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        startup, liveness = container["startupProbe"], container["livenessProbe"]
+        assert startup["httpGet"] == liveness["httpGet"]
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
+
+
 def test_service_leads_to_its_pods() -> None:
     objects = render(*BROKER, "broker.service.port=9443")
     service = _broker(objects, "Service")

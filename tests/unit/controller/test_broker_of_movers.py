@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +22,10 @@ from cinderblock.controller.stores.pool import StorePool
 from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
 from tests.support.cluster.certificates import Authority
+from tests.support.cluster.kube_clients import client_of
 from tests.support.shared_stores import SYSTEM
 from tests.support.simulation.api import ObjectsInMemory, SimulatedApi
+from tests.support.store.scripted_http import Reply
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
@@ -44,6 +48,15 @@ async def test_tasks_get_the_certificate_of_the_authority() -> None:
     found = await Broker("tls").add_to(a_context(objects))
     assert found.policy.mover.broker_ca == CERTIFICATE
     assert found.policy.mover.broker_url == URL
+
+
+async def test_nobody_goes_on_before_the_first_certificate_was_read() -> None:
+    body = {"data": {"ca.crt": base64.b64encode(CERTIFICATE.encode()).decode()}}
+    async with client_of([Reply(body=json.dumps(body))]) as (client, server):
+        context, broker = replace(a_context(ObjectsInMemory(lambda: NOW)), kube=client), Broker("tls")
+        found = await asyncio.gather(*(broker.add_to(context) for _ in range(16)))
+    assert len(server.asked) == 1
+    assert {context.policy.mover.broker_ca for context in found} == {CERTIFICATE}
 
 
 async def test_policy_stays_the_same_object_while_nothing_changes() -> None:

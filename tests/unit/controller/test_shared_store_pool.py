@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -237,6 +238,18 @@ async def test_tenants_read_nothing_about_secrets(
     shown = of_tenant.value.message
     assert not [word for word in ("hidden-keys", SYSTEM, "k-secret-name") if word in shown]
     assert "Ask an administrator" in shown
+
+
+async def test_tenants_read_no_path_of_the_operator(pool: StorePool, objects: ObjectsInMemory) -> None:
+    data = {"ca.crt": base64.b64encode(b"no certificate").decode()}
+    objects.create("Secret", {"metadata": {"name": "ca", "namespace": SYSTEM}, "data": data})
+    spec: dict[str, Any] = {"endpointUrl": "https://s3.example.org", "caSecretRef": {"name": "ca"}}
+    with pytest.raises(InvalidInput, match="PEM certificates"):
+        await pool.open(shared.whole(a_cluster_store(**spec), SYSTEM), "volumebackups", SecretReader())
+    with pytest.raises(InvalidInput) as of_tenant:
+        await pool.open(a_shared_store("shop", **spec), "volumebackups", SecretReader())
+    assert "/tmp" not in of_tenant.value.message
+    assert "Ask an administrator" in of_tenant.value.message
 
 
 async def test_shared_store_opens_no_other_bucket(pool: StorePool, opened: list[ServerInMemory]) -> None:

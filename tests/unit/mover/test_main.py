@@ -308,6 +308,17 @@ def test_progress_is_one_json_line_a_second_at_most() -> None:
     assert lines[-1].bytes_total == lines[-1].bytes_done
 
 
+def test_last_uploads_have_no_known_end() -> None:
+    """All data is read, and packs still travel over a slow network for minutes."""
+    out, now = io.StringIO(), [100.0]
+    printer = ProgressPrinter(out, clock=lambda: now[0])
+    for now[0], done in ((100.0, 0), (101.0, 9 * MIB), (102.0, 10 * MIB), (103.0, 10 * MIB)):
+        printer(Progress(done, 10 * MIB, 0))
+    printer.finish(succeeded=True)
+    lines = [MoverProgress.model_validate(json.loads(line)) for line in out.getvalue().splitlines()]
+    assert [line.seconds_left for line in lines] == [None, 1, None, None, 0]
+
+
 def test_failed_run_does_not_claim_to_be_complete() -> None:
     out = io.StringIO()
     printer = ProgressPrinter(out, clock=lambda: 1.0)

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound
-from cinderblock.format.crypto.keyring import KeyRing
-from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.crypto.keyring import DataKey, KeyRing, scope_in, scope_of
+from cinderblock.format.crypto.sealer import FORMAT_VERSION
+from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.store.counted import CountedStore
 from tests.support.mover.backups import KEYS, Backups, key_ring
@@ -81,6 +82,18 @@ def test_next_incremental_continues_after_the_rotation(backups: Backups, volume:
     new = Backups(backups.store, NEW)
     new.back_up(volume, "three", "two")
     assert new.verify("three").entries == 3
+
+
+def test_new_wrapping_stays_bound_to_its_namespace() -> None:
+    data_key = DataKey.random()
+    for scope in (scope_of("the UID of a namespace"), b""):
+        wrapped = OLD.wrap(data_key, ("volume", "backup"), scope=scope)
+        header = ManifestHeader(FORMAT_VERSION, "backup", "volume", None, bytes(16), wrapped)
+        again = header.rewrapped(BOTH, "2025").wrapped
+        assert again is not None
+        assert (scope_in(again), len(again.salt)) == (scope, 32)
+        assert again.salt != wrapped.salt
+        assert NEW.unwrap(again, ("volume", "backup")).reveal() == data_key.reveal()
 
 
 def test_no_leftover_keeps_the_data_key_under_the_old_key(backups: Backups) -> None:

@@ -98,8 +98,9 @@ _STORE_COLUMNS: Final = (
     _READY,
     _REASON,
     PrinterColumn("Default", _IS_DEFAULT, "Whether backups that name no store use this one."),
-    PrinterColumn("Container", ".spec.container", "Bucket for backups that do not name one."),
-    PrinterColumn("Endpoint", ".spec.endpointUrl", "URL of the S3 endpoint, empty for AWS."),
+    # With clusterStoreRef, the spec has the defaults of the API server there.
+    PrinterColumn("Container", ".status.container", "Bucket for backups that do not name one."),
+    PrinterColumn("Endpoint", ".status.endpointUrl", "URL of the S3 endpoint, empty for AWS."),
 )
 _WIDE_STORE_COLUMNS: Final = (
     PrinterColumn("Prefix", ".spec.prefix", "Prefix of all keys in the bucket.", wide=True),

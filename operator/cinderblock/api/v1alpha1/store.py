@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions, ConditionType
 from cinderblock.api.duration import DURATION_REMEDY, Duration, to_timedelta
-from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
+from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, STORE_FINALIZER
 from cinderblock.api.meta import (
     CORE_TYPE,
     REMEDY,
@@ -318,6 +318,10 @@ class BackupStoreStatus(Model):
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
     """Conditions of the store. Ready is True if the store answered when the operator last checked it."""
+    container: Container | None = None
+    """Bucket of the store, also if a ClusterBackupStore sets it."""
+    endpoint_url: EndpointUrl | None = None
+    """URL of the S3 endpoint, also if a ClusterBackupStore sets it. Unset for AWS."""
 
 
 class BackupStore(Object):
@@ -332,6 +336,16 @@ class BackupStore(Object):
     def is_shared(self) -> bool:
         """Return whether a ClusterBackupStore has its settings."""
         return self.spec.cluster_store_ref is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Return whether it is being deleted, so that nothing new may use it.
+
+        A BackupStore with clusterStoreRef is used until it is gone. It stays while backups need it, and the operator
+        makes it again afterwards. So nobody could end its deletion, and the namespace would have no store meanwhile.
+        """
+        is_kept = self.is_shared and STORE_FINALIZER in self.metadata.finalizers
+        return self.metadata.is_being_deleted and not is_kept
 
     @property
     def is_ready(self) -> bool:

@@ -7,7 +7,6 @@ import base64
 import binascii
 import contextlib
 import logging
-import ssl
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.kube.kinds import SECRET
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.reasons import Reason
+from cinderblock.store.broker.transport import trusting
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Broker:
         self._policy: tuple[OperatorPolicy, OperatorPolicy] | None = None
         self._checked: tuple[MoverSettings, float, CinderblockError | None] | None = None
         self._checking = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     async def add_to(self, context: Context) -> Context:
         """Return the dependencies with the certificate of the broker's authority, as it was read a moment ago."""
@@ -59,7 +60,15 @@ class Broker:
         return replace(context, policy=before[1])
 
     async def _read(self, context: Context) -> None:
-        """Read ca.crt if it is due. While it cannot be read, the last one stays in use."""
+        """Read ca.crt if it is time to. While it cannot be read, the last one counts.
+
+        Before the first read has ended, nothing is known: sixteen workers begin together, and none of them may report
+        that there is no certificate.
+        """
+        async with self._reading:
+            await self._read_if_due(context)
+
+    async def _read_if_due(self, context: Context) -> None:
         clock = asyncio.get_running_loop().time
         if clock() < self._read_again_at:
             return
@@ -96,9 +105,7 @@ async def _connect(settings: MoverSettings) -> CinderblockError | None:
         return _unavailable("it has no certificate yet. Check its Deployment")
     url = urlsplit(settings.broker_url)
     try:
-        context = ssl.create_default_context(cadata=settings.broker_ca)
-        # An authority of an administrator may add no key identifiers, like that of Kubernetes.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context = trusting(settings.broker_ca)
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(url.hostname, url.port or 443, ssl=context)
     except (OSError, ValueError, TimeoutError) as error:

@@ -34,7 +34,7 @@ async def gather(context: Context, cluster: ClusterBackupStore, broker: Broker) 
         observed = replace(observed, selector_error=error)
     else:
         names = frozenset(namespace.name for namespace in allowed)
-        by_name = await _with_former(context, cluster, existing)
+        by_name = {namespace.name: namespace for namespace in existing}
         observed = replace(observed, allowed=names, conflicts=cluster_rules.conflicts(cluster, allowed, by_name))
     if cluster.metadata.is_being_deleted:
         return observed
@@ -42,7 +42,7 @@ async def gather(context: Context, cluster: ClusterBackupStore, broker: Broker) 
 
 
 async def _namespaces(context: Context, cluster: ClusterBackupStore) -> list[Object]:
-    """Return all namespaces with their labels. An operator that works in some of them only has no such stores."""
+    """Return all namespaces with their labels; none if none may use the store."""
     if cluster.spec.allowed_namespaces.from_ is NamespacesFrom.NONE:
         return []
     found: dict[str, Object] = {}
@@ -52,18 +52,6 @@ async def _namespaces(context: Context, cluster: ClusterBackupStore) -> list[Obj
         found |= {namespace.name: namespace for namespace in parse_all(Object, page or [])}
         await asyncio.sleep(0)
     return list(found.values())
-
-
-async def _with_former(context: Context, cluster: ClusterBackupStore, known: list[Object]) -> dict[str, Object]:
-    """Return namespaces by name, with those that present ones continue. An operator of some namespaces reads these."""
-    found = {namespace.name: namespace for namespace in known}
-    if not context.kube.namespaces:
-        return found
-    names = {shared.former_name(cluster, namespace) for namespace in known}
-    for name in sorted(name for name in names if name is not None and name not in found):
-        read = await context.get(Object, kinds.NAMESPACE, name)
-        found |= {name: read} if read is not None else {}
-    return found
 
 
 async def _stores(context: Context, cluster: ClusterBackupStore) -> dict[str, BackupStore]:

@@ -168,16 +168,22 @@ class MoverAdmission:
     def _before_for_cluster_store(
         self, operation: Owner, store: BackupStore, others: Iterable[RunningMover], settings: MoverSettings
     ) -> int:
-        """Return how many operations of all namespaces get a mover of the same ClusterBackupStore earlier."""
+        """Return how many operations of all namespaces get a mover of the same ClusterBackupStore earlier.
+
+        Another namespace counts with as many operations as it may start now. It may use all of its own slots for stores
+        of its own, for hours, and must not keep slots of the shared store free meanwhile.
+        """
         if not isinstance(store, SharedStore):
             return 0
         name, age = store.cluster_store, age_key(operation)
-        waiting = {
-            namespace: queue.of_cluster_stores[name]
+        running = Counter(other.namespace for other in others)
+        waiting: dict[str, Sequence[Age]] = {
+            namespace: queue.of_cluster_stores[name][: max(0, settings.namespace_limit - running[namespace])]
             for namespace, queue in self._queues.items()
             if name in queue.of_cluster_stores
         }
-        waiting[operation.namespace] = _with(waiting.get(operation.namespace, ()), age)
+        own = self._queues.get(operation.namespace)
+        waiting[operation.namespace] = _with(own.of_cluster_stores.get(name, ()) if own is not None else (), age)
         return fair_order.count_before(
             (operation.namespace, age),
             waiting,

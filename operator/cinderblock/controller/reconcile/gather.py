@@ -307,7 +307,7 @@ async def _default_stores(context: Context, namespace: str) -> list[BackupStore]
     found: list[BackupStore] = []
     async for page in context.kube.pages(kinds.BACKUP_STORE, namespace):
         stores = parse_all(BackupStore, page) if page is not None else []
-        defaults = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+        defaults = [store for store in stores if store.is_default and not store.is_leaving]
         found = [*found, *defaults][:DEFAULT_STORES] if page is not None else []
     return found
 

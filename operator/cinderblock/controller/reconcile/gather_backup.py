@@ -144,7 +144,7 @@ async def _for_import(context: Context, observed: ObservedBackup) -> ObservedBac
     if lookup.store is None:
         return replace(observed, store=lookup)
     container = place.container_of(lookup.store, backup.spec.container)
-    lookup = await refuse_moved(context, lookup) if backup.own_phase is None else lookup
+    lookup = await refuse_moved(context, lookup, observed.siblings) if backup.own_phase is None else lookup
     observed = replace(observed, store=await probe_store(context, lookup, container))
     is_usable = observed.store.error is None and observed.store.refusal is None
     return await _with_manifest(context, observed) if is_usable else observed
@@ -187,7 +187,7 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
     if is_open and observed.store.store and observed.snapshot is None and observed.snapshot_claim is None:
         container = place.container_of(observed.store.store, backup.spec.container)
         is_new = backup.own_phase is None or backup.status.manifest_key is None
-        lookup = await refuse_moved(context, observed.store) if is_new else observed.store
+        lookup = await refuse_moved(context, observed.store, observed.siblings) if is_new else observed.store
         observed = replace(observed, store=await probe_store(context, lookup, container))
     elif is_open:
         observed = replace(observed, store=await with_permission(context, observed.store))

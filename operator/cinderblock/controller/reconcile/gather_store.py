@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -43,14 +44,23 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
     return replace(observed, unsealed=unsealed, more_unsealed=not is_all)
 
 
-async def refuse_moved(context: Context, lookup: StoreLookup) -> StoreLookup:
+async def refuse_moved(context: Context, lookup: StoreLookup, known: Sequence[VolumeBackup] = ()) -> StoreLookup:
     """Add that a shared store takes no new backups while backups of the namespace are in another place of it.
 
-    They are looked for if the BackupStore shows some, or if the namespace continues an earlier one.
+    Others than the known ones are looked for if the BackupStore shows some, or if the namespace continues an earlier
+    one. The known ones come first: with many namespaces, a BackupStore shows a moved place only minutes later.
+
+    Args:
+        context: what to read with.
+        lookup: the store.
+        known: VolumeBackups of the namespace that were read already.
     """
     store = lookup.store
     if not isinstance(store, SharedStore) or lookup.refusal is not None:
         return lookup
+    near = [backup for backup in known if backup.status.store_name == store.name and place.misplaced(backup, store)]
+    if near:
+        return replace(lookup, refusal=place.moved(store, tuple(backup.name for backup in near)))
     shows_some = any(shown.reason == Reason.MANIFEST_MISPLACED for shown in store.status.conditions)
     if not shows_some and store.spec.prefix == store.own_prefix:
         return lookup

@@ -143,7 +143,7 @@ async def _stores(
         for store in page:
             kept = found[store.namespace]
             is_wanted = store.name == name if name is not None else store.is_default
-            if is_wanted and not store.metadata.is_being_deleted and len(kept) < DEFAULT_STORES:
+            if is_wanted and not store.is_leaving and len(kept) < DEFAULT_STORES:
                 kept[store.name] = store
     return {namespace: _choice(namespace, list(found[namespace].values()), name) for namespace in namespaces}
 

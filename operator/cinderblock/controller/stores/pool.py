@@ -150,13 +150,15 @@ class StorePool:
             ca_file = self._write_certificates(store, ca) if ca else None
             found = credentials_from_secret(credentials.data)
         try:
-            opened = await asyncio.to_thread(
-                open_store,
-                address,
-                found,
-                ca_file=ca_file,
-                policy=OPERATOR_RETRIES,
-            )
+            # A CA file without certificates is found out here, and the message has its path.
+            with hidden_from_tenants(store):
+                opened = await asyncio.to_thread(
+                    open_store,
+                    address,
+                    found,
+                    ca_file=ca_file,
+                    policy=OPERATOR_RETRIES,
+                )
         except CinderblockError:
             self._released.extend([ca_file] if ca_file else [])
             self._remove_released()

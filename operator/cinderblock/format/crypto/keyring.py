@@ -7,6 +7,7 @@ import binascii
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -16,6 +17,9 @@ from cinderblock.reasons import Reason
 
 WRAP_SALT_BYTES = 32
 WRAPPED_BYTES = KEY_BYTES + TAG_BYTES
+_BOUND: Final = b"cbscope1"
+"""Beginning of a salt that binds a wrapped key to a scope. A random one begins like that once in 2 ** 64 wrappings."""
+_SCOPE_BYTES: Final = 12
 NO_MARKS: Final[Mapping[str, datetime]] = MappingProxyType({})
 """Marks of a key ring without read-only keys."""
 
@@ -25,7 +29,7 @@ class WrappedKey(NamedTuple):
 
     Attributes:
         key_id: the key of the ring that wraps it.
-        salt: 32 random bytes, drawn for this wrapping.
+        salt: 32 bytes, drawn for this wrapping; see `scope_of`.
         sealed: the data key, sealed; 48 bytes.
     """
 
@@ -71,11 +75,25 @@ def check_lengths(wrapped: WrappedKey, owner: tuple[str, str]) -> None:
         raise IntegrityError(f"the wrapped key of backup {owner[1]} has a wrong length")
 
 
+def scope_of(name: str) -> bytes:
+    """Return what binds a wrapped key to a scope, such as the UID of a namespace: the first bytes of its salt.
+
+    The wrapping key is derived from the whole salt, so nobody can change these bytes without the key of the Secret.
+    Readers who have that key need not know any scope. A broker opens for others only what its own scope has.
+    """
+    return _BOUND + sha256(name.encode()).digest()[:_SCOPE_BYTES]
+
+
+def scope_in(wrapped: WrappedKey) -> bytes:
+    """Return what binds a wrapped key to a scope; empty if it is bound to none."""
+    return wrapped.salt[: len(_BOUND) + _SCOPE_BYTES] if wrapped.salt.startswith(_BOUND) else b""
+
+
 class KeyRing:
     """The keys of a store's encryption Secret, by key id. Neither its repr nor any message shows them.
 
-    A key of the ring wraps a data key under a derived key with 256 random bits. So the number of wrappings is
-    unlimited, and each derived key seals exactly one message.
+    A key of the ring wraps a data key under a derived key with 256 random bits, or 96 with a scope, for one backup. So
+    the number of wrappings is unlimited, and each derived key seals exactly one message.
 
     A read-only key opens what it has sealed, but wraps nothing more. Somebody else may know it, so it must not open
     anything newer than its mark.
@@ -154,15 +172,24 @@ class KeyRing:
         """Return a new data key from the kernel's random source."""
         return DataKey.random()
 
-    def wrap(self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None) -> WrappedKey:
+    def wrap(
+        self, data_key: DataKey, owner: tuple[str, str], key_id: str | None = None, *, scope: bytes = b""
+    ) -> WrappedKey:
         """Wrap a data key for the backup ``owner`` (volume id, backup id), by default with the active key.
+
+        Args:
+            data_key: the data key.
+            owner: the backup.
+            key_id: the key that wraps it; None: the active one.
+            scope: what `scope_of` returns, or the same of an earlier wrapping of this key (`scope_in`); empty: it is
+                bound to no scope.
 
         Raises KeyUnavailable if the key is missing or read-only.
         """
         chosen = key_id if key_id is not None else self.active
         if chosen in self._read_only:
             raise _read_only_key(f"{self._label} marks key id {chosen!r} as read-only. Name another one.")
-        salt = os.urandom(WRAP_SALT_BYTES)
+        salt = scope + os.urandom(WRAP_SALT_BYTES - len(scope))
         sealed = self._sealer(chosen, salt, owner).seal(FrameKind.KEY, 0, data_key.reveal())
         return WrappedKey(chosen, salt, sealed)
 

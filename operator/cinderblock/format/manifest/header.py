@@ -19,6 +19,7 @@ from cinderblock.format.crypto.keyring import (
     KeyRing,
     WrappedKey,
     object_sealer,
+    scope_in,
 )
 from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import FORMAT_VERSION, Sealer, Suite, identity, text_field
@@ -99,7 +100,8 @@ class ManifestHeader:
         data_key = self.data_key(keys)
         if data_key is None:
             raise InvalidInput(f"backup {self.backup_id} is not sealed: there is no key to wrap")
-        return replace(self, wrapped=keys.wrap(data_key, self.owner, key_id))
+        scope = scope_in(self.wrapped) if self.wrapped is not None else b""
+        return replace(self, wrapped=keys.wrap(data_key, self.owner, key_id, scope=scope))
 
     def encode(self) -> bytes:
         """Encode the header. Raises InvalidInput if an id is too long."""

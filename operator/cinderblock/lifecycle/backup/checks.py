@@ -65,9 +65,9 @@ def from_error(error: CinderblockError, deadlines: Deadlines) -> Fail | Wait:
 
 
 def store_is_usable(observed: ObservedBackup) -> Verdict:
-    """The store exists, is not being deleted, has its Secrets, and answers."""
+    """The store exists, is not leaving, has its Secrets, and answers."""
     store, is_accepted = observed.store.store, observed.backup.own_phase and observed.backup.status.manifest_key
-    if store is not None and store.metadata.is_being_deleted and not is_accepted:
+    if store is not None and store.is_leaving and not is_accepted:
         message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
         return Fail(Reason.STORE_BEING_DELETED, message)
     return foreign_container(observed) or store_error(observed.store, observed.policy.deadlines)

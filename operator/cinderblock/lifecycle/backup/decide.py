@@ -334,6 +334,16 @@ def _copy(observed: ObservedBackup, now: datetime) -> Decision:
         return outcome
     if observed.manifest_error is not None:
         return operation.apply(checks.from_error(observed.manifest_error, observed.policy.deadlines))
+    if observed.store.store is None:
+        # The backup may be whole, and its ClusterBackupStore may be there again in a moment.
+        return operation.apply(
+            Wait(
+                observed.store.missing_reason,
+                f"The mover reported success, and its result cannot be checked now. {observed.store.missing}",
+                limit=observed.policy.deadlines.store,
+                requeue_after=10.0,
+            )
+        )
     message = "The mover reported success, but the store has no manifest of the backup"
     return operation.fail(Fail(Reason.MANIFEST_MISSING, message))
 

@@ -107,10 +107,13 @@ def must_be_held(observed: ObservedClusterStore) -> bool:
 
 
 def plan(observed: ObservedClusterStore, turns: Turns = FROM_THE_START) -> Plan:
-    """Return what to do about the BackupStores. With a wrong selector, nothing: it would take the store from all."""
-    if observed.selector_error is not None:
-        return Plan()
+    """Return what to do about the BackupStores. With a wrong selector, nothing: it would take the store from all.
+
+    A store that is being deleted goes all the same.
+    """
     own, cluster = _own(observed), observed.cluster
+    if observed.selector_error is not None and not cluster.metadata.is_being_deleted:
+        return Plan()
     allowed = frozenset[str]() if cluster.metadata.is_being_deleted else observed.allowed
     creations = _from(turns.created, allowed - observed.stores.keys())
     kept = [store for store in own if store.namespace in allowed]
@@ -165,7 +168,11 @@ def decide(observed: ObservedClusterStore, planned: Plan, failures: Mapping[str,
         for found in conditions_of(observed.rules, cluster.spec.prefix):
             shown = _with(observed, shown, now, found)
     status = ClusterBackupStoreStatus(
-        observed_generation=cluster.metadata.generation, conditions=shown, namespaces=len(observed.allowed)
+        observed_generation=cluster.metadata.generation,
+        conditions=shown,
+        container=cluster.spec.container,
+        endpoint_url=cluster.spec.endpoint_url,
+        namespaces=len(observed.allowed),
     )
     return Decision(status, actions, _requeue_after(observed, planned))
 

@@ -13,7 +13,7 @@ from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
-from cinderblock.lifecycle.store import movers
+from cinderblock.lifecycle.store import movers, place
 from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
@@ -26,6 +26,9 @@ RECHECK_SECONDS = 60.0
 LISTED_BACKUPS = 10
 """Names of backups in a message."""
 _MOVED = "Ask an administrator, who finds the remedy in the condition Ready of its ClusterBackupStore."
+_HELD = " This BackupStore is being deleted, and stays while VolumeBackups need it: {}."
+_USED = " It is used as before, and the operator makes it again when it is gone."
+"""About a BackupStore with clusterStoreRef in deletion."""
 
 
 def decide(observed: ObservedStore, now: datetime) -> Decision:
@@ -38,7 +41,7 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
 
     A store of the namespace itself goes before one that an administrator shares with it.
     """
-    marked = [store for store in stores if store.is_default and not store.metadata.is_being_deleted]
+    marked = [store for store in stores if store.is_default and not store.is_leaving]
     defaults = [store for store in marked if not store.is_shared] or marked
     if len(defaults) == 1:
         return StoreLookup(defaults[0])
@@ -76,24 +79,35 @@ def _finalizer(observed: ObservedStore) -> tuple[Action, ...]:
 def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     generation = observed.store.metadata.generation
     before = observed.store.status.conditions
-    if observed.store.metadata.is_being_deleted and observed.used_by:
-        listed = ", ".join(sorted(observed.used_by)[:10])
-        message = f"VolumeBackups need this store: {listed}"
+    is_held = observed.store.metadata.is_being_deleted and bool(observed.used_by)
+    held = _HELD.format(_listed(observed.used_by)) if is_held else ""
+    if is_held and not observed.store.is_shared:
+        message = f"VolumeBackups need this store: {_listed(observed.used_by)}"
         shown = conditions.reconciling(before, now, generation, Reason.IN_USE, message)
     elif observed.lookup.error is not None:
         error = observed.lookup.error
-        shown = conditions.stalled(before, now, generation, error.reason, error.message)
+        message = f"{error.message.removesuffix('.')}.{held}" if held else error.message
+        shown = conditions.stalled(before, now, generation, error.reason, message)
     elif observed.misplaced:
-        listed = ", ".join(sorted(observed.misplaced)[:LISTED_BACKUPS])
-        message = f"The data of VolumeBackups is not in the place that the store has now: {listed}. {_MOVED}"
+        moved = _listed(observed.misplaced)
+        message = f"The data of VolumeBackups is not in the place that the store has now: {moved}. {_MOVED}"
         shown = conditions.stalled(before, now, generation, Reason.MANIFEST_MISPLACED, message)
     elif (refusal := _mover_refusal(observed)) is not None:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
         message = "The store answers and the container may be listed"
+        message = f"{message}.{held}{_USED}" if held else message
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
     shown = _with_rules(observed, _with_unsealed(observed, shown, now), now)
-    return BackupStoreStatus(observed_generation=generation, conditions=shown)
+    # Without its ClusterBackupStore, the spec of a shared one holds defaults of the API server.
+    known = observed.store.spec if place.is_known(observed.store) else observed.store.status
+    return BackupStoreStatus(
+        observed_generation=generation, conditions=shown, container=known.container, endpoint_url=known.endpoint_url
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:LISTED_BACKUPS])
 
 
 def _with_rules(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:
@@ -121,7 +135,7 @@ def _with_unsealed(observed: ObservedStore, shown: list[Condition], now: datetim
     """Add the condition about backups that are not encrypted although the store has an encryption Secret."""
     if not observed.unsealed:
         return conditions.without(shown, ConditionType.UNSEALED_BACKUPS)
-    listed, count = ", ".join(sorted(observed.unsealed)[:LISTED_BACKUPS]), len(observed.unsealed)
+    listed, count = _listed(observed.unsealed), len(observed.unsealed)
     number = f"{count} or more" if observed.more_unsealed else str(count)
     return conditions.with_lasting(
         shown,

@@ -9,6 +9,7 @@ import pytest
 from typing_extensions import override
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.reconcile.admission import MoverAdmission, _Queued
 from cinderblock.lifecycle.actions import CreateChild, Decision
 from cinderblock.lifecycle.mover.state import wait_for_slot
@@ -108,6 +109,24 @@ def test_decision_looks_at_no_waiting_operation_of_other_namespaces() -> None:
         queue.entries = _NeverListed(queue.entries)
     store = a_shared_store("shop", limits={"movers": 1})
     assert admission.observe(a_backup("shop", 9), ObservedMover(), store, policy.mover) is not None
+
+
+def test_namespace_without_free_slots_keeps_none_of_a_shared_store() -> None:
+    """It waits for movers of a store of its own, which may take hours. Nobody else must wait for these."""
+    policy = OperatorPolicy(MoverSettings("image", limit=10, namespace_limit=1))
+    admission, own = MoverAdmission(lambda: 0.0), a_backup("bank", 0)
+    uploads = BackupStore.model_validate(
+        {"metadata": {"name": "own", "namespace": "bank"}, "spec": {"credentialsSecretRef": {"name": "s3"}}}
+    )
+    started = Decision(None, (CreateChild("Job", {}),))
+    admission.record(own, ObservedMover(), uploads, started, policy.mover)
+    _wait(admission, a_backup("bank", 1), policy)
+    late, store = a_backup("shop", 9), a_shared_store("shop", limits={"movers": 1})
+    observed = admission.observe(late, ObservedMover(), store, policy.mover)
+    assert wait_for_slot(observed, policy, store) is None
+    admission.forget(next(iter(admission._running)))
+    observed = admission.observe(late, ObservedMover(), store, policy.mover)
+    assert observed.waiting_before_for_cluster_store == 1, "the older one of the other namespace may start now"
 
 
 def test_operation_that_no_longer_waits_for_a_shared_store_is_forgotten() -> None:

@@ -118,6 +118,12 @@ def test_foreign_finalizer_of_a_namespace_holds_no_cluster_store() -> None:
     assert judge(observed(used, metadata=DELETED)).actions == ()
 
 
+def test_wrong_selector_does_not_keep_a_store_in_deletion() -> None:
+    wrong, free = InvalidInput("The selector is wrong"), ours("shop")
+    assert plan(observed(free, selector_error=wrong)) == Plan()
+    assert plan(observed(free, metadata=DELETED, selector_error=wrong)).removals == (free,)
+
+
 @pytest.mark.parametrize("reason", ["BrokerDisabled", "InUse", "InvalidInput"])
 def test_state_that_a_check_cannot_change_is_not_checked_early(reason: str) -> None:
     """A check every 30 seconds of each of a thousand stores would never end."""

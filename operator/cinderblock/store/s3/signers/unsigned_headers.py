@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -45,11 +46,12 @@ _REFUSED: Final = frozenset({400, 401, 403, 501})
 def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:
     """Return whether a server acts on, or accepts, headers that the signature of a request does not cover.
 
-    This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads two
-    small objects, tries to make the second one a copy of the first, and deletes both. A probe that dies in between
-    leaves them to the next one, which has the same keys.
+    This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads a
+    small object, tries to make others copies of it, and deletes them. A probe that dies in between leaves them to the
+    next one, which has the same keys.
 
-    Raises CinderblockError if the server rejects the usual requests too, or does not answer.
+    Raises CinderblockError if the server rejects the usual requests too, or does not answer; StoreUnreachable if
+    another process that probes the same store disturbs this one.
     """
     probe = _Probe(location, credentials, ca_file)
     try:
@@ -67,7 +69,6 @@ class _Probe:
         self._bucket = location.container
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._source = f"{self._prefix}{PROBE_DIRECTORY}/source"
-        self._target = f"{self._prefix}{PROBE_DIRECTORY}/target"
         self._added: Mapping[str, str] = {}
         self._splits_path = False
         self._client.meta.events.register_first("before-send.s3", self._change)
@@ -81,7 +82,7 @@ class _Probe:
         """Return whether the server copies an object because a header that is not covered says so."""
         self._put_source()
         try:
-            return any(self._copies_by(names) for names in COPY_HEADERS)
+            return any(self._copies_by(number, names) for number, names in enumerate(COPY_HEADERS))
         finally:
             self._delete(self._source)
 
@@ -102,14 +103,23 @@ class _Probe:
         """Close the client."""
         self._client.close()
 
-    def _copies_by(self, names: tuple[str, ...]) -> bool:
+    def _copies_by(self, number: int, names: tuple[str, ...]) -> bool:
+        # Each group of headers has a key of its own: whatever another process puts there, it puts in the same way.
+        target = f"{self._prefix}{PROBE_DIRECTORY}/target-{number}"
         headers = dict.fromkeys(names, f"/{self._bucket}/{self._source}")
-        if self._try(self._put_target, headers) is not None:
+        if self._try(partial(self._put_target, target), headers) is not None:
             return False
         try:
-            return self._read(self._target) != _BODY
+            return self._read(target) != _BODY
+        except NotFound as error:
+            raise self._disturbed(error) from error
         finally:
-            self._delete(self._target)
+            self._delete(target)
+
+    def _disturbed(self, error: CinderblockError) -> StoreUnreachable:
+        """Return the error of a probe whose objects another process that probes the same store has deleted."""
+        text = f"Cannot find out whether {self._address} checks all headers: another process does so now. Try again."
+        return StoreUnreachable(text, reason=error.reason)
 
     def _try(self, call: Callable[[], object], headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Return status and code of the refusal of a request with more headers; None if the server accepts it."""
@@ -123,10 +133,7 @@ class _Probe:
             if answer is not None and (status in _REFUSED or (self._splits_path and status == 404)):
                 return status, str(answer.get("Error", {}).get("Code", ""))
             if isinstance(error, NotFound):
-                # Another process that probes the same store has deleted the source in between.
-                raise StoreUnreachable(
-                    f"Cannot find out whether {self._address} checks all headers: try again.", reason=error.reason
-                ) from error
+                raise self._disturbed(error) from error
             raise
         finally:
             self._added = {}
@@ -142,9 +149,9 @@ class _Probe:
             # Buckets with Object Lock require a digest of the body (S3 API: PutObject, Content-MD5).
             self._client.put_object(Bucket=self._bucket, Key=self._source, Body=_SOURCE, ContentMD5=digest)
 
-    def _put_target(self) -> None:
+    def _put_target(self, key: str) -> None:
         with limit_seconds(call_seconds(0, None, None)) as deadline, translate(self._address, deadline):
-            self._client.put_object(Bucket=self._bucket, Key=self._target, Body=_BODY)
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY)
 
     def _get(self) -> bytes:
         return self._read(self._source)
