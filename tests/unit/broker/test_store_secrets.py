@@ -66,7 +66,7 @@ async def test_server_that_does_not_answer_is_asked_again(kube: KubeClient) -> N
         return answer
 
     stores = StoreSecrets(kube, ignores_unsigned_headers=ask)
-    with pytest.raises(StoreUnreachable, match="does not answer the broker") as raised:
+    with pytest.raises(StoreUnreachable, match="cannot check the S3 server") as raised:
         await stores.open_to_sign(a_shared_store("shop"))
     assert (raised.value.reason, "says why" in raised.value.message) == (Reason.BROKER_UNAVAILABLE, False)
     await stores.open_to_sign(a_shared_store("shop"))
