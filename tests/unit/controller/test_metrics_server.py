@@ -40,8 +40,7 @@ async def test_other_tasks_run_while_a_page_is_made(monkeypatch: pytest.MonkeyPa
     await server.start()
     try:
         page = asyncio.create_task(scrape(port))
-        while not begun.is_set():
-            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
         renewed.set()
         assert await page == b"made"
     finally:
