@@ -178,6 +178,12 @@ class JobStatus(Model):
 
 class TemplateContainer(Model):
     name: str = ""
+    restart_policy: str = ""
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Return whether an init container runs together with the others, and is ended after them."""
+        return self.restart_policy == "Always"
 
 
 class TemplatePodSpec(Model):

@@ -8,20 +8,23 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import chain
 from typing import Final
 
-from typing_extensions import override
-
 from cinderblock.lifecycle.alarms.protection import Protection
-from cinderblock.observability.cluster_state import ClusterState, VolumeMetrics
+from cinderblock.observability import volume_alerts
+from cinderblock.observability.alert import (
+    DEFAULT_LIMITS,
+    HOUR,
+    Alert,
+    AlertLimits,
+    AlertName,
+    Severity,
+    Subject,
+    namespace_subject,
+)
+from cinderblock.observability.cluster_state import ClusterState, OperationKind
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
-
-MINUTE: Final = 60.0
-HOUR: Final = 3600.0
-DAY: Final = 86400.0
 
 MAX_SUBJECTS: Final = 20
 """Objects of one namespace with the same alert of their own. One more alert counts the others: an outage of a store
@@ -30,110 +33,20 @@ MAX_ALERTS: Final = 1000
 """Alerts that are followed at the same time, of which each takes about 1 KiB."""
 
 
-class AlertName(StrEnum):
-    """Names of alerts, as in the chart's rules."""
-
-    VOLUME_BACKUP_FAILED = "CinderblockVolumeBackupFailed"
-    BACKUP_SUSPICIOUS = "CinderblockBackupSuspicious"
-    BACKUP_DAMAGED = "CinderblockBackupDamaged"
-    VOLUMES_UNPROTECTED = "CinderblockVolumesUnprotected"
-    SCHEDULE_LATE = "CinderblockScheduleLate"
-    SCHEDULE_FAILING = "CinderblockScheduleFailing"
-    SCHEDULE_NOT_READY = "CinderblockScheduleNotReady"
-    SCHEDULE_SELECTS_NOTHING = "CinderblockScheduleSelectsNothing"
-    RETENTION_FROZEN = "CinderblockRetentionFrozen"
-    STORE_NOT_READY = "CinderblockStoreNotReady"
+FAILURE_SECONDS: Final = HOUR
+"""For how long a failed restore, or a verification that ended in error, is an alert."""
 
 
-DELAYS: Final[dict[AlertName, float]] = {
-    AlertName.VOLUME_BACKUP_FAILED: 0.0,
-    AlertName.BACKUP_SUSPICIOUS: 0.0,
-    AlertName.BACKUP_DAMAGED: 0.0,
-    AlertName.VOLUMES_UNPROTECTED: HOUR,
-    AlertName.SCHEDULE_LATE: 10 * MINUTE,
-    AlertName.SCHEDULE_FAILING: 10 * MINUTE,
-    AlertName.SCHEDULE_NOT_READY: 10 * MINUTE,
-    AlertName.SCHEDULE_SELECTS_NOTHING: HOUR,
-    AlertName.RETENTION_FROZEN: 3 * DAY,
-    AlertName.STORE_NOT_READY: 10 * MINUTE,
-}
-"""For how long a condition holds before its alert fires, in seconds."""
-
-
-class Severity(StrEnum):
-    """Severity of an alert."""
-
-    CRITICAL = "critical"
-    WARNING = "warning"
-    INFO = "info"
-
-
-_SEVERITIES: Final[dict[AlertName, Severity]] = {
-    AlertName.BACKUP_DAMAGED: Severity.CRITICAL,
-    AlertName.VOLUMES_UNPROTECTED: Severity.INFO,
-}
-"""All other alerts are warnings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The object of an alert.
-
-    Attributes:
-        kind: kind of the object.
-        namespace: its namespace; empty for a ClusterBackupSchedule.
-        name: its name; for alerts that count, the namespace itself is the object.
-    """
-
-    kind: str
-    namespace: str
-    name: str
-
-    @override
-    def __str__(self) -> str:
-        """Return the name that people use in kubectl."""
-        return f"{self.namespace}/{self.name}" if self.namespace else self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """An alert whose condition is true.
-
-    Attributes:
-        name: the alert.
-        subject: what it is about.
-        anchor: a time that the objects give, in seconds since 1970. It stays while nothing new happens, also when the
-            operator restarts, and changes when the same alert becomes true for a new cause.
-        since: when the condition became true, in seconds since 1970; None: the objects do not say.
-        value: the number that the alert counts; None: it counts nothing.
-        summary: what is wrong, in one sentence.
-        action: what to do.
-    """
-
-    name: AlertName
-    subject: Subject
-    anchor: float
-    since: float | None
-    value: int | None
-    summary: str
-    action: str
-
-    @property
-    def severity(self) -> Severity:
-        """Return the severity, which is that of the rule."""
-        return _SEVERITIES.get(self.name, Severity.WARNING)
-
-    @property
-    def key(self) -> tuple[AlertName, Subject]:
-        """Return the identity of the alert, whatever its cause."""
-        return self.name, self.subject
-
-
-def true_alerts(state: ClusterState, now: float) -> list[Alert]:
+def true_alerts(state: ClusterState, now: float, limits: AlertLimits = DEFAULT_LIMITS) -> list[Alert]:
     """Return the alerts whose conditions are true, also those whose delay has not passed.
 
     Information comes last. Namespaces take turns, each with its oldest alert first, so that the alerts of one namespace
     push out none of another one if a reader takes MAX_ALERTS of them.
+
+    Args:
+        state: the reading.
+        now: the present, in seconds since 1970.
+        limits: the limits of the rules for volumes.
     """
     found = chain(
         (alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
@@ -141,7 +54,8 @@ def true_alerts(state: ClusterState, now: float) -> list[Alert]:
         _of_suspicious(state),
         _of_damaged(state),
         _of_unprotected(state),
-        map(_of_volume, (volume for volume in state.volumes if volume.has_failed)),
+        _of_failures(state, now),
+        (alert for volume in state.volumes for alert in volume_alerts.of_volume(volume, limits, now)),
     )
     return _in_turns(_bounded(found))
 
@@ -168,7 +82,7 @@ def _further(alert: Alert, before: Alert | None) -> Alert:
     counted = [alert] if before is None else [before, alert]
     return Alert(
         alert.name,
-        _namespace(namespace),
+        namespace_subject(namespace),
         anchor=min(each.anchor for each in counted),
         since=min((each.since for each in counted if each.since is not None), default=None),
         value=count,
@@ -178,9 +92,15 @@ def _further(alert: Alert, before: Alert | None) -> Alert:
 
 
 _FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
+    AlertName.VOLUME_BACKUP_STALE: ("Volumes have no new good backup", "volumebackups"),
     AlertName.VOLUME_BACKUP_FAILED: ("The last backups of volumes failed", "volumebackups"),
+    AlertName.VOLUME_BACKUP_INCOMPLETE: ("The last backups of volumes lack files", "volumebackups"),
+    AlertName.VOLUME_VERIFICATION_STALE: ("Backups of volumes were not verified for too long", "bver"),
+    AlertName.VOLUME_NEVER_VERIFIED: ("No existing backup of volumes is verified", "bver"),
+    AlertName.VOLUME_DRILL_STALE: ("Volumes had no drill for too long", "bver"),
     AlertName.SCHEDULE_LATE: ("BackupSchedules have not completed a run in time", "backupschedules"),
     AlertName.SCHEDULE_FAILING: ("Volumes of BackupSchedules have no new backup", "backupschedules"),
+    AlertName.SCHEDULE_VERIFICATIONS_REFUSED: ("BackupSchedules cannot create verifications", "backupschedules"),
     AlertName.SCHEDULE_NOT_READY: ("BackupSchedules do not work", "backupschedules"),
     AlertName.SCHEDULE_SELECTS_NOTHING: ("BackupSchedules select no volume", "backupschedules"),
     AlertName.RETENTION_FROZEN: ("BackupSchedules keep backups because of a suspicious one", "backupschedules"),
@@ -207,7 +127,7 @@ def _age(alert: Alert) -> tuple[float, str, str]:
 def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> Iterator[Alert]:
     kind = "BackupSchedule" if schedule.namespace else "ClusterBackupSchedule"
     subject = Subject(kind, schedule.namespace, schedule.name)
-    due = _late_since(schedule)
+    due = schedule.complete_due
     complete_since = max(schedule.last_completed or 0.0, schedule.effective_since or 0.0)
     if due is not None and now > due:
         yield Alert(
@@ -228,6 +148,16 @@ def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> 
             value=schedule.failing_volumes,
             summary=f"{_volumes(schedule.failing_volumes)} of {kind} {subject} have no new backup.",
             action="status.failing of the schedule names volumes, VolumeBackups and reasons.",
+        )
+    if schedule.creates_verifications is False:
+        yield Alert(
+            AlertName.SCHEDULE_VERIFICATIONS_REFUSED,
+            subject,
+            anchor=schedule.verifications_since or 0.0,
+            since=schedule.verifications_since,
+            value=None,
+            summary=f"{kind} {subject} cannot create its verifications.",
+            action="The condition VerificationsCreated of the schedule gives the cause.",
         )
     if not schedule.is_ready:
         yield Alert(
@@ -260,14 +190,6 @@ def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> 
             summary=f"Retention of {kind} {subject} keeps {schedule.frozen} backups because of a suspicious one.",
             action="Inspect the suspicious VolumeBackups, and accept them if all is well.",
         )
-
-
-def _late_since(schedule: ScheduleMetrics) -> float | None:
-    """Return the time at which a complete run was due; None if the times are invalid or not known yet."""
-    if schedule.interval is None or schedule.effective_since is None:
-        return None
-    complete = max(schedule.last_completed or 0.0, schedule.effective_since)
-    return complete + 2 * schedule.interval + schedule.deadline
 
 
 def _oldest_alarm(schedule: ScheduleMetrics, state: ClusterState) -> float | None:
@@ -304,7 +226,7 @@ def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
         count = state.suspicious[namespace]
         yield Alert(
             AlertName.BACKUP_SUSPICIOUS,
-            _namespace(namespace),
+            namespace_subject(namespace),
             anchor=period.newest,
             since=period.newest,
             value=count,
@@ -319,7 +241,7 @@ def _of_damaged(state: ClusterState) -> Iterator[Alert]:
         count = state.damaged[namespace]
         yield Alert(
             AlertName.BACKUP_DAMAGED,
-            _namespace(namespace),
+            namespace_subject(namespace),
             anchor=period.newest,
             since=period.newest,
             value=count,
@@ -331,38 +253,50 @@ def _of_damaged(state: ClusterState) -> Iterator[Alert]:
 
 def _of_unprotected(state: ClusterState) -> Iterator[Alert]:
     """Yield the namespaces with volumes that no schedule selects, unless the cluster has no schedule at all."""
-    if not state.schedules:
+    if not state.schedules and not state.suspended_schedules:
         return
     for namespace, period in state.unprotected_since.items():
         count = state.protection[namespace][Protection.UNPROTECTED]
         yield Alert(
             AlertName.VOLUMES_UNPROTECTED,
-            _namespace(namespace),
+            namespace_subject(namespace),
             anchor=period.newest,
             since=None,
             value=count,
             summary=f"No schedule selects {_volumes(count)} in namespace {namespace}.",
-            action="Create a schedule that selects them, or annotate claims that need no backup with "
-            "cinderblock.io/backup=false.",
+            action="Create a schedule that selects them, or end the pause of one. Annotate claims that need no backup "
+            "with cinderblock.io/backup=false.",
         )
 
 
-def _of_volume(volume: VolumeMetrics) -> Alert:
-    subject, failed = Subject("PersistentVolumeClaim", volume.namespace, volume.name), volume.last_failure or 0.0
-    cause = f": {volume.fail_reason}" if volume.fail_reason else "."
-    return Alert(
-        AlertName.VOLUME_BACKUP_FAILED,
-        subject,
-        anchor=failed,
-        since=failed,
-        value=None,
-        summary=f"The last backup of volume {subject} failed{cause}",
-        action=f"kubectl -n {volume.namespace} describe volumebackup {volume.failed_backup}",
-    )
+def _of_failures(state: ClusterState, now: float) -> Iterator[Alert]:
+    """Yield the last failed restore and the last verification without a result, for an hour."""
+    for operation, name, kind, what in _FAILURES:
+        failure = state.last_failures.get(operation)
+        if failure is None or now - failure.time >= FAILURE_SECONDS:
+            continue
+        subject = Subject(kind, failure.namespace, failure.name)
+        cause = f": {failure.cause}" if failure.cause else "."
+        yield Alert(
+            name,
+            subject,
+            anchor=failure.time,
+            since=failure.time,
+            value=None,
+            summary=f"{kind} {subject} {what}{cause}",
+            action=f"kubectl -n {failure.namespace} describe {kind.lower()} {failure.name}",
+        )
 
 
-def _namespace(name: str) -> Subject:
-    return Subject("Namespace", "", name)
+_FAILURES: Final = (
+    (OperationKind.RESTORE, AlertName.RESTORE_FAILED, "VolumeRestore", "failed"),
+    (
+        OperationKind.VERIFICATION,
+        AlertName.VERIFICATION_FAILED,
+        "BackupVerification",
+        "ended in error, and has proven nothing",
+    ),
+)
 
 
 def _volumes(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -17,15 +17,11 @@ from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.api.v1alpha1.verification import (
-    BackupVerification,
-    VerificationLevel,
-    VerificationPhase,
-    VerificationSummary,
-)
+from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
 from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection
-from cinderblock.observability import schedule_metrics
+from cinderblock.observability import schedule_metrics, volume_metrics
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
+from cinderblock.observability.volume_metrics import ClaimRef, VolumeMetrics, failure_time
 from cinderblock.reasons import Reason
 
 NEW: Final = "new"
@@ -44,45 +40,25 @@ class OperationKind(StrEnum):
     DELETE = "delete"
 
 
+MAX_VOLUMES: Final = 20_000
+"""Volumes of one namespace whose times are kept, at about 1 KiB each: as many as VolumeBackups that the operator works
+on. Anybody may create VolumeBackups there that name any volume."""
+
+
 @dataclass(frozen=True, slots=True)
-class ClaimRef:
-    """An existing PersistentVolumeClaim."""
-
-    uid: str
-    namespace: str
-    name: str
-
-
-@dataclass(slots=True)
-class VolumeMetrics:
-    """Times of a volume's backups, in seconds since 1970.
+class Failure:
+    """The last failure of an operation.
 
     Attributes:
-        namespace, name: of the PersistentVolumeClaim.
-        first_request: creation of its oldest existing VolumeBackup.
-        last_success: time of the data in the newest complete backup.
-        last_incomplete: time of the data in the newest backup that lacks unreadable files.
-        last_failure: time of the last failure of its existing VolumeBackups.
-        last_verified: time of the last verification of one of its backups that is known to be sound.
-        last_levels: time of the last verification of each level that one of its backups passed.
-        failed_backup, fail_reason: name of the VolumeBackup that failed last, and its cause.
+        time: when it failed, in seconds since 1970.
+        namespace, name: its object.
+        cause: the cause.
     """
 
+    time: float
     namespace: str
     name: str
-    first_request: float | None = None
-    last_success: float | None = None
-    last_incomplete: float | None = None
-    last_failure: float | None = None
-    last_verified: float | None = None
-    failed_backup: str = ""
-    fail_reason: str = ""
-    last_levels: dict[VerificationLevel, float] = field(default_factory=dict)
-
-    @property
-    def has_failed(self) -> bool:
-        """Return whether its last backup failed: none holds data of a later instant."""
-        return self.last_failure is not None and self.last_failure > (self.last_success or 0.0)
+    cause: str = ""
 
 
 @dataclass(slots=True)
@@ -126,7 +102,7 @@ class ClusterState:
     Attributes:
         objects: number of objects by kind and phase, zeros included.
         oldest_pending: request time of the oldest unfinished operation, in seconds since 1970.
-        last_failures: time of the last failure among existing objects, in seconds since 1970.
+        last_failures: the last failure among existing objects.
         running_movers: number of mover Jobs of backups and restores that have not ended.
         queued_movers: number of backups and restores that wait for a free mover slot.
         suspicious: number of suspicious VolumeBackups by namespace, also deleted ones of which another backup keeps the
@@ -139,11 +115,12 @@ class ClusterState:
         volumes: existing volumes that VolumeBackups name.
         stores: all BackupStores and ClusterBackupStores.
         schedules: schedules that are not suspended, at most MAX_SCHEDULES of each namespace.
+        suspended_schedules: number of the others.
     """
 
     objects: Counter[tuple[str, str]] = field(default_factory=Counter)
     oldest_pending: dict[OperationKind, float] = field(default_factory=dict)
-    last_failures: dict[OperationKind, float] = field(default_factory=dict)
+    last_failures: dict[OperationKind, Failure] = field(default_factory=dict)
     running_movers: int = 0
     queued_movers: int = 0
     suspicious: Counter[str] = field(default_factory=Counter)
@@ -155,13 +132,14 @@ class ClusterState:
     volumes: list[VolumeMetrics] = field(default_factory=list)
     stores: list[StoreMetrics] = field(default_factory=list)
     schedules: list[ScheduleMetrics] = field(default_factory=list)
+    suspended_schedules: int = 0
 
 
 class ClusterStateBuilder:
     """Builds a ClusterState from one object at a time, so that callers need not hold all of them.
 
-    Add stores first, then backups and restores, then claims. A cluster may have any number of claims, of which only
-    those that VolumeBackups name are kept.
+    Add stores first, then backups, restores and verifications, then claims. A cluster may have any number of claims, of
+    which only those that VolumeBackups name are kept, and of each namespace at most MAX_VOLUMES.
     """
 
     def __init__(self) -> None:
@@ -169,6 +147,8 @@ class ClusterStateBuilder:
         self._references: dict[tuple[str, str], VolumeMetrics] = {}
         """By namespace, and UID or name of the claim."""
         self._stores: dict[tuple[str, str], StoreMetrics] = {}
+        self._volumes: Counter[str] = Counter()
+        """Number of references by namespace."""
         self._schedules: Counter[str] = Counter()
 
     def add_store(self, store: BackupStore | ClusterBackupStore) -> None:
@@ -187,14 +167,22 @@ class ClusterStateBuilder:
             self._add_pending(OperationKind.BACKUP, backup.metadata.creation_timestamp)
             self._add_queued(status.conditions)
         elif phase is BackupPhase.ERROR:
-            self._add_failure(OperationKind.BACKUP, status.updated_at)
+            self._add_failure(OperationKind.BACKUP, backup)
         store = self._stores.get((backup.namespace, status.store_name or "")) if phase else None
         if store is not None:
             store.stored_bytes += status.stored_bytes or 0
         reference = (status.volume_id if phase else None) or backup.spec.volume_id
-        if reference:
-            key = backup.namespace, reference
-            _add_to_volume(self._references.setdefault(key, VolumeMetrics(*key)), backup, phase)
+        volume = self._volume(backup.namespace, reference) if reference else None
+        if volume is not None:
+            volume_metrics.add_backup(volume, backup, phase)
+
+    def _volume(self, namespace: str, reference: str) -> VolumeMetrics | None:
+        """Return the times of a volume; None if the namespace has too many."""
+        found = self._references.get((namespace, reference))
+        if found is None and self._volumes[namespace] < MAX_VOLUMES:
+            self._volumes[namespace] += 1
+            found = self._references[namespace, reference] = VolumeMetrics(namespace, reference)
+        return found
 
     def _add_alarms(self, backup: VolumeBackup) -> None:
         """Count the alarm of a backup, and those of deleted ones that it keeps."""
@@ -225,33 +213,45 @@ class ClusterStateBuilder:
             self._add_pending(OperationKind.RESTORE, restore.metadata.creation_timestamp)
             self._add_queued(status.conditions)
         elif phase is RestorePhase.ERROR_RESTORING:
-            self._add_failure(OperationKind.RESTORE, status.updated_at)
+            self._add_failure(OperationKind.RESTORE, restore)
 
     def add_verification(self, verification: BackupVerification) -> None:
         """Count a BackupVerification. Those that only wait for their turn are not pending: that may take any time."""
         phase, status = verification.own_phase, verification.status
         self._state.objects["BackupVerification", phase or NEW] += 1
+        volume = self._references.get((verification.namespace, status.volume_id or ""))
+        if volume is not None:
+            volume_metrics.add_drill(volume, verification)
         if verification.metadata.is_being_deleted:
             self._add_deletion(verification.metadata.deletion_timestamp, status.conditions)
         elif phase in (None, VerificationPhase.VERIFYING):
             self._add_pending(OperationKind.VERIFICATION, _working_since(verification))
         elif phase is VerificationPhase.ERROR:
-            self._add_failure(OperationKind.VERIFICATION, status.updated_at)
+            self._add_failure(OperationKind.VERIFICATION, verification)
 
-    def add_claim(self, claim: ClaimRef) -> None:
-        """Report the backups of an existing claim. A recreated claim of the same name is another volume."""
+    def add_claim(self, claim: ClaimRef, selected_since: datetime | None = None) -> None:
+        """Report the backups of an existing claim. A recreated claim of the same name is another volume.
+
+        Args:
+            claim: the claim.
+            selected_since: since when a schedule selects it; None: none does.
+        """
         keys = ((claim.namespace, claim.uid), (claim.namespace, claim.name))
         found = [self._references[key] for key in keys if key in self._references]
         if found:
-            self._state.volumes.append(_merged(claim, found))
+            self._state.volumes.append(volume_metrics.merged(claim, found, selected_since))
 
     def add_schedule(self, schedule: AnySchedule) -> None:
         """Add a schedule. A namespace with very many of them has metrics of the first ones only."""
-        found = schedule_metrics.metrics_of(schedule)
-        if found is None or (found.namespace and self._schedules[found.namespace] >= MAX_SCHEDULES):
+        namespace = schedule.namespace
+        if schedule.spec.suspend and not schedule.metadata.is_being_deleted:
+            self._state.suspended_schedules += 1
+        if namespace and self._schedules[namespace] >= MAX_SCHEDULES:
             return
-        self._schedules[found.namespace] += 1
-        self._state.schedules.append(found)
+        found = schedule_metrics.metrics_of(schedule)
+        if found is not None:
+            self._schedules[namespace] += 1
+            self._state.schedules.append(found)
 
     def count_protection(self, claim: PersistentVolumeClaim, protection: Protection) -> None:
         """Count a bound volume by whether a schedule selects it."""
@@ -283,10 +283,11 @@ class ClusterStateBuilder:
     def _add_queued(self, conditions: list[Condition]) -> None:
         self._state.queued_movers += _reason(conditions) == Reason.QUEUED
 
-    def _add_failure(self, operation: OperationKind, when: datetime | None) -> None:
-        if when is not None:
-            newest = self._state.last_failures
-            newest[operation] = max(when.timestamp(), newest.get(operation, 0.0))
+    def _add_failure(self, operation: OperationKind, failed: VolumeBackup | VolumeRestore | BackupVerification) -> None:
+        when, newest = failure_time(failed.status), self._state.last_failures
+        if when is not None and (operation not in newest or when.timestamp() >= newest[operation].time):
+            cause = failed.status.fail_reason or ""
+            newest[operation] = Failure(when.timestamp(), failed.namespace, failed.name, cause)
 
 
 def claim_ref(body: Mapping[str, Mapping[str, str]]) -> ClaimRef | None:
@@ -344,57 +345,6 @@ def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:
 
 def _alarm_time(conditions: list[Condition]) -> float:
     return next(c.last_transition_time.timestamp() for c in conditions if c.type == ConditionType.SUSPICIOUS)
-
-
-def _add_to_volume(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase | None) -> None:
-    created, status = backup.metadata.creation_timestamp, backup.status
-    if created is not None:
-        volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
-    data_time = status.data_timestamp or created
-    if backup.is_complete and data_time is not None and not backup.metadata.is_being_deleted:
-        if status.unreadable_files:
-            volume.last_incomplete = max(data_time.timestamp(), volume.last_incomplete or 0.0)
-        else:
-            volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
-    if backup.is_complete and backup.verified_at is not None and not backup.metadata.is_being_deleted:
-        volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
-    if backup.is_complete and not backup.metadata.is_being_deleted:
-        _add_levels(volume, backup.own_verification)
-    if phase is BackupPhase.ERROR and status.updated_at is not None:
-        failed = status.updated_at.timestamp()
-        if failed >= (volume.last_failure or 0.0):
-            volume.last_failure, volume.failed_backup = failed, backup.name
-            volume.fail_reason = status.fail_reason or ""
-
-
-def _add_levels(volume: VolumeMetrics, found: VerificationSummary | None) -> None:
-    for level, at in found.level_times().items() if found is not None else ():
-        volume.last_levels[level] = max(at.timestamp(), volume.last_levels.get(level, 0.0))
-
-
-def _merged(claim: ClaimRef, found: list[VolumeMetrics]) -> VolumeMetrics:
-    """Return the times of a claim, whose backups may name it by UID or by name."""
-
-    def newest(instants: Iterable[float | None]) -> float | None:
-        return max((instant for instant in instants if instant is not None), default=None)
-
-    failed = max(found, key=lambda part: part.last_failure or 0.0)
-    return VolumeMetrics(
-        claim.namespace,
-        claim.name,
-        min((part.first_request for part in found if part.first_request is not None), default=None),
-        newest(part.last_success for part in found),
-        newest(part.last_incomplete for part in found),
-        failed.last_failure,
-        newest(part.last_verified for part in found),
-        failed.failed_backup,
-        failed.fail_reason,
-        {
-            level: max(part.last_levels[level] for part in found if level in part.last_levels)
-            for level in VerificationLevel
-            if any(level in part.last_levels for part in found)
-        },
-    )
 
 
 def _reason(conditions: list[Condition]) -> str:

@@ -99,6 +99,7 @@ def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield from _alarms(snapshot.state)
         yield from _stores(snapshot.state)
         yield from schedule_metrics.families(snapshot.state.schedules)
+        yield schedule_metrics.counts(len(snapshot.state.schedules), snapshot.state.suspended_schedules)
 
 
 def _process(snapshot: MetricsSnapshot) -> Iterator[Metric]:
@@ -152,8 +153,8 @@ def _operations(state: ClusterState, now: float) -> Iterator[Metric]:
         "Time of the last failure among existing objects.",
         labels=["operation"],
     )
-    for operation, when in sorted(state.last_failures.items()):
-        failures.add_metric([operation], when)
+    for operation, failure in sorted(state.last_failures.items()):
+        failures.add_metric([operation], failure.time)
     yield failures
 
 
@@ -194,6 +195,11 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "cinderblock_volume_last_verified_timestamp_seconds",
         "Time of the last verification of a backup of the volume that is known to be sound.",
         {(v.namespace, v.name): v.last_verified for v in state.volumes},
+    )
+    yield _per_volume(
+        "cinderblock_volume_protected_since_timestamp_seconds",
+        "Time since which a schedule selects the volume, or creation of its oldest existing VolumeBackup, if earlier.",
+        {(v.namespace, v.name): v.protected_since for v in state.volumes},
     )
     levels = GaugeMetricFamily(
         "cinderblock_volume_last_verified_level_timestamp_seconds",

@@ -8,7 +8,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Final
 
-from cinderblock.observability.alerts import DAY, DELAYS, MAX_ALERTS, Alert, AlertName, Subject
+from cinderblock.observability.alert import DAY, DELAYS, Alert, AlertName, Subject
+from cinderblock.observability.alerts import MAX_ALERTS
 
 REPEAT_SECONDS: Final = DAY
 """An alert that lasts is sent again after this time, so that a receiver may take an older one for ended."""
@@ -58,12 +59,14 @@ class _Episode:
     Attributes:
         alert: the alert as it was last seen.
         seen: when this process first saw it.
-        sent: the last message that was delivered; None: none yet.
+        sent: the last message that was delivered or rejected; None: none yet.
+        is_rejected: whether the receiver has rejected that message.
     """
 
     alert: Alert
     seen: float
     sent: Notification | None = None
+    is_rejected: bool = False
 
 
 class NotificationTracker:
@@ -104,13 +107,23 @@ class NotificationTracker:
         ends = [_end(episode.sent, now) for episode in self._ended.values() if episode.sent is not None]
         return ends + [due for key in true if (due := self._due(self._episodes[key], now)) is not None]
 
-    def delivered(self, notification: Notification) -> None:
-        """Record that a message need not be sent again."""
+    def delivered(self, notification: Notification, *, is_rejected: bool = False) -> None:
+        """Record that a message need not be sent again.
+
+        Args:
+            notification: the message.
+            is_rejected: whether the receiver does not want it. Then nobody knows of the alert.
+        """
         key = notification.alert.key
         if notification.state is AlertState.RESOLVED:
             self._ended.pop(key, None)
         elif key in self._episodes:
-            self._episodes[key].sent = notification
+            self._episodes[key].sent, self._episodes[key].is_rejected = notification, is_rejected
+
+    @property
+    def rejected(self) -> int:
+        """Number of alerts that last, and whose last message the receiver has rejected."""
+        return sum(episode.is_rejected for episode in self._episodes.values())
 
     def _due(self, episode: _Episode, now: float) -> Notification | None:
         alert = episode.alert

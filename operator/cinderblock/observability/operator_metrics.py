@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from enum import StrEnum
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES
 from cinderblock.observability.cluster_state import OperationKind
 from cinderblock.reasons import Reason
 
@@ -46,6 +48,8 @@ class OperatorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        self._schedules: dict[str, set[str]] = defaultdict(set)
+        """The BackupSchedules of each namespace that are counted."""
         self._operations = Histogram(
             "cinderblock_operation_duration_seconds",
             "Time from the request to the end of operations that this process saw end.",
@@ -98,7 +102,7 @@ class OperatorMetrics:
         )
         self._unsent = Gauge(
             "cinderblock_webhook_unsent",
-            "Notifications that could not be sent yet.",
+            "Notifications that could not be sent yet, and alerts that last and that the receiver has rejected.",
             registry=self.registry,
         )
         for outcome in NotificationResult:
@@ -131,12 +135,22 @@ class OperatorMetrics:
         self._reconciles.labels(kind, SUCCESS if is_success else ERROR).observe(seconds)
 
     def count_schedule(self, namespace: str, name: str, *, missed: int, skipped: int) -> None:
-        """Add to the counts of a schedule, which begin at zero with its first reconciliation."""
+        """Add to the counts of a schedule, which begin at zero with its first reconciliation.
+
+        At most MAX_SCHEDULES of a namespace are counted: its users may create any number.
+        """
+        counted = self._schedules[namespace]
+        if namespace and name not in counted and len(counted) >= MAX_SCHEDULES:
+            return
+        counted.add(name)
         self._missed.labels(namespace, name).inc(missed)
         self._skipped.labels(namespace, name).inc(skipped)
 
     def forget_schedule(self, namespace: str, name: str) -> None:
         """Drop the counts of a schedule that no longer exists."""
+        self._schedules[namespace].discard(name)
+        if not self._schedules[namespace]:
+            del self._schedules[namespace]
         for counter in (self._missed, self._skipped):
             with contextlib.suppress(KeyError):
                 counter.remove(namespace, name)

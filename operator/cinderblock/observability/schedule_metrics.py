@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,7 +14,8 @@ from cinderblock.api.conditions import ConditionType
 from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.v1alpha1.schedule import AnySchedule, ClusterBackupScheduleSpec
 from cinderblock.errors import InvalidInput
-from cinderblock.lifecycle.schedule import cron
+from cinderblock.lifecycle.schedule import cron as cron_times
+from cinderblock.lifecycle.schedule.cron import Cron
 
 LABELS = ("schedule_namespace", "schedule")
 
@@ -34,6 +37,8 @@ class ScheduleMetrics:
         frozen: number of backups that are kept only because a newer one is suspicious.
         ready_since, selecting_since: when is_ready and selects last changed; None: not known yet.
         creates_verifications: whether it can create its verifications; None: it has none.
+        verifications_since: when creates_verifications last changed; None: not known yet.
+        complete_due: until when a run must have been complete, or the schedule is late; None: not known.
     """
 
     namespace: str
@@ -50,6 +55,8 @@ class ScheduleMetrics:
     ready_since: float | None = None
     selecting_since: float | None = None
     creates_verifications: bool | None = None
+    verifications_since: float | None = None
+    complete_due: float | None = None
 
 
 def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
@@ -59,8 +66,9 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         return None
     conditions = {c.type: c.status for c in status.conditions}
     changes = {c.type: c.last_transition_time.timestamp() for c in status.conditions}
-    interval = _interval(schedule)
-    deadline = parse_long_duration(spec.starting_deadline).total_seconds() if spec.starting_deadline else interval
+    cron = _cron(schedule)
+    interval = cron.interval() if cron is not None else None
+    deadline = parse_long_duration(spec.starting_deadline) if spec.starting_deadline else interval or timedelta()
     times = (status.effective_since, status.last_completed_time, status.next_schedule_time)
     effective_since, last_completed, next_time = (time.timestamp() if time is not None else None for time in times)
     return ScheduleMetrics(
@@ -68,8 +76,8 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         name=schedule.name,
         is_ready=conditions.get(ConditionType.READY) == "True",
         selects=conditions.get(ConditionType.SELECTING) != "False" or _is_left_to_owners(schedule),
-        interval=interval,
-        deadline=deadline or 0.0,
+        interval=interval.total_seconds() if interval is not None else None,
+        deadline=deadline.total_seconds(),
         effective_since=effective_since,
         last_completed=last_completed,
         next_time=next_time,
@@ -80,6 +88,8 @@ def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
         creates_verifications=(
             conditions.get(ConditionType.VERIFICATIONS_CREATED) != "False" if spec.verification is not None else None
         ),
+        verifications_since=changes.get(ConditionType.VERIFICATIONS_CREATED),
+        complete_due=_complete_due(schedule, cron, deadline) if cron is not None else None,
     )
 
 
@@ -88,11 +98,34 @@ def _is_left_to_owners(schedule: AnySchedule) -> bool:
     return isinstance(schedule.spec, ClusterBackupScheduleSpec) and schedule.spec.opt_in
 
 
-def _interval(schedule: AnySchedule) -> float | None:
+def _cron(schedule: AnySchedule) -> Cron | None:
     try:
-        return cron.parse(schedule.spec.schedule, schedule.spec.time_zone).interval().total_seconds()
+        return cron_times.parse(schedule.spec.schedule, schedule.spec.time_zone)
     except InvalidInput:
         return None
+
+
+def _complete_due(schedule: AnySchedule, cron: Cron, deadline: timedelta) -> float | None:
+    """Return until when a run must have been complete: two intervals and the deadline after the last one.
+
+    Two times must have passed in any case: from Friday evening to Monday, an hourly schedule of working hours is not
+    late.
+    """
+    status = schedule.status
+    since = max((time for time in (status.last_completed_time, status.effective_since) if time), default=None)
+    if status.effective_since is None or since is None:
+        return None
+    second = _second_after(cron, since)
+    due = since + 2 * cron.interval()
+    return (max(due, second) if second is not None else due).timestamp() + deadline.total_seconds()
+
+
+@lru_cache(maxsize=1024)
+def _second_after(cron: Cron, instant: datetime) -> datetime | None:
+    """Return the second time after an instant. It stays until a run is complete, and is computed once: it takes ms."""
+    times = cron.after(instant)
+    next(times, None)
+    return next(times, None)
 
 
 def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
@@ -136,6 +169,11 @@ def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
         (each.last_completed for each in schedules),
     )
     yield family(
+        "cinderblock_schedule_complete_run_due_timestamp_seconds",
+        "Time until which a run of the schedule must have ended with a backup of every volume.",
+        (each.complete_due for each in schedules),
+    )
+    yield family(
         "cinderblock_schedule_next_timestamp_seconds",
         "Next time of the schedule.",
         (each.next_time for each in schedules),
@@ -155,3 +193,11 @@ def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
         "1 if the schedule can create its verifications, otherwise 0; absent if it has none.",
         (float(value) if (value := each.creates_verifications) is not None else None for each in schedules),
     )
+
+
+def counts(active: int, suspended: int) -> Metric:
+    """Return the metric of the numbers of schedules. Suspended ones have no other metric."""
+    gauge = GaugeMetricFamily("cinderblock_schedules", "Schedules: active or suspended.", labels=["state"])
+    gauge.add_metric(["active"], active)
+    gauge.add_metric(["suspended"], suspended)
+    return gauge

@@ -410,3 +410,27 @@ def test_waiting_schedule_reads_neither_claims_nor_backups() -> None:
         before = simulation.faults.requests["list", "persistentvolumeclaims"]
         simulation.run_until(FIRST + 23 * HOUR)
         assert simulation.faults.requests["list", "persistentvolumeclaims"] == before
+
+
+def test_end_of_a_run_is_told_although_another_one_was_requested() -> None:
+    with ScheduleSimulation() as simulation:
+        for number in range(8):
+            simulation.claim(f"data-{number}")
+        schedule = simulation.schedule(spread="30m")
+        simulation.run_until(FIRST + 5 * MINUTE)
+        simulation.change(schedule, runNow="again")
+        simulation.run_until(FIRST + HOUR)
+        ends = [*simulation.events("RunCompleted"), *simulation.events("RunIncomplete")]
+        assert sum("202605050200" in note for note in ends) == 1
+        assert sum("now-" in note for note in ends) == 1
+
+
+def test_deadline_of_no_time_is_an_error() -> None:
+    """Otherwise the schedule would make no backup at all, and call each of them missed."""
+    with ScheduleSimulation() as simulation:
+        simulation.claim("data")
+        schedule = simulation.schedule(startingDeadline="0s")
+        simulation.run_for(MINUTE)
+        ready = simulation.condition(schedule, "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "InvalidSchedule")
+        assert "spec.startingDeadline" in ready["message"]

@@ -325,3 +325,23 @@ def test_ten_thousand_volumes_do_not_become_as_many_objects_at_once() -> None:
         assert {len(simulation.backups(namespace)) for namespace in "abc"} == {16, 17}
         simulation.run_until(FIRST + timedelta(minutes=5))
         assert {len(simulation.backups(namespace)) for namespace in "abc"} == {66}
+
+
+def test_tenant_with_very_many_claims_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims that are not bound take no memory. The namespaces with the most bound ones give way."""
+    monkeypatch.setattr(gather, "MAX_CLAIMS", 12)
+    with ScheduleSimulation(namespaces=("honest", "tenant", "pending")) as simulation:
+        for number in range(2):
+            simulation.claim(f"data-{number}", "honest")
+        for number in range(20):
+            simulation.claim(f"data-{number:02}", "tenant")
+            simulation.claim(f"data-{number:02}", "pending", phase="Pending")
+        simulation.claim("data", "pending")
+        schedule = simulation.cluster_schedule()
+        simulation.run_for(timedelta(hours=30))
+        found = simulation.status(simulation.objects.all(schedule["kind"])[0])
+    assert len(simulation.backups("honest")) == 2
+    assert len(simulation.backups("pending")) == 1
+    assert not simulation.backups("tenant")
+    assert found["failing"] == [{"namespace": "tenant", "reason": "TooManyObjects"}]
+    assert (found["lastRun"]["volumes"], found["lastRun"]["succeeded"], found["lastRun"]["skipped"]) == (4, 3, 1)

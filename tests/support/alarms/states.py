@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.lifecycle.alarms.protection import Protection
-from cinderblock.observability.cluster_state import ClusterState, Period, StoreMetrics, VolumeMetrics
+from cinderblock.observability.cluster_state import ClusterState, Failure, OperationKind, Period, StoreMetrics
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
+from cinderblock.observability.volume_metrics import VolumeMetrics
 
 NAMESPACES = ("shop", "bank", "lab")
 
@@ -29,6 +31,11 @@ def random_state(seed: int, days: int) -> ClusterState:
         state.stores.append(StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600)))
         state.volumes += [_volume(chance, namespace, f"data-{number}", days) for number in range(3)]
         state.schedules += [_schedule(chance, namespace, name, days) for name in ("daily", "hourly")]
+    for operation in (OperationKind.RESTORE, OperationKind.VERIFICATION):
+        ago = chance.choice((None, 1800, 7200))
+        if ago is not None:
+            state.last_failures[operation] = Failure(days * 86400.0 - ago, "shop", "last", "The store is full.")
+    state.suspended_schedules = chance.choice((0, 1))
     if chance.random() < 0.3:
         state.schedules = []
     else:
@@ -42,8 +49,22 @@ def _period(chance: random.Random) -> Period:
 
 
 def _volume(chance: random.Random, namespace: str, name: str, days: int) -> VolumeMetrics:
-    times = [chance.choice((None, chance.uniform(1, days * 86400 - 60))) for _ in range(2)]
-    return VolumeMetrics(namespace, name, last_success=times[0], last_failure=times[1], failed_backup="daily-1")
+    """Return a volume whose times are half past an even hour, so that no delay ends between two looks of an hour."""
+    success, incomplete, failure, first, verified, drilled, protected = (
+        chance.choice((None, 1800.0 + 7200 * chance.randrange(days * 12))) for _ in range(7)
+    )
+    return VolumeMetrics(
+        namespace,
+        name,
+        first_request=first,
+        last_success=success,
+        last_incomplete=incomplete,
+        last_failure=failure,
+        last_verified=verified,
+        failed_backup="daily-1",
+        last_levels={VerificationLevel.RESTORE: drilled} if drilled is not None else {},
+        protected_since=protected,
+    )
 
 
 def _schedule(chance: random.Random, namespace: str, name: str, days: int) -> ScheduleMetrics:
@@ -63,4 +84,7 @@ def _schedule(chance: random.Random, namespace: str, name: str, days: int) -> Sc
         frozen=chance.choice((0, 0, 4)),
         ready_since=chance.uniform(1, 3600),
         selecting_since=chance.uniform(1, 3600),
+        creates_verifications=chance.choice((None, True, False)),
+        verifications_since=chance.uniform(1, 3600),
+        complete_due=chance.choice((None, 1800.0 + 7200 * chance.randrange(days * 24))),
     )

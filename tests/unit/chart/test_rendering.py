@@ -11,6 +11,7 @@ import yaml
 
 from cinderblock.controller.settings import OperatorSettings
 from cinderblock.controller.webhook.settings import WebhookSettings
+from cinderblock.observability.alert import DAY, HOUR, AlertLimits
 from tests.support.cluster.chart import CHART, EMBEDDED, EVERYTHING, NAMESPACE, Objects, helm, of_kind, render
 
 pytestmark = pytest.mark.integration
@@ -208,7 +209,20 @@ def test_webhook_exists_if_it_has_a_url(settings: tuple[str, ...], url: str | No
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     found = OperatorSettings.from_environment(environment).webhook
     assert (found.url if found is not None else None) == url
-    assert not any("WEBHOOK" in name for name in environment) or settings
+    assert not any("WEBHOOK" in name or "ALERT" in name for name in environment) or settings
+
+
+def test_webhook_has_the_limits_of_the_rules() -> None:
+    def limits(*settings: str) -> AlertLimits | None:
+        objects = render("webhook.secretName=hook", *(f"metrics.rules.{setting}" for setting in settings))
+        container = _deployment(objects, "cinderblock")["spec"]["template"]["spec"]["containers"][0]
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        found = OperatorSettings.from_environment(environment).webhook
+        return found.limits if found is not None else None
+
+    assert limits() == AlertLimits()
+    given = ("maxBackupAgeHours=50", "maxVerificationAgeDays=7", "requireVerification=true", "maxDrillAgeDays=30")
+    assert limits(*given) == AlertLimits(50 * HOUR, 7 * DAY, requires_verification=True, drill_age=30 * DAY)
 
 
 def test_every_further_value_is_used() -> None:

@@ -183,3 +183,22 @@ async def test_operator_of_some_namespaces_lists_no_namespaces() -> None:
     state = await metrics_collector.read(kube, SCHEDULE_KINDS)
     assert state.protection.keys() == {"shop"}
     assert ("list", "namespaces", 200) not in kube.response_counts
+
+
+async def test_claim_that_does_not_parse_hides_no_other() -> None:
+    """Such a claim ended each reading, and with it all metrics and all alerts of the webhook."""
+    api = cluster_with_schedules()
+    claim = {"spec": {"storageClassName": 7, "volumeName": "odd"}, "status": {"phase": "Bound"}}
+    made(api, "PersistentVolumeClaim", "shop", "odd", claim)
+    state = await metrics_collector.read(KubeClient(api, reduce=reduce_object), SCHEDULE_KINDS)
+    assert sum(state.protection["shop"].values()) == 2
+
+
+async def test_defect_of_a_reading_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def read(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(metrics_collector, "read", read)
+    state, _ = await ClusterCollector(KubeClient(Api())).state()
+    assert state is None
+    assert "Could not read the state for metrics" in caplog.text

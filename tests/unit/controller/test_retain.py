@@ -11,6 +11,7 @@ import pytest
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.controller.context import Context
+from cinderblock.controller.schedules import retain as retain_module
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retain import Retained, retain
 from cinderblock.kube.client import KubeClient
@@ -228,3 +229,19 @@ def test_restore_that_has_ended_uses_nothing() -> None:
     assert names_used_by(copied) == {("shop", "b-1"), ("shop", "u-1")}
     broken = {"metadata": {"namespace": "shop"}, "spec": {"backupId": "b-1", "size": []}, "status": "x"}
     assert names_used_by(broken) == {("shop", "b-1")}
+
+
+async def test_namespaces_that_were_not_read_come_soon(scheduled: Scheduled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three namespaces has one backup to mark, and one pass reads two of them."""
+    monkeypatch.setattr(retain_module, "MAX_NAMESPACES", 2)
+    for number in range(3):
+        await scheduled.make(2, f"n-{number}")
+    first = await scheduled.look(NOW, grace="24h")
+    assert first.requeue_after == retain_module.NEXT_NAMESPACES_SECONDS
+    for minute in range(1, 10):
+        last = await scheduled.look(NOW + minute * MINUTE)
+    marked = [
+        record for record in await RetentionLoop(scheduled.context.kube, Retention()).records() if record.expires_at
+    ]
+    assert len(marked) == 3
+    assert last.requeue_after == 3600

@@ -108,3 +108,10 @@ def test_webhook_cannot_replace_headers_of_the_request(name: str) -> None:
     given = {"CINDERBLOCK_WEBHOOK_URL": "https://hooks.example", "CINDERBLOCK_WEBHOOK_HEADER": name}
     with pytest.raises(InvalidInput, match="CINDERBLOCK_WEBHOOK_HEADER"):
         OperatorSettings.from_environment(IMAGE | given)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "1e9", "\u0663", "1234567"])
+def test_limits_of_alerts_are_whole_numbers(text: str) -> None:
+    given = {"CINDERBLOCK_WEBHOOK_URL": "https://hooks.example", "CINDERBLOCK_ALERT_MAX_BACKUP_AGE_HOURS": text}
+    with pytest.raises(InvalidInput, match="CINDERBLOCK_ALERT_MAX_BACKUP_AGE_HOURS"):
+        OperatorSettings.from_environment(IMAGE | given)

@@ -16,8 +16,9 @@ from cinderblock.controller.webhook.notifier import CHECK_SECONDS, MAX_DELAY_SEC
 from cinderblock.controller.webhook.settings import WebhookSettings
 from cinderblock.errors import InvalidInput, KubeUnavailable
 from cinderblock.observability.alerts import MAX_ALERTS
-from cinderblock.observability.cluster_state import ClusterState, StoreMetrics, VolumeMetrics
+from cinderblock.observability.cluster_state import ClusterState, StoreMetrics
 from cinderblock.observability.operator_metrics import OperatorMetrics
+from cinderblock.observability.volume_metrics import VolumeMetrics
 from tests.support.cluster.receivers import receiving
 
 NOW = 1_777_896_000.0
@@ -169,7 +170,22 @@ async def test_rejected_event_does_not_block_the_others(tmp_path: Path, status: 
         await notifier.send_due()
         await notifier.send_due()
     assert [event["data"]["name"] for event in receiver.events] == ["data", "logs"]
-    assert (counted(metrics, "rejected"), counted(metrics, "sent"), unsent(metrics)) == (1, 1, 0)
+    assert (counted(metrics, "rejected"), counted(metrics, "sent")) == (1, 1)
+
+
+async def test_alert_that_the_receiver_rejects_counts_as_unsent_while_it_lasts(tmp_path: Path) -> None:
+    """A chat tool answers 400 to every CloudEvent. Nobody would notice that nothing arrives."""
+    cluster, metrics = Cluster("data", "logs"), OperatorMetrics()
+    async with receiving(tmp_path) as receiver:
+        receiver.answers = [(400, {}), (200, {})]
+        notifier = a_notifier(cluster, settings_for(receiver.url, tmp_path), metrics)
+        for _ in range(2):
+            await notifier.send_due()
+            assert unsent(metrics) == 1
+        assert len(receiver.events) == 2
+        cluster.recover()
+        await notifier.send_due()
+    assert unsent(metrics) == 0
 
 
 async def test_event_that_fails_again_and_again_does_not_block_the_others(tmp_path: Path) -> None:

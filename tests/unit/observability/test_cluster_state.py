@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.verification import BackupVerification
-from cinderblock.observability.alerts import AlertName, true_alerts
+from cinderblock.observability import cluster_state
+from cinderblock.observability.alert import AlertName
+from cinderblock.observability.alerts import true_alerts
 from cinderblock.observability.cluster_state import ClusterStateBuilder
+from cinderblock.observability.volume_metrics import ClaimRef, VolumeMetrics
 from tests.support.shared_stores import a_backup_store, a_cluster_store
 from tests.support.simulation.simulation import Simulation
 
@@ -22,6 +26,7 @@ def simulation() -> Iterator[Simulation]:
         yield running
 
 
+NOW = "2026-05-05T00:00:00Z"
 DATA = {"volume_namespace": "shop", "volume": "data"}
 
 
@@ -145,8 +150,8 @@ def test_temporary_claims_are_not_reported_as_volumes(simulation: Simulation) ->
     simulation.backup("full", "data")
     simulation.until("VolumeBackup", "full", "MoverRunning")
     samples = simulation.metrics().values
-    volumes = [dict(labels) for name, labels in samples if name.startswith("cinderblock_volume_")]
-    assert volumes == [DATA]
+    volumes = {frozenset(labels) for name, labels in samples if name.startswith("cinderblock_volume_")}
+    assert volumes == {frozenset(DATA.items())}
 
 
 def _iso(seconds: float) -> str:
@@ -178,3 +183,74 @@ def test_shared_store_reports_what_nobody_reports_for_it(
     assert {s.namespace: float(s.is_ready) for s in state.stores if not s.is_shared} == series
     alerts = [alert.subject.namespace for alert in true_alerts(state, 4e9) if alert.name is AlertName.STORE_NOT_READY]
     assert alerts == [namespace for namespace, is_ready in series.items() if not is_ready]
+
+
+def a_backup(
+    name: str, created: str, *, namespace: str = "shop", volume: str = "u-data", **status: Any
+) -> VolumeBackup:
+    metadata = {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": created}
+    found = {"id": name, "phase": "available", "volumeId": volume, "dataTimestamp": created} | status
+    return VolumeBackup.model_validate({"metadata": metadata, "spec": {"volumeId": volume}, "status": found})
+
+
+def a_drill(phase: str, completed: str, **status: Any) -> BackupVerification:
+    metadata = {"name": "drill", "namespace": "shop", "uid": "d-1"}
+    found = {"id": "d-1", "phase": phase, "volumeId": "u-data", "completedAt": completed} | status
+    spec = {"level": "Restore", "volumeId": "data"}
+    return BackupVerification.model_validate({"metadata": metadata, "spec": spec, "status": found})
+
+
+def volume_of(builder: ClusterStateBuilder, since: datetime | None = None) -> VolumeMetrics:
+    builder.add_claim(ClaimRef("u-data", "shop", "data"), since)
+    [volume] = builder.result(0).volumes
+    return volume
+
+
+def test_drill_counts_after_its_backup_has_expired() -> None:
+    """Otherwise the alert about old drills could not fire: retention is shorter than its limit."""
+    builder = ClusterStateBuilder()
+    builder.add_backup(a_backup("new", "2026-05-04T00:00:00Z"))
+    builder.add_verification(a_drill("verified", "2026-03-01T00:00:00Z"))
+    builder.add_verification(a_drill("damaged", "2026-05-01T00:00:00Z"))
+    builder.add_verification(a_drill("error", "2026-05-02T00:00:00Z"))
+    levels = volume_of(builder).last_levels
+    assert {level: _iso(time) for level, time in levels.items()} == {"Restore": "2026-03-01T00:00:00"}
+
+
+def test_drill_with_a_copied_status_counts_for_nothing() -> None:
+    builder = ClusterStateBuilder()
+    builder.add_backup(a_backup("new", "2026-05-04T00:00:00Z"))
+    builder.add_verification(a_drill("verified", "2026-03-01T00:00:00Z", id="another"))
+    assert not volume_of(builder).last_levels
+
+
+def test_protection_is_older_than_what_retention_has_left() -> None:
+    for since, found in ((None, "2026-05-04"), ("2026-01-01T00:00:00Z", "2026-01-01"), (NOW, "2026-05-04")):
+        builder = ClusterStateBuilder()
+        builder.add_backup(a_backup("new", "2026-05-04T00:00:00Z"))
+        volume = volume_of(builder, datetime.fromisoformat(since) if since else None)
+        assert volume.protected_since is not None
+        assert _iso(volume.protected_since).startswith(found)
+
+
+def test_later_change_of_a_failed_backup_is_no_later_failure() -> None:
+    """Somebody holds an old VolumeBackup, so its status is written again."""
+    builder = ClusterStateBuilder()
+    times = {"completedAt": "2026-05-01T00:10:00Z", "updatedAt": "2026-05-05T00:00:00Z"}
+    builder.add_backup(a_backup("bad", "2026-05-01T00:00:00Z", phase="error", dataTimestamp=None, **times))
+    builder.add_backup(a_backup("good", "2026-05-04T00:00:00Z"))
+    volume = volume_of(builder)
+    assert not volume.has_failed
+    assert _iso(volume.last_failure or 0.0) == "2026-05-01T00:10:00"
+
+
+def test_forged_backups_fill_the_memory_of_their_namespace_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_state, "MAX_VOLUMES", 3)
+    builder = ClusterStateBuilder()
+    for number in range(10):
+        builder.add_backup(a_backup(f"b-{number}", NOW, namespace="tenant", volume=f"u-{number}"))
+    builder.add_backup(a_backup("good", NOW))
+    for number in range(10):
+        builder.add_claim(ClaimRef(f"u-{number}", "tenant", f"data-{number}"))
+    builder.add_claim(ClaimRef("u-data", "shop", "data"))
+    assert [volume.namespace for volume in builder.result(0).volumes] == ["shop", *["tenant"] * 3]

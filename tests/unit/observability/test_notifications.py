@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.lifecycle.alarms.protection import Protection
-from cinderblock.observability.alerts import DAY, HOUR, MAX_ALERTS, MAX_SUBJECTS, AlertName, Subject, true_alerts
+from cinderblock.observability.alert import DAY, HOUR, AlertLimits, AlertName, Subject
+from cinderblock.observability.alerts import MAX_ALERTS, MAX_SUBJECTS, true_alerts
 from cinderblock.observability.cloud_event import encode, event_id
 from cinderblock.observability.cluster_state import (
     ClusterState,
     ClusterStateBuilder,
+    Failure,
+    OperationKind,
     Period,
     StoreMetrics,
-    VolumeMetrics,
 )
 from cinderblock.observability.notifications import AlertState, Notification, NotificationTracker
 from cinderblock.observability.schedule_metrics import ScheduleMetrics
+from cinderblock.observability.volume_metrics import VolumeMetrics
 from tests.support.alarms.states import random_state
 from tests.support.simulation.simulation import Simulation
 
@@ -75,7 +80,7 @@ def stores(namespace: str, count: int, since: float = NOW - DAY) -> list[StoreMe
 
 def test_namespace_with_many_objects_has_a_bounded_number_of_alerts() -> None:
     broken = [replace(EMPTY_SCHEDULE, name=f"s-{n}", failing_volumes=1, frozen=1, interval=HOUR) for n in range(50)]
-    broken = [replace(schedule, effective_since=1.0) for schedule in broken]
+    broken = [replace(schedule, complete_due=1.0) for schedule in broken]
     volumes = [failed(number) for number in range(50)]
     found = true_alerts(ClusterState(stores=stores("shop", 5000), schedules=broken, volumes=volumes), NOW)
     assert set(Counter(alert.name for alert in found).values()) == {MAX_SUBJECTS + 1}
@@ -227,3 +232,74 @@ def test_suspicious_backups_and_unselected_claims_give_the_times_of_their_alerts
     assert state.suspicious_since == state.unprotected_since == {"shop": Period(DAY, 3 * DAY)}
     [alert] = true_alerts(state, NOW)
     assert (alert.name, alert.value, alert.since) == (AlertName.BACKUP_SUSPICIOUS, 3, 3 * DAY)
+
+
+def test_suspended_schedule_leaves_volumes_unprotected() -> None:
+    """The only schedule was suspended, and forgotten."""
+    state = unprotected()
+    state.schedules, state.suspended_schedules = [], 1
+    [alert] = true_alerts(state, NOW)
+    assert alert.name is AlertName.VOLUMES_UNPROTECTED
+
+
+LIMITS = AlertLimits(verification_age=2 * DAY, requires_verification=True, drill_age=DAY)
+
+
+@pytest.mark.parametrize(
+    ("times", "name", "since"),
+    [
+        ({"first_request": NOW - 2 * DAY}, AlertName.VOLUME_BACKUP_STALE, NOW - 2 * DAY + 26 * HOUR),
+        (
+            {"first_request": NOW - 4 * DAY, "last_success": NOW - 27 * HOUR},
+            AlertName.VOLUME_BACKUP_STALE,
+            NOW - HOUR,
+        ),
+        ({"last_success": 1.0 + NOW - DAY, "last_incomplete": NOW}, AlertName.VOLUME_BACKUP_INCOMPLETE, NOW),
+        ({"last_verified": NOW - 3 * DAY}, AlertName.VOLUME_VERIFICATION_STALE, NOW - DAY),
+        ({"protected_since": NOW - 3 * DAY}, AlertName.VOLUME_NEVER_VERIFIED, NOW - DAY),
+        ({"last_levels": {VerificationLevel.RESTORE: NOW - 3 * DAY}}, AlertName.VOLUME_DRILL_STALE, NOW - 2 * DAY),
+    ],
+)
+def test_volume_is_told_from_when_a_limit_was_passed(times: dict[str, Any], name: AlertName, since: float) -> None:
+    [alert] = true_alerts(ClusterState(volumes=[VolumeMetrics("shop", "data", **times)]), NOW, LIMITS)
+    assert (alert.name, alert.since, alert.anchor) == (name, since, since)
+    assert "shop/data" in alert.summary
+    assert "kubectl -n shop" in alert.action
+
+
+def test_volume_within_all_limits_has_no_alert() -> None:
+    fine = VolumeMetrics("shop", "data", first_request=NOW, last_success=NOW - HOUR, last_verified=NOW - DAY)
+    fine.last_levels, fine.protected_since = {VerificationLevel.RESTORE: NOW - HOUR}, NOW - 9 * DAY
+    never = VolumeMetrics("shop", "new", first_request=NOW, protected_since=NOW - 9 * DAY)
+    assert true_alerts(ClusterState(volumes=[fine]), NOW, LIMITS) == []
+    assert true_alerts(ClusterState(volumes=[never]), NOW) == []
+
+
+def test_drill_that_ends_in_error_is_told_for_an_hour() -> None:
+    failure = Failure(NOW - 60, "shop", "daily-data-1", "The check has no CronJob.")
+    state = ClusterState(last_failures={OperationKind.VERIFICATION: failure, OperationKind.BACKUP: failure})
+    [alert] = true_alerts(state, NOW)
+    assert (alert.name, str(alert.subject)) == (AlertName.VERIFICATION_FAILED, "shop/daily-data-1")
+    assert alert.summary.endswith("has proven nothing: The check has no CronJob.")
+    assert alert.action == "kubectl -n shop describe backupverification daily-data-1"
+    assert true_alerts(state, NOW + HOUR) == []
+
+
+def test_schedule_that_cannot_create_verifications_is_told_from_the_refusal() -> None:
+    schedule = replace(EMPTY_SCHEDULE, is_ready=True, selects=True, creates_verifications=False)
+    [alert] = true_alerts(ClusterState(schedules=[replace(schedule, verifications_since=NOW - DAY)]), NOW)
+    assert (alert.name, alert.since) == (AlertName.SCHEDULE_VERIFICATIONS_REFUSED, NOW - DAY)
+
+
+def test_rejected_alert_is_counted_while_it_lasts() -> None:
+    tracker, alerts = NotificationTracker(), true_alerts(ClusterState(volumes=[failed(1)]), NOW)
+    [begun] = tracker.update(alerts, NOW)
+    tracker.delivered(begun, is_rejected=True)
+    assert tracker.update(alerts, NOW + 60) == []
+    assert tracker.rejected == 1
+    [daily] = tracker.update(alerts, NOW + DAY)
+    tracker.delivered(daily)
+    assert tracker.rejected == 0
+    tracker.delivered(daily, is_rejected=True)
+    tracker.update([], NOW + DAY)
+    assert tracker.rejected == 0

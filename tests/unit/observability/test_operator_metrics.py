@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cinderblock.errors import StoreUnreachable
+from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from tests.support.cluster.metrics import Samples
@@ -105,3 +106,21 @@ def test_page_is_available_in_the_openmetrics_format() -> None:
     )
     assert content_type.startswith("application/openmetrics-text")
     assert page.endswith(b"# EOF\n")
+
+
+def test_schedules_beyond_the_limit_of_a_namespace_are_not_counted() -> None:
+    metrics = OperatorMetrics()
+
+    def counted(namespace: str) -> int:
+        samples = (sample for family in metrics.registry.collect() for sample in family.samples)
+        names = ("cinderblock_schedule_missed_total", "cinderblock_schedule_skipped_total")
+        return sum(s.name in names and s.labels["schedule_namespace"] == namespace for s in samples)
+
+    for number in range(MAX_SCHEDULES + 10):
+        metrics.count_schedule("tenant", f"s-{number}", missed=1, skipped=0)
+        metrics.count_schedule("", f"s-{number}", missed=1, skipped=0)
+    assert counted("tenant") == 2 * MAX_SCHEDULES
+    assert counted("") == 2 * (MAX_SCHEDULES + 10)
+    metrics.forget_schedule("tenant", "s-0")
+    metrics.count_schedule("tenant", "later", missed=0, skipped=0)
+    assert counted("tenant") == 2 * MAX_SCHEDULES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -113,3 +114,47 @@ def test_refused_verifications_are_shown(status: str | None, expected: float) ->
     name = "schedule_creating_verifications"
     assert found.value(name, schedule_namespace="shop", schedule="daily") == expected
     assert found.value(name, schedule_namespace="shop", schedule="other") is None
+
+
+def due(expression: str, *, completed: str | None, since: str = "2026-01-01T00:00:00Z", **spec: Any) -> str | None:
+    """Return until when a run must have been complete."""
+    times = {"effectiveSince": since} | ({"lastCompletedTime": completed} if completed else {})
+    found = metrics_of(a_schedule(status=times, schedule=expression, **spec))
+    at = found.complete_due if found is not None else None
+    return datetime.fromtimestamp(at, UTC).isoformat() if at is not None else None
+
+
+def test_schedule_of_working_hours_is_not_late_at_the_weekend() -> None:
+    friday = "2026-05-01T18:05:00+00:00"
+    assert due("0 8-18 * * mon-fri", completed=friday) == "2026-05-04T10:00:00+00:00"
+    assert due("0 2 * * mon-fri", completed="2026-05-01T02:10:00+00:00") == "2026-05-06T02:00:00+00:00"
+
+
+def test_regular_schedule_is_late_after_two_intervals_and_its_deadline() -> None:
+    completed = "2026-05-01T02:40:00+00:00"
+    assert due("30 2 * * *", completed=completed) == "2026-05-04T02:40:00+00:00"
+    assert due("30 2 * * *", completed=completed, startingDeadline="1h") == "2026-05-03T03:40:00+00:00"
+    zone = {"timeZone": "Europe/Berlin"}
+    assert due("30 2 * * *", completed="2026-10-24T00:40:00+00:00", **zone) == "2026-10-27T01:30:00+00:00"
+
+
+def test_resumed_schedule_is_not_late_for_its_pause() -> None:
+    resumed = "2026-05-01T12:00:00+00:00"
+    assert due("@hourly", completed="2026-03-01T00:05:00+00:00", since=resumed) == "2026-05-01T15:00:00+00:00"
+    assert due("@hourly", completed=None, since=resumed) == "2026-05-01T15:00:00+00:00"
+
+
+def test_schedule_with_an_error_has_no_run_that_is_due() -> None:
+    assert due("61 * * * *", completed=None) is None
+    found = metrics_of(a_schedule())
+    assert found is not None
+    assert found.complete_due is None
+
+
+def test_suspended_schedules_are_counted_and_have_no_other_metrics() -> None:
+    builder = ClusterStateBuilder()
+    for name, suspend in (("a", True), ("b", False), ("c", True)):
+        builder.add_schedule(a_schedule(name, suspend=suspend))
+    state = builder.result(0)
+    assert [schedule.name for schedule in state.schedules] == ["b"]
+    assert state.suspended_schedules == 2

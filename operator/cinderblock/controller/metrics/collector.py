@@ -96,6 +96,10 @@ class ClusterCollector:
         except CinderblockError as error:
             log.warning("Could not read the state for metrics: %s", error.message, extra={"reason": error.reason})
             return
+        except Exception:
+            # A defect must not end metrics and alerts without a trace. The age of the last state grows meanwhile.
+            log.exception("Could not read the state for metrics")
+            return
         self._state, self._read_at = state, began
         self._cache_seconds = min(MAX_CACHE_SECONDS, max(CACHE_SECONDS, CACHE_TO_READ_RATIO * (self._clock() - began)))
 
@@ -122,14 +126,26 @@ async def read(kube: KubeClient, schedule_kinds: Collection[str] = (), *, cluste
     labelled = kube.reducing(reduce_with_labels)
     protection = await _read_schedules(labelled, schedule_kinds, builder) if schedule_kinds else None
     async for body in _bodies(labelled, kinds.PVC):
-        reference = claim_ref(body)
-        if reference is not None:
-            builder.add_claim(reference)
-        claim = PersistentVolumeClaim.model_validate(body) if protection else None
-        state = protection.protection_of(claim) if protection and claim else None
-        if claim is not None and state is not None:
-            builder.count_protection(claim, state)
+        _add_claim(builder, body, protection)
     return builder.result(movers)
+
+
+def _add_claim(builder: ClusterStateBuilder, body: JsonObject, protection: ProtectionIndex | None) -> None:
+    """Add a claim. One that does not parse has its backups, but nobody knows what selects it."""
+    reference, claim = claim_ref(body), _parsed_claim(body) if protection is not None else None
+    if reference is not None:
+        selected_since = protection.selected_since(claim) if protection is not None and claim is not None else None
+        builder.add_claim(reference, selected_since)
+    state = protection.protection_of(claim) if protection is not None and claim is not None else None
+    if claim is not None and state is not None:
+        builder.count_protection(claim, state)
+
+
+def _parsed_claim(body: JsonObject) -> PersistentVolumeClaim | None:
+    try:
+        return PersistentVolumeClaim.model_validate(body)
+    except ValidationError:
+        return None
 
 
 async def _read_stores(kube: KubeClient, builder: ClusterStateBuilder, *, cluster_stores: bool) -> None:

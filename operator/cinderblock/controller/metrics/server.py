@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -58,13 +60,18 @@ class SnapshotReader:
 
 
 class MetricsServer:
-    """Serves /metrics with current values."""
+    """Serves /metrics with current values.
+
+    A page about ten thousand volumes takes some seconds. So a thread makes it, and the Lease is renewed meanwhile. The
+    thread belongs to this server: those of the default executor may all wait for stores.
+    """
 
     def __init__(self, port: int, metrics: OperatorMetrics, read: Callable[[], Awaitable[MetricsSnapshot]]) -> None:
         self._port = port
         self._page = MetricsPage(metrics)
         self._read = read
         self._runner: web.AppRunner | None = None
+        self._renderer = ThreadPoolExecutor(1, "metrics")
 
     async def start(self) -> None:
         """Start the server."""
@@ -76,9 +83,12 @@ class MetricsServer:
 
     async def stop(self) -> None:
         """Stop the server."""
+        self._renderer.shutdown(wait=False, cancel_futures=True)
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        content, content_type = self._page.render(await self._read(), request.headers.get("Accept", ""))
+        snapshot, accept = await self._read(), request.headers.get("Accept", "")
+        render = asyncio.get_running_loop().run_in_executor
+        content, content_type = await render(self._renderer, self._page.render, snapshot, accept)
         return web.Response(body=content, headers={"Content-Type": content_type})

@@ -35,10 +35,15 @@ OBJECTS_PER_TURN: Final = 100
 """Objects parsed before other tasks of the event loop run: about 10 ms."""
 FEW_NAMESPACES: Final = 20
 """Namespaces that are listed one by one. If there are more, one list of all namespaces is read."""
+MAX_CLAIMS: Final = 50_000
+"""Bound claims that one reconciliation keeps, at about 0.5 KiB each. Namespaces with the most give way."""
 DEFAULT_STORES: Final = 20
 """Default BackupStores of a namespace that are kept. More than one is an error, whose message names them."""
 
 T = TypeVar("T", bound=Object)
+
+ClaimLimit = RecordLimit[ClaimRecord]
+"""Claims within a limit of memory."""
 
 
 async def gather(context: Context, observed: ObservedSchedule, backups: RecordLimit[BackupRecord]) -> ObservedSchedule:
@@ -49,7 +54,8 @@ async def gather(context: Context, observed: ObservedSchedule, backups: RecordLi
         selected, places = frozenset([schedule.namespace]), _Places([schedule.namespace])
     else:
         selected, places = namespaces, _places(context, namespaces, backups.unreadable)
-    claims = await _claims(context, places, selected, observed.settings.claims)
+    found = await _claims(context, places, selected, observed.settings.claims)
+    claims = found.records()
     used = {claim.namespace for claim in claims}
     stores = await _stores(context, places, used, schedule.spec.template.spec.store_name)
     return replace(
@@ -59,6 +65,7 @@ async def gather(context: Context, observed: ObservedSchedule, backups: RecordLi
         stores=stores,
         overfull=frozenset(backups.overfull),
         unreadable=places.unreadable,
+        crowded=frozenset(found.overfull - places.unreadable.keys()),
     )
 
 
@@ -122,14 +129,17 @@ def _places(context: Context, namespaces: Collection[str], unreadable: Mapping[s
 
 async def _claims(
     context: Context, places: _Places, namespaces: Collection[str], selector: LabelSelector
-) -> list[ClaimRecord]:
-    """Return the claims with the labels. After a list has expired, some come twice, so each UID counts once."""
-    found: dict[str, ClaimRecord] = {}
+) -> ClaimLimit:
+    """Return the claims with the labels that can be backed up. Anybody may create any number of others.
+
+    After a list has expired, some come twice, so each UID counts once.
+    """
+    found = ClaimLimit(MAX_CLAIMS)
     async for page in places.pages(context, PersistentVolumeClaim, kinds.PVC, selector.query):
-        for claim in page:
-            if claim.namespace in namespaces:
-                found[claim.uid] = record_of_claim(claim)
-    return list(found.values())
+        for record in map(record_of_claim, page):
+            if record.namespace in namespaces and record.is_usable:
+                found.add(record)
+    return found
 
 
 async def _stores(

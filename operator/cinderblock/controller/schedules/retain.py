@@ -46,6 +46,9 @@ MAX_NAMESPACES: Final = 200
 OVERFULL: Final = (
     "Retention leaves namespace {namespace} alone: it has too many VolumeBackups to be read. Find out who creates them."
 )
+NEXT_NAMESPACES_SECONDS: Final = 60.0
+"""Seconds after which a plan is made again that may have to write in namespaces that were not read. It is longer than
+CONTINUE_SECONDS: a plan can leave namespaces again and again in which an alarm of another schedule keeps everything."""
 RETRY_SECONDS: Final = 60.0
 """Seconds after which a plan is made again that failed, or that a wrong clock prevented."""
 RECORDS_PER_THREAD: Final = 1000
@@ -118,6 +121,8 @@ async def retain(
     applied = await apply_retention(context.kube, _permitted(_mixed(made, now), actions_of(first), facts.namespaces))
     failed = (*facts.failed, *applied.failed)
     requeue_after = made.requeue_after if applied.is_complete else CONTINUE_SECONDS
+    if _leaves_namespaces(first, namespaces):
+        requeue_after = min(requeue_after, NEXT_NAMESPACES_SECONDS)
     return Retained(
         applied.record(made.status, now),
         (*facts.refused, *applied.refused),
@@ -155,6 +160,12 @@ def _namespaces_to_read(first: RetentionPlan, now: datetime) -> list[str]:
     written = [action.backup.namespace for action in in_turns(_mixed(first, now))[:MAX_WRITES]]
     gone = [verdict.backup.namespace for verdict in first.verdicts if verdict.judgement is Judgement.GONE]
     return list(dict.fromkeys((*written, *gone)))[:MAX_NAMESPACES]
+
+
+def _leaves_namespaces(first: RetentionPlan, read: Collection[str]) -> bool:
+    """Return whether the first plan would write in namespaces that this pass does not read."""
+    needs_facts = (action for action in actions_of(first) if not isinstance(action, UnmarkExpiring))
+    return any(action.backup.namespace not in read for action in needs_facts)
 
 
 def _permitted(

@@ -99,10 +99,10 @@ class Notifier:
         if age > MAX_STATE_AGE_SECONDS:
             return CHECK_SECONDS
         now = self._clock()
-        alerts = true_alerts(state, now)
+        alerts = true_alerts(state, now, self._settings.limits)
         due = self._in_order(self._tracker.update(alerts, now))
         waiting = len(due) + max(0, len(alerts) - MAX_ALERTS)
-        self._metrics.set_unsent(waiting)
+        self._metrics.set_unsent(waiting + self._tracker.rejected)
         if not due:
             return CHECK_SECONDS
         source = await self._read_source()
@@ -112,7 +112,7 @@ class Notifier:
                 if failure is not None:
                     self._tries[notification.identity] += 1
                     return self._after_failure(failure)
-                self._metrics.set_unsent(waiting - number)
+                self._metrics.set_unsent(waiting - number + self._tracker.rejected)
         return 0.0 if len(due) > BATCH else CHECK_SECONDS
 
     def _in_order(self, due: Sequence[Notification]) -> list[Notification]:
@@ -134,7 +134,7 @@ class Notifier:
         if self._failures:
             log.info("The webhook accepts events again")
         self._failures = 0
-        self._tracker.delivered(notification)
+        self._tracker.delivered(notification, is_rejected=done.result is NotificationResult.REJECTED)
         return None
 
     def _after_failure(self, failure: SendResult) -> float:

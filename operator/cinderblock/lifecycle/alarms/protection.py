@@ -43,11 +43,13 @@ class _Rule:
         claims: labels of the claims.
         namespaces: labels of the namespaces; None: the schedule has a namespace of its own.
         selection: the other rules for claims.
+        created: creation of the schedule.
     """
 
     claims: LabelSelector
     namespaces: LabelSelector | None
     selection: Selection
+    created: datetime
 
 
 class ProtectionIndex:
@@ -85,12 +87,23 @@ class ProtectionIndex:
             return None
         if record.wish == "false":
             return Protection.OPTED_OUT
-        rules = [rule for rule in self._rules.get(claim.namespace, ()) if rule.claims.matches(claim.metadata.labels)]
+        rules = self._rules_of(claim)
         if any(rule.selection.selects(record, _AT_ANY_AGE) for rule in rules):
             return Protection.PROTECTED
         asked = replace(record, wish="true")
         may_opt_in = any(rule.selection.selects(asked, _AT_ANY_AGE) for rule in rules)
-        return Protection.NOT_OPTED_IN if may_opt_in else Protection.UNPROTECTED
+        # Any other word of the owner may be meant as a yes, so an alert must show that it is none.
+        return Protection.NOT_OPTED_IN if may_opt_in and not record.wish else Protection.UNPROTECTED
+
+    def selected_since(self, claim: PersistentVolumeClaim) -> datetime | None:
+        """Return since when a schedule selects a claim: the creation of both; None: none selects it."""
+        record = record_of_claim(claim)
+        found = (rule.created for rule in self._rules_of(claim) if rule.selection.selects(record, _AT_ANY_AGE))
+        return min((max(created, record.created) for created in found), default=None)
+
+    def _rules_of(self, claim: PersistentVolumeClaim) -> list[_Rule]:
+        """Return the rules whose labels a claim has."""
+        return [rule for rule in self._rules.get(claim.namespace, ()) if rule.claims.matches(claim.metadata.labels)]
 
 
 def _rule_of(schedule: AnySchedule) -> _Rule | None:
@@ -106,4 +119,5 @@ def _rule_of(schedule: AnySchedule) -> _Rule | None:
             namespaces, opt_in = selector.parse(spec.namespace_selector, "spec.namespaceSelector"), spec.opt_in
     except InvalidInput:
         return None
-    return _Rule(claims, namespaces, Selection(frozenset(spec.volumes.storage_classes), opt_in=opt_in))
+    created = schedule.metadata.creation_timestamp or datetime.fromtimestamp(0, UTC)
+    return _Rule(claims, namespaces, Selection(frozenset(spec.volumes.storage_classes), opt_in=opt_in), created)

@@ -177,8 +177,8 @@ class _Conclusion:
             "next_schedule_time": following,
         }
         conditions_shown = self._with_selecting(_with_ready(schedule, self.now))
-        if self.plan.overtaken is not None:
-            update["last_completed_time"] = self._end(self.plan.overtaken, completed)
+        for ended in self._ended_unseen(watermark):
+            completed = update["last_completed_time"] = self._end(ended, completed)
         if shown is not None:
             update |= self._show(shown)
             conditions_shown = self._with_last_run(conditions_shown, shown)
@@ -236,6 +236,17 @@ class _Conclusion:
             if self._is_complete(counted):
                 part["last_completed_time"] = self.now.replace(microsecond=0)
         return part
+
+    def _ended_unseen(self, watermark: datetime | None) -> list[JudgedRun]:
+        """Return the runs that end now, and that the status does not show: a later one has taken their place.
+
+        A scheduled run that still created backups when another one was requested ends when all are created.
+        """
+        ended = [self.plan.overtaken] if self.plan.overtaken is not None else []
+        due = self._of_time(self.plan.times.due)
+        if due is not None and watermark == due.run.time and due.run.names.run != self.plan.shown:
+            ended.append(due)
+        return ended
 
     def _end(self, overtaken: JudgedRun, completed: datetime | None) -> datetime | None:
         """Tell how a run ended that another one replaces. Return the time at which a run was last complete."""

@@ -96,6 +96,7 @@ class ObservedSchedule:
         stores: the store of each namespace with claims.
         overfull: namespaces with too many VolumeBackups of the schedule to be read.
         unreadable: why the API server lets nobody read others, by namespace.
+        crowded: namespaces with too many claims to be kept.
         limits: how many VolumeBackups it may create.
     """
 
@@ -106,4 +107,5 @@ class ObservedSchedule:
     stores: Mapping[str, StoreChoice] = field(default_factory=dict)
     overfull: frozenset[str] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    crowded: frozenset[str] = frozenset()
     limits: Limits = DEFAULT_LIMITS

@@ -123,7 +123,16 @@ def judge(observed: ObservedSchedule, run: Run, now: datetime) -> list[Result]:
         if settings.selection.selects(claim, due):
             results.append(_judge_volume(observed, run, claim, due, now))
     results += [_judge_unreadable(run, *entry, now) for entry in sorted(observed.unreadable.items())]
+    results += [_judge_crowded(run, namespace) for namespace in sorted(observed.crowded)]
     return results
+
+
+def _judge_crowded(run: Run, namespace: str) -> Result:
+    """Return the one result of a namespace with too many claims, none of which is backed up."""
+    claim = ClaimRecord(namespace, "", "", run.time)
+    if not run.creates:
+        return Result(claim, State.UNKNOWN)
+    return Result(claim, State.SKIPPED, Reason.TOO_MANY_OBJECTS)
 
 
 def _judge_unreadable(run: Run, namespace: str, why: str, now: datetime) -> Result:

@@ -73,7 +73,7 @@ def parse(schedule: AnySchedule) -> Settings:
     return Settings(
         cron=cron,
         spread=_spread(cron, spec.spread),
-        starting_deadline=parse_long_duration(spec.starting_deadline) if spec.starting_deadline else None,
+        starting_deadline=_starting_deadline(spec.starting_deadline),
         claims=selector.parse(spec.volumes.selector, "spec.volumes.selector"),
         namespaces=selector.parse(spec.namespace_selector, "spec.namespaceSelector")
         if isinstance(spec, ClusterBackupScheduleSpec)
@@ -90,6 +90,16 @@ def parse(schedule: AnySchedule) -> Settings:
         if spec.retention is not None
         else None,
     )
+
+
+def _starting_deadline(given: str | None) -> timedelta | None:
+    if given is None:
+        return None
+    deadline = parse_long_duration(given)
+    if deadline <= timedelta():
+        message = f"spec.startingDeadline {given} leaves no time to create a backup. Choose a longer one, or omit it."
+        raise InvalidInput(message, reason=Reason.INVALID_SCHEDULE)
+    return deadline
 
 
 def _spread(cron: Cron, given: str | None) -> timedelta:

@@ -20,7 +20,7 @@ class ClaimRecord:
         created: when it was created.
         storage_class: name of its StorageClass; empty: none.
         is_usable: whether it is bound, not being deleted, and not a temporary claim of the operator.
-        wish: its annotation cinderblock.io/backup: ``true``, ``false``, or anything else.
+        wish: its annotation cinderblock.io/backup: ``true`` in any case, ``false``, or anything else.
     """
 
     namespace: str
@@ -67,8 +67,13 @@ def record_of_claim(claim: PersistentVolumeClaim) -> ClaimRecord:
         created=metadata.creation_timestamp or datetime.fromtimestamp(0, UTC),
         storage_class=intern(claim.spec.storage_class_name or ""),
         is_usable=claim.is_bound and not metadata.is_being_deleted and not is_temporary,
-        wish=intern(metadata.annotations.get(labels.BACKUP_ANNOTATION, "")[:8]),
+        wish=intern(_wish(metadata.annotations.get(labels.BACKUP_ANNOTATION, "")[:8])),
     )
+
+
+def _wish(text: str) -> str:
+    """Return what an annotation asks for. ``True`` asks for backups, but only ``false`` itself ends them."""
+    return "true" if text.lower() == "true" else text
 
 
 def offset(claim_uid: str, schedule_uid: str, spread: timedelta) -> timedelta:

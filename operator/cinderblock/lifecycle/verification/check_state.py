@@ -100,11 +100,15 @@ def _message(end: ContainerTerminated) -> str:
 
 
 def _ends(pod: Pod | None, job: Job) -> Iterator[tuple[str, ContainerTerminated]]:
-    """Yield the containers of the template that have ended. Others may have injected further ones."""
+    """Yield the containers of the template that have ended. Others may have injected further ones.
+
+    Sidecars do not count: the kubelet ends them after the check, mostly with a signal.
+    """
     if pod is None:
         return
     spec = job.spec.template.spec
-    names = {container.name for container in (*spec.init_containers, *spec.containers)}
+    steps = (container for container in spec.init_containers if not container.is_sidecar)
+    names = {container.name for container in (*steps, *spec.containers)}
     for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
         if status.name in names and status.state.terminated is not None:
             yield status.name, status.state.terminated

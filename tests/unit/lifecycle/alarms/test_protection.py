@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -104,11 +105,39 @@ def test_schedule_that_will_select_a_volume_protects_it(schedule: BackupSchedule
     assert protection(a_claim(wish="true", app="shop"), schedule) is Protection.PROTECTED
 
 
-@pytest.mark.parametrize("wish", ["", "yes", "True"])
-def test_volume_whose_owner_did_not_opt_in_is_counted_apart(wish: str) -> None:
-    assert protection(a_claim(wish=wish), of_cluster(optIn=True)) is Protection.NOT_OPTED_IN
-    assert protection(a_claim(wish=wish), of_cluster(optIn=True), a_schedule()) is Protection.PROTECTED
+def test_volume_whose_owner_did_not_opt_in_is_counted_apart() -> None:
+    assert protection(a_claim(), of_cluster(optIn=True)) is Protection.NOT_OPTED_IN
+    assert protection(a_claim(), of_cluster(optIn=True), a_schedule()) is Protection.PROTECTED
     assert protection(a_claim(wish="false"), of_cluster(optIn=True)) is Protection.OPTED_OUT
+
+
+@pytest.mark.parametrize("wish", ["True", "TRUE"])
+def test_owner_may_opt_in_with_capital_letters(wish: str) -> None:
+    assert protection(a_claim(wish=wish), of_cluster(optIn=True)) is Protection.PROTECTED
+
+
+@pytest.mark.parametrize("wish", ["yes", "1", "False", "true "])
+def test_volume_with_a_wish_that_nobody_fulfills_is_unprotected(wish: str) -> None:
+    assert protection(a_claim(wish=wish), of_cluster(optIn=True)) is Protection.UNPROTECTED
+    assert protection(a_claim(wish=wish), of_cluster(optIn=True), a_schedule()) is Protection.PROTECTED
+
+
+def test_volume_is_selected_since_both_exist() -> None:
+    def since(*created: str | None) -> datetime | None:
+        index = ProtectionIndex()
+        for time in created:
+            schedule = a_schedule()
+            metadata = schedule.metadata.model_copy(
+                update={"creation_timestamp": datetime.fromisoformat(time) if time else None}
+            )
+            index.add_schedule(schedule.model_copy(update={"metadata": metadata}))
+        return index.selected_since(a_claim())
+
+    claimed = datetime.fromisoformat(NOW)
+    assert since() is None
+    assert since("2026-01-01T00:00:00Z") == since(None) == claimed
+    assert since("2026-06-01T00:00:00Z") == datetime.fromisoformat("2026-06-01T00:00:00Z")
+    assert since("2026-06-01T00:00:00Z", "2026-01-01T00:00:00Z") == claimed
 
 
 def test_volume_that_is_left_out_is_counted_apart() -> None:

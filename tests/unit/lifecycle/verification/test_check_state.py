@@ -18,9 +18,8 @@ INSTANT = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 
 def a_job(*, main: tuple[str, ...] = ("check",), **status: Any) -> Job:
-    spec = {
-        "template": {"spec": {"containers": [{"name": name} for name in main], "initContainers": [{"name": "get"}]}}
-    }
+    first = [{"name": "get"}, {"name": "database", "restartPolicy": "Always"}]
+    spec = {"template": {"spec": {"containers": [{"name": name} for name in main], "initContainers": first}}}
     return Job.model_validate({"metadata": {"name": "job", "uid": "job"}, "spec": spec, "status": status})
 
 
@@ -88,6 +87,14 @@ def test_first_container_that_fails_decides() -> None:
 def test_init_container_of_the_template_counts() -> None:
     pod = a_pod("Failed", initContainerStatuses=[ended("get", 5)])
     assert verdict(a_job(), pod) == Ended(5, INSTANT, "get")
+
+
+@pytest.mark.parametrize("code", [143, 137, 1])
+def test_sidecar_that_is_ended_after_the_check_says_nothing(code: int) -> None:
+    sidecar = [ended("get"), ended("database", code)]
+    assert verdict(a_job(), a_pod("Succeeded", ended(), initContainerStatuses=sidecar)) == Ended(0, INSTANT)
+    failed = a_pod("Failed", ended(code=3), initContainerStatuses=sidecar)
+    assert verdict(a_job(), failed) == Ended(3, INSTANT, "check")
 
 
 def test_injected_container_neither_decides_nor_delays() -> None:
