@@ -8,12 +8,13 @@ from datetime import datetime
 
 from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
-from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
+from cinderblock.api.v1alpha1.cluster_store import SharedStore
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus, StoreAccess
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
-from cinderblock.lifecycle.store import movers
+from cinderblock.lifecycle.store import access, movers
 from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
@@ -91,9 +92,15 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
         message = "The store answers and the container may be listed"
+        message += f". {access.READ_ONLY}" if observed.store.is_read_only else ""
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
     shown = _with_rules(observed, _with_unsealed(observed, shown, now), now)
-    return BackupStoreStatus(observed_generation=generation, conditions=shown)
+    return BackupStoreStatus(observed_generation=generation, conditions=shown, access=_access(observed.store))
+
+
+def _access(store: BackupStore) -> StoreAccess | None:
+    """Return the access to a store; for a shared one without its ClusterBackupStore, the one that was known last."""
+    return store.status.access if store.is_shared and not isinstance(store, SharedStore) else store.spec.access
 
 
 def _with_rules(observed: ObservedStore, shown: list[Condition], now: datetime) -> list[Condition]:

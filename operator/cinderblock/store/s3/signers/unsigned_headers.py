@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import StoreAccess
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
 from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import S3Credentials
@@ -47,13 +48,15 @@ def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials
 
     This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads two
     small objects, tries to make the second one a copy of the first, and deletes both. A probe that dies in between
-    leaves them to the next one, which has the same keys.
+    leaves them to the next one, which has the same keys. It uploads and deletes nothing if the access is ReadOnly.
 
     Raises CinderblockError if the server rejects the usual requests too, or does not answer.
     """
     probe = _Probe(location, credentials, ca_file)
     try:
-        return probe.accepts_header() or probe.copies() or probe.follows_proxies()
+        # Nobody signs an upload to a read-only store, so none can become a copy.
+        tries_copies = location.access is StoreAccess.READ_WRITE
+        return probe.accepts_header() or (tries_copies and probe.copies()) or probe.follows_proxies()
     finally:
         probe.close()
 
