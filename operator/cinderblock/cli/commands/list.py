@@ -30,8 +30,8 @@ If a manifest is damaged, the other backups are still listed, and the exit code 
 With --as-manifests, print a VolumeBackup for each backup instead, as YAML for kubectl apply or for GitOps. It imports
 the backup, copies nothing, and keeps the data in the store when it is deleted (deletionPolicy Retain). This needs only
 the bucket and the key, no cluster. The order is that of the keys in the bucket. A VolumeBackup has its earlier name; if
-that is taken or not possible, the first 8 characters of the id are added. So the same store gives the same names. Backups
-that cannot be read are named on standard error. The exit code is then 5 for damage, and 3 for a missing key.
+that is taken or not possible, the first 8 characters of the id are added. So the same store gives the same names.
+Backups that cannot be read are named on standard error. The exit code is then 5 for damage, and 3 for a missing key.
 """
 
 EPILOG: Final = """\
