@@ -67,6 +67,11 @@ scale-schedules: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale.schedules $(SCALE)
 
+.PHONY: scale-manifests ## Measure the commands for a lost cluster with 10,000 manifests on a real S3 server; 5 minutes
+scale-manifests: setup
+	$(RUN) tests.cluster tools
+	$(RUN) tests.scale.manifests
+
 .PHONY: bench ## Compare with restic and kopia in 15 minutes (the first time 2 to 5 more); BENCH=--help: options
 bench: packages
 	$(RUN) tests.bench $(BENCH)

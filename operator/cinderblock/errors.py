@@ -16,6 +16,7 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     │   │   ├── CredentialsRejected  the store does not accept the credentials
     │   │   │   └── CredentialsExpired  temporary credentials have expired
     │   │   └── ClockSkewed       the clock of this machine differs too much from the server's
+    │   ├── StoreReadOnly         a store may only be read, so nothing changes it
     │   ├── ObjectLocked          the store keeps an object from being deleted or replaced
     │   ├── ObjectArchived        an object is in an archive, and cannot be read at once
     │   ├── TooLarge              an object, a request or an answer exceeds a limit of its reader
@@ -157,6 +158,10 @@ class CredentialsExpired(CredentialsRejected):
 
 class ClockSkewed(AccessDenied):
     """The clock of this machine differs too much from the server's."""
+
+
+class StoreReadOnly(PermanentError):
+    """A store may only be read (spec.access: ReadOnly), so a call that would change it was not made."""
 
 
 class ObjectLocked(PermanentError):

@@ -222,6 +222,8 @@ class Reason(StrEnum):
     """The store asks for fewer requests."""
     STORE_TOO_SLOW = "StoreTooSlow"
     """The store answers too slowly: a call has used up its time."""
+    STORE_READ_ONLY = "StoreReadOnly"
+    """The access to the store is ReadOnly, so nothing there may change."""
     LOCKED = "Locked"
     """The store keeps an object from being deleted or replaced until a date, or until a legal hold is lifted."""
     ARCHIVED = "Archived"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+_REQUEST = re.compile(rb"[A-Z]+ \S+(?= HTTP/1)")
+
 
 @dataclass
 class Relay:
@@ -25,6 +27,7 @@ class Relay:
         stalled: set when that request has come.
         pause: seconds of rest after every 64 KiB that go to the server.
         connections: connections that were made.
+        requests: method and target of each request that went to the server, as far as it began a packet.
     """
 
     url: str
@@ -35,6 +38,7 @@ class Relay:
     stalled: threading.Event = field(default_factory=threading.Event)
     pause: float = 0.0
     connections: int = 0
+    requests: list[str] = field(default_factory=list)
     _resumed: threading.Event = field(default_factory=threading.Event)
     _up: int = 0
     _down: int = 0
@@ -45,6 +49,8 @@ class Relay:
 
     def upwards(self, content: bytes) -> bytes | None:
         """Return the bytes to pass to the server; None breaks the connection."""
+        if begun := _REQUEST.match(content):
+            self.requests.append(begun[0].decode())
         if self.stall_at is not None and not self._resumed.is_set() and self.stall_at.match(content):
             self.stalled.set()
             self._resumed.wait()

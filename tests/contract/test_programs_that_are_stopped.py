@@ -153,6 +153,7 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
         lambda made, target: ["restore", made.backup, "--from", STORE, "--target", str(target), *made.keys],
     ),
     "list": (r"GET /stopped/prefix/backups/", lambda made, target: ["list", "--from", STORE, *made.keys]),
+    "key": (r"GET /stopped/prefix/backups/", lambda made, target: ["key", "check", "--from", STORE, *made.keys]),
     "retention": (
         r"GET /stopped/prefix/backups/",
         lambda made, target: ["retention", "preview", "--from", STORE, "--keep-last", "1", *made.keys],
@@ -401,6 +402,21 @@ def test_messages_that_could_not_be_written_end_no_work(made: Made, tmp_path: Pa
         os.close(writer)
     assert done.returncode == 0
     assert done.stdout
+
+
+def test_stream_of_manifests_without_a_reader_is_no_success(made: Made) -> None:
+    words = ("list", "--as-manifests", "--from", STORE, *made.keys)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = made.run(*words, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE, "")
+    with open("/dev/full", "wb") as full:
+        done = made.run(*words, stdout=full.fileno())
+    assert done.returncode == NO_OUTPUT
+    assert "No space left on device" in done.stderr
 
 
 def test_failure_keeps_its_exit_code_if_it_could_not_be_written(made: Made) -> None:

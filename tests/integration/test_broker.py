@@ -16,6 +16,7 @@ import pytest
 
 from cinderblock.api.broker import CREDENTIALS_PATH, NEW_DATA_KEY_PATH, SIGN_PATH, UNWRAP_PATH
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
+from cinderblock.broker import authenticator
 from cinderblock.format.crypto.keyring import KeyRing, WrappedKey
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
@@ -238,6 +239,39 @@ async def test_mover_that_is_not_recorded_yet_may_try_again(broker: Broker, tena
     answer = await broker.sign(mover.token, "GET", own_pack(tenant, mover, server))
     refused(answer, 403, "NotGranted")
     assert answer.json["transient"] is True
+
+
+async def test_read_only_store_signs_no_write_and_gives_no_key(
+    broker: Broker, tenant: Tenant, client: KubeClient, server: S3Server
+) -> None:
+    backup = await tenant.available_backup()
+    stored = f"{tenant.prefix}/packs/{VOLUME}/{backup['metadata']['uid']}/{PACK}"
+    S3Store(server.location("bucket"), server.credentials).put(stored, b"stored")
+    running = await tenant.backup()
+    await make_cluster_store(client, server.url, access="ReadOnly")
+    writer, reader = await tenant.backup(), await tenant.restore(backup)
+    for mover in (running, writer):
+        pack = own_pack(tenant, mover, server)
+        for method, url in (("PUT", pack), ("POST", f"{pack}?uploads"), ("DELETE", pack)):
+            message = refused(await broker.sign(mover.token, method, url), 403, "StoreReadOnly")
+            assert "Ask an administrator" in message
+        refused(await broker.ask(NEW_DATA_KEY_PATH, {}, mover.token), 403, "StoreReadOnly")
+    assert (await broker.send(reader.token, "GET", f"{server.url}/bucket/{stored}")).body == b"stored"
+    refused(await broker.sign(reader.token, "PUT", f"{server.url}/bucket/{stored}"), 403, "NotGranted")
+    await make_cluster_store(client, server.url)
+    again = await tenant.backup()
+    assert (await broker.send(again.token, "PUT", own_pack(tenant, again, server), b"new")).status == 200
+
+
+async def test_running_mover_loses_the_right_to_write_within_a_minute(
+    broker: Broker, tenant: Tenant, client: KubeClient, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticator, "ACCESS_SECONDS", 0.0)
+    mover = await tenant.backup()
+    pack = own_pack(tenant, mover, server)
+    assert (await broker.sign(mover.token, "PUT", pack)).status == 200
+    await make_cluster_store(client, server.url, access="ReadOnly")
+    refused(await broker.sign(mover.token, "PUT", pack), 403, "StoreReadOnly")
 
 
 async def test_store_of_signed_requests_gives_no_credentials(broker: Broker, tenant: Tenant) -> None:

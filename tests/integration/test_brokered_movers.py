@@ -373,3 +373,12 @@ def test_killed_mover_of_a_pod_is_resumed(movers: Movers, tmp_path: Path) -> Non
     assert report.succeeded, report
     assert movers.broker.calls[NEW_DATA_KEY_PATH] == 2
     movers.tasks.verify("one")
+
+
+def test_mover_of_a_store_that_became_read_only_fails_clearly(movers: Movers, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    movers.broker.always = refuse(Reason.STORE_READ_ONLY)
+    report = movers.run(movers.task(MoverOperation.BACKUP, str(uuid.uuid4()), tmp_path))
+    assert (report.succeeded, report.permanent, report.reason) == (False, True, "StoreReadOnly")
+    assert movers.code == EXIT_PERMANENT
+    assert list(movers.direct.list("")) == []

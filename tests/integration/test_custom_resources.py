@@ -160,6 +160,7 @@ async def test_store_gets_the_defaults_of_inner_fields(client: KubeClient, names
         "region": "us-east-1",
         "container": "volumebackups",
         "prefix": "",
+        "access": "ReadWrite",
         "createContainer": True,
         "addressing": "path",
         "compression": {"algorithm": "zstd", "level": 3},

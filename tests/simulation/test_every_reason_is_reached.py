@@ -77,6 +77,7 @@ ROOMS = {
     Reason.ARCHIVED: "store",
     Reason.TOO_LARGE: "store",
     Reason.LOCKED: "store",
+    Reason.STORE_READ_ONLY: "store",
     Reason.SECRET_NOT_FOUND: "controller",
     Reason.FOREIGN_MANIFEST: "format",
     Reason.INTEGRITY_ERROR: "format",
@@ -696,6 +697,12 @@ def has_a_privileged_store(simulation: Simulation) -> None:
     a_backup(simulation)
 
 
+def has_a_read_only_store(simulation: Simulation) -> None:
+    store = simulation.get("BackupStore", "default")
+    simulation.objects.update(store, spec=store["spec"] | {"access": "ReadOnly"})
+    a_backup(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
@@ -710,6 +717,7 @@ SCENARIOS: dict[str, Scenario] = {
     "Hidden": bucket_has(versioning="Enabled"),
     "NoHarmfulRule": accepts_and_ends,
     "NotGranted": mover_says("NotGranted"),
+    "StoreReadOnly": has_a_read_only_store,
     "StorageClassUnknown": bucket_has(LifecycleRule("cold", moves="to ColdArchive 30 days after they were written")),
     "NoObjectLock": accepts_and_ends,
     "NotSupported": server_knows_no_rules,

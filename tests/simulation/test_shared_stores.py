@@ -481,3 +481,25 @@ def test_every_reason_of_cluster_stores_has_a_test_here() -> None:
     with open(__file__, encoding="utf-8") as file:
         text = file.read()
     assert not {reason for reason in CLUSTER_STORE_REASONS if f'"{reason}"' not in text and reason.name not in text}
+
+
+def test_access_of_the_cluster_store_holds_for_its_namespaces(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    stored = simulation.stored()
+    change(simulation, access="ReadOnly")
+    simulation.backup("late", "data", storeName="shared")
+    simulation.delete("VolumeBackup", "full")
+    simulation.settle()
+    assert simulation.reason("VolumeBackup", "late") == "StoreReadOnly"
+    assert "Ask an administrator" in simulation.get("VolumeBackup", "late")["status"]["failReason"]
+    assert simulation.reason("VolumeBackup", "full") == "StoreReadOnly"
+    assert simulation.stored() == stored
+    store = own_store(simulation)
+    assert store is not None
+    assert [item["status"]["access"] for item in (store, cluster_store(simulation))] == ["ReadOnly", "ReadOnly"]
+    assert condition(store, "Ready") == ("True", "Answers")
+    assert "read-only" in conditions_message(store, "Ready")
+    change(simulation, access="ReadWrite")
+    simulation.settle()
+    assert not simulation.exists("VolumeBackup", "full")
+    assert simulation.stored(f"{place(simulation)}/backups/") == []

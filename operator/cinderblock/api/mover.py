@@ -18,7 +18,13 @@ from cinderblock.api.losses import Fidelity, Losses, Path, Unreadable
 from cinderblock.api.meta import Model
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.api.pins import ExpectedBackup, Pins
-from cinderblock.api.v1alpha1.store import Addressing, ChangeDetection, Compression, ServerSideEncryption
+from cinderblock.api.v1alpha1.store import (
+    Addressing,
+    ChangeDetection,
+    Compression,
+    ServerSideEncryption,
+    StoreAccess,
+)
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 
 TASK_VARIABLE = "CINDERBLOCK_TASK"
@@ -60,6 +66,8 @@ class StoreLocation(Model):
     container: str
     prefix: str = ""
     addressing: Addressing = Addressing.PATH
+    access: StoreAccess = StoreAccess.READ_WRITE
+    """ReadOnly to refuse every call that would change the container."""
     create_container: bool = False
     """Whether to create the container if it does not exist."""
     storage_class: str | None = None

@@ -13,6 +13,7 @@ from cinderblock.reasons import AnyReason, Reason
 _MESSAGE_CHARACTERS: Final = 1024
 _BY_REASON: Final[dict[AnyReason, int]] = {
     Reason.UNAUTHORIZED: 401,
+    Reason.STORE_READ_ONLY: 403,
     Reason.REQUEST_TIMEOUT: 408,
     Reason.REQUEST_TOO_LARGE: 413,
     Reason.BROKER_UNAVAILABLE: 503,

@@ -16,6 +16,8 @@ _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", re.IGNORECA
 _MIN_BYTES_PER_SECOND: Final = 65536
 """The minimum of a BackupStore's limits. Servers close slower connections."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_OBJECT_NAME_CHARACTERS: Final = 253
 _STORE: Final = re.compile(
     r"s3://(?P<container>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
     r"(?:/(?P<prefix>[A-Za-z0-9_=-][A-Za-z0-9._=-]*(?:/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*)?)?/?"
@@ -107,6 +109,15 @@ def identifier(text: str) -> str:
     if not is_id(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not an id: 1 to 64 letters, digits, dots, hyphens and underscores"
+        )
+    return text
+
+
+def object_name(text: str) -> str:
+    """Accept the name of a Kubernetes object."""
+    if len(text) > _OBJECT_NAME_CHARACTERS or not _OBJECT_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r} is not a name of Kubernetes: lowercase letters, digits, hyphens and dots"
         )
     return text
 
@@ -223,7 +234,7 @@ def add_active_key(parser: argparse.ArgumentParser, use: str) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add the option for JSON output."""
     parser.add_argument(
         "--json", action="store_true", help="print the result as JSON, and progress as JSON lines on standard error"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from cinderblock.errors import CinderblockError, IntegrityError, ObjectLocked
+from cinderblock.errors import CinderblockError, IntegrityError, ObjectLocked, PermanentError
 
 SUCCESS: Final = 0
 UNEXPECTED: Final = 1
@@ -24,6 +25,14 @@ SIGNALLED: Final = 128
 """Added to the number of the signal that stopped the command, as in shells: 129, 130, 143."""
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: like NO_OUTPUT, because the reader has gone."""
+
+
+def worst_exit_code(errors: Iterable[PermanentError]) -> int:
+    """Return the exit code of a command that continued after these errors: that of the worst, or SUCCESS.
+
+    Damage counts most, since trying again with other options does not help.
+    """
+    return max(map(exit_code_for, errors), default=SUCCESS)
 
 
 def exit_code_for(error: CinderblockError) -> int:

@@ -103,6 +103,7 @@ COMMANDS: Final = {
     "show": Command("show", "show the details of a backup"),
     "verify": Command("verify", "check every byte of a stored backup"),
     "delete": Command("delete", "delete a backup"),
+    "key": Command("key", "check whether encryption keys open the backups in a store"),
     "rewrap": Command("rewrap", "encrypt the data keys of backups with a new key"),
     "retention": Command("retention", "show which backups retention would keep and remove"),
     "release-finalizers": Command("release_finalizers", "remove all finalizers before the operator is uninstalled"),

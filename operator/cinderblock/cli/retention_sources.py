@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupSchedule, ClusterBackupSchedule
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.cli.output import warn
 from cinderblock.errors import AccessDenied, NotFound
 from cinderblock.kube import kinds
@@ -81,6 +82,7 @@ async def read_cluster(kube: KubeClient, wanted: Wanted, rules: Retention | None
         volumes=await _volumes(kube, namespace),
         others=tuple(records),
         verified_at=verified_at(records),
+        read_only=await _read_only_stores(kube, namespace),
     )
     return [_subject(schedule, records, context, retention, is_own=rules is None) for schedule, retention in judged]
 
@@ -149,6 +151,16 @@ async def _volumes(kube: KubeClient, namespace: str | None) -> frozenset[tuple[s
         warn(f"no volume counts as gone, because the claims cannot be read: {error.message}")
         return None
     return frozenset((body["metadata"].get("namespace", ""), body["metadata"]["uid"]) for body in bodies)
+
+
+async def _read_only_stores(kube: KubeClient, namespace: str | None) -> frozenset[tuple[str, str]]:
+    """Return namespace and name of the read-only BackupStores; none if the caller may not read them."""
+    try:
+        stores = [BackupStore.model_validate(body) for body in await kube.list(kinds.BACKUP_STORE, namespace)]
+    except AccessDenied as error:
+        warn(f"no store counts as read-only, because the BackupStores cannot be read: {error.message}")
+        return frozenset()
+    return frozenset((store.namespace, store.name) for store in stores if store.is_read_only)
 
 
 def _subject(

@@ -16,6 +16,7 @@ _WHY: Final = {
     Judgement.RETAINED: "deletionPolicy Retain",
     Judgement.DELETING: "is being deleted",
     Judgement.LOCKED: "is being deleted, but locked in the store",
+    Judgement.READ_ONLY: "its store is read-only",
     Judgement.UNFINISHED: "not finished",
     Judgement.FORGOTTEN: "its status was lost",
     Judgement.CLOCK_BEHIND: "the clock of this machine is behind",

@@ -81,3 +81,10 @@ def guard(stream: TextIO, descriptor: int) -> tuple[TextIO, OutputFile | None]:
         io.BufferedWriter(file), stream.encoding, errors="backslashreplace", line_buffering=is_direct
     )
     return guarded, file
+
+
+def has_failed(stream: TextIO) -> bool:
+    """Return whether a write of a stream of `guard` has failed, so that nobody reads what follows."""
+    buffer = getattr(stream, "buffer", None)
+    file = getattr(buffer, "raw", None)
+    return isinstance(file, OutputFile) and file.error is not None

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.api.v1alpha1.store import Addressing, ServerSideAlgorithm, ServerSideEncryption
+from cinderblock.api.v1alpha1.store import Addressing, ServerSideAlgorithm, ServerSideEncryption, StoreAccess
 from cinderblock.errors import InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
@@ -15,8 +15,13 @@ from cinderblock.store.factory import open_store
 from cinderblock.store.retrying import OPERATOR_RETRIES, RetryPolicy
 
 
-def location_from(arguments: argparse.Namespace, *, create: bool = False) -> StoreLocation:
-    """Return the location of the store. With ``create``, a missing container is created.
+def location_from(arguments: argparse.Namespace, *, writes: bool = False, create: bool = False) -> StoreLocation:
+    """Return the location of the store.
+
+    Args:
+        arguments: the options.
+        writes: whether the command changes the store; otherwise it is opened only for reading.
+        create: whether a missing container is created.
 
     Raises InvalidInput for a KMS key without KMS.
     """
@@ -29,6 +34,7 @@ def location_from(arguments: argparse.Namespace, *, create: bool = False) -> Sto
         container=arguments.store.container,
         prefix=arguments.store.prefix,
         addressing=Addressing(arguments.addressing),
+        access=StoreAccess.READ_WRITE if writes else StoreAccess.READ_ONLY,
         create_container=create,
         storage_class=getattr(arguments, "storage_class", None),
         server_side_encryption=_encryption(arguments),

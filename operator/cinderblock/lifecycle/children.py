@@ -255,6 +255,7 @@ def location(store: BackupStore, container: str, allowed_endpoints: Sequence[str
         container=container,
         prefix=spec.prefix,
         addressing=spec.addressing,
+        access=spec.access,
         create_container=spec.create_container,
         storage_class=spec.storage_class,
         server_side_encryption=spec.server_side_encryption,

@@ -42,10 +42,12 @@ BENIGN_WAITS: Final = frozenset(
         Reason.LOCKED,
         Reason.MOVER_SUSPENDED,
         Reason.QUEUED,
+        Reason.STORE_READ_ONLY,
         Reason.VOLUME_BUSY,
     }
 )
-"""Waits for the turns of other operations, and for locks. They are Events of type Normal: nothing is wrong."""
+"""Waits for the turns of other operations, for locks, and for the access to stores. They are Events of type Normal:
+nothing is wrong."""
 
 
 def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...]:

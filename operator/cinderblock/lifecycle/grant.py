@@ -18,6 +18,7 @@ from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
 from cinderblock.errors import AccessDenied
+from cinderblock.lifecycle.store.access import read_only
 from cinderblock.reasons import Reason
 
 Operation = VolumeBackup | VolumeRestore | BackupVerification
@@ -123,8 +124,11 @@ def of_backup(backup: VolumeBackup, store: SharedStore) -> Grant:
     """Return the grant of the mover that makes a backup: it writes this backup and reads those of the volume.
 
     The id of the backup is its UID, which only the API server chooses. Raises AccessDenied (NotGranted) if the status
-    names no volume, or another bucket than that of the store.
+    names no volume, or another bucket than that of the store. Raises StoreReadOnly if nothing may change the bucket,
+    even if the mover runs already: it ends with that error.
     """
+    if store.is_read_only:
+        raise read_only(store)
     _check_container(backup.status.container, store)
     if backup.spec.import_ is not None or backup.status.volume_id is None:
         raise _not_granted(f"VolumeBackup {backup.name} makes no backup")

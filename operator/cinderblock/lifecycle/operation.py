@@ -99,7 +99,10 @@ class Operation:
         if job is None or store.store is None:
             unknown = "Cannot continue with the mover: its BackupStore is unknown."
             return self.fail(Fail(store.missing_reason, store.missing or unknown))
-        held = movers.before_start(store, policy) or mover_state.wait_for_slot(self.mover, policy, store.store)
+        writes = self.owner.kind == "VolumeBackup"
+        held = movers.before_start(store, policy, writes=writes) or mover_state.wait_for_slot(
+            self.mover, policy, store.store
+        )
         if held is not None:
             decision = self.apply(held)
             return replace(decision, actions=(*decision.actions, DeleteChild("Job", job.name, job.uid)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,14 +25,19 @@ from cinderblock.errors import (
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
+from cinderblock.format.range_reader import RangeReader
 from cinderblock.repository.objects import LISTING_SECONDS, BackupRef, list_manifests, list_pack_objects
 from cinderblock.repository.reference_cache import VolumeReferences
 from cinderblock.repository.references import References
-from cinderblock.store.base import ObjectStore
+from cinderblock.repository.verify.bounded_map import map_bounded
+from cinderblock.store.base import ObjectStore, slice_body
 from cinderblock.store.deadline import check_current, limit_seconds, with_current
 
 _CONCURRENT_READS: Final = 16
 """Manifests that are read at once. Each takes two or three small requests, so latency is what counts."""
+
+_SMALL_BYTES: Final = 64 << 10
+"""Bytes from which a manifest is read in ranges. Most are smaller, and latency costs more than so few bytes."""
 
 MAX_ENTRIES: Final = 1_000_000
 """Most manifests that are read together: hundred backups of ten thousand volumes. The summary of one
@@ -146,6 +152,18 @@ class Catalog:
         with ThreadPoolExecutor(_CONCURRENT_READS, "manifest") as pool:
             return [entry for entry in pool.map(with_current(read), listed) if entry]
 
+    def stream_entries(self, backups: Iterable[BackupRef]) -> Generator[CatalogEntry]:
+        """Read manifests in the given order, a few ahead of the caller, so that memory does not grow with their number.
+
+        A damaged manifest does not hide the others; one that has just vanished is left out. A caller that
+        stops early closes the generator.
+        """
+        read = partial(self._read_entry, need_keys=False)
+        with closing(map_bounded(read, backups, _CONCURRENT_READS)) as read_ahead:
+            for _, entry in read_ahead:
+                if entry is not None:
+                    yield entry
+
     def read_entry(self, backup: BackupRef) -> CatalogEntry:
         """Read one manifest. Raises NotFound if it has just vanished."""
         entry = self._read_entry(backup, need_keys=False)
@@ -160,7 +178,7 @@ class Catalog:
             backup: which.
             expected: which backup it must be; None: the one that its key names.
         """
-        read = partial(self._store.get, backup.key)
+        read = _reader(self._store, backup)
         wanted = expected or backup.expected()
         return read_summary(read, self._keys, wanted, backup.key, check_time=check_current)
 
@@ -210,3 +228,12 @@ class Catalog:
         except ObjectNotFound:
             return None
         return CatalogEntry(backup, summary.header, summary)
+
+
+def _reader(store: ObjectStore, backup: BackupRef) -> RangeReader:
+    """Return what reads a manifest: one request for a small one, whose size a listing has told."""
+    read = partial(store.get, backup.key)
+    if not 0 < backup.size <= _SMALL_BYTES:
+        return read
+    whole = read(0, _SMALL_BYTES)
+    return partial(slice_body, whole) if len(whole) < _SMALL_BYTES else read

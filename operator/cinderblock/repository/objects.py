@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from cinderblock.api.layout import backup_prefix, is_id, pack_prefix, pack_root, stored_ids
@@ -31,12 +32,14 @@ class BackupRef:
         key: of the manifest.
         volume_id, backup_id: taken from the key.
         size: bytes of the manifest, if it comes from a listing.
+        modified: when the manifest was last written, if a listing tells.
     """
 
     key: str
     volume_id: str
     backup_id: str
     size: int = 0
+    modified: datetime | None = field(default=None, compare=False)
 
     @property
     def owner(self) -> tuple[str, str]:
@@ -67,7 +70,7 @@ def list_manifests(store: ObjectStore, prefix: str, volume_id: str | None = None
     for item in _at_most(store.list(root if volume_id is None else f"{root}{volume_id}/"), root):
         ids = stored_ids(item.key, prefix)
         if ids is not None:
-            yield BackupRef(item.key, *ids, item.size)
+            yield BackupRef(item.key, *ids, item.size, item.modified)
 
 
 def list_pack_objects(store: ObjectStore, prefix: str, volume_id: str, backup_id: str) -> Iterator[ObjectInfo]:

@@ -8,7 +8,8 @@ and several threads may make them at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Protocol
 
 from cinderblock.errors import InvalidInput, TooLarge
@@ -32,10 +33,17 @@ KEY_LIMIT: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object in a listing: its key and its size in bytes."""
+    """One object in a listing.
+
+    Attributes:
+        key: its key.
+        size: its size in bytes.
+        modified: when it was last written, by the clock of the server; None: the store does not tell.
+    """
 
     key: str
     size: int
+    modified: datetime | None = field(default=None, compare=False)
 
 
 class ObjectStore(Protocol):

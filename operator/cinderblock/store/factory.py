@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import StoreAccess
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
+from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retrying import BROKERED_RETRIES, MOVER_RETRIES, RetryingStore, RetryPolicy
 
 
@@ -17,7 +19,7 @@ def open_store(
     """Open a store. This sends no request.
 
     Args:
-        location: where the store is, and its limits in bytes per second.
+        location: where the store is, its limits in bytes per second, and whether it may be changed.
         credentials: sign requests, or ask a signer to; None: boto3 finds them as every AWS tool does (environment,
             profile, role).
         ca_file: PEM certificates that replace those of the system.
@@ -30,8 +32,13 @@ def open_store(
 
     if policy is None:
         policy = BROKERED_RETRIES if isinstance(credentials, RemoteSigner) else MOVER_RETRIES
-    opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
-    return RetryingStore(opened, policy)
+    is_read_only = location.access is StoreAccess.READ_ONLY
+    if is_read_only:
+        location = location.model_copy(update={"create_container": False})
+    opened = RetryingStore(
+        S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call), policy
+    )
+    return ReadOnlyStore(opened, location.container) if is_read_only else opened
 
 
 def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
 
-from cinderblock.errors import AccessDenied, CredentialsRejected, PermanentError, TransientError
+from cinderblock.errors import AccessDenied, CredentialsRejected, PermanentError, StoreReadOnly, TransientError
 from cinderblock.format.range_reader import Buffer
 from cinderblock.reasons import Reason
 from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
@@ -173,7 +173,7 @@ class RotatingStore:
                 if found != self._credentials:
                     return found
             except PermanentError as failure:
-                if isinstance(failure, AccessDenied) and failure.reason != Reason.ACCESS_DENIED:
+                if isinstance(failure, AccessDenied | StoreReadOnly) and failure.reason != Reason.ACCESS_DENIED:
                     # The broker refuses, and says why.
                     raise
                 # While the kubelet replaces the files, they may not be readable for a moment.

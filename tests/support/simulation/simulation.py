@@ -54,6 +54,7 @@ from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import MARK_NAME, list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
 from tests.support.simulation.api import OWN, START, Change, Object, ObjectsInMemory, SimulatedApi, stamp
@@ -205,8 +206,8 @@ class SingleStorePool:
         self._cluster = cluster
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
-        """Return the store."""
-        return self._store
+        """Return the store, as `open_store` does for its access."""
+        return ReadOnlyStore(self._store, container) if store.is_read_only else self._store
 
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check the store."""

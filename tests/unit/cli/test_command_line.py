@@ -195,6 +195,7 @@ def test_options_become_a_store_location(cli: Cli, opened: Opened) -> None:
         "container": "backups",
         "prefix": "p",
         "addressing": "virtual",
+        "access": "ReadOnly",
         "createContainer": False,
         "uploadBytesPerSecond": 10 << 20,
         "downloadBytesPerSecond": 10 << 20,

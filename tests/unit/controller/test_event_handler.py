@@ -192,3 +192,16 @@ async def test_backup_with_missing_parent_adds_all_backups_of_its_volume() -> No
         "VolumeBackup last",
         "VolumeBackup first",
     }
+
+
+@in_virtual_time
+async def test_store_that_may_be_changed_again_adds_the_deletions_that_wait_for_it() -> None:
+    handler = Handler()
+    waits: Any = {"conditions": [{"type": "Reconciling", "reason": "StoreReadOnly"}]}
+    for name, store, more in (("a", "archive", waits), ("b", "archive", {}), ("c", "other", waits)):
+        await handler.handle("VolumeBackup", name, storeName=store, **more)
+    assert await handler.handle("BackupStore", "archive", access="ReadOnly") == {"BackupStore archive"}
+    added = await handler.handle("BackupStore", "archive", access="ReadWrite")
+    assert added == {"BackupStore archive", "VolumeBackup a"}
+    await handler.handle("VolumeBackup", "a", "DELETED", storeName="archive", **waits)
+    assert await handler.handle("BackupStore", "archive", access="ReadWrite") == {"BackupStore archive"}

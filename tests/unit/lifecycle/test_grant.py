@@ -17,7 +17,7 @@ from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedSto
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
-from cinderblock.errors import AccessDenied
+from cinderblock.errors import AccessDenied, StoreReadOnly
 from cinderblock.format.pack import new_attempt, pack_name
 from cinderblock.lifecycle import grant as grants
 from cinderblock.lifecycle.grant import POLICY_CHARACTERS, Grant, session_policy
@@ -67,6 +67,16 @@ def backup_of(store: SharedStore, volume: str = V, uid: str = B, **status: Any) 
 def restore_of(backup: VolumeBackup) -> VolumeRestore:
     status = {"id": "restore", "backupId": backup.backup_id, "backupName": backup.name}
     return VolumeRestore.model_validate({"spec": {"backupId": backup.name}, "status": status})
+
+
+def test_backup_gets_no_grant_in_a_read_only_store_and_readers_do() -> None:
+    store = store_of("shop", "uid", access="ReadOnly")
+    with pytest.raises(StoreReadOnly, match="Ask an administrator") as raised:
+        grants.of_backup(backup_of(store), store)
+    assert raised.value.reason is Reason.STORE_READ_ONLY
+    backup = backup_of(store)
+    granted = grants.of_reader(restore_of(backup), backup, store)
+    assert not any(granted.permits(method, f"{store.spec.prefix}/packs/{V}/{B}/{PACK}") for method in METHODS[2:])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from cinderblock.errors import (
     KeyUnavailable,
     PermanentError,
     SealedTooLate,
+    StoreReadOnly,
     StoreThrottled,
     StoreTooSlow,
     StoreUnreachable,
@@ -322,3 +323,10 @@ def test_representations_show_no_secret(client: BrokerClient, broker: SigningBro
     assert broker.credentials.secret_key not in shown
     assert TOKEN not in shown
     assert repr(key.data_key.reveal()) not in shown
+
+
+def test_read_only_store_is_told_from_other_refusals(client: BrokerClient, broker: SigningBroker, time: Time) -> None:
+    broker.faults = [refuse(Reason.STORE_READ_ONLY)]
+    with pytest.raises(StoreReadOnly):
+        client.new_data_key()
+    assert time.seconds == 0

@@ -98,6 +98,7 @@ _STORE_COLUMNS: Final = (
     _READY,
     _REASON,
     PrinterColumn("Default", _IS_DEFAULT, "Whether backups that name no store use this one."),
+    PrinterColumn("Access", ".status.access", "Access to the bucket: ReadWrite or ReadOnly."),
     # With clusterStoreRef, the spec has the defaults of the API server there.
     PrinterColumn("Container", ".status.container", "Bucket for backups that do not name one."),
     PrinterColumn("Endpoint", ".status.endpointUrl", "URL of the S3 endpoint, empty for AWS."),

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
@@ -19,6 +20,7 @@ from cinderblock.api.v1alpha1.store import (
     MoverAccess,
     Name,
     SecretReference,
+    StoreAccess,
     StoreLimits,
 )
 
@@ -166,3 +168,9 @@ class SharedStore(BackupStore):
     """Earlier places of the store whose objects are in the present one as well."""
     ca_certificates: str = ""
     """PEM certificates in the CA Secret, which movers cannot mount. Empty if the store has no CA Secret."""
+
+    @property
+    @override
+    def is_read_only(self) -> bool:
+        """Return whether nothing may change its bucket, as the ClusterBackupStore says now."""
+        return self.spec.access is StoreAccess.READ_ONLY

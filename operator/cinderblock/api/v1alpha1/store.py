@@ -61,6 +61,13 @@ class ClusterStoreReference(Model):
     """Name of the ClusterBackupStore."""
 
 
+class StoreAccess(StrEnum):
+    """Access of Cinderblock to the objects of a store."""
+
+    READ_WRITE = "ReadWrite"
+    READ_ONLY = "ReadOnly"
+
+
 class Addressing(StrEnum):
     """Position of the container in URLs."""
 
@@ -259,6 +266,10 @@ class BackupStoreSpec(Model):
     ] = ""
     """Prefix of all keys in the bucket, without a slash at its beginning or end. Cannot be changed. Defaults to no
     prefix."""
+    access: StoreAccess = StoreAccess.READ_WRITE
+    """Access to the bucket: ReadWrite, or ReadOnly to change nothing in it. With ReadOnly, backups can be imported,
+    restored and verified. New backups fail, retention marks none, and the deletion of data waits until the access is
+    ReadWrite again. Defaults to ReadWrite."""
     create_container: bool = True
     """Whether to create a bucket that does not exist (Cinder: backup_create_containers). Defaults to true."""
     addressing: Addressing = Addressing.PATH
@@ -318,6 +329,8 @@ class BackupStoreStatus(Model):
     """Value of metadata.generation that this status was computed for, or -1 before the first status."""
     conditions: Conditions = []
     """Conditions of the store. Ready is True if the store answered when the operator last checked it."""
+    access: StoreAccess | None = None
+    """Access to the bucket that the operator last observed: that of the ClusterBackupStore if there is one."""
     container: Container | None = None
     """Bucket of the store, also if a ClusterBackupStore sets it."""
     endpoint_url: EndpointUrl | None = None
@@ -351,6 +364,11 @@ class BackupStore(Object):
     def is_ready(self) -> bool:
         """Return whether its last check succeeded."""
         return any(c.type == ConditionType.READY and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Return whether nothing may change its bucket. That of a shared store is known from its status."""
+        return StoreAccess.READ_ONLY in (self.spec.access, self.status.access if self.is_shared else None)
 
     @property
     def is_default(self) -> bool:

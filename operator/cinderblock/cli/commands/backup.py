@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
         stack.enter_context(source)
         if arguments.incremental:
             source.begin()
-        location = location_from(arguments, create=True)
+        location = location_from(arguments, writes=True, create=True)
         store = stack.enter_context(closing(CountedStore(open_from(arguments, location, CLI_RETRIES))))
         parent = _parent(Catalog(store, location.prefix, keys), description) if arguments.incremental else None
         must_be_sealed = keys is not None and not arguments.allow_unsealed

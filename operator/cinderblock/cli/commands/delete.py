@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Delete a backup. Raises NotFound, Conflict while other backups need it, and what the store raises."""
     keys = keys_from(arguments)
-    location = location_from(arguments)
+    location = location_from(arguments, writes=True)
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:
         catalog = Catalog(store, location.prefix, keys)
         backup = _find(catalog, arguments.id, arguments.volume_id)

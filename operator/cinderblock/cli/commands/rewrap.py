@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInput(
             "Cannot re-wrap backups without keys. Give the old key and the new one, each with --encryption-key-file."
         )
-    location = location_from(arguments)
+    location = location_from(arguments, writes=True)
     done: list[tuple[str, str, str]] = []
     failures: list[PermanentError] = []
     with closing(open_from(arguments, location, CLI_RETRIES)) as store:

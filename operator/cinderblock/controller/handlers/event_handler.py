@@ -9,6 +9,7 @@ from typing import Any
 from cinderblock.api import labels
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase
+from cinderblock.controller.handlers.access_waiters import AccessWaiters
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
@@ -60,6 +61,7 @@ class EventHandler:
         self._users: Counter[ObjectKey] = Counter()
         """Number of VolumeBackups that use a BackupStore."""
         self._schedules: set[ObjectKey] = set()
+        self._access_waiters = AccessWaiters()
 
     async def on_custom_resource(self, event: Event) -> None:
         """Add the object itself, and the objects whose status depends on it."""
@@ -68,6 +70,8 @@ class EventHandler:
         key = ObjectKey(body["kind"], metadata["namespace"], metadata["name"])
         self._update_keys(change, body, key)
         self._acknowledger.observe(event)
+        for waiter in self._access_waiters.observe(change, key, status):
+            await self._queue.add(waiter)
         await self._add_store(change, body)
         await self._add_schedule(change, body)
         await self._add_owner(body)

@@ -450,7 +450,7 @@ async def _with_stored_data(
         find = partial(find_remains, opened, store.spec.prefix, volume_id, backup.backup_id)
         return replace(observed, remains=await context.stores.call(store, find))
     # The siblings were read before. So a backup that has a manifest now and was not among them has no VolumeBackup.
-    is_kept = backup.keeps_data and presence.has_manifest
+    is_kept = (backup.keeps_data and presence.has_manifest) or store.is_read_only
     return observed if is_kept else await _with_dependents(context, observed)
 
 

@@ -24,10 +24,12 @@ from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
+from cinderblock.lifecycle.observed import StoreLookup
 from cinderblock.lifecycle.schedule import names
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord, record_of_claim
 from cinderblock.lifecycle.selector import LabelSelector
+from cinderblock.lifecycle.store import access
 from cinderblock.lifecycle.store.decide import default_store
 from cinderblock.reasons import Reason
 
@@ -159,11 +161,16 @@ async def _stores(
 
 
 def _choice(namespace: str, stores: list[BackupStore], name: str | None) -> StoreChoice:
-    if name is not None:
-        missing = f"BackupStore {name} could not be found in namespace {namespace}."
-        return StoreChoice(name) if stores else StoreChoice(missing=missing)
-    lookup = default_store(stores, namespace)
-    return StoreChoice(lookup.store.name) if lookup.store is not None else StoreChoice(missing=lookup.missing)
+    if name is None:
+        lookup = default_store(stores, namespace)
+    elif stores:
+        lookup = StoreLookup(stores[0])
+    else:
+        lookup = StoreLookup(missing=f"BackupStore {name} could not be found in namespace {namespace}.")
+    if lookup.store is None:
+        return StoreChoice(missing=lookup.missing)
+    refused = access.refusal(lookup.store)
+    return StoreChoice(lookup.store.name, read_only=refused.message if refused is not None else "")
 
 
 async def read_backups(context: Context, schedule: ObjectKey) -> RecordLimit[BackupRecord]:

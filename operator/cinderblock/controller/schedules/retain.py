@@ -15,6 +15,7 @@ from typing import Any, Final
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.api.v1alpha1.schedule import AnySchedule
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.schedules.apply_retention import (
     CONTINUE_SECONDS,
@@ -64,6 +65,7 @@ class _Facts:
         names: names of the backups that restores read.
         others: backups that the schedule did not make, and unfinished ones.
         volumes: the claims that exist.
+        read_only: the read-only BackupStores.
         refused: refusals of the API server.
         failed: requests that failed.
     """
@@ -72,6 +74,7 @@ class _Facts:
     names: set[BackupName] = field(default_factory=set)
     others: list[BackupRecord] = field(default_factory=list)
     volumes: set[Volume] = field(default_factory=set)
+    read_only: set[tuple[str, str]] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -115,6 +118,7 @@ async def retain(
         used_ids=used_ids((*backups, *facts.others), facts.names),
         others=tuple(facts.others),
         verified_at=verified_at(backups),
+        read_only=frozenset(facts.read_only),
         volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
     )
     made = await _plan(retention, zone, backups, known, now)
@@ -177,7 +181,7 @@ def _permitted(
 
 
 async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedule, *, needs_claims: bool) -> _Facts:
-    """Read restores and unfinished backups that need others, other backups with alarms, and perhaps the claims.
+    """Read restores and unfinished backups that need others, other backups with alarms, stores, and perhaps the claims.
 
     An alarm counts for all backups of the volume. Claims are read if their absence counts.
 
@@ -190,6 +194,7 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
             restores = _bodies(context, kinds.VOLUME_RESTORE, namespace)
             names = {name async for body in restores for name in names_used_by(body)}
             others = await _read_others(context, namespace, schedule)
+            stores = [store async for page in _store_pages(context, namespace) for store in page]
             claims = _bodies(context, kinds.PVC, namespace)
             uids = {body["metadata"]["uid"] async for body in claims} if needs_claims else set()
         except AccessDenied as error:
@@ -205,6 +210,7 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
             continue
         facts.namespaces.add(namespace)
         facts.names |= names
+        facts.read_only |= {(namespace, store.name) for store in stores if store.is_read_only}
         facts.others += relevant_to_others(others.records())
         facts.volumes |= {(namespace, uid) for uid in uids}
     return facts
@@ -220,6 +226,10 @@ async def _read_others(context: Context, namespace: str, schedule: AnySchedule) 
             if not is_own or not record.has_ended:
                 found.add(record)
     return found
+
+
+def _store_pages(context: Context, namespace: str) -> AsyncIterator[list[BackupStore]]:
+    return parsed_pages(context, BackupStore, kinds.BACKUP_STORE, namespace)
 
 
 async def _bodies(context: Context, kind: Kind, namespace: str) -> AsyncIterator[dict[str, Any]]:

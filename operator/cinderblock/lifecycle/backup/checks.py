@@ -14,7 +14,7 @@ from cinderblock.errors import CinderblockError, TransientError
 from cinderblock.lifecycle import verdicts
 from cinderblock.lifecycle.backup import damage, snapshot_checks
 from cinderblock.lifecycle.observed import ObservedBackup, StoreLookup
-from cinderblock.lifecycle.store import movers, place
+from cinderblock.lifecycle.store import access, movers, place
 from cinderblock.lifecycle.verdicts import Deadlines, Fail, Verdict, Wait
 from cinderblock.lifecycle.volume_lock import age_key, still_attached, still_written, wait_for_volume
 from cinderblock.reasons import Reason
@@ -71,6 +71,11 @@ def store_is_usable(observed: ObservedBackup) -> Verdict:
         message = f"Cannot back up to BackupStore {store.name}: it is being deleted. Choose another BackupStore."
         return Fail(Reason.STORE_BEING_DELETED, message)
     return foreign_container(observed) or store_error(observed.store, observed.policy.deadlines)
+
+
+def store_is_writable(observed: ObservedBackup) -> Verdict:
+    """The access to the store is not ReadOnly. No answer of the store is needed to know that."""
+    return access.refusal(observed.store.store) if observed.store.store is not None else None
 
 
 def place_is_recorded(observed: ObservedBackup) -> Verdict:
@@ -284,6 +289,7 @@ def id_precedence(backup: VolumeBackup) -> tuple[bool, bool, tuple[object, str]]
 BEFORE_COPY: tuple[Check, ...] = (
     namespace_is_not_too_full,
     volume_exists,
+    store_is_writable,
     volume_is_bound,
     store_is_usable,
     mover_is_permitted,

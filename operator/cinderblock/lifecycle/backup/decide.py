@@ -308,7 +308,7 @@ def _held_before_mover(observed: ObservedBackup, now: datetime) -> Decision | No
     if store is None:
         return operation.fail(Fail(observed.store.missing_reason, observed.store.missing))
     # The checks of the acceptance may be hours ago, and a task must name the place that the status records.
-    refused = checks.place_is_recorded(observed) or movers.before_start(observed.store, observed.policy)
+    refused = checks.place_is_recorded(observed) or movers.before_start(observed.store, observed.policy, writes=True)
     if refused is not None:
         return operation.apply(refused)
     queued = mover_state.wait_for_slot(observed.mover, observed.policy, store)

@@ -12,7 +12,7 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase
-from cinderblock.errors import CinderblockError, ObjectLocked, TransientError, fail_reason
+from cinderblock.errors import CinderblockError, ObjectLocked, StoreReadOnly, TransientError, fail_reason
 from cinderblock.lifecycle import children as lifecycle_children
 from cinderblock.lifecycle import conditions, dependents, verdicts
 from cinderblock.lifecycle.actions import (
@@ -28,6 +28,7 @@ from cinderblock.lifecycle.alarms import keepers
 from cinderblock.lifecycle.backup import checks, expiry, remains
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, RemovedBackup
+from cinderblock.lifecycle.store import access
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.reasons import Reason
 
@@ -35,6 +36,8 @@ SLOW_RETRY_SECONDS = 60.0
 """Seconds between attempts once the phase is error_deleting."""
 LOCKED_RETRY_SECONDS = 3600.0
 """Most seconds until locked data is checked again: somebody may lift a legal hold, or a retention in GOVERNANCE."""
+READ_ONLY_RETRY_SECONDS = 3600.0
+"""Seconds until the access of a read-only store is checked again. A change of its BackupStore is noticed at once."""
 _LEAVE_DATA_ADVICE = (
     f"To leave the data in the store, annotate the VolumeBackup with {labels.RELEASED_ANNOTATION}=leave-data."
 )
@@ -128,7 +131,9 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
 def _release(observed: ObservedBackup, now: datetime) -> Decision:
     """Remove or keep the data, then remove the finalizer. No child exists any more."""
     backup = observed.backup
-    if backup.keeps_data and (observed.manifest_present or backup.spec.import_ or _is_misplaced(observed)):
+    if backup.keeps_data and (
+        observed.manifest_present or backup.spec.import_ or _is_misplaced(observed) or _must_stay(observed)
+    ):
         note = "The VolumeBackup was deleted; its data stays in the store (deletionPolicy Retain)"
         return _remove_finalizer(observed, Reason.RETAINED, note)
     if checks.is_forgotten(backup) and observed.manifest_error is not None:
@@ -153,6 +158,13 @@ def _is_misplaced(observed: ObservedBackup) -> bool:
     """Return whether the data is in another place than that of the store now. Data that stays needs no question."""
     error = observed.store.error or observed.manifest_error
     return error is not None and error.reason == Reason.MANIFEST_MISPLACED
+
+
+def _must_stay(observed: ObservedBackup) -> bool:
+    """Return whether objects of a backup may exist that nothing removes, because the store is read-only."""
+    store = observed.store.store
+    is_read_only = store is not None and store.is_read_only
+    return is_read_only and _had_data(observed) and observed.data_present is not False
 
 
 def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
@@ -192,6 +204,9 @@ def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockEr
         return _remove_finalizer(observed, Reason.DATA_LEFT, note, is_warning=True)
     if isinstance(error, ObjectLocked):
         return _wait_for_lock(observed, now, error)
+    if isinstance(error, StoreReadOnly):
+        message = f"The data of the backup cannot be deleted now. {error.message} {_LEAVE_DATA_ADVICE}"
+        return _deleting(observed, now, Wait(error.reason, message, requeue_after=READ_ONLY_RETRY_SECONDS))
     return _deletion_fails(observed, now, error)
 
 
@@ -229,7 +244,8 @@ def _store_error(observed: ObservedBackup) -> CinderblockError | None:
     """Return why the data cannot be removed from the store now."""
     if observed.store.store is None:
         return TransientError(observed.store.missing, reason=observed.store.missing_reason)
-    return observed.store.error or observed.manifest_error or observed.references_error
+    read_only = access.read_only(observed.store.store) if observed.store.store.is_read_only else None
+    return observed.store.error or read_only or observed.manifest_error or observed.references_error
 
 
 def _had_data(observed: ObservedBackup) -> bool:

@@ -26,6 +26,7 @@ class RetentionContext:
         others: backups of the same volumes that the schedule did not make. Only their alarms count. Each may
             also be given as one of the schedule.
         verified_at: time of the last successful verification, by the id of the backup.
+        read_only: namespace and name of each BackupStore whose data nothing may delete.
     """
 
     previous: RetentionStatus | None = None
@@ -34,3 +35,4 @@ class RetentionContext:
     unfinished_runs: frozenset[datetime] = frozenset()
     others: tuple[BackupRecord, ...] = field(default=(), hash=False)
     verified_at: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    read_only: frozenset[tuple[str, str]] = frozenset()

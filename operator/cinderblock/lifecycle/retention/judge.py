@@ -99,7 +99,7 @@ def judge(
     A backup that is given twice, as a list does that began again, counts once.
     """
     ordered = sorted({record.uid: record for record in backups}.values(), key=order, reverse=True)
-    outside = {record.uid: outer for record in ordered if (outer := _outside(record)) is not None}
+    outside = {record.uid: outer for record in ordered if (outer := _outside(record, context)) is not None}
     if any(utc(record.created) > now + CLOCK_TOLERANCE for record in ordered):
         judged = [Judged(record, outside.get(record.uid, Judgement.CLOCK_BEHIND)) for record in ordered]
     else:
@@ -122,7 +122,7 @@ def has_fault(record: BackupRecord) -> bool:
     return any(has_it(record) for has_it in _FAULTS)
 
 
-def _outside(record: BackupRecord) -> Judgement | None:
+def _outside(record: BackupRecord, context: RetentionContext) -> Judgement | None:
     """Return why retention does not judge a backup at all; None: it does."""
     if record.is_being_deleted or record.phase in (BackupPhase.DELETING, BackupPhase.ERROR_DELETING):
         return Judgement.LOCKED if record.is_locked else Judgement.DELETING
@@ -130,6 +130,8 @@ def _outside(record: BackupRecord) -> Judgement | None:
         return Judgement.IMPORTED
     if record.keeps_data:
         return Judgement.RETAINED
+    if (record.namespace, record.store_name) in context.read_only:
+        return Judgement.READ_ONLY
     if not record.has_ended:
         return Judgement.UNFINISHED
     return Judgement.FORGOTTEN if record.is_forgotten else None
@@ -149,13 +151,13 @@ def _rules(
         min_age=parse_long_duration(retention.min_age),
         max_age=parse_long_duration(retention.max_age) if retention.max_age is not None else None,
         has_keep_rules=keep_rules.exist(retention),
-        alarms=_alarms(ordered, context.others, now),
+        alarms=_alarms(ordered, context, now),
     )
 
 
-def _alarms(ordered: Sequence[BackupRecord], others: Sequence[BackupRecord], now: datetime) -> dict[Volume, OpenAlarms]:
+def _alarms(ordered: Sequence[BackupRecord], context: RetentionContext, now: datetime) -> dict[Volume, OpenAlarms]:
     """Return the open alarms of each volume that has any. Those of backups from the future do not count yet."""
-    records = {record.uid: record for record in (*others, *ordered)}
+    records = {record.uid: record for record in (*context.others, *ordered)}
     raised = {volume_of(record) for record in records.values() if has_alarm(record)}
     volumes: dict[Volume, list[BackupRecord]] = defaultdict(list)
     for record in records.values():
@@ -163,7 +165,7 @@ def _alarms(ordered: Sequence[BackupRecord], others: Sequence[BackupRecord], now
         if is_known and volume_of(record) in raised and data_time(record) <= now + CLOCK_TOLERANCE:
             volumes[volume_of(record)].append(record)
     return {
-        volume: open_alarms(found, {record.uid for record in found if _outside(record) is not None}, now)
+        volume: open_alarms(found, {record.uid for record in found if _outside(record, context) is not None}, now)
         for volume, found in volumes.items()
     }
 

@@ -18,6 +18,8 @@ class Judgement(StrEnum):
     DELETING = "Deleting"
     LOCKED = "Locked"
     """It is being deleted, and waits for a lock in the store. Nobody knows of a lock before a deletion is tried."""
+    READ_ONLY = "ReadOnly"
+    """Nothing may delete its data: the access to its store is ReadOnly."""
     UNFINISHED = "Unfinished"
     FORGOTTEN = "Forgotten"
     CLOCK_BEHIND = "ClockBehind"

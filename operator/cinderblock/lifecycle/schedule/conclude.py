@@ -293,6 +293,10 @@ class _Conclusion:
             state, reason = "True", Reason.RUN_COMPLETED
         else:
             state, reason = "False", Reason.RUN_INCOMPLETE if counted.volumes else Reason.NO_VOLUMES
+        message = messages.counts(counted)
+        refused = next((r.message for r in judged.results if r.reason == Reason.STORE_READ_ONLY and r.message), None)
+        if state == "False" and refused is not None:
+            reason, message = Reason.STORE_READ_ONLY, f"{message} {refused}"
         return conditions.with_lasting(
             shown,
             self.now,
@@ -300,7 +304,7 @@ class _Conclusion:
             kind=ConditionType.LAST_RUN_SUCCEEDED,
             status=state,
             reason=reason,
-            message=messages.counts(counted),
+            message=message,
         )
 
     # Further conditions and Events

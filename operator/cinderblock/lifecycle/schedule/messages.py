@@ -20,6 +20,7 @@ NO_VOLUMES: Final = (
 )
 
 
+_WITHOUT_BACKUP: Final = frozenset({State.NO_STORE, State.NAME_TAKEN})
 NOBODY_OPTED_IN: Final = 'The schedule selects no volume: no claim has the annotation cinderblock.io/backup: "true".'
 
 
@@ -66,8 +67,9 @@ def new_problems(before: BackupScheduleStatus, run: RunStatus, results: Sequence
     same_run = before.last_run is not None and before.last_run.name == run.name
     known = {volume.reason for volume in before.failing} if same_run else set[str]()
     events: list[RecordEvent] = []
-    for state, reason in ((State.NO_STORE, Reason.NO_STORE), (State.NAME_TAKEN, Reason.NAME_TAKEN)):
-        found = [result for result in results if result.state is state] if reason not in known else []
+    for reason in (Reason.NO_STORE, Reason.STORE_READ_ONLY, Reason.NAME_TAKEN):
+        lacking = [result for result in results if result.state in _WITHOUT_BACKUP and result.reason == reason]
+        found = lacking if reason not in known else []
         if found:
             named = ", ".join(f"{result.claim.namespace}/{result.claim.name}" for result in found[:NAMED])
             why = found[0].message

@@ -56,10 +56,12 @@ class StoreChoice:
     Attributes:
         name: its name; empty: there is none.
         missing: why there is none, for a person.
+        read_only: why it takes no new backups, for a person; empty: it does.
     """
 
     name: str = ""
     missing: str = ""
+    read_only: str = ""
 
 
 @dataclass(frozen=True, slots=True)

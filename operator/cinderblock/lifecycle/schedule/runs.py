@@ -44,6 +44,7 @@ class State(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     NO_STORE = "noStore"
+    """Its namespace has no store, or one that is read-only."""
     NO_ACCESS = "noAccess"
     """The operator may not read the namespace."""
     NAME_TAKEN = "nameTaken"
@@ -155,7 +156,7 @@ def _judge_volume(observed: ObservedSchedule, run: Run, claim: ClaimRecord, due:
     may_overlap = observed.schedule.spec.overlap is Overlap.QUEUE or not others
     if attempts:
         result = _of_attempts(claim, attempts)
-        may_retry = run.retries and not run.is_late(observed.settings, due, now)
+        may_retry = run.retries and not run.is_late(observed.settings, due, now) and not _read_only(observed, claim)
         if result.state is not State.FAILED or not may_retry:
             return result
         return _with_retry(observed.settings, result, attempts, now, may_create=may_overlap)
@@ -188,7 +189,15 @@ def _unable(observed: ObservedSchedule, claim: ClaimRecord) -> Result | None:
     store = observed.stores.get(claim.namespace)
     if store is None or not store.name:
         return Result(claim, State.NO_STORE, Reason.NO_STORE, store.missing if store else "")
+    if store.read_only:
+        return Result(claim, State.NO_STORE, Reason.STORE_READ_ONLY, store.read_only)
     return None
+
+
+def _read_only(observed: ObservedSchedule, claim: ClaimRecord) -> bool:
+    """Return whether the store of a volume takes no new backups."""
+    store = observed.stores.get(claim.namespace)
+    return store is not None and bool(store.read_only)
 
 
 def attempts_of(run: Run, claim: ClaimRecord, records: list[BackupRecord]) -> dict[int, BackupRecord]:

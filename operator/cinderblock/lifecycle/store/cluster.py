@@ -15,11 +15,11 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionStatus, ConditionType
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, ClusterBackupStoreStatus
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, StoreAccess
 from cinderblock.errors import CinderblockError, InvalidInput, TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS, Action, Decision, RemoveFinalizer
-from cinderblock.lifecycle.store import shared
+from cinderblock.lifecycle.store import access, shared
 from cinderblock.lifecycle.store.container_conditions import RuleCondition, conditions_of
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Fail
@@ -172,6 +172,7 @@ def decide(observed: ObservedClusterStore, planned: Plan, failures: Mapping[str,
         conditions=shown,
         container=cluster.spec.container,
         endpoint_url=cluster.spec.endpoint_url,
+        access=cluster.spec.access,
         namespaces=len(observed.allowed),
     )
     return Decision(status, actions, _requeue_after(observed, planned))
@@ -266,6 +267,8 @@ def _ready(observed: ObservedClusterStore, holders: tuple[str, ...], now: dateti
     if problem is not None:
         return conditions.stalled(before, now, generation, problem.reason, problem.message)
     message = "The store answers, and movers can reach it through the broker"
+    if observed.cluster.spec.access is StoreAccess.READ_ONLY:
+        message = f"{message}. {access.READ_ONLY}"
     return conditions.ready(before, now, generation, Reason.ANSWERS, message)
 
 

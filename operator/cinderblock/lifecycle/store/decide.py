@@ -13,7 +13,7 @@ from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
-from cinderblock.lifecycle.store import movers, place
+from cinderblock.lifecycle.store import access, movers, place
 from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
@@ -96,13 +96,18 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
         message = "The store answers and the container may be listed"
-        message = f"{message}.{held}{_USED}" if held else message
+        message += f". {access.READ_ONLY}" if observed.store.is_read_only else ""
+        message = f"{message.removesuffix('.')}.{held}{_USED}" if held else message
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
     shown = _with_rules(observed, _with_unsealed(observed, shown, now), now)
     # Without its ClusterBackupStore, the spec of a shared one holds defaults of the API server.
     known = observed.store.spec if place.is_known(observed.store) else observed.store.status
     return BackupStoreStatus(
-        observed_generation=generation, conditions=shown, container=known.container, endpoint_url=known.endpoint_url
+        observed_generation=generation,
+        conditions=shown,
+        access=known.access,
+        container=known.container,
+        endpoint_url=known.endpoint_url,
     )
 
 

@@ -7,17 +7,26 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle.mover.pod_security import mover_refusal
 from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy, StoreLookup
+from cinderblock.lifecycle.store import access
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
 
 
-def before_start(lookup: StoreLookup, policy: OperatorPolicy) -> Verdict:
+def before_start(lookup: StoreLookup, policy: OperatorPolicy, *, writes: bool = False) -> Verdict:
     """Fail or wait if a mover of a store must not start now, whatever was checked before.
 
     An operation may have waited for hours since its checks: for a snapshot, a volume, or a slot.
+
+    Args:
+        lookup: the store.
+        policy: the settings of the operator.
+        writes: whether the mover makes a backup.
     """
     if lookup.store is None:
         return Fail(lookup.missing_reason, lookup.missing)
+    read_only = access.refusal(lookup.store) if writes else None
+    if read_only is not None:
+        return read_only
     if lookup.refusal is not None:
         return lookup.refusal
     error = lookup.error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-def map_bounded(function: Callable[[A], R], items: Iterable[A], threads: int) -> Iterator[tuple[A, R]]:
+def map_bounded(function: Callable[[A], R], items: Iterable[A], threads: int) -> Generator[tuple[A, R]]:
     """Yield each item with its result, in order. At most ``threads`` results exist that were not yielded.
 
     Items are taken from this thread, each only when a thread is free for it. An error ends the iteration, after the

@@ -18,6 +18,7 @@ from cinderblock.errors import (
     KeyUnavailable,
     PermanentError,
     SealedTooLate,
+    StoreReadOnly,
     StoreThrottled,
     StoreUnreachable,
 )
@@ -36,6 +37,7 @@ _ERRORS: Final[Mapping[str, type[CinderblockError]]] = MappingProxyType(
         Reason.KEY_UNAVAILABLE: KeyUnavailable,
         Reason.READ_ONLY_KEY: KeyUnavailable,
         Reason.SEALED_TOO_LATE: SealedTooLate,
+        Reason.STORE_READ_ONLY: StoreReadOnly,
     }
 )
 _DENIED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})

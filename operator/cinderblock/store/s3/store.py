@@ -205,7 +205,9 @@ class S3Store:
             # Any well-formed XML, such as an XHTML page, would look like an empty listing.
             if "IsTruncated" not in page:
                 raise not_s3(self._address, "something other than a listing")
-            items = [ObjectInfo(item["Key"], item["Size"]) for item in page.get("Contents", [])]
+            items = [
+                ObjectInfo(item["Key"], item["Size"], item.get("LastModified")) for item in page.get("Contents", [])
+            ]
         token = page.get("NextContinuationToken")
         if page["IsTruncated"] and not token:
             raise protocol_violation(

@@ -35,6 +35,7 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.LOCKED, EVERYTHING | {"is_being_deleted": True, "is_locked": True}, CONTEXT, [NEWER], {}),
     (Judgement.IMPORTED, EVERYTHING | {"is_imported": True}, CONTEXT, [NEWER], {}),
     (Judgement.RETAINED, EVERYTHING | {"keeps_data": True}, CONTEXT, [NEWER], {}),
+    (Judgement.READ_ONLY, EVERYTHING, replace(CONTEXT, read_only=frozenset({("shop", "default")})), [NEWER], {}),
     (Judgement.UNFINISHED, {"phase": BackupPhase.CREATING, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.FORGOTTEN, {"phase": BackupPhase.ERROR, "is_forgotten": True, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.HELD, EVERYTHING, CONTEXT, [], {}),
@@ -252,3 +253,14 @@ def test_locked_backup_in_deletion_counts_as_going() -> None:
     assert (plan.status.kept, plan.status.expiring) == (1, 0)
     [verdict] = [verdict for verdict in plan.verdicts if verdict.backup.uid == "b-1"]
     assert (verdict.step, verdict.expires_at) == (Step.EXPIRING, OLD)
+
+
+def test_store_of_the_same_name_elsewhere_is_another_one() -> None:
+    context = RetentionContext(read_only=frozenset({("other", "default"), ("shop", "archive")}))
+    assert judgement(planned(rules(keep_last=1), [a_record("b-1", OLD), NEWER], context=context)) is Judgement.EXPIRED
+
+
+def test_mark_of_a_backup_in_a_read_only_store_is_removed() -> None:
+    context = RetentionContext(read_only=frozenset({("shop", "default")}))
+    plan = planned(rules(keep_last=1), [a_record("b-1", OLD, expires_at=NOW - HOUR), NEWER], context=context)
+    assert [verdict.step for verdict in plan.verdicts] == [Step.KEEP, Step.UNMARK]

@@ -112,6 +112,7 @@ def _check(observed: ObservedBackup, body: dict[str, Any]) -> None:
         snapshot_checks.given_snapshot_fits,
         backup_checks.volume_is_free_or_forced,
         backup_checks.parent_is_there,
+        backup_checks.store_is_writable,
     )
     verdict = backup_checks.first_verdict(observed, order)
     if verdict is None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
+from cinderblock.api.v1alpha1.store import StoreAccess
 from cinderblock.errors import CinderblockError, NotFound, StoreUnreachable
 from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import S3Credentials
@@ -48,14 +49,16 @@ def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials
 
     This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads a
     small object, tries to make others copies of it, and deletes them. A probe that dies in between leaves them to the
-    next one, which has the same keys.
+    next one, which has the same keys. It uploads and deletes nothing if the access is ReadOnly.
 
     Raises CinderblockError if the server rejects the usual requests too, or does not answer; StoreUnreachable if
     another process that probes the same store disturbs this one.
     """
     probe = _Probe(location, credentials, ca_file)
     try:
-        return probe.accepts_header() or probe.copies() or probe.follows_proxies()
+        # Nobody signs an upload to a read-only store, so none can become a copy.
+        tries_copies = location.access is StoreAccess.READ_WRITE
+        return probe.accepts_header() or (tries_copies and probe.copies()) or probe.follows_proxies()
     finally:
         probe.close()
 
