@@ -115,8 +115,11 @@ class Upgrade:
 
     def _is_quiet(self) -> bool:
         url = f"http://127.0.0.1:{self.operator.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            page = samples(answer.read().decode())
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                page = samples(answer.read().decode())
+        except TimeoutError:
+            return False
         looks = page.value("reconcile_duration_seconds_count", kind="BackupStore", result="success") or 0
         stores = sum(body["kind"] == "BackupStore" for body in self.release.objects)
         busy = [page.value("queue_keys", state=state) for state in ("due", "running")]
