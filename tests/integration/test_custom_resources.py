@@ -345,7 +345,7 @@ async def test_kubectl_lists_stores_and_which_is_the_default(
     metadata = {"name": "offsite", "namespace": namespace, "annotations": annotations}
     spec = {**STORE, "endpointUrl": "https://s3.example.com", "container": "shop"}
     await client.create(BACKUP_STORE, {"metadata": metadata, "spec": spec})
-    found = {"container": "shop", "endpointUrl": "https://s3.example.com"}
+    found = {"access": "ReadWrite", "container": "shop", "endpointUrl": "https://s3.example.com"}
     status = {"status": {"conditions": [a_ready_condition("True", "Answers")], **found}}
     await client.merge_patch(BACKUP_STORE, "offsite", namespace, status, subresource="status")
     (row,) = table(kubectl(kubeconfig, "get", "bst", "-n", namespace).stdout)
@@ -355,6 +355,7 @@ async def test_kubectl_lists_stores_and_which_is_the_default(
         "READY": "True",
         "REASON": "Answers",
         "DEFAULT": "true",
+        "ACCESS": "ReadWrite",
         "CONTAINER": "shop",
         "ENDPOINT": "https://s3.example.com",
     }

@@ -217,11 +217,11 @@ async def test_kubectl_lists_shared_stores_by_their_short_name(
     await operator.reconcile(name)
     await operator.reconcile(name, tenant)
     of_tenant = kubectl(kubeconfig, "get", "bst", "-n", tenant).stdout.splitlines()[1].split()
-    assert of_tenant[4:6] == [f"b-{name}", server.url]
+    assert of_tenant[4:7] == ["ReadWrite", f"b-{name}", server.url]
     lines = kubectl(kubeconfig, "get", "cbst", name).stdout.splitlines()
     header, row = (line.split() for line in lines)
-    assert header == ["NAME", "READY", "REASON", "DEFAULT", "CONTAINER", "ENDPOINT", "NAMESPACES", "AGE"]
-    assert row[:7] == [name, "False", "BrokerDisabled", "true", f"b-{name}", server.url, "1"]
+    assert header == ["NAME", "READY", "REASON", "DEFAULT", "ACCESS", "CONTAINER", "ENDPOINT", "NAMESPACES", "AGE"]
+    assert row[:8] == [name, "False", "BrokerDisabled", "true", "ReadWrite", f"b-{name}", server.url, "1"]
 
 
 RELEASE, TENANT = (f"{name}-{uuid.uuid4().hex[:8]}" for name in ("release", "tenant"))
