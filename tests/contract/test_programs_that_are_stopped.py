@@ -27,6 +27,7 @@ from cinderblock.cli.main import COMMANDS
 from tests.contract.relay import Relay, relay
 from tests.contract.s3_server import S3Server
 from tests.support.mover.mover_pods import PROGRAM
+from tests.support.variations import pairs_in_turn, some
 
 pytestmark = pytest.mark.integration
 
@@ -180,8 +181,7 @@ def test_table_has_every_command_that_uses_a_store() -> None:
     assert IN_THE_MIDDLE.keys() | with_a_cluster | {"mover"} == COMMANDS.keys()
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("name", IN_THE_MIDDLE)
+@pytest.mark.parametrize(("name", "number"), pairs_in_turn([*IN_THE_MIDDLE], SIGNALS), ids=str)
 def test_signal_ends_a_command_with_its_code_and_a_sentence(
     made: Made, tmp_path: Path, name: str, number: signal.Signals
 ) -> None:
@@ -294,8 +294,7 @@ WITH_A_CLUSTER = {
 }
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("name", WITH_A_CLUSTER)
+@pytest.mark.parametrize(("name", "number"), pairs_in_turn([*WITH_A_CLUSTER], SIGNALS), ids=str)
 def test_signal_ends_a_command_that_waits_for_the_api_server(
     made: Made, tmp_path: Path, name: str, number: signal.Signals
 ) -> None:
@@ -315,7 +314,7 @@ def contents(tree: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in tree.iterdir()}
 
 
-@pytest.mark.parametrize("closed", CLOSED, ids=str)
+@pytest.mark.parametrize("closed", some((closed,) for closed in CLOSED), ids=str)
 def test_closed_descriptors_change_no_backup_and_no_restore(
     made: Made, tmp_path: Path, closed: tuple[int, ...]
 ) -> None:
@@ -352,7 +351,7 @@ def test_no_file_takes_the_place_of_a_closed_descriptor(made: Made, tmp_path: Pa
 FULL_OUTPUT = [(name, ["--help"]) for name in COMMANDS] + [("", ["--help"]), ("", ["--version"])]
 
 
-@pytest.mark.parametrize(("name", "options"), FULL_OUTPUT, ids=str)
+@pytest.mark.parametrize(("name", "options"), some(FULL_OUTPUT, step=5), ids=str)
 def test_help_that_could_not_be_written_is_no_success(made: Made, name: str, options: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         done = made.run(*[name] * bool(name), *options, stdout=full.fileno())
@@ -361,7 +360,7 @@ def test_help_that_could_not_be_written_is_no_success(made: Made, name: str, opt
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize("name", IN_THE_MIDDLE)
+@pytest.mark.parametrize("name", some(IN_THE_MIDDLE))
 def test_result_that_could_not_be_written_is_no_success(made: Made, tmp_path: Path, name: str) -> None:
     words = IN_THE_MIDDLE[name][1](made, tmp_path / "target")
     with open("/dev/full", "wb") as full:
@@ -374,7 +373,7 @@ def test_result_that_could_not_be_written_is_no_success(made: Made, tmp_path: Pa
         assert made.run("verify", backup, "--from", STORE, *made.keys).returncode == 0
 
 
-@pytest.mark.parametrize("name", IN_THE_MIDDLE)
+@pytest.mark.parametrize("name", some(IN_THE_MIDDLE, 1))
 def test_reader_that_has_gone_is_no_success(made: Made, tmp_path: Path, name: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -389,7 +388,9 @@ def test_reader_that_has_gone_is_no_success(made: Made, tmp_path: Path, name: st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("name", "where"), [*((name, "/dev/full") for name in IN_THE_MIDDLE), ("backup", "a pipe")])
+@pytest.mark.parametrize(
+    ("name", "where"), some([("backup", "a pipe"), *((name, "/dev/full") for name in IN_THE_MIDDLE)])
+)
 def test_messages_that_could_not_be_written_end_no_work(made: Made, tmp_path: Path, name: str, where: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -429,7 +430,7 @@ def test_failure_keeps_its_exit_code_if_it_could_not_be_written(made: Made) -> N
         assert made.run("backup", "--nothing", stdout=full.fileno(), stderr=full.fileno()).returncode == USAGE
 
 
-@pytest.mark.parametrize("name", ["operator", "gateway", "mover", "release-finalizers", "embedded-store"])
+@pytest.mark.parametrize("name", some(["operator", "gateway", "release-finalizers", "mover", "embedded-store"]))
 def test_command_of_a_pod_fails_with_a_sentence_whatever_its_output(made: Made, name: str) -> None:
     without_files = ["gateway", "--tls-certificate-file=/nowhere/crt", "--tls-key-file=/nowhere/key"]
     words = WITH_A_CLUSTER.get(name) or (without_files if name == "gateway" else [name])

@@ -16,6 +16,7 @@ from cinderblock.format.manifest.comparison import Comparison
 from tests.support.simulation.moments import Moments, some_or_all_moments
 from tests.support.simulation.simulation import Simulation, api_outage, summary
 from tests.support.store.faults import Crash
+from tests.support.variations import pairs_in_turn
 
 Part = Callable[[Simulation], object]
 
@@ -183,8 +184,7 @@ def test_scenario_reaches_its_expected_end(name: str) -> None:
     assert set(end["volumes"]) == {("Bound", "Delete", "")}
 
 
-@pytest.mark.parametrize("how", FAULTS)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(("name", "how"), pairs_in_turn([*SCENARIOS], [*FAULTS]))
 def test_operator_faults_do_not_change_the_end(name: str, how: str) -> None:
     reference, writes = run(name)
     done, error = FAULTS[how]

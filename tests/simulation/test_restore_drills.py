@@ -356,7 +356,15 @@ def run(fault: tuple[int, BaseException, bool] | None = None, *, code: int = 0) 
     return simulation, simulation.faults.writes - before
 
 
-@pytest.mark.parametrize(("how", "code"), [*((how, 0) for how in FAULTS), ("dies after", 1)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("loses the answer to", 0),
+        ("dies after", 1),
+        pytest.param("dies before", 0, marks=pytest.mark.long),
+        pytest.param("dies after", 0, marks=pytest.mark.long),
+    ],
+)
 def test_operator_faults_do_not_change_the_end(how: str, code: int) -> None:
     reference, writes = run(code=code)
     assert left_over(reference) == []

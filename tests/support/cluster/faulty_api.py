@@ -148,8 +148,8 @@ class FaultyApi:
         await asyncio.gather(*left, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
-        # Connections with TLS end in the background: the server answers, or asyncio cuts them after 30 s. What stays is
-        # the loop's own pipe.
+        # Connections with TLS end in the background: the server answers, or asyncio cuts them after 30 s. Only the
+        # loop's own pipe stays.
         while len(self._selector.get_map()) > 1:  # noqa: ASYNC110 - a transport does not tell that it is closed
             await asyncio.sleep(0.01)
 
