@@ -50,7 +50,8 @@ def test_operator_uses_every_right_and_no_request_is_refused(
 def test_nothing_is_refused_to_the_other_accounts_of_the_chart(log: AuditLog, account: str, release: Account) -> None:
     used = rights_used_by(log.lines(), f"{RELEASE_NAMESPACE}:{RELEASE}-{account}")
     assert _listed(used.refused) == []
-    assert foreign(used, f"{RELEASE}-{account}", f"{RELEASE}-{account}-tenant") == {}
+    roles = (f"{RELEASE}-{account}{suffix}" for suffix in ("", "-tenant", "-cluster"))
+    assert foreign(used, *roles) == {}
 
 
 def _listed(rights: set[Right]) -> list[str]:
