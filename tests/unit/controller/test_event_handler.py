@@ -195,7 +195,7 @@ async def test_backup_with_missing_parent_adds_all_backups_of_its_volume() -> No
 
 
 @in_virtual_time
-async def test_store_that_may_be_changed_again_adds_the_deletions_that_wait_for_it() -> None:
+async def test_store_that_is_writable_again_adds_deletions_that_wait() -> None:
     handler = Handler()
     waits: Any = {"conditions": [{"type": "Reconciling", "reason": "StoreReadOnly"}]}
     for name, store, more in (("a", "archive", waits), ("b", "archive", {}), ("c", "other", waits)):
