@@ -131,6 +131,13 @@ class Alert:
         return self.name, self.subject
 
 
+def alert_since(
+    name: AlertName, subject: Subject, since: float | None, summary: str, action: str, *, value: int | None = None
+) -> Alert:
+    """Return an alert that is anchored at the time since when its condition is true; the arguments are as in Alert."""
+    return Alert(name, subject, anchor=since or 0.0, since=since, value=value, summary=summary, action=action)
+
+
 @dataclass(frozen=True, slots=True)
 class AlertLimits:
     """The limits of the rules for volumes, in seconds. The defaults are those of the chart.

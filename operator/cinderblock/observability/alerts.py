@@ -21,6 +21,7 @@ from cinderblock.observability.alert import (
     AlertName,
     Severity,
     Subject,
+    alert_since,
     namespace_subject,
 )
 from cinderblock.observability.cluster_state import ClusterState, OperationKind
@@ -130,12 +131,10 @@ def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> 
     due = schedule.complete_due
     complete_since = max(schedule.last_completed or 0.0, schedule.effective_since or 0.0)
     if due is not None and now > due:
-        yield Alert(
+        yield alert_since(
             AlertName.SCHEDULE_LATE,
             subject,
-            anchor=due,
-            since=due,
-            value=None,
+            due,
             summary=f"{kind} {subject} has not completed a run in time.",
             action="status.lastRun of the schedule counts the volumes of its last run.",
         )
@@ -150,42 +149,35 @@ def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> 
             action="status.failing of the schedule names volumes, VolumeBackups and reasons.",
         )
     if schedule.creates_verifications is False:
-        yield Alert(
+        yield alert_since(
             AlertName.SCHEDULE_VERIFICATIONS_REFUSED,
             subject,
-            anchor=schedule.verifications_since or 0.0,
-            since=schedule.verifications_since,
-            value=None,
+            schedule.verifications_since,
             summary=f"{kind} {subject} cannot create its verifications.",
             action="The condition VerificationsCreated of the schedule gives the cause.",
         )
     if not schedule.is_ready:
-        yield Alert(
+        yield alert_since(
             AlertName.SCHEDULE_NOT_READY,
             subject,
-            anchor=schedule.ready_since or 0.0,
-            since=schedule.ready_since,
-            value=None,
+            schedule.ready_since,
             summary=f"{kind} {subject} does not work.",
             action="The condition Ready of the schedule gives the cause.",
         )
     if not schedule.selects:
-        yield Alert(
+        yield alert_since(
             AlertName.SCHEDULE_SELECTS_NOTHING,
             subject,
-            anchor=schedule.selecting_since or 0.0,
-            since=schedule.selecting_since,
-            value=None,
+            schedule.selecting_since,
             summary=f"{kind} {subject} selects no volume.",
             action="Check its selectors and storage classes, and the annotation cinderblock.io/backup of the claims.",
         )
     if schedule.frozen:
         since = _oldest_alarm(schedule, state)
-        yield Alert(
+        yield alert_since(
             AlertName.RETENTION_FROZEN,
             subject,
-            anchor=since or 0.0,
-            since=since,
+            since,
             value=schedule.frozen,
             summary=f"Retention of {kind} {subject} keeps {schedule.frozen} backups because of a suspicious one.",
             action="Inspect the suspicious VolumeBackups, and accept them if all is well.",
@@ -210,12 +202,10 @@ def _of_stores(state: ClusterState) -> Iterator[Alert]:
         if store.is_ready or store.is_shared:
             continue
         subject = Subject("BackupStore" if store.namespace else "ClusterBackupStore", store.namespace, store.name)
-        yield Alert(
+        yield alert_since(
             AlertName.STORE_NOT_READY,
             subject,
-            anchor=store.ready_since or 0.0,
-            since=store.ready_since,
-            value=None,
+            store.ready_since,
             summary=f"{subject.kind} {subject} does not answer, or rejects requests.",
             action=f"The condition Ready of the {subject.kind} gives the cause.",
         )
@@ -224,11 +214,10 @@ def _of_stores(state: ClusterState) -> Iterator[Alert]:
 def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
     for namespace, period in state.suspicious_since.items():
         count = state.suspicious[namespace]
-        yield Alert(
+        yield alert_since(
             AlertName.BACKUP_SUSPICIOUS,
             namespace_subject(namespace),
-            anchor=period.newest,
-            since=period.newest,
+            period.newest,
             value=count,
             summary=f"{count} backup{'s' * (count != 1)} in namespace {namespace} have unusual numbers.",
             action="The condition Suspicious of the VolumeBackups gives the numbers. Inspect the volumes, and accept "
@@ -239,11 +228,10 @@ def _of_suspicious(state: ClusterState) -> Iterator[Alert]:
 def _of_damaged(state: ClusterState) -> Iterator[Alert]:
     for namespace, period in state.damaged_since.items():
         count = state.damaged[namespace]
-        yield Alert(
+        yield alert_since(
             AlertName.BACKUP_DAMAGED,
             namespace_subject(namespace),
-            anchor=period.newest,
-            since=period.newest,
+            period.newest,
             value=count,
             summary=f"Damaged backups in namespace {namespace}: {count}.",
             action="The condition Verified of the VolumeBackups names damaged objects, or says that a check failed. "
@@ -277,12 +265,10 @@ def _of_failures(state: ClusterState, now: float) -> Iterator[Alert]:
             continue
         subject = Subject(kind, failure.namespace, failure.name)
         cause = f": {failure.cause}" if failure.cause else "."
-        yield Alert(
+        yield alert_since(
             name,
             subject,
-            anchor=failure.time,
-            since=failure.time,
-            value=None,
+            failure.time,
             summary=f"{kind} {subject} {what}{cause}",
             action=f"kubectl -n {failure.namespace} describe {kind.lower()} {failure.name}",
         )

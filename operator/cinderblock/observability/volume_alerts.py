@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from cinderblock.api.duration import from_timedelta
 from cinderblock.api.v1alpha1.verification import VerificationLevel
-from cinderblock.observability.alert import Alert, AlertLimits, AlertName, Subject
+from cinderblock.observability.alert import Alert, AlertLimits, AlertName, Subject, alert_since
 from cinderblock.observability.volume_metrics import VolumeMetrics
 
 
@@ -31,7 +31,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
     subject = _subject(volume)
     good = volume.last_success if volume.last_success is not None else volume.first_request
     if good is not None and now - good > limits.backup_age:
-        yield _overdue(
+        yield alert_since(
             AlertName.VOLUME_BACKUP_STALE,
             subject,
             good + limits.backup_age,
@@ -40,7 +40,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
         )
     verified, limit = volume.last_verified, limits.verification_age
     if verified is not None and now - verified > limit:
-        yield _overdue(
+        yield alert_since(
             AlertName.VOLUME_VERIFICATION_STALE,
             subject,
             verified + limit,
@@ -49,7 +49,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
         )
     since = volume.protected_since
     if limits.requires_verification and verified is None and since is not None and now - since > limit:
-        yield _overdue(
+        yield alert_since(
             AlertName.VOLUME_NEVER_VERIFIED,
             subject,
             since + limit,
@@ -58,7 +58,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
         )
     drilled = volume.last_levels.get(VerificationLevel.RESTORE)
     if limits.drill_age is not None and drilled is not None and now - drilled > limits.drill_age:
-        yield _overdue(
+        yield alert_since(
             AlertName.VOLUME_DRILL_STALE,
             subject,
             drilled + limits.drill_age,
@@ -69,7 +69,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
 
 def _failed(volume: VolumeMetrics) -> Alert:
     cause = f": {volume.fail_reason}" if volume.fail_reason else "."
-    return _overdue(
+    return alert_since(
         AlertName.VOLUME_BACKUP_FAILED,
         _subject(volume),
         volume.last_failure or 0.0,
@@ -79,18 +79,13 @@ def _failed(volume: VolumeMetrics) -> Alert:
 
 
 def _incomplete(volume: VolumeMetrics) -> Alert:
-    return _overdue(
+    return alert_since(
         AlertName.VOLUME_BACKUP_INCOMPLETE,
         _subject(volume),
         volume.last_incomplete or 0.0,
         f"The last backup of volume {_subject(volume)} lacks files that could not be read.",
         f"The condition Complete of the VolumeBackup names some of them: {_get(volume, 'volumebackups')}",
     )
-
-
-def _overdue(name: AlertName, subject: Subject, since: float, summary: str, action: str) -> Alert:
-    """Return an alert whose condition is true since an instant that the objects give."""
-    return Alert(name, subject, anchor=since, since=since, value=None, summary=summary, action=action)
 
 
 def _subject(volume: VolumeMetrics) -> Subject:

@@ -79,14 +79,13 @@ def add_backup(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase |
     if created is not None:
         volume.first_request = min(created.timestamp(), volume.first_request or float("inf"))
     data_time = status.data_timestamp or created
-    if backup.is_complete and data_time is not None and not backup.metadata.is_being_deleted:
-        if status.unreadable_files:
-            volume.last_incomplete = max(data_time.timestamp(), volume.last_incomplete or 0.0)
-        else:
-            volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
-    if backup.is_complete and backup.verified_at is not None and not backup.metadata.is_being_deleted:
-        volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
     if backup.is_complete and not backup.metadata.is_being_deleted:
+        if data_time is not None and status.unreadable_files:
+            volume.last_incomplete = max(data_time.timestamp(), volume.last_incomplete or 0.0)
+        elif data_time is not None:
+            volume.last_success = max(data_time.timestamp(), volume.last_success or 0.0)
+        if backup.verified_at is not None:
+            volume.last_verified = max(backup.verified_at.timestamp(), volume.last_verified or 0.0)
         _add_levels(volume, backup.own_verification)
     ended = failure_time(status)
     if phase is BackupPhase.ERROR and ended is not None:
