@@ -66,11 +66,12 @@ async def _ready_stores(
     """Wait until all BackupStores are ready. Raises InvalidInput."""
     found = StoreCheck({}, {}, may_come=True)
     for second in range(STORE_SECONDS):
+        if second:
+            await sleep(1)
         found = await check_stores(kube, namespaces, store_name, location)
         if not (found.problems and found.may_come):
             break
         if second == 0:
             warn(f"waiting up to {STORE_SECONDS} s for the BackupStores of {', '.join(sorted(found.problems)[:NAMED])}")
-        await sleep(1)
     found.raise_problems()
     return found.names
