@@ -181,7 +181,7 @@ def _print_manifests(arguments: argparse.Namespace, plan: Plan) -> None:
         yaml.safe_dump(body, sys.stdout, explicit_start=True, sort_keys=False)
     for claim in plan.claims:
         if claim.state is not ClaimState.PLANNED:
-            warn(f"left out: {'/'.join(claim.key)}: {'; '.join(claim.problems) or 'a claim of this name exists'}")
+            warn(f"left out: {'/'.join(claim.key)}: {'; '.join(claim.problems) or 'it exists'}")
         for note in claim.notes:
             warn(f"{'/'.join(claim.key)}: {note}")
 

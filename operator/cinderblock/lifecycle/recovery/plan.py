@@ -207,6 +207,8 @@ def _plan_claim(
     if cluster is not None and key[0] not in cluster.namespaces:
         notes.append(f"namespace {key[0]} does not exist yet")
     exists = cluster is not None and key in cluster.claims
+    if exists:
+        notes.append("a claim of this name exists, and is not touched")
     return PlannedClaim(
         key=key,
         state=ClaimState.EXISTS if exists else ClaimState.BLOCKED if problems else ClaimState.PLANNED,

@@ -18,7 +18,7 @@ NAMED: Final = 3
 NAMED_LEFT_OUT: Final = 20
 """Backups without a claim that are named."""
 MAX_VOLUMES: Final = 50_000
-"""Most volumes of one bucket. One with KEPT backups takes about 8 kB."""
+"""Most volumes of one bucket. One with KEPT backups takes about 7 kB."""
 
 
 @dataclass(frozen=True, slots=True)
