@@ -62,6 +62,7 @@ def manifests(count: int) -> Iterator[tuple[str, bytes]]:
             "namespace": f"team-{number // OF_A_VOLUME}",
             "volume_id": volume,
             "volume_name": "data",
+            "volume_bytes": 1 << 30,
             "data_timestamp": NOON + timedelta(hours=number % OF_A_VOLUME),
         }
         key = manifest_key(PREFIX, volume, backup)

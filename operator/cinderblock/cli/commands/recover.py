@@ -55,11 +55,11 @@ cannot be read. It needs no cluster, and changes nothing. Backups of the command
 
 recover apply carries out the same plan in the cluster of the current kubeconfig context. It imports each backup, and
 creates a VolumeRestore that creates the claim under its old name. It never writes to a claim that exists. If it is
-stopped, what was begun continues in the cluster; run the same command again to continue with the rest.
+stopped, the operator completes restores that were begun; run the same command again to continue with the rest.
 
 exit codes of recover apply:
   0  every claim of the plan is restored, now or by an earlier run
-  3  a claim could not be recovered, or the cluster is not ready for it: the message says why
+  3  a claim could not be recovered, the cluster is not ready for it, or the key of a backup is missing
   4  the store, the API server or the operator did not answer: run the same command again
   5  the same as 3, because stored data is damaged
   6  everything else is restored, but claims of the same names exist, and were not touched
@@ -198,14 +198,22 @@ def _apply(arguments: argparse.Namespace, inventory: _Inventory) -> int:
     results: dict[ClaimKey, Result] = {}
     try:
         run_async("recover", _recover(arguments, inventory, results))
-    finally:
-        if arguments.output == "table":
-            print_results(results)
-        else:
-            _print_wire(arguments, results_to_wire(results))
-        if any(result.outcome in (Outcome.RESTORING, Outcome.PENDING) for result in results.values()):
-            warn(f"stopped: {summary(results.values())}. What is restoring continues. Run the same command again.")
+    except BaseException:
+        if results:
+            _print_results(arguments, results)
+        raise
+    _print_results(arguments, results)
     return _exit_code(inventory, results)
+
+
+def _print_results(arguments: argparse.Namespace, results: dict[ClaimKey, Result]) -> None:
+    """Print the results, and say how to continue if the command was stopped."""
+    if arguments.output == "table":
+        print_results(results)
+    else:
+        _print_wire(arguments, results_to_wire(results))
+    if any(result.outcome in (Outcome.RESTORING, Outcome.PENDING) for result in results.values()):
+        warn(f"stopped: {summary(results.values())}. The operator completes restores. Run the same command again.")
 
 
 def _exit_code(inventory: _Inventory, results: dict[ClaimKey, Result]) -> int:
@@ -242,7 +250,8 @@ async def _recover(arguments: argparse.Namespace, inventory: _Inventory, results
             allows_unsealed=arguments.allow_unsealed,
         )
         with progress_for("recover", as_json=False) as show:
-            runner = Runner(kube, plan, options, on_result=_report, on_progress=_Meter(plan, show))
+            meter = _Meter(plan, show)
+            runner = Runner(kube, plan, options, on_result=meter.finish, on_progress=meter.add)
             try:
                 await runner.run()
             finally:
@@ -253,22 +262,23 @@ async def _recover(arguments: argparse.Namespace, inventory: _Inventory, results
         await kube.aclose()
 
 
-def _report(claim: PlannedClaim, result: Result) -> None:
-    """Name each result at once, unless a progress bar is on the terminal."""
-    if not sys.stderr.isatty():
-        why = f": {result.message}" if result.message else ""
-        warn(f"{result.outcome} {'/'.join(claim.key)}{why}")
-
-
 class _Meter:
-    """Adds up the progress of all claims."""
+    """Shows the progress of all claims together: a bar on a terminal, otherwise a line for each result."""
 
     def __init__(self, plan: Plan, show: ProgressCallback) -> None:
         self._total = sum(claim.backup.data_bytes for claim in plan.claims if claim.backup)
         self._done: dict[ClaimKey, int] = {}
         self._show = show
 
-    def __call__(self, claim: PlannedClaim, count: int) -> None:
+    def add(self, claim: PlannedClaim, count: int) -> None:
+        """Show how many bytes of a claim are restored."""
         self._done[claim.key] = max(count, self._done.get(claim.key, 0))
         done = sum(self._done.values())
         self._show(Progress(done, self._total, done))
+
+    def finish(self, claim: PlannedClaim, result: Result) -> None:
+        """Show the result of a claim."""
+        self.add(claim, claim.backup.data_bytes if claim.backup else 0)
+        if not sys.stderr.isatty():
+            why = f": {result.message}" if result.message else ""
+            warn(f"{result.outcome} {'/'.join(claim.key)}{why}")

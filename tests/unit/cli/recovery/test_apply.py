@@ -368,3 +368,44 @@ def test_cluster_without_the_chart_is_named(world: World, ids: dict[str, str], m
     outcome = world.apply()
     assert outcome.code == 3
     assert "Install the chart first" in outcome.err
+
+
+def share(world: World, root: str, **cluster_spec: Any) -> str:
+    """Replace the BackupStore of the namespace by one of a ClusterBackupStore. Return the UID of the namespace."""
+    store = world.objects.get("BackupStore", "default", "shop")
+    namespace = world.objects.get("Namespace", "shop")
+    assert store is not None
+    assert namespace is not None
+    world.objects.update(store, spec={"clusterStoreRef": {"name": "default"}})
+    spec = {"container": "backups", "prefix": root, "credentialsSecretRef": {"name": "s3"}} | cluster_spec
+    world.objects.create("ClusterBackupStore", {"metadata": {"name": "default"}, "spec": spec})
+    return str(namespace["metadata"]["uid"])
+
+
+@pytest.mark.parametrize(("root", "is_right"), [("root", True), ("other", False)])
+def test_place_of_a_shared_store_is_that_of_the_earlier_namespace(
+    world: World, opened: Opened, root: str, is_right: bool
+) -> None:
+    former = "0b0e6a52-6c0f-4d7e-9a57-0d6f0f6a1f3e"
+    place = f"root/shop/{former}"
+    put(opened.inside, "data", prefix=place)
+    world.operator.prefix = place
+    uid = share(world, root)
+    cluster = world.objects.get("ClusterBackupStore", "default")
+    assert cluster is not None
+    words = ("recover", "apply", "--from", f"s3://backups/{place}")
+    outcome = world.cli(*words)
+    assert outcome.code == 3
+    assert f"holds s3://backups/{root}/shop/{uid}" in outcome.err
+    entry = {"namespace": "shop", "namespaceUID": uid, "uid": former}
+    world.objects.update(cluster, spec=cluster["spec"] | {"formerNamespaces": [entry]})
+    outcome = world.cli(*words)
+    assert outcome.code == (0 if is_right else 3), outcome.err
+    assert len(world.made()["PersistentVolumeClaim"]) == is_right
+
+
+def test_result_that_fails_early_is_one_document(world: World, opened: Opened) -> None:
+    put(opened.inside, "data", namespace="absent")
+    outcome = world.apply("--output", "json")
+    assert outcome.code == 3
+    assert outcome.json["reason"] == "NotFound"
