@@ -144,18 +144,30 @@ def test_existing_claim_is_reported_and_not_touched(world: World, ids: dict[str,
     assert len(world.made()["VolumeRestore"]) == 1
 
 
+def after_a_failure(world: World) -> World:
+    """Let one claim fail in a first run."""
+    world.operator.failing["data"] = "TargetError"
+    world.results(code=3)
+    world.operator.failing.clear()
+    world.faults.writes.clear()
+    return world
+
+
 @pytest.mark.parametrize("is_after", [False, True])
-def test_run_that_dies_at_any_write_is_continued(make_world: MakeWorld, ids: dict[str, str], is_after: bool) -> None:
-    calm = make_world()
-    calm.results("--create-namespaces")
-    assert len(calm.faults.writes) == 4
-    for at in range(len(calm.faults.writes)):
-        world = make_world()
+@pytest.mark.parametrize(("prepared", "count"), [(lambda world: world, 4), (after_a_failure, 2)])
+def test_run_that_dies_at_any_write_is_continued(
+    make_world: MakeWorld, ids: dict[str, str], prepared: Callable[[World], World], count: int, is_after: bool
+) -> None:
+    calm = prepared(make_world())
+    calm.results("--retry-failed")
+    assert len(calm.faults.writes) == count
+    for at in range(count):
+        world = prepared(make_world())
         world.faults.at, world.faults.is_after = at, is_after
         with pytest.raises(Crash):
-            world.apply("--create-namespaces")
+            world.apply("--retry-failed")
         world.faults.at = None
-        assert set(world.results("--create-namespaces").values()) == {"restored"}, at
+        assert set(world.results("--retry-failed").values()) == {"restored"}, at
         assert world.made() == calm.made()
 
 
