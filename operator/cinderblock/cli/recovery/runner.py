@@ -167,7 +167,7 @@ class Runner:
         present = await self._client.get(kinds.PVC, *claim.key)
         restore = await self._begun(claim, backup, present)
         if present is not None and (restore is None or restore.has_ended):
-            return Result(Outcome.RESTORED) if _has_made(restore, present) else EXISTS
+            return _restored(restore, backup) if restore and _has_made(restore, present) else EXISTS
         self.results[claim.key] = Result(Outcome.RESTORING)
         if restore is not None and restore.has_ended:
             await self._delete_failed(kinds.VOLUME_RESTORE, restore, _why_not_restored(restore))
@@ -271,6 +271,14 @@ def _has_made(restore: VolumeRestore | None, present: JsonObject | None) -> bool
     if restore is None or present is None:
         return False
     return restore.own_phase is RestorePhase.AVAILABLE and present["metadata"]["uid"] == restore.status.volume_id
+
+
+def _restored(restore: VolumeRestore, backup: Candidate) -> Result:
+    """Return the result of an earlier restore. It names the backup if it is not that of the plan."""
+    other = restore.spec.backup_id
+    is_planned = other == backup.stored.import_id
+    message = "" if is_planned else f"by VolumeRestore {restore.name}, from backup {other}"
+    return Result(Outcome.RESTORED, message)
 
 
 def _why_not_restored(restore: VolumeRestore) -> str:

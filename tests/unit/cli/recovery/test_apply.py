@@ -370,6 +370,7 @@ def test_claim_restored_by_another_restore_is_complete(world: World, ids: dict[s
     status = {"phase": "available", "id": made["metadata"]["uid"], "volumeId": claim["metadata"]["uid"]}
     world.objects.update(made, status=status)
     assert world.results() == {"shop/data": "restored", "shop/logs": "restored"}
+    assert "by VolumeRestore by-hand, from backup old" in world.apply().out
 
 
 def test_cluster_without_the_chart_is_named(world: World, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
