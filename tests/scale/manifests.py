@@ -2,7 +2,7 @@
 
 python -m tests.scale.manifests [BACKUPS]
 
-It stores sealed manifests of 100 backups a volume, and runs `list --as-manifests` and `key check --all` as processes.
+It stores sealed manifests of 100 backups a volume, and runs the commands as processes.
 The program ends with 1 if a run takes longer than LIMIT_SECONDS or more than LIMIT_BYTES resident.
 """
 
@@ -62,6 +62,7 @@ def manifests(count: int) -> Iterator[tuple[str, bytes]]:
             "namespace": f"team-{number // OF_A_VOLUME}",
             "volume_id": volume,
             "volume_name": "data",
+            "volume_bytes": 1 << 30,
             "data_timestamp": NOON + timedelta(hours=number % OF_A_VOLUME),
         }
         key = manifest_key(PREFIX, volume, backup)
@@ -119,6 +120,7 @@ def measure(count: int, scratch: Path) -> bool:
             ["list", "--as-manifests", "--newest"],
             ["key", "check", "--all"],
             ["key", "check"],
+            ["recover", "plan"],
         )
         for words in commands:
             found = run([*words, *at], environment, scratch / "output")

@@ -16,7 +16,7 @@ PERMANENT: Final = 3
 TRANSIENT: Final = 4
 CORRUPT: Final = 5
 INCOMPLETE: Final = 6
-"""The backup lacks files that could not be read."""
+"""The backup lacks files that could not be read, or a recovery left out claims that exist."""
 LOCKED: Final = 7
 """The store keeps an object locked. Trying again helps when its retention has ended, or its legal hold is lifted."""
 NO_OUTPUT: Final = 8

@@ -109,13 +109,13 @@ def document(backup: BackupRef, summary: ManifestSummary, namespace: str, name: 
         "spec:",
         *([f"  storeName: {json.dumps(store_name)}"] if store_name is not None else []),
         "  import:",
-        f"    id: {json.dumps(_import_id(backup))}",
+        f"    id: {json.dumps(import_id(backup))}",
         f"    manifest: {json.dumps(backup.key)}",
         "  deletionPolicy: Retain",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _import_id(backup: BackupRef) -> str:
+def import_id(backup: BackupRef) -> str:
     """Return the id of the VolumeBackup. One that spec.import refuses is replaced by one made from the key."""
     return backup.backup_id if _ID.fullmatch(backup.backup_id) else str(uuid.uuid5(uuid.NAMESPACE_URL, backup.key))

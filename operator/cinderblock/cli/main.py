@@ -61,7 +61,8 @@ exit codes:
   3    permanent failure: trying again does not help
   4    temporary failure: trying again can help, for example if the store did not answer or files changed too fast
   5    stored data is damaged or missing, or the key is not the one that encrypted it
-  6    the backup is complete except for files that could not be read (--skip-unreadable)
+  6    the backup is complete except for files that could not be read (--skip-unreadable); recover: claims that existed
+       before were not touched
   7    the store keeps an object locked: try again when its retention has ended, or its legal hold is lifted
   8    the command has succeeded, but its output could not be written
   129  stopped by SIGHUP
@@ -106,6 +107,7 @@ COMMANDS: Final = {
     "key": Command("key", "check whether encryption keys open the backups in a store"),
     "rewrap": Command("rewrap", "encrypt the data keys of backups with a new key"),
     "retention": Command("retention", "show which backups retention would keep and remove"),
+    "recover": Command("recover", "recover the volumes of a lost cluster from the bucket and the keys"),
     "release-finalizers": Command("release_finalizers", "remove all finalizers before the operator is uninstalled"),
     "operator": Command("run_operator", "run the operator", in_cluster=True),
     "gateway": Command("run_gateway", "serve Cinder's REST API", in_cluster=True),

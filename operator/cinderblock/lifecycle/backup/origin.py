@@ -74,10 +74,11 @@ def cluster_facts(observed: ObservedBackup) -> ClusterFacts | None:
 
 def _without_tools(pairs: Mapping[str, str]) -> dict[str, str]:
     """Return labels or annotations without those of tools, sorted by key."""
-    return {key: pairs[key] for key in sorted(pairs) if not _belongs_to_tool(key)}
+    return {key: pairs[key] for key in sorted(pairs) if not belongs_to_tool(key)}
 
 
-def _belongs_to_tool(key: str) -> bool:
+def belongs_to_tool(key: str) -> bool:
+    """Return whether a tool, Kubernetes or this program sets a label or an annotation with this key."""
     domain, slash, _ = key.partition("/")
     is_in_domain = any(domain == tool or domain.endswith(f".{tool}") for tool in _TOOLS)
     return key == api_labels.MANAGED_BY_LABEL or (bool(slash) and is_in_domain)

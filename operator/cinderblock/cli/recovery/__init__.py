@@ -1,0 +1,1 @@
+"""Recovery after the loss of a cluster: the parts of ``cinderblock recover``."""

@@ -1,0 +1,1 @@
+"""Recovery after the loss of a cluster: which stored backup becomes which claim, and in which order."""
