@@ -38,6 +38,7 @@ from cinderblock.observability import log as observability_log
 from cinderblock.observability.cloud_event import source_of
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.store.factory import ignores_unsigned_headers
+from cinderblock.volume.kernel.allocator import return_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ from the observed state what this one interrupts."""
 def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run the operator until a signal stops it. Return the exit code: 0, or 1 after an error that was logged."""
     observability_log.configure("operator")
+    return_freed_memory()
     try:
         settings = OperatorSettings.from_environment(environment)
         observability_log.configure("operator", logging.getLevelNamesMapping()[settings.log_level.upper()])

@@ -1,4 +1,4 @@
-"""Settings of the garbage collector and of the C library's allocator while a mover runs."""
+"""Settings of the C library's allocator, for movers and the operator, and of the garbage collector for movers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _TRIM_BYTES = 128 << 20
 """Free bytes kept at the end of the heap. With the default of 128 KiB, freed memory soon causes page faults again."""
 _MMAP_BYTES = 32 << 20
 """Bytes of the largest allocation from the heap: the largest that glibc allows."""
+_RETURNED_BYTES = 128 << 10
+"""Free bytes at the end of the heap that go back to the kernel, and size of an allocation that is mapped on its own.
+These are glibc's defaults. Set explicitly, they stay: otherwise glibc raises them when a large block is freed."""
 
 
 def use_single_arena() -> None:
@@ -30,6 +33,17 @@ def use_single_arena() -> None:
     set_allocator(_ARENAS_MAX, 1)
     set_allocator(_TRIM_THRESHOLD, _TRIM_BYTES)
     set_allocator(_MMAP_THRESHOLD, _MMAP_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Let all threads allocate from one heap, which returns freed memory to the kernel.
+
+    For the operator, which reads large lists when it starts and then rests for hours. Measured with 2,000 backups: 168
+    MiB at rest instead of 183, and no more processor time. With one heap but glibc's changing limits it was 178 MiB.
+    """
+    set_allocator(_ARENAS_MAX, 1)
+    set_allocator(_TRIM_THRESHOLD, _RETURNED_BYTES)
+    set_allocator(_MMAP_THRESHOLD, _RETURNED_BYTES)
 
 
 @contextmanager
