@@ -31,6 +31,17 @@ CLOCK = timedelta(seconds=2)
 """Times of the API server have whole seconds."""
 
 
+def schedule_spec(volume: str) -> Object:
+    """Return the spec of the schedule of one volume, which its label selects."""
+    return {
+        "schedule": "* * * * *",
+        "spread": "20s",
+        "volumes": {"selector": {"matchLabels": {"soak": volume}}},
+        "retries": {"count": 3, "backoff": "20s"},
+        "retention": RETENTION,
+    }
+
+
 @dataclass(frozen=True)
 class Sample:
     """The number of steps that were durable at an instant."""
@@ -102,16 +113,9 @@ class ScheduledVolume(Volume):
         return self.random.choice(ways)
 
     def _make_schedule(self) -> None:
-        spec: Object = {
-            "schedule": "* * * * *",
-            "spread": "20s",
-            "volumes": {"selector": {"matchLabels": {"soak": self.name}}},
-            "retries": {"limit": 3},
-            "retention": RETENTION,
-        }
         metadata = {"name": self.name, "namespace": self.tenant.name}
         kind = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "BackupSchedule"}
-        self._apply(kind | {"metadata": metadata, "spec": spec})
+        self._apply(kind | {"metadata": metadata, "spec": schedule_spec(self.name)})
 
     def _patch(self, kind: str, name: str, **spec: object) -> None:
         self._kubectl("patch", kind, name, "--type=merge", "-p", json.dumps({"spec": spec}))

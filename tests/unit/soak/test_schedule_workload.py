@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from tests.soak.schedule_workload import Sample, ScheduledVolume, promise_of
+from tests.soak.schedule_workload import Sample, ScheduledVolume, promise_of, schedule_spec
 from tests.soak.volume_workload import KINDS, Promise
 from tests.support.cluster.cluster import KubeClusterError, Object
 from tests.support.cluster.namespaces import Tenant
+from tests.support.strict_schemas import SCHEMAS
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -50,6 +52,11 @@ def a_backup(name: str, phase: str = "available", began: int = 60, ended: int = 
 
 def a_volume(tenant: ScriptedTenant) -> ScheduledVolume:
     return ScheduledVolume(cast("Tenant", tenant), "volume-1", KINDS[0], random.Random(1), lambda _: None)
+
+
+def test_schedule_fits_its_definition() -> None:
+    schema = SCHEMAS["backupschedule"]["properties"]["spec"]
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(schedule_spec("volume-1"))] == []
 
 
 def test_backups_and_expiries_are_counted() -> None:
