@@ -30,6 +30,8 @@ from cinderblock.api.mover import (
 )
 from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.api.v1alpha1.verification import VerificationLevel
+from cinderblock.archiver import renewal
+from cinderblock.format import pack
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.mover.main import main
 from cinderblock.reasons import Reason
@@ -49,7 +51,17 @@ from tests.support.store.signing_broker import SigningBroker, refuse, signing_br
 pytestmark = pytest.mark.integration
 
 MIB = 1 << 20
+SMALL_PACK = 2 * MIB
+LARGE = 5 * MIB
+"""Data of three packs: of what size they are does not matter to a broker."""
 IMPATIENT = RetryPolicy(attempts=2, first_delay=0.01, check_attempts=2)
+
+
+@pytest.fixture(autouse=True)
+def _small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Close packs early in the movers of this process, so that they need not move 60 MiB in each test."""
+    monkeypatch.setattr(pack, "PACK_BYTES", SMALL_PACK)
+    monkeypatch.setattr(renewal, "PACK_BYTES", SMALL_PACK)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +150,7 @@ def movers(server: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> 
 def a_tree(path: Path, seed: int = 1) -> Path:
     """Return a tree with everything, and three packs of data."""
     make_tree(str(path), seed=seed)
-    (path / "large").write_bytes(random.Random(seed).randbytes(60 * MIB))
+    (path / "large").write_bytes(random.Random(seed).randbytes(LARGE))
     return path
 
 
@@ -186,7 +198,7 @@ def test_backups_with_and_without_a_broker_have_one_format(movers: Movers, tmp_p
 
 def test_device_is_restored_byte_for_byte(movers: Movers, tmp_path: Path) -> None:
     image, target = tmp_path / "image", tmp_path / "target"
-    content = random.Random(5).randbytes(30 * MIB) + bytes(10 * MIB) + random.Random(6).randbytes(MIB + 12345)
+    content = random.Random(5).randbytes(3 * MIB) + bytes(10 * MIB) + random.Random(6).randbytes(MIB + 12345)
     image.write_bytes(content)
     target.write_bytes(bytes(len(content)))
     task = movers.task(MoverOperation.BACKUP, "one", image, mode=VolumeMode.BLOCK)
@@ -200,7 +212,7 @@ def test_calls_of_the_broker_are_few(movers: Movers, tmp_path: Path) -> None:
     """Each request to the S3 server costs one call. Keys cost at most four for a backup, and two for a restore."""
     source, broker = tmp_path / "source", movers.broker
     source.mkdir()
-    (source / "large").write_bytes(random.Random(1).randbytes(60 * MIB))
+    (source / "large").write_bytes(random.Random(1).randbytes(LARGE))
     report = movers.back_up(source, "one", data_timestamp=LATER, created_at=LATER)
     assert requests_of(broker, "PUT", "/packs/") == report.object_count + (broker.keys is not None)
     assert requests_of(broker, "PUT", ".manifest") == 1
@@ -222,7 +234,7 @@ def test_next_mover_resumes_after_a_death(
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "large").write_bytes(random.Random(1).randbytes(60 * MIB))
+    (source / "large").write_bytes(random.Random(1).randbytes(LARGE))
 
     def dying(store: ObjectStore) -> ObjectStore:
         faulty = FaultyStore(store)
@@ -253,7 +265,7 @@ def test_next_mover_resumes_after_a_death(
 def test_broker_that_dies_in_the_middle_ends_no_backup(movers: Movers, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "large").write_bytes(random.Random(1).randbytes(60 * MIB))
+    (source / "large").write_bytes(random.Random(1).randbytes(LARGE))
     movers.policy = RetryPolicy(attempts=100, first_delay=0.05, max_delay=0.2)
     stopped = threading.Event()
 

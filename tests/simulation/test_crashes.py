@@ -16,7 +16,7 @@ from cinderblock.format.manifest.comparison import Comparison
 from tests.support.simulation.moments import Moments, some_or_all_moments
 from tests.support.simulation.simulation import Simulation, api_outage, summary
 from tests.support.store.faults import Crash
-from tests.support.variations import pairs_in_turn
+from tests.support.variations import pairs_in_turn, some
 
 Part = Callable[[Simulation], object]
 
@@ -214,7 +214,7 @@ def test_dying_movers_do_not_change_the_end(name: str, done: bool) -> None:
         assert summary(simulation) == summary(reference), f"write {death} of a mover\n{simulation.story()}"
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", some(SCENARIOS))
 def test_dying_mover_and_operator_do_not_change_the_end(name: str) -> None:
     reference, writes = run(name)
     prepare, start = SCENARIOS[name]

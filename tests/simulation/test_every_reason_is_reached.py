@@ -8,9 +8,10 @@ mention the reason.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -875,12 +876,11 @@ def test_external_reasons_are_tested_in_their_rooms(reason: Reason, room: str) -
     assert words & {reason.value, reason.name}
 
 
-def _words(path: Path) -> Iterator[str]:
-    """Yield the names, attributes and strings in the source of a module."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+@cache
+def _words(path: Path) -> frozenset[str]:
+    """Return the names, attributes and strings in the source of a module, which is parsed once for all reasons."""
+    nodes = [*ast.walk(ast.parse(path.read_text()))]
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return frozenset(names | attributes | texts)

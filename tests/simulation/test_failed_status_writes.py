@@ -10,6 +10,7 @@ from cinderblock.errors import AccessDenied, CinderblockError, InvalidInput, Kub
 from cinderblock.kube.responses import RequestInfo
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation
+from tests.support.variations import pairs_in_turn
 
 ERRORS = [KubeUnavailable("the API server does not answer"), AccessDenied("not now"), InvalidInput("no such field")]
 
@@ -89,8 +90,7 @@ def test_removed_data_is_never_reported_as_left(
     assert any(call.subresource == "status" for call in failed), failed
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize("kind", ["VolumeBackup", "VolumeRestore"])
+@pytest.mark.parametrize(("kind", "done"), pairs_in_turn(["VolumeBackup", "VolumeRestore"], [False, True]))
 def test_rejected_status_write_fails_no_operation(kind: str, *, done: bool) -> None:
     """The Job of an operation was created, but its status could not be written. No condition reports a rejected Job."""
 

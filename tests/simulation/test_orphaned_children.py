@@ -10,6 +10,7 @@ from cinderblock.api import labels as api_labels
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import Simulation, summary
 from tests.support.store.faults import Crash
+from tests.support.variations import pairs_in_turn
 
 STARTS: dict[str, tuple[str, Callable[[Simulation], object]]] = {
     "a backup": ("VolumeBackup", lambda s: s.backup("gone", "data")),
@@ -37,8 +38,7 @@ def orphaned(name: str, steps: int, crash_at: int | None) -> tuple[Simulation, b
     return simulation, has_ended
 
 
-@pytest.mark.parametrize("crash_at", [None, 0, 1, 3])
-@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize(("name", "crash_at"), pairs_in_turn([*STARTS], [None, 0, 1, 3]))
 def test_orphans_of_a_deleted_operation_go(name: str, crash_at: int | None) -> None:
     has_ended, steps = False, 0
     while not has_ended:

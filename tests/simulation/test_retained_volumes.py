@@ -10,6 +10,7 @@ import pytest
 from cinderblock.api import labels as api_labels
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import DRIVER, KEPT, NAMESPACE, PROTECTION
+from tests.support.simulation.moments import Moments, some_or_all_moments
 from tests.support.simulation.simulation import Simulation
 from tests.support.store.faults import Crash
 
@@ -49,23 +50,30 @@ def test_backup_leaves_no_volume_whenever_the_operator_dies(*, done: bool) -> No
         assert volumes(simulation) == [("Bound", "Retain", "data")], f"write {crash_at}\n{simulation.story()}"
 
 
-@pytest.mark.parametrize("crash_at", [None, 0, 1, 2])
-def test_cancelled_restore_leaves_no_volume_at_any_step(crash_at: int | None) -> None:
+def cancel_restore(steps: int, crash_at: int | None) -> tuple[Simulation, bool]:
+    """Delete a restore after some steps, and crash at a later write. Return whether it had ended before."""
+    with Simulation() as simulation:
+        backed_up(simulation)
+        simulation.restore("again", "full", name="new")
+        for _ in range(steps):
+            simulation.step()
+        has_ended = simulation.phase("VolumeRestore", "again") == "available"
+        if crash_at is not None:
+            simulation.faults.plan(crash_at, Crash("scripted"), done=crash_at % 2 == 0)
+        simulation.delete("VolumeRestore", "again")
+        simulation.settle()
+    return simulation, has_ended
+
+
+@some_or_all_moments
+def test_cancelled_restore_leaves_no_volume_at_any_step(moments: Moments) -> None:
     has_ended, steps = False, 0
     while not has_ended:
-        with Simulation() as simulation:
-            backed_up(simulation)
-            simulation.restore("again", "full", name="new")
-            for _ in range(steps):
-                simulation.step()
-            has_ended = simulation.phase("VolumeRestore", "again") == "available"
-            if crash_at is not None:
-                simulation.faults.plan(crash_at, Crash("scripted"), done=crash_at % 2 == 0)
-            simulation.delete("VolumeRestore", "again")
-            simulation.settle()
-        claims = {item["metadata"]["name"] for item in simulation.objects.all("PersistentVolumeClaim")}
-        expected = [("Bound", "Retain", name) for name in sorted(claims)]
-        assert volumes(simulation) == expected, f"step {steps}\n{simulation.story()}"
+        for crash_at in moments(steps, (0, 1, 2)):
+            simulation, has_ended = cancel_restore(steps, crash_at)
+            claims = {item["metadata"]["name"] for item in simulation.objects.all("PersistentVolumeClaim")}
+            expected = [("Bound", "Retain", name) for name in sorted(claims)]
+            assert volumes(simulation) == expected, f"step {steps}, write {crash_at}\n{simulation.story()}"
         steps += 1
     assert steps > 10
 

@@ -17,6 +17,7 @@ from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import POLICY, Simulation
 from tests.support.store.faults import Crash
+from tests.support.variations import pairs_in_turn
 
 BROKER = replace(POLICY.mover, broker_url="https://broker.example:8778", broker_ca="a certificate")
 SHARED = replace(POLICY, mover=BROKER, account=OperatorAccount(SYSTEM))
@@ -165,8 +166,7 @@ def test_allowed_again_means_usable_again(simulation: Simulation) -> None:
     assert simulation.content("new") == "content"
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", range(CRASHES))
+@pytest.mark.parametrize(("at", "done"), pairs_in_turn(range(CRASHES), [False, True]))
 def test_crash_at_any_write_changes_no_result(at: int, done: bool) -> None:
     with Simulation(policy=SHARED) as simulation:
         simulation.claim("data", "content")

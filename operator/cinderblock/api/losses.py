@@ -1,8 +1,7 @@
-"""Attributes of files that a backup or restore could not preserve, and the policies for such files."""
+"""Attributes of files that a backup or restore could not preserve."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -11,20 +10,6 @@ from cinderblock.api.meta import Model
 
 Path = Annotated[str, Field(max_length=255)]
 """A path within a volume, in printable characters and cut to 255 of them."""
-
-
-class Unreadable(StrEnum):
-    """Policy of a backup for a file that cannot be read, or whose attributes the format cannot express."""
-
-    FAIL = "Fail"
-    SKIP = "Skip"
-
-
-class Fidelity(StrEnum):
-    """Policy of a restore for a target that cannot preserve the owner, mode, links or times of a file."""
-
-    STRICT = "Strict"
-    BEST_EFFORT = "BestEffort"
 
 
 def count_files(count: int) -> str:

@@ -14,7 +14,8 @@ from typing import Annotated
 from pydantic import Field
 
 from cinderblock.api.broker import BrokerLocation
-from cinderblock.api.losses import Fidelity, Losses, Path, Unreadable
+from cinderblock.api.file_policies import Fidelity, Unreadable
+from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.api.pins import ExpectedBackup, Pins

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.file_policies import Unreadable
+from cinderblock.api.losses import Loss
 from cinderblock.api.mover import VolumeMode
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.block.source import BlockSource

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-from cinderblock.api.losses import Fidelity, Loss
+from cinderblock.api.file_policies import Fidelity
+from cinderblock.api.losses import Loss
 from cinderblock.api.mover import VolumeMode
 from cinderblock.errors import IntegrityError
 from cinderblock.format.entries import Entry, EntryKind

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from enum import IntEnum
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.volume.errors import source_error, target_error
 from cinderblock.volume.metadata_support import Feature, MetadataSupport
 from cinderblock.volume.tree.metadata import ACCESS_ACL

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cinderblock.api.losses import Loss
 from cinderblock.errors import TargetError
 from cinderblock.volume.errors import format_path
+
+if TYPE_CHECKING:
+    from cinderblock.api.losses import Loss
 
 MAX_EXAMPLES: Final = 3
 """Most example paths of each feature."""
@@ -184,6 +186,8 @@ class MetadataLosses:
 
     def list_losses(self) -> list[Loss]:
         """Return all losses with examples."""
+        from cinderblock.api.losses import Loss  # noqa: PLC0415 - the worker processes start without pydantic
+
         found = [(feature, self._counts[feature]) for feature in Feature if feature in self._counts]
         return [
             Loss(what=_LOSS_NAMES.get(feature, feature.value), objects=count.objects, examples=count.examples)

@@ -15,6 +15,7 @@ from cinderblock.kube.transport import Request
 from tests.support.simulation.api import Object, _refusal, stamp
 from tests.support.simulation.schedules import ScheduleSimulation
 from tests.support.store.faults import Crash
+from tests.support.variations import pairs_in_turn
 
 FIRST = datetime.fromisoformat("2026-05-05T02:00:00Z")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -131,10 +132,17 @@ def test_unknown_zone_of_retention_is_told_and_removes_nothing() -> None:
         assert not simulation.backups()
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", range(8))
-@pytest.mark.parametrize("error", [Crash("dies"), KubeUnavailable("no answer")], ids=["crash", "no-answer"])
-def test_same_backups_remain_whichever_write_fails(error: BaseException, at: int, done: bool) -> None:
+FAULTS: dict[str, tuple[BaseException, bool]] = {
+    "dies before": (Crash("dies"), False),
+    "dies after": (Crash("dies"), True),
+    "does not reach": (KubeUnavailable("no answer"), False),
+    "loses the answer to": (KubeUnavailable("no answer"), True),
+}
+
+
+@pytest.mark.parametrize(("at", "how"), pairs_in_turn(range(8), [*FAULTS]))
+def test_same_backups_remain_whichever_write_fails(at: int, how: str) -> None:
+    error, done = FAULTS[how]
     with ScheduleSimulation() as simulation:
         protect(simulation)
         simulation.run_until(FIRST + 4 * DAY - HOUR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,21 @@ def helm(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def render(*settings: str, namespace: str = NAMESPACE) -> Objects:
     """Render the chart as release "cinderblock", with values given as ``--set`` takes them."""
+    return documents(_rendered(settings, namespace))
+
+
+def documents(text: str) -> Objects:
+    """Return the documents of a YAML text that are not empty. The parser in C is ten times as fast."""
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+
+
+@cache
+def _rendered(settings: tuple[str, ...], namespace: str) -> str:
+    """Return what helm prints. Many tests render the same settings."""
     options = [f"--set={setting}" for setting in settings]
     done = helm("template", "cinderblock", str(CHART), f"--namespace={namespace}", *options)
     assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return done.stdout
 
 
 def of_kind(objects: Objects, kind: str) -> Objects:

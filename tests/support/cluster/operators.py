@@ -83,7 +83,7 @@ def wait_for(what: str, seen: Callable[[], Any], seconds: float = PATIENCE) -> A
     while not (value := seen()):
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds:.0f} s there was still no {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
     return value
 
 

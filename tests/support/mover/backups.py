@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.layout import manifest_key, pack_prefix
-from cinderblock.api.losses import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
 from cinderblock.api.v1alpha1.store import ChangeDetection, Compression

@@ -10,7 +10,8 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Self
 
-from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.file_policies import Unreadable
+from cinderblock.api.losses import Loss
 from cinderblock.archiver.source import OpenedFile
 from cinderblock.errors import SourceChanging
 from cinderblock.format.entries import ByteRange, Entry, EntryKind, order_key

@@ -15,6 +15,8 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS
 from cinderblock.kube import kinds
 from cinderblock.kube.client import PAGE_LIMIT
@@ -101,15 +103,15 @@ class ObjectsInMemory:
 
     def update(self, item: Object, **parts: Any) -> None:
         """Replace top-level parts of an object (spec, status, metadata); None removes. Equal parts change nothing."""
-        before = _copy(item)
-        for part, value in parts.items():
-            if value is None:
-                item.pop(part, None)
-            else:
-                item[part] = _copy(value)
-        if item == before:
+        changed = {part: _copy(value) for part, value in parts.items() if item.get(part) != value}
+        if not changed:
             return
-        if item.get("spec") != before.get("spec"):
+        for part, value in changed.items():
+            if value is None:
+                del item[part]
+            else:
+                item[part] = value
+        if "spec" in changed:
             item["metadata"]["generation"] += 1
         self._changed("MODIFIED", item)
         self._remove_if_free(item)
@@ -259,7 +261,7 @@ def _body(request: Request) -> Object:
 
 
 def _answer(status: int, body: Object) -> Response:
-    return Response(status, json.dumps(body).encode())
+    return Response(status, to_json(body))
 
 
 def _refusal(code: int, reason: str, message: str = "") -> Response:

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from cinderblock.api import layout
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION
-from cinderblock.api.losses import Loss, Unreadable
+from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import CinderblockError, IntegrityError

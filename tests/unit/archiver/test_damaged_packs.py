@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.api.mover import MoverReport, VolumeMode
 from cinderblock.archiver import pipeline
 from cinderblock.errors import IntegrityError, SourceError

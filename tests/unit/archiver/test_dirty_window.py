@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.api.losses import Fidelity
+from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.mover import VolumeMode
 from cinderblock.api.v1alpha1.store import ChangeDetection
 from cinderblock.format.entries import Entry, EntryKind

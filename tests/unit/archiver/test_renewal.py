@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.api.mover import MoverReport, VolumeMode
 from cinderblock.archiver import pipeline
 from cinderblock.archiver.renewal import MOST_RENEWED

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.cluster.chart import CHART, EMBEDDED, NAMESPACE, helm, of_kind
+from tests.support.cluster.chart import CHART, EMBEDDED, NAMESPACE, documents, helm, of_kind
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +40,7 @@ def test_file_with_all_old_values_renders_the_same_objects(old_values: Path, set
     def rendered(*more: str) -> set[tuple[str, str]]:
         done = helm("template", "cinderblock", str(CHART), *options(*settings), *more)
         assert done.returncode == 0, done.stderr
-        found = [document for document in yaml.safe_load_all(done.stdout) if document]
+        found = documents(done.stdout)
         return {(item["kind"], item["metadata"]["name"]) for item in found if item["kind"] != "Job"}
 
     assert rendered(f"--values={old_values}") == rendered()
@@ -53,7 +52,7 @@ def test_reused_values_render_or_name_the_missing_value(reusing: Path) -> None:
         assert "admissionPolicies" in done.stderr
         assert "nil pointer" not in done.stderr
         return
-    kinds = [document["kind"] for document in yaml.safe_load_all(done.stdout) if document]
+    kinds = [document["kind"] for document in documents(done.stdout)]
     assert "ValidatingAdmissionPolicy" in kinds
 
 
@@ -87,5 +86,5 @@ def upgrade_notes(directory: Path, values: Path, *settings: str) -> str:
     arguments = ("--is-upgrade", "--show-only=templates/shown.yaml", f"--values={values}")
     done = helm("template", "cinderblock", str(chart), *options(*settings), *arguments)
     assert done.returncode == 0, done.stderr
-    [shown] = of_kind([document for document in yaml.safe_load_all(done.stdout) if document], "Notes")
+    [shown] = of_kind(documents(done.stdout), "Notes")
     return str(shown["text"])

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,17 @@ from tests.support.simulation.simulation import Simulation
 SECOND_NAME = "0f8fad5b-d9cb-469f-a165-70867728950e"
 LOCATION = StoreLocation(container="volumebackups")
 STEPS = 600
+STORES = ("unsealed", "sealed", "mixed")
+"""Whether the backups are encrypted; mixed: the later ones."""
+
+some_or_all_changes = pytest.mark.parametrize(
+    "every", [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.long)]
+)
+"""Runs a test with a third of all changes, another third for each store, and in `make test-long` with all of them.
+
+For the tests that run the whole operator for each change. `test_verification_with_the_pins_of_a_status` checks what a
+reader accepts, and runs with all changes each time.
+"""
 
 
 @dataclass
@@ -48,12 +59,14 @@ class PopulatedStore:
     """Backups of three volumes in one store, and their expected content.
 
     Attributes:
+        kind: one of STORES.
         simulation: the operator and its cluster.
         truth: what each VolumeBackup holds, by name.
         needs: keys of the objects that each needs, by name.
         other_versions: of a manifest: "older" and "unsealed" ones of the same ids, by kind and key.
     """
 
+    kind: str
     simulation: Simulation
     truth: dict[str, str] = field(default_factory=dict)
     needs: dict[str, set[str]] = field(default_factory=dict)
@@ -160,7 +173,7 @@ def back_up(
 
 def build(kind: str) -> PopulatedStore:
     """Create volumes a and b with an incremental backup each, an import, and a second name for a backup of a."""
-    populated = PopulatedStore(Simulation(cluster=RealMovers))
+    populated = PopulatedStore(kind, Simulation(cluster=RealMovers))
     simulation = populated.simulation
     if kind == "sealed":
         simulation.encrypt(key_ring())
@@ -187,7 +200,7 @@ def build(kind: str) -> PopulatedStore:
     return populated
 
 
-@pytest.fixture(scope="module", params=["unsealed", "sealed", "mixed"])
+@pytest.fixture(scope="module", params=STORES)
 def populated(request: pytest.FixtureRequest) -> Iterator[PopulatedStore]:
     built = build(request.param)
     with built.simulation:
@@ -228,17 +241,17 @@ def changes(populated: PopulatedStore) -> Iterator[Change]:
 
 
 def each_affected(
-    populated: PopulatedStore, selected: Callable[[Change], bool] = lambda change: True
+    populated: PopulatedStore, selected: Callable[[Change], bool] = lambda change: True, every: int = 1
 ) -> Iterator[tuple[Change, str]]:
-    """Yield each change, applied, with each backup that it affects."""
-    count = 0
-    for change in filter(selected, changes(populated)):
+    """Yield one in ``every`` changes, applied, with each backup that it affects. Each store has a turn of its own."""
+    count, first = 0, STORES.index(populated.kind) % every
+    for change in islice(filter(selected, changes(populated)), first, None, every):
         with populated.replaced(change.bodies):
             for name in sorted(populated.truth):
                 if change.affects(populated, name):
                     count += 1
                     yield change, name
-    assert count > 15
+    assert count > 15 // every
 
 
 def restored(populated: PopulatedStore, name: str) -> str | None:
@@ -269,16 +282,20 @@ def test_without_changes_every_backup_is_restored(populated: PopulatedStore) -> 
         assert truth.partition("-")[0] == ("a" if name == "second" else "c" if name == "imported" else name[0])
 
 
-def test_restore_with_every_manifest_in_the_place_of_every_other(populated: PopulatedStore) -> None:
+@some_or_all_changes
+def test_restore_with_every_manifest_in_the_place_of_every_other(populated: PopulatedStore, every: int) -> None:
     """Uses real gatherers, real decisions and a real mover."""
     for change, name in each_affected(
-        populated, lambda change: any(key.endswith(".manifest") for key in change.bodies)
+        populated, lambda change: any(key.endswith(".manifest") for key in change.bodies), every
     ):
         assert restored(populated, name) is None, f"{change.name}: {name}"
 
 
-def test_restore_with_every_pack_in_the_place_of_every_other(populated: PopulatedStore) -> None:
-    for change, name in each_affected(populated, lambda change: all(key.startswith("packs/") for key in change.bodies)):
+@some_or_all_changes
+def test_restore_with_every_pack_in_the_place_of_every_other(populated: PopulatedStore, every: int) -> None:
+    for change, name in each_affected(
+        populated, lambda change: all(key.startswith("packs/") for key in change.bodies), every
+    ):
         assert restored(populated, name) is None, f"{change.name}: {name}"
 
 
@@ -343,9 +360,8 @@ def test_rewrapping_keeps_the_pins_of_a_status(populated: PopulatedStore) -> Non
 
 def test_deletion_keeps_objects_of_other_backups(populated: PopulatedStore) -> None:
     """The operator deletes one backup after the other while manifests are swapped."""
-    kind = "unsealed" if populated.keys is None else "sealed" if populated.expected("a-one").sealed else "mixed"
     for one, other in (("a-two", "b-two"), ("a-two", "a-one"), ("b-two", "imported")):
-        fresh = build(kind)
+        fresh = build(populated.kind)
         with fresh.simulation as simulation:
             keys = fresh.manifest(one), fresh.manifest(other)
             mine = {key for key in simulation.stored() if fresh.expected(one).backup_id in key}
@@ -362,10 +378,11 @@ def test_deletion_keeps_objects_of_other_backups(populated: PopulatedStore) -> N
             assert simulation.phase("VolumeBackup", one) == "error_deleting"
 
 
-def test_lost_status_is_rebuilt_from_the_true_manifest_or_warns(populated: PopulatedStore) -> None:
+@some_or_all_changes
+def test_lost_status_is_rebuilt_from_the_true_manifest_or_warns(populated: PopulatedStore, every: int) -> None:
     """Without a status, an older manifest of the same backup is accepted, and a condition warns about that."""
     simulation = populated.simulation
-    for change, name in each_affected(populated, Change.is_of_manifests):
+    for change, name in each_affected(populated, Change.is_of_manifests, every):
         if populated.manifest(name) not in change.bodies or name in ("second", "imported"):
             continue
         kept = simulation.get("VolumeBackup", name)["status"]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.labels import ENDED_ANNOTATION, RESTORE_FINALIZER, child_name
-from cinderblock.api.losses import Fidelity, Loss
+from cinderblock.api.losses import Loss
 from cinderblock.api.mover import TASK_VARIABLE, MoverReport, MoverTask
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.errors import SealBroken

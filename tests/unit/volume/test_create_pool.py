@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.api.losses import Fidelity
+from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.mover import MoverReport
 from cinderblock.errors import TargetError, TransientError
 from cinderblock.restorer import batch_writer

@@ -11,7 +11,8 @@ from pydantic import Field
 from cinderblock.api import labels
 from cinderblock.api.conditions import Conditions, ConditionType
 from cinderblock.api.duration import Duration
-from cinderblock.api.losses import Losses, Path, Unreadable
+from cinderblock.api.file_policies import Unreadable
+from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration
-from cinderblock.api.losses import Fidelity, Losses
+from cinderblock.api.file_policies import Fidelity
+from cinderblock.api.losses import Losses
 from cinderblock.api.meta import REMEDY, Annotations, Labels, Model, Object, Uid
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.store import Name

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cinderblock.api.conditions import Conditions
 from cinderblock.api.duration import Duration, LongDuration
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.api.meta import CORE_TYPE, Annotations, Labels, Model, Object
 from cinderblock.api.v1alpha1.backup import CinderString, DeletionPolicy, Description, Metadata
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus

@@ -11,8 +11,8 @@ from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.api.layout import manifest_key
-from cinderblock.api.losses import Unreadable
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.origin import Consistency
 from cinderblock.api.quantity import format_size

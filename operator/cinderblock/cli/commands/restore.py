@@ -8,7 +8,7 @@ import stat
 from contextlib import closing
 from typing import Final
 
-from cinderblock.api.losses import Fidelity
+from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.quantity import format_size

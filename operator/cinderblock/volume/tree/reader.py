@@ -11,7 +11,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.format.entries import Entry, EntryKind
 from cinderblock.volume.closeable import Closeable
 from cinderblock.volume.errors import (

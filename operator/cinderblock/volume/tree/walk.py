@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from cinderblock.api.losses import Loss
 from cinderblock.errors import SourceError
 from cinderblock.volume.errors import walk_error
 from cinderblock.volume.metadata_support import MAX_EXAMPLES, format_example
@@ -17,6 +17,9 @@ from cinderblock.volume.tree.dirfd import DirectoryStack, has_mounts_below, moun
 from cinderblock.volume.tree.metadata import MAX_XATTR_BYTES, Attributes, read_xattrs
 from cinderblock.volume.tree.rows import TYPE, Columns, Rows
 from cinderblock.volume.tree.sorted_names import SortedNames
+
+if TYPE_CHECKING:
+    from cinderblock.api.losses import Loss
 
 LOST_FOUND = b"lost+found"
 """Directory of fsck at the root of ext file systems, which is not part of the data."""
@@ -79,6 +82,8 @@ class SkippedObjects:
 
     def list_losses(self) -> list[Loss]:
         """Return the skipped objects by kind, with examples."""
+        from cinderblock.api.losses import Loss  # noqa: PLC0415 - the worker processes start without pydantic
+
         return [
             Loss(what=name, objects=getattr(self, kind), examples=self._examples.get(kind, []))
             for kind, name in _LOSS_NAMES.items()

@@ -12,7 +12,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.reasons import parse_reason
 from cinderblock.volume.closeable import Closeable

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from cinderblock.api.losses import Unreadable
+from cinderblock.api.file_policies import Unreadable
 from cinderblock.errors import SourceChanging, SourceError
 from cinderblock.volume.errors import source_error
 from cinderblock.volume.omissions import Omissions
