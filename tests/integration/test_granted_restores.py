@@ -199,7 +199,7 @@ def _wrapped(store: ObjectStore, key: str) -> dict[str, str]:
 
 
 async def test_status_of_the_target_alone_gives_nothing(scene: Scene, tmp_path: Path) -> None:
-    """Whoever forges the status of a VolumeRestore still lacks the record in the other namespace."""
+    """A forged status of a VolumeRestore is worth nothing without the record in the other namespace."""
     folder = tmp_path / "source"
     folder.mkdir()
     (folder / "file").write_bytes(b"content")

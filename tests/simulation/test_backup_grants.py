@@ -11,6 +11,7 @@ import pytest
 
 from cinderblock.api import labels
 from tests.simulation.test_shared_stores import SHARED, change, share
+from tests.support.documented_reasons import GRANT_REASONS
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE as SOURCE
 from tests.support.simulation.simulation import Simulation
@@ -440,6 +441,12 @@ def test_restores_without_a_grant_hold_up_no_deletion(simulation: Simulation) ->
     for _ in range(200):
         simulation.step()
     assert not simulation.exists("VolumeBackup", "full")
+
+
+def test_every_reason_of_grants_has_a_test_here() -> None:
+    with open(__file__, encoding="utf-8") as file:
+        text = file.read()
+    assert not {reason for reason in GRANT_REASONS if f'"{reason}"' not in text}
 
 
 @pytest.mark.parametrize(("at", "done"), some(product(range(CRASHES), (False, True)), step=9))

@@ -22,7 +22,7 @@ from cinderblock.lifecycle.store.resolve import target_refusal
 
 @dataclass(frozen=True, slots=True)
 class GrantedBackup:
-    """What a restore from another namespace may know.
+    """The knowledge that a restore of a backup of another namespace may have.
 
     Attributes:
         state: whether it is permitted now.

@@ -57,7 +57,7 @@ def incomplete(status: VolumeBackupStatus) -> str | None:
 def derived_phase(observed: ObservedBackup) -> BackupPhase:
     """Return restoring while a restore runs, error_restoring if the newest one failed, otherwise available.
 
-    Of restores in other namespaces only those count that run: why one fails there is not a matter of the backup.
+    Restores in other namespaces count only while they run: why one fails there is not a matter of the backup.
     """
     if readers.running(observed) or any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(observed)):
         return BackupPhase.RESTORING

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
 
 RECHECK_SECONDS = 60.0
-"""Seconds until grants are read again, if no event tells of a change."""
+"""Seconds until grants are read again, if no event reports a change."""
 
 
 def backup_is_granted(observed: ObservedRestore) -> Verdict:

@@ -19,7 +19,7 @@ _NAMED = 10
 def decide(grant: BackupGrant, existing: Mapping[str, Object], now: datetime) -> Decision:
     """Return what to do about a BackupGrant.
 
-    A change of the spec records all its namespaces again: whoever changes a grant means the namespaces of that moment.
+    A change of the spec records all its namespaces again: its author means the namespaces of that moment.
 
     Args:
         grant: the BackupGrant.

@@ -14,7 +14,7 @@ from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.reasons import Reason
 
 FULL_RETRY_SECONDS = 30.0
-"""Seconds until a restore looks again whether another one has ended."""
+"""Seconds until a restore checks whether another one has ended."""
 
 
 def is_recorded(restore: VolumeRestore, backup: VolumeBackup) -> bool:

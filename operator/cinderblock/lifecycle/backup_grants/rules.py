@@ -1,7 +1,7 @@
 """Whether BackupGrants let another namespace restore a backup.
 
-A grant counts for the namespaces that its status records by their UIDs. So whoever creates a namespace with a freed
-name gets nothing that its earlier owner was granted. Only the operator writes that status.
+A grant counts for the namespaces that its status records by their UIDs. So a namespace that somebody creates with
+a freed name gets nothing that its earlier owner was granted. Only the operator writes that status.
 """
 
 from __future__ import annotations
