@@ -7,7 +7,7 @@ import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,31 @@ from urllib.parse import quote
 
 import pytest
 
-from cinderblock.api import layout
+from cinderblock.api import labels, layout
 from cinderblock.api.broker import CREDENTIALS_PATH, NEW_DATA_KEY_PATH, UNWRAP_PATH
 from cinderblock.api.mover import MoverOperation
+from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.controller.context import Context
+from cinderblock.controller.grants.record import record_granted_restores
+from cinderblock.controller.reconcile.reconciler import Reconciler
+from cinderblock.controller.request import ObjectKey
+from cinderblock.controller.stores.pool import StorePool
+from cinderblock.errors import Conflict
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.format.manifest.reader import read_packs
 from cinderblock.format.pack import Origin, parse_pack_name
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient
+from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.kinds import Kind
+from cinderblock.kube.reduction import reduce_object
+from cinderblock.lifecycle.actions import RecordGrantedRestores
+from cinderblock.lifecycle.backup_grants import readers
+from cinderblock.lifecycle.observed import MoverSettings, OperatorPolicy
 from cinderblock.repository.objects import BackupRef
 from cinderblock.store.base import ObjectStore
+from cinderblock.store.factory import ignores_unsigned_headers
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
 from tests.integration.test_movers_and_broker import Namespace, Tasks
@@ -229,3 +243,56 @@ async def test_replaced_manifest_gives_no_packs(scene: Scene, tmp_path: Path) ->
     answer = await scene.broker.sign(mover.token, "GET", f"{scene.bucket}/{key}")
     assert answer.status == 403
     assert "packs of the backup are unknown" in answer.json["message"]
+
+
+async def test_record_of_a_restore_survives_other_writes_of_the_status(kubeconfig: Path, client: KubeClient) -> None:
+    """The operator records and releases it, while it applies the rest of the status on the server's side."""
+    source, target = (f"{name}-{uuid.uuid4().hex[:8]}" for name in ("source", "target"))
+    uids = [
+        (await client.create(kinds.NAMESPACE, {"metadata": {"name": name}}))["metadata"]["uid"]
+        for name in (source, target)
+    ]
+    spec = {"backups": {"names": ["full"]}, "to": {"namespaces": [target]}}
+    await client.create(kinds.BACKUP_GRANT, {"metadata": {"name": "give", "namespace": source}, "spec": spec})
+    metadata = {"name": "full", "namespace": source, "finalizers": [labels.BACKUP_FINALIZER]}
+    backup = await client.create(kinds.VOLUME_BACKUP, {"metadata": metadata, "spec": {"volumeId": "data"}})
+    key = layout.manifest_key("", VOLUME, backup["metadata"]["uid"])
+    status = {"id": backup["metadata"]["uid"], "phase": "available", "manifestKey": key, "storeName": "gone"}
+    await client.merge_patch(kinds.VOLUME_BACKUP, "full", source, {"status": status}, subresource="status")
+    restore = {"backupId": "full", "backupNamespace": source}
+    made = await client.create(
+        kinds.VOLUME_RESTORE, {"metadata": {"name": "back", "namespace": target}, "spec": restore}
+    )
+
+    policy = OperatorPolicy(MoverSettings("example/cinderblock:1"))
+    async with aclosing(await connect(kubeconfig=str(kubeconfig), reduce=reduce_object)) as kube:
+        pool = StorePool(kube, ignores_unsigned_headers=ignores_unsigned_headers)
+        reconciler = Reconciler(Context(kube, pool, policy))
+
+        async def reconciled(kind: Kind, name: str) -> Mapping[str, Any]:
+            await reconciler.reconcile(ObjectKey(kind.kind, source, name))
+            found = await client.get(kind, name, source)
+            assert found is not None
+            shown: Mapping[str, Any] = found["status"]
+            return shown
+
+        granted = await reconciled(kinds.BACKUP_GRANT, "give")
+        assert granted["namespaces"] == [{"name": target, "uid": uids[1]}]
+        assert await reconciled(kinds.BACKUP_GRANT, "give") == granted
+        current = await reconciled(kinds.VOLUME_BACKUP, "full")
+        assert current["phase"] == "available"
+        found = VolumeBackup.model_validate(await client.get(kinds.VOLUME_BACKUP, "full", source))
+        recorded = readers.record(VolumeRestore.model_validate(made), found)
+        assert isinstance(recorded, RecordGrantedRestores)
+        await record_granted_restores(kube, recorded)
+        with pytest.raises(Conflict):
+            await record_granted_restores(kube, recorded)
+        for _ in range(2):
+            current = await reconciled(kinds.VOLUME_BACKUP, "full")
+            assert current["phase"] == "restoring"
+            assert [entry["name"] for entry in current["grantedRestores"]] == ["back"]
+        ended = {"id": made["metadata"]["uid"], "phase": "available"}
+        await client.merge_patch(kinds.VOLUME_RESTORE, "back", target, {"status": ended}, subresource="status")
+        current = await reconciled(kinds.VOLUME_BACKUP, "full")
+        assert (current["phase"], current["grantedRestores"]) == ("available", [])
+        pool.close()
