@@ -1,4 +1,4 @@
-"""What the broker answers about packs of a granted backup while the store does not answer."""
+"""The broker while the store of a granted backup does not answer: a temporary fault that shows nothing of the store."""
 
 from __future__ import annotations
 
