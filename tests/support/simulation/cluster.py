@@ -303,7 +303,9 @@ class Cluster:
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
             claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), pod["metadata"]["namespace"])
-            is_mountable = claim is not None and claim.get("status", {}).get("phase") == "Bound"
+            is_bound = claim is not None and claim.get("status", {}).get("phase") == "Bound"
+            # Volumes of hostile tenants have no content, so that their pods never start.
+            is_mountable = claim is not None and is_bound and claim["spec"].get("volumeName") in self.contents
             if pod["status"]["phase"] == "Pending" and self.gates:
                 yield from self._unschedulable(pod, "blocked by scheduling gates", "SchedulingGated")
             elif pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
