@@ -174,14 +174,16 @@ def test_grant_that_comes_later_is_noticed_at_once(simulation: Simulation) -> No
     assert content(simulation) == "content"
 
 
-def test_label_that_comes_later_is_noticed_at_once(simulation: Simulation) -> None:
+def test_label_that_comes_later_is_noticed_within_a_minute(simulation: Simulation) -> None:
     grant(simulation, backups={"selector": {"matchLabels": {"share": "yes"}}})
     restore(simulation)
     until(simulation, "NotGranted")
     waited, backup = simulation.now, simulation.get("VolumeBackup", "full")
     simulation.objects.update(backup, metadata=backup["metadata"] | {"labels": {"share": "yes"}})
+    # The watches of a real operator leave out an event that changes labels only.
+    simulation._undelivered.clear()
     until(simulation, "MoverRunning")
-    assert (simulation.now - waited).total_seconds() < 30
+    assert (simulation.now - waited).total_seconds() < 90
 
 
 @pytest.mark.parametrize(

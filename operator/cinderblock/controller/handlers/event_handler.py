@@ -97,7 +97,7 @@ class EventHandler:
             # Its parent is gone, so only the manifests show which of the other backups it needs.
             related.append(self._volume_index.of(volume) - {key})
         if is_backup:
-            # A new backup, or new labels of it, may be what a grant selects.
+            # A new backup may be what a grant selects. The watch leaves out changes of labels, which cost a minute.
             related.append(frozenset(self._grant_waiters.waiting_for(key.namespace)))
         for other in sorted(frozenset().union(*related)):
             await self._queue.add(other)
