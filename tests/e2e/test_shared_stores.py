@@ -192,6 +192,24 @@ def test_intruder_reaches_nothing_of_the_other_namespace(neighbours: Neighbours)
     assert neighbours.attacks["read their pack"]["reason"] == "NotGranted"
 
 
+def test_grant_lets_the_other_namespace_restore_one_backup(neighbours: Neighbours) -> None:
+    shop, bank = neighbours.both
+    bank.kube.apply(bank.restore("given", "full", name="given", backupNamespace=shop.name))
+    assert "No BackupGrant" in bank.says("volumerestore/given", "NotGranted")
+    kind = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "BackupGrant"}
+    spec = {"backups": {"names": ["full"]}, "to": {"namespaces": [bank.name]}}
+    shop.kube.apply(kind | {"metadata": {"name": "to-bank", "namespace": shop.name}, "spec": spec})
+    bank.ends("volumerestore/given")
+    assert bank.get("volumerestore", "given")["status"]["backupNamespace"] == shop.name
+    shop.says("backupgrant/to-bank", "Granted")
+    shop.wait_until("end of the record", lambda: "grantedRestores" not in _without_empty(shop, "full"))
+
+
+def _without_empty(tenant: Tenant, backup: str) -> Object:
+    status = tenant.get("volumebackup", backup)["status"]
+    return {name: value for name, value in status.items() if value}
+
+
 def test_stolen_token_ends_with_its_operation(neighbours: Neighbours) -> None:
     attempts = permitted(neighbours.bucket, neighbours.own)
 

@@ -13,6 +13,7 @@ import pytest
 from cinderblock.api.crd.definitions import RESOURCES, CustomResource, definition
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.backup_grant import BackupGrant
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -20,6 +21,7 @@ from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import InvalidInput
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import (
+    BACKUP_GRANT,
     BACKUP_STORE,
     BACKUP_VERIFICATION,
     CLUSTER_BACKUP_STORE,
@@ -38,6 +40,7 @@ MODELS: dict[Kind, type[Object]] = {
     VOLUME_BACKUP: VolumeBackup,
     VOLUME_RESTORE: VolumeRestore,
     BACKUP_VERIFICATION: BackupVerification,
+    BACKUP_GRANT: BackupGrant,
 }
 STORE = {"credentialsSecretRef": {"name": "s3"}}
 

@@ -168,6 +168,7 @@ async def test_restore_of_a_drill_is_created_and_deleted(client: KubeClient, ope
 FORGED_RESTORES: dict[str, Change] = {
     "a volume of a user": lambda body: body["spec"].update(volumeId="data"),
     "another name": lambda body: body["spec"].update(name="data"),
+    "a backup of another namespace": lambda body: body["spec"].update(backupNamespace="shop"),
     "no owner": lambda body: body["metadata"].pop("ownerReferences"),
     "an owner of another kind": lambda body: body["metadata"]["ownerReferences"][0].update(kind="VolumeBackup"),
     "a finalizer": lambda body: body["metadata"].update(finalizers=["example.org/held"]),

@@ -71,7 +71,7 @@ class Namespace:
     tasks: Tasks
     pods: Path
 
-    async def run(self, mover: Mover, task: MoverTask) -> MoverReport:
+    async def run(self, mover: Mover, task: MoverTask, *, lists: bool = True) -> MoverReport:
         """Run a mover with the token of its pod, and nothing else. Return its report."""
         where = self.server.location("bucket", prefix=self.tenant.prefix)
         location = BrokerLocation(
@@ -79,6 +79,7 @@ class Namespace:
             ca_certificate=self.broker.ca,
             access=MoverAccess.SIGNED_REQUESTS,
             encrypts=self.tasks.keys is not None,
+            lists=lists,
         )
         task = task.model_copy(update={"store": where, "broker": location})
         pod = self.pods / mover.pod

@@ -25,7 +25,15 @@ from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.controller.stores.shared import SharedStoreReader
 from cinderblock.errors import AccessDenied, InvalidInput
 from cinderblock.kube.client import KubeClient, connect
-from cinderblock.kube.kinds import BACKUP_STORE, CLUSTER_BACKUP_STORE, NAMESPACE, SECRET, VOLUME_BACKUP, VOLUME_RESTORE
+from cinderblock.kube.kinds import (
+    BACKUP_GRANT,
+    BACKUP_STORE,
+    CLUSTER_BACKUP_STORE,
+    NAMESPACE,
+    SECRET,
+    VOLUME_BACKUP,
+    VOLUME_RESTORE,
+)
 from cinderblock.kube.reduction import reduce_object
 from cinderblock.lifecycle.observed import MoverSettings, OperatorAccount, OperatorPolicy
 from cinderblock.store.factory import ignores_unsigned_headers
@@ -310,3 +318,22 @@ async def test_account_of_the_operator_changes_no_cluster_store(
             await operator.delete(CLUSTER_BACKUP_STORE, name, None)
     await client.merge_patch(CLUSTER_BACKUP_STORE, name, None, {"metadata": {"finalizers": []}})
     await client.delete(CLUSTER_BACKUP_STORE, name, None)
+
+
+async def test_account_of_the_operator_reports_grants_and_makes_none(
+    account: Path, kubeconfig: Path, client: KubeClient
+) -> None:
+    grant_of_tenant = {"metadata": {"name": "give", "namespace": TENANT}, "spec": {"to": {"namespaces": ["staging"]}}}
+    async with aclosing(await connect_as(kubeconfig, RELEASE, RELEASE, account)) as operator:
+        with pytest.raises(AccessDenied):
+            await operator.create(BACKUP_GRANT, grant_of_tenant)
+        made = await client.create(BACKUP_GRANT, grant_of_tenant)
+        status = {"id": made["metadata"]["uid"], "observedGeneration": 1}
+        await operator.apply_status(BACKUP_GRANT, "give", TENANT, status, uid=made["metadata"]["uid"])
+        assert [item["status"]["id"] for item in await operator.list(BACKUP_GRANT, TENANT)] == [status["id"]]
+        for refused in (
+            operator.merge_patch(BACKUP_GRANT, "give", TENANT, {"spec": {"backups": {"all": True}}}),
+            operator.delete(BACKUP_GRANT, "give", TENANT),
+        ):
+            with pytest.raises(AccessDenied):
+                await refused

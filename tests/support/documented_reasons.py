@@ -28,6 +28,11 @@ CLUSTER_STORE_REASONS: Final = frozenset(
 )
 """Reasons that only ClusterBackupStores, and what uses them, have."""
 
+GRANT_REASONS: Final = frozenset(
+    {Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.STORE_NOT_SHARED}
+)
+"""Reasons that only BackupGrants, and restores by them, have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -50,6 +50,9 @@ class BrokerLocation(Model):
     """Whether the store has encryption keys, which only the broker uses."""
     ca_certificates: Annotated[str, Field(max_length=CA_BYTES)] = ""
     """PEM certificates of the authorities that sign the certificate of the S3 server. Empty for those of the system."""
+    lists: bool = True
+    """Whether the mover may list objects. The restore of a backup of another namespace reads only objects that it
+    knows by their keys."""
 
 
 class SignRequest(Model):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL, child_name
 from cinderblock.api.meta import Model, Object
+from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -27,6 +28,8 @@ from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import ENDED_POD_PHASES, Kind
 from cinderblock.lifecycle import grant as grants
+from cinderblock.lifecycle.backup_grants import readers
+from cinderblock.lifecycle.expected_manifest import expected_of_status
 from cinderblock.lifecycle.grant import Grant, Operation
 from cinderblock.lifecycle.store import place, shared
 from cinderblock.lifecycle.store.resolve import is_allowed
@@ -60,6 +63,19 @@ class PodIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantedManifest:
+    """The manifest of a backup that a BackupGrant permits to restore.
+
+    Attributes:
+        key: its key.
+        expected: its identity, as the VolumeBackup records it.
+    """
+
+    key: str
+    expected: ExpectedBackup
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """The rights of a mover, as they were read at one moment.
 
@@ -69,6 +85,7 @@ class Access:
         operation_uid: UID of its operation.
         store: the shared store with the prefix of the namespace.
         grant: what the mover may do there.
+        manifest: of the backup of another namespace that the mover restores by a BackupGrant; None: it is of its own.
     """
 
     pod: PodIdentity
@@ -76,6 +93,7 @@ class Access:
     operation_uid: str
     store: SharedStore
     grant: Grant
+    manifest: GrantedManifest | None = None
 
 
 async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Access:
@@ -99,6 +117,8 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
     job_uid, kind, name, uid = _marks(body or {}, pod)
     operation = await _operation(kube, pod.namespace, kind, name, uid)
     store_name = _store_of(operation, job_uid)
+    if isinstance(operation, VolumeRestore) and operation.granted_from is not None:
+        return await _granted_access(kube, pod, operation, secrets_in)
     store, may_use = await _shared_store(kube, pod.namespace, store_name, secrets_in)
     backup = await _backup_of(kube, operation)
     _check_place(backup, store, is_allowed=may_use)
@@ -108,6 +128,21 @@ async def find_access(kube: KubeClient, pod: PodIdentity, secrets_in: str) -> Ac
         else grants.of_reader(operation, backup, store)
     )
     return Access(pod, f"{kind} {name}", uid, store, grant)
+
+
+async def _granted_access(kube: KubeClient, pod: PodIdentity, restore: VolumeRestore, secrets_in: str) -> Access:
+    """Return what the mover of a restore may do that reads a backup of another namespace by a BackupGrant.
+
+    The VolumeBackup must record the restore before anything else of its namespace is read or told.
+    """
+    backup = await _backup_of(kube, restore)
+    if not readers.is_recorded(restore, backup) or backup.status.store_name is None:
+        raise _no_backup(restore)
+    store, may_use = await _shared_store(kube, backup.namespace, backup.status.store_name, secrets_in)
+    _check_place(backup, store, is_allowed=may_use)
+    grant = grants.of_granted(restore, backup, store)
+    manifest = GrantedManifest(backup.status.manifest_key or "", expected_of_status(backup, store))
+    return Access(pod, f"{restore.kind} {restore.name}", restore.uid, store, grant, manifest)
 
 
 def _marks(body: dict[str, Any], pod: PodIdentity) -> tuple[str, str, str, str]:
@@ -188,11 +223,18 @@ async def _backup_of(kube: KubeClient, operation: Operation) -> VolumeBackup:
     """Return the VolumeBackup that an operation makes or reads."""
     if isinstance(operation, VolumeBackup):
         return operation
-    name = operation.status.backup_name
-    body = await kube.get(kinds.VOLUME_BACKUP, name, operation.namespace) if name else None
+    name, namespace = operation.status.backup_name, operation.namespace
+    if isinstance(operation, VolumeRestore) and operation.granted_from is not None:
+        namespace = operation.granted_from
+    body = await kube.get(kinds.VOLUME_BACKUP, name, namespace) if name else None
     if body is None:
-        raise not_granted(f"The VolumeBackup of {operation.kind} {operation.name} does not exist.")
+        raise _no_backup(operation)
     return _parse(VolumeBackup, body, f"VolumeBackup {name}")
+
+
+def _no_backup(operation: Operation) -> AccessDenied:
+    """Return the error of a backup that is gone, or of another namespace that does not know the operation."""
+    return not_granted(f"The VolumeBackup of {operation.kind} {operation.name} does not exist.")
 
 
 def _check_place(backup: VolumeBackup, store: SharedStore, *, is_allowed: bool) -> None:

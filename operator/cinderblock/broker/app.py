@@ -28,6 +28,7 @@ from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.broker import data_keys, faults
 from cinderblock.broker.access import Access
 from cinderblock.broker.authenticator import Authenticator
+from cinderblock.broker.granted_packs import GrantedPacks
 from cinderblock.broker.s3_request import check_request
 from cinderblock.broker.sessions import Sessions
 from cinderblock.broker.settings import BrokerSettings
@@ -71,12 +72,14 @@ class Services:
         stores: opens shared stores.
         sessions: gets session credentials.
         turns: limits the requests of each namespace.
+        packs: tells which packs restores of other namespaces may read.
     """
 
     authenticator: Authenticator
     stores: StoreSecrets
     sessions: Sessions
     turns: NamespaceTurns
+    packs: GrantedPacks
 
 
 def make_app(services: Services, settings: BrokerSettings, metrics: BrokerMetrics) -> ASGIApp:
@@ -126,7 +129,8 @@ class _Handlers:
             )
         wanted = _parse(SignRequest, body)
         store = await self._services.stores.open_to_sign(access.store)
-        checked = check_request(wanted, store.container_url, access.store.spec, access.grant)
+        grant = await self._services.packs.complete(access, store)
+        checked = check_request(wanted, store.container_url, access.store.spec, grant)
         return SignAnswer(headers=store.signer.sign(checked.method, checked.url, checked.headers))
 
     async def credentials(self, access: Access, body: bytes) -> Model:

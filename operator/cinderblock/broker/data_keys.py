@@ -32,11 +32,11 @@ def unwrap(request: UnwrapRequest, grant: Grant, keys: KeyRing | None) -> DataKe
     write to the bucket could copy a manifest of another namespace, and let a tenant import it. Keys that no broker has
     wrapped are bound to no namespace, and are opened.
 
-    Raises AccessDenied (NotGranted) for another volume or namespace; SealedTooLate, KeyUnavailable, WrongKey and
-    IntegrityError.
+    Raises AccessDenied (NotGranted) for another volume or namespace, or another backup than a BackupGrant permits;
+    SealedTooLate, KeyUnavailable, WrongKey and IntegrityError.
     """
-    if request.volume_id != grant.volume_id:
-        raise not_granted("The operation does not permit the data keys of another volume.")
+    if not grant.permits_key_of(request.volume_id, request.backup_id):
+        raise not_granted("The operation does not permit the data keys of another volume or backup.")
     ring = _ring(keys)
     wrapped = WrappedKey(request.wrapped.key_id, _decode(request.wrapped.salt), _decode(request.wrapped.sealed))
     owner = request.volume_id, request.backup_id

@@ -11,6 +11,7 @@ from typing import Final
 
 from cinderblock.broker.app import Services, make_app
 from cinderblock.broker.authenticator import Authenticator
+from cinderblock.broker.granted_packs import GrantedPacks
 from cinderblock.broker.sessions import Sessions
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.broker.stores import StoreSecrets
@@ -92,4 +93,5 @@ def make_services(kube: KubeClient, namespace: str, settings: BrokerSettings) ->
         stores=StoreSecrets(kube),
         sessions=Sessions(kube, namespace, settings.service_account),
         turns=NamespaceTurns(settings.requests_per_namespace, settings.unanswered_per_namespace),
+        packs=GrantedPacks(),
     )

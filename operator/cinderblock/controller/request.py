@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cinderblock.api.labels import SCHEDULE_ANNOTATION
 from cinderblock.kube.kinds import (
+    BACKUP_GRANT,
     BACKUP_SCHEDULE,
     BACKUP_STORE,
     BACKUP_VERIFICATION,
@@ -25,6 +26,7 @@ OWN_KINDS: dict[str, Kind] = {
     **{kind.kind: kind for kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE)},
     **{kind.kind: kind for kind in (VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION)},
     **SCHEDULE_KINDS,
+    BACKUP_GRANT.kind: BACKUP_GRANT,
 }
 """The operator's own kinds, by name."""
 

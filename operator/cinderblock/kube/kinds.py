@@ -78,6 +78,7 @@ BACKUP_SCHEDULE: Final = Kind(labels.GROUP, labels.VERSION, "backupschedules", "
 CLUSTER_BACKUP_SCHEDULE: Final = Kind(
     labels.GROUP, labels.VERSION, "clusterbackupschedules", "ClusterBackupSchedule", namespaced=False
 )
+BACKUP_GRANT: Final = Kind(labels.GROUP, labels.VERSION, "backupgrants", "BackupGrant")
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 SECRET: Final = Kind("", "v1", "secrets", "Secret")

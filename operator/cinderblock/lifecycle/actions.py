@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cinderblock.api.v1alpha1.backup import DeletedAlarm, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup import DeletedAlarm, GrantedRestore, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationSummary
@@ -152,6 +153,21 @@ class KeepAlarms:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordGrantedRestores:
+    """Write status.grantedRestores of a VolumeBackup, provided that the object has not changed since it was read.
+
+    Attributes:
+        namespace, name, resource_version: of the VolumeBackup.
+        restores: all restores in other namespaces that read it from now on.
+    """
+
+    namespace: str
+    name: str
+    resource_version: str
+    restores: tuple[GrantedRestore, ...] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Record an Event on the object."""
 
@@ -174,13 +190,14 @@ Action = (
     | RemoveExpiredData
     | RecordVerification
     | KeepAlarms
+    | RecordGrantedRestores
     | RecordEvent
 )
 
 MIN_REQUEUE_SECONDS = 5.0
 """The shortest delay between two reconciliations of an object that waits."""
 
-AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupVerificationStatus | BackupStoreStatus
+AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupVerificationStatus | BackupStoreStatus | BackupGrantStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class BackupRecord:
         is_forgotten: whether the store may hold its data although its status does not say where.
         is_locked: whether it is being deleted, and Object Lock keeps it in the store.
         kept_alarms: open alarms of deleted backups of its volume.
+        is_read_elsewhere: whether it records restores in other namespaces.
     """
 
     namespace: str
@@ -101,6 +102,7 @@ class BackupRecord:
     is_forgotten: bool = False
     is_locked: bool = False
     kept_alarms: tuple[KeptAlarm, ...] = ()
+    is_read_elsewhere: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -156,6 +158,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         is_forgotten=is_forgotten(backup),
         is_locked=metadata.is_being_deleted and _waits_for_lock(status),
         kept_alarms=tuple(KeptAlarm(a.backup_id, a.data_timestamp, a.raised_at) for a in backup.open_deleted_alarms),
+        is_read_elsewhere=bool(backup.own_granted_restores),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.lifecycle.actions import Action, AnyStatus, RecordEvent
 from cinderblock.reasons import Reason, parse_reason
@@ -62,13 +63,16 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         recorded += _on_alarm(*(_of_type(status, ConditionType.SUSPICIOUS) for status in (before, after)))
         recorded += _on_verified(*(_of_type(status, ConditionType.VERIFIED) for status in (before, after)))
     if isinstance(after, BackupStoreStatus) and new_wait is None:
-        recorded += _on_store_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+        recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
+    if isinstance(after, BackupGrantStatus):
+        recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
     return tuple(recorded)
 
 
-def _on_store_transition(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
-    """Return the Event of a store that begins to answer, to refuse, or to be silent."""
+def _on_ready_transition(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a store that begins to answer, to refuse, or to be silent, or of a grant that begins to count
+    or ceases to."""
     if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
         return []
     reason = parse_reason(after.reason)

@@ -3,13 +3,18 @@
 The broker signs requests and makes session policies from a Grant, and from nothing else. All keys of a grant are below
 the prefix of one namespace, and that prefix comes from the namespace of the mover's token. So a mover reaches no object
 of another namespace, whatever a status, a Job or the mover says.
+
+The one exception is a restore by a BackupGrant. It reads one manifest of the other namespace, and the packs that this
+manifest lists. The VolumeBackup there must record the restore by its UID, so a status in the namespace of the restore
+alone gives nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cinderblock.api import layout
@@ -18,6 +23,7 @@ from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationLevel
 from cinderblock.errors import AccessDenied
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.store.access import read_only
 from cinderblock.reasons import Reason
 
@@ -38,6 +44,10 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _WRITING: Final = frozenset({"PUT", "POST", "DELETE"})
 
 
+def _lists_nothing(_backup_id: str, _name: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Rights of a mover in a shared store.
@@ -47,16 +57,21 @@ class Grant:
         prefix: of the namespace, without a slash at its end. It is never empty.
         volume_id: the volume whose backups the mover may read.
         backup_id: the backup that the mover writes; None: it writes nothing.
+        only_backup: the only backup whose manifest and packs the mover may read; None: it may read all of the volume.
+        lists_pack: whether the manifest of ``only_backup`` lists the pack of a backup with a name. Without it, no pack
+            may be read then.
     """
 
     container: str
     prefix: str
     volume_id: str
     backup_id: str | None = None
+    only_backup: str | None = None
+    lists_pack: Callable[[str, str], bool] = _lists_nothing
 
     def __post_init__(self) -> None:
         """Check the parts. Raises AccessDenied (NotGranted) for ids that would change the meaning of a key."""
-        ids = [self.volume_id] if self.backup_id is None else [self.volume_id, self.backup_id]
+        ids = [text for text in (self.volume_id, self.backup_id, self.only_backup) if text is not None]
         if not self.prefix or not all(map(layout.is_id, ids)):
             raise _not_granted("the status of the operation has no valid ids of volume and backup")
 
@@ -76,6 +91,8 @@ class Grant:
             prefix: of the listed keys.
             max_keys: most keys of the answer; None: what the server chooses.
         """
+        if self.only_backup is not None:
+            return False
         roots = (self.packs, self.manifests)
         is_below = any(prefix.startswith(root) and _is_listed(prefix.removeprefix(root)) for root in roots)
         is_check = prefix == f"{self.prefix}/" and max_keys is not None and 0 <= max_keys <= CHECKED_KEYS
@@ -103,9 +120,14 @@ class Grant:
     def _is_of_volume(self, key: str) -> bool:
         if key.startswith(self.packs):
             backup_id, _, name = key.removeprefix(self.packs).partition("/")
-            return layout.is_id(backup_id) and _NAME.fullmatch(name) is not None
+            is_pack = layout.is_id(backup_id) and _NAME.fullmatch(name) is not None
+            return is_pack and (self.only_backup is None or self.lists_pack(backup_id, name))
         ids = layout.stored_ids(key, self.prefix)
-        return ids is not None and ids[0] == self.volume_id
+        return ids is not None and ids[0] == self.volume_id and self.only_backup in (None, ids[1])
+
+    def permits_key_of(self, volume_id: str, backup_id: str) -> bool:
+        """Return whether the mover may open the data key of a backup. A manifest holds the keys of its ancestors."""
+        return volume_id == self.volume_id and self.only_backup in (None, backup_id)
 
     def _is_own(self, key: str) -> bool:
         if self.backup_id is None:
@@ -153,6 +175,29 @@ def of_reader(operation: VolumeRestore | BackupVerification, backup: VolumeBacku
     return Grant(store.spec.container, store.spec.prefix, ids[0])
 
 
+def of_granted(restore: VolumeRestore, backup: VolumeBackup, store: SharedStore) -> Grant:
+    """Return the grant of the mover that restores a backup of another namespace: it reads that backup, and no other.
+
+    Args:
+        restore: the VolumeRestore.
+        backup: the VolumeBackup of the other namespace.
+        store: the store of that namespace.
+
+    Raises AccessDenied (NotGranted) unless both objects name each other. The operator writes both statuses, and that of
+    the backup only when a BackupGrant permits it.
+    """
+    names_backup = restore.granted_from == backup.namespace == restore.status.backup_namespace
+    if not names_backup or not readers.is_recorded(restore, backup):
+        raise _not_granted(f"the backup of VolumeRestore {restore.name} does not record it")
+    if restore.status.mover is None or restore.status.mover.store_name != backup.status.store_name:
+        raise _not_granted(f"the backup of VolumeRestore {restore.name} is in another store")
+    grant = of_reader(restore, backup, store)
+    ids = layout.stored_ids(backup.status.manifest_key or "", store.spec.prefix)
+    if ids is None:
+        raise _not_granted("the manifest of the backup is not below the prefix of its namespace")
+    return replace(grant, only_backup=ids[1])
+
+
 def session_policy(grant: Grant, bucket: str, partition: str = "aws") -> str:
     """Return the session policy that lets the holder of session credentials do what the grant permits.
 
@@ -165,7 +210,11 @@ def session_policy(grant: Grant, bucket: str, partition: str = "aws") -> str:
         grant: what it permits.
         bucket: the bucket.
         partition: of its ARN: aws, aws-cn, aws-us-gov and others.
+
+    Raises AccessDenied (NotGranted) for a grant of one backup, whose packs are too many for a policy.
     """
+    if grant.only_backup is not None:
+        raise _not_granted("session credentials cannot be limited to one backup of another namespace")
     root = f"arn:{partition}:s3:::"
     policy = _encode(_explicit_statements(grant, f"{root}{bucket}"))
     return policy if len(policy) < POLICY_CHARACTERS else _encode(_short_statements(grant, root, bucket))

@@ -23,6 +23,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, PartsRead
 from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.backup.remains import Remains
+from cinderblock.lifecycle.backup_grants.rules import GrantState
 from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.lifecycle.verdicts import Deadlines, Fail
 from cinderblock.lifecycle.verification.findings import Recording
@@ -239,6 +240,7 @@ class ObservedBackup:
         siblings: the other VolumeBackups of its namespace that matter to it.
         present_parents: ids of parents of backups that exist, although they may not be among ``siblings``.
         restores: the VolumeRestores of its namespace that matter to it.
+        ended_granted: UIDs of restores of status.grantedRestores that have ended, or are gone.
         object_count: number of VolumeBackups of its namespace; 0: not counted.
         store: its store.
         claim: the volume to back up, by UID or name.
@@ -279,6 +281,7 @@ class ObservedBackup:
     siblings: tuple[VolumeBackup, ...] = ()
     present_parents: frozenset[str] = frozenset()
     restores: tuple[VolumeRestore, ...] = ()
+    ended_granted: frozenset[str] = frozenset()
     object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
     claim: PersistentVolumeClaim | None = None
@@ -319,7 +322,8 @@ class ObservedRestore:
 
     Attributes:
         restore: the VolumeRestore itself.
-        backup: the VolumeBackup that spec.backupId names.
+        backup: the VolumeBackup that spec.backupId names; None also for one of another namespace that no BackupGrant
+            has ever permitted this restore to read.
         backups: the VolumeBackups of the namespace that matter to it.
         restores: the other VolumeRestores of the namespace that matter to it.
         object_count: number of VolumeRestores of the namespace; 0: not counted.
@@ -335,6 +339,7 @@ class ObservedRestore:
         classes: names of all StorageClasses.
         wait_for_consumer_classes: names of the StorageClasses that bind a claim only when a pod needs it.
         mover: the mover Job.
+        grant: whether BackupGrants permit it, if the backup is one of another namespace.
         policy: the operator's own settings.
     """
 
@@ -357,6 +362,7 @@ class ObservedRestore:
     classes: tuple[str, ...] = ()
     wait_for_consumer_classes: tuple[str, ...] = ()
     mover: ObservedMover = field(default_factory=ObservedMover)
+    grant: GrantState = GrantState.NONE
 
 
 @dataclass(frozen=True, slots=True)

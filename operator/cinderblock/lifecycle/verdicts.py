@@ -59,6 +59,7 @@ class Deadlines:
             backups, or with the pods that the claims wait for.
         detach: until a volume is detached from nodes on which no pod uses it. Kubernetes gives up on a node that does
             not answer after 6 minutes (attach-detach controller, maxWaitForUnmountDuration).
+        grant: until a BackupGrant permits a restore. People apply both together, or in two repositories.
         store: until an endpoint answers.
         snapshot: until a VolumeSnapshot is ready (Velero: 10 minutes; full copies on some drivers take longer).
         mover_start: until the mover's pod has a node, and then until it runs with its volumes and its image.
@@ -71,6 +72,7 @@ class Deadlines:
 
     volume: timedelta = timedelta(minutes=10)
     detach: timedelta = timedelta(minutes=10)
+    grant: timedelta = timedelta(minutes=10)
     store: timedelta = timedelta(minutes=5)
     snapshot: timedelta = timedelta(minutes=30)
     mover_start: timedelta = timedelta(minutes=15)

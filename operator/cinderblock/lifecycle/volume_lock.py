@@ -42,7 +42,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
         (
             *(Reason.NOT_S3, Reason.RECALLING, Reason.SNAPSHOT_NOT_AVAILABLE, Reason.STORE_UNREACHABLE),
             *(Reason.VOLUME_NOT_BOUND, Reason.VOLUME_STILL_ATTACHED, Reason.THROTTLED, Reason.STORE_TOO_SLOW),
-            *(Reason.BROKER_UNAVAILABLE, Reason.MANIFEST_MISPLACED),
+            *(Reason.BROKER_UNAVAILABLE, Reason.MANIFEST_MISPLACED, Reason.NOT_GRANTED),
         ),
         OperationState.HELD_UP,
     ),
@@ -75,7 +75,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.ENDPOINT_NOT_ALLOWED, Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED),
             *(Reason.FORMER_NAMESPACE_REFUSED, Reason.BROKER_DISABLED, Reason.UNSIGNED_HEADERS_ACCEPTED),
-            Reason.NOT_GRANTED,
+            *(Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.STORE_NOT_SHARED),
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
             # Failures of checks, movers and stored data.
             *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),

@@ -105,7 +105,8 @@ def _run_to_report(
 def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, opener: StoreOpener) -> MoverReport:
     with open_access(task, secrets_directory, opener) as access:
         store = CountedStore(access.store)
-        store.check()
+        if task.broker is None or task.broker.lists:
+            store.check()
         report = _RUNS[task.operation](task, store, access.keys, printer)
         return report.model_copy(update={"requests": store.counts.requests})
 

@@ -149,9 +149,8 @@ class Cluster:
                     yield Move(f"fail {_name(item)}", partial(self.objects.update, item, status=failed), is_bad=True)
 
     def _take(self, item: Object) -> None:
-        claim = self.objects.get(
-            "PersistentVolumeClaim", item["spec"]["source"]["persistentVolumeClaimName"], NAMESPACE
-        )
+        source = item["spec"]["source"]["persistentVolumeClaimName"]
+        claim = self.objects.get("PersistentVolumeClaim", source, item["metadata"]["namespace"])
         volume = self.volume_of(claim) if claim else None
         if volume is None:
             return
@@ -163,7 +162,8 @@ class Cluster:
         """Act as PersistentVolume controller for volumes."""
         for volume in self.objects.all("PersistentVolume"):
             reference, phase = volume["spec"].get("claimRef"), volume.get("status", {}).get("phase")
-            owner = self.objects.get("PersistentVolumeClaim", reference["name"], NAMESPACE) if reference else None
+            where = (reference["name"], reference["namespace"]) if reference else ("", "")
+            owner = self.objects.get("PersistentVolumeClaim", *where)
             if owner is not None and owner["metadata"]["uid"] != reference.get("uid"):
                 owner = None
             expected = "Available" if not reference or not reference.get("uid") else "Bound" if owner else "Released"
@@ -189,7 +189,7 @@ class Cluster:
 
     def _users(self, claim: Object) -> list[Object]:
         """Return the pods that use a claim and have not ended."""
-        pods = self.objects.all("Pod", NAMESPACE)
+        pods = self.objects.all("Pod", claim["metadata"]["namespace"])
         running = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
         return [pod for pod in running if _claim_of(pod) == claim["metadata"]["name"]]
 
@@ -209,21 +209,21 @@ class Cluster:
             or (is_late and (self.no_node or not self._users(claim)))
         ):
             return
-        source = spec.get("dataSource")
+        source, namespace = spec.get("dataSource"), claim["metadata"]["namespace"]
         if self.no_volume:
             yield from self._refusal(claim)
         elif source is None:
             yield Move(f"provision {_name(claim)}", partial(self._provision, claim, ""))
-        elif source["name"] in self._snapshots and self.objects.get("VolumeSnapshot", source["name"], NAMESPACE):
+        elif source["name"] in self._snapshots and self.objects.get("VolumeSnapshot", source["name"], namespace):
             content = self._snapshots[source["name"]]
             yield Move(f"provision {_name(claim)} from a snapshot", partial(self._provision, claim, content))
 
     def _refusal(self, claim: Object) -> Iterator[Move]:
-        name = f"{claim['metadata']['name']}.refused"
-        if self.objects.get("Event", name, NAMESPACE) is None:
+        name, namespace = f"{claim['metadata']['name']}.refused", claim["metadata"]["namespace"]
+        if self.objects.get("Event", name, namespace) is None:
             regarding = {"uid": claim["metadata"]["uid"]}
             event = {"regarding": regarding, "type": "Warning", "note": self.no_volume}
-            body = {"metadata": {"name": name, "namespace": NAMESPACE}} | event
+            body = {"metadata": {"name": name, "namespace": namespace}} | event
             yield Move(f"refuse {_name(claim)}", partial(self.objects.create, "Event", body))
 
     def _provision(self, claim: Object, content: str) -> None:
@@ -234,7 +234,7 @@ class Cluster:
             "accessModes": claim["spec"].get("accessModes", []),
             "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
             "storageClassName": claim["spec"].get("storageClassName", ""),
-            "claimRef": {"namespace": NAMESPACE, "name": claim["metadata"]["name"]},
+            "claimRef": {"namespace": claim["metadata"]["namespace"], "name": claim["metadata"]["name"]},
         }
         self.contents[name] = content
         metadata = {"name": name, "annotations": {PROVISIONED_BY_ANNOTATION: DRIVER}}
@@ -244,7 +244,7 @@ class Cluster:
 
     def _half_bind(self, claim: Object, volume: Object) -> None:
         """Bind only the volume, as the volume controller does in a conflict with itself."""
-        reference = {"namespace": NAMESPACE, "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"]}
+        reference = {key: claim["metadata"][key] for key in ("namespace", "name", "uid")}
         self.objects.update(volume, spec=volume["spec"] | {"claimRef": reference}, status={"phase": "Bound"})
 
     def _bind(self, claim: Object, volume: Object) -> None:
@@ -303,8 +303,10 @@ class Cluster:
         for pod in self.objects.all("Pod"):
             if "ownerReferences" not in pod["metadata"] or _owner(pod) in sets:
                 continue
-            claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
-            is_mountable = claim is not None and claim.get("status", {}).get("phase") == "Bound"
+            claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), pod["metadata"]["namespace"])
+            is_bound = claim is not None and claim.get("status", {}).get("phase") == "Bound"
+            # Volumes of hostile tenants have no content, so that their pods never start.
+            is_mountable = claim is not None and is_bound and claim["spec"].get("volumeName") in self.contents
             if pod["status"]["phase"] == "Pending" and self.gates:
                 yield from self._unschedulable(pod, "blocked by scheduling gates", "SchedulingGated")
             elif pod["status"]["phase"] == "Pending" and (self.no_node or _waits_for_a_volume(claim)):
@@ -398,7 +400,7 @@ class Cluster:
         self.objects.update(pod, status=status)
 
     def _volume_under(self, pod: Object) -> str:
-        claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), NAMESPACE)
+        claim = self.objects.get("PersistentVolumeClaim", _claim_of(pod), pod["metadata"]["namespace"])
         assert claim is not None, "a claim cannot go while a pod uses it"
         name: str = claim["spec"]["volumeName"]
         return name
@@ -525,7 +527,8 @@ def _exit_code(pod: Object) -> int | None:
 
 def _is_reserved_for(volume: Object, claim: Object) -> bool:
     reference = volume["spec"].get("claimRef") or {}
-    same = (reference.get("namespace"), reference.get("name")) == (NAMESPACE, claim["metadata"]["name"])
+    metadata = claim["metadata"]
+    same = (reference.get("namespace"), reference.get("name")) == (metadata["namespace"], metadata["name"])
     is_requested = claim["spec"].get("volumeName") in (None, volume["metadata"]["name"])
     return same and is_requested and reference.get("uid") in (None, "", claim["metadata"]["uid"])
 

@@ -565,7 +565,7 @@ class Simulation:
     def _changed(self, change: Change) -> None:
         """Record a change for the watches, and its reasons."""
         self._undelivered.append(change)
-        if change.object["kind"] in (*OWN, "ClusterBackupStore"):
+        if change.object["kind"] in (*OWN, "ClusterBackupStore", "BackupGrant"):
             conditions = change.object.get("status", {}).get("conditions", ())
             self.reasons |= {condition["reason"] for condition in conditions}
         elif change.object["kind"] == "Event" and "reason" in change.object:
@@ -584,6 +584,8 @@ class Simulation:
             await self._event_handler.on_custom_resource(event)
         elif change.object["kind"] == "ClusterBackupStore":
             await self._event_handler.on_cluster_store(event)
+        elif change.object["kind"] == "BackupGrant":
+            await self._event_handler.on_grant(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
             await self._event_handler.on_child(event)
         elif RESTORE_LABEL in labels:
@@ -601,7 +603,7 @@ class Simulation:
         """Let the operator acknowledge new backups, as it does under load."""
         self.deliver_changes()
         for item in self.objects.all("VolumeBackup"):
-            key = ObjectKey("VolumeBackup", NAMESPACE, item["metadata"]["name"])
+            key = _key(item)
             try:
                 self._loop.run_until_complete(self._acknowledger.acknowledge(self._context, key))
             except Crash:
@@ -655,7 +657,7 @@ class Simulation:
         """Enqueue every object, as the slow resync does."""
         for kind in OWN:
             for item in self.objects.all(kind):
-                key = ObjectKey(kind, NAMESPACE, item["metadata"]["name"])
+                key = _key(item)
                 self._loop.run_until_complete(self._due.add(key))
         for item in self.objects.all("PersistentVolume"):
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
@@ -680,7 +682,7 @@ class Simulation:
         """Check that reconciling the objects that the resync skips changes nothing."""
         pending, version = self.pending(), self._version()
         for kind in OPERATIONS:
-            for key in [ObjectKey(kind, NAMESPACE, item["metadata"]["name"]) for item in self.objects.all(kind)]:
+            for key in [_key(item) for item in self.objects.all(kind)]:
                 result = Result() if key in pending else self._loop.run_until_complete(self._reconciler.reconcile(key))
                 assert (result.requeue_after, self._version()) == (None, version), f"{key} was skipped:\n{self.story()}"
 
@@ -696,7 +698,7 @@ class Simulation:
         assert self._version() == version, "the resync changed something:\n" + self.story()
         waiting = [item for item in self._ended() if _is_forgotten(item) or _is_compared_later(item)]
         tidy = [item for item in self._ended() if not self._children_of(item) and item not in waiting]
-        left = {ObjectKey(item["kind"], NAMESPACE, item["metadata"]["name"]) for item in tidy}
+        left = {_key(item) for item in tidy}
         assert not left & self.pending(), "every resync would reconcile ended objects:\n" + self.story()
 
     def _rest(self) -> None:
@@ -757,7 +759,7 @@ class Simulation:
     def check_write(self, how: str, item: Object) -> None:
         """Check a write of the operator to an existing object."""
         kind, metadata = item["kind"], item["metadata"]
-        if kind in (*OWN, "ClusterBackupStore", "Event"):
+        if kind in (*OWN, "ClusterBackupStore", "BackupGrant", "Event"):
             is_drill = any(owner["kind"] == "BackupVerification" for owner in metadata.get("ownerReferences", ()))
             is_made = metadata.get("labels", {}).get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
             is_shared = kind == "BackupStore" and "clusterStoreRef" in item["spec"] and is_made
@@ -808,6 +810,10 @@ class Simulation:
         assert key.endswith(f"/{MARK_NAME}"), f"the operator writes {key} to the store"
         assert backup is not None, f"{key} is written for a backup that does not exist"
         assert "deletionTimestamp" in backup["metadata"], f"{key} is written for a backup that is not deleted"
+
+
+def _key(item: Object) -> ObjectKey:
+    return ObjectKey(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"])
 
 
 def _is_foreign(key: ObjectKey) -> bool:

@@ -63,6 +63,7 @@ CORE_FIELDS = ("tolerations[]", "resources", "affinity", "securityContext", "pod
 CORE_PATHS = (
     *(f".spec.mover.{field}" for field in CORE_FIELDS),
     *(".spec.volumes.selector", ".spec.namespaceSelector", ".spec.allowedNamespaces.selector"),
+    ".spec.backups.selector",
 )
 
 

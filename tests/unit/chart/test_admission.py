@@ -166,3 +166,5 @@ def test_who_may_create_what() -> None:
     assert ("create", "backupstores") not in verbs("edit")
     assert ("create", "backupstores") in verbs("admin")
     assert ("create", "backupstores") in verbs("edit", "rbac.aggregateBackupStoresToEdit=true")
+    assert ("create", "backupgrants") not in verbs("edit", "rbac.aggregateBackupStoresToEdit=true")
+    assert ("create", "backupgrants") in verbs("admin")

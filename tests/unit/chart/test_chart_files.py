@@ -20,6 +20,7 @@ DEFINITIONS = sorted(path.name for path in (ROOT / "crds").glob("*.yaml"))
 
 def test_there_are_definitions_of_all_our_kinds() -> None:
     kinds = [
+        "backupgrants",
         "backupschedules",
         "backupstores",
         "backupverifications",

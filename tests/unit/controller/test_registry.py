@@ -29,6 +29,9 @@ class RecordingSink:
     async def on_cluster_store(self, event: Event) -> None:
         self.events.append(("cluster store", event))
 
+    async def on_grant(self, event: Event) -> None:
+        self.events.append(("grant", event))
+
     async def on_child(self, event: Event) -> None:
         self.events.append(("child", event))
 
@@ -71,5 +74,5 @@ async def test_each_kind_reaches_its_method_of_the_sink() -> None:
         await declared[kind.group, kind.version, kind.plural].fn(event=kind.kind, body={}, type="ADDED")
     expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()} | dict.fromkeys(SCHEDULE_KINDS, "schedule")
     expected |= {kind.kind: "child" for kind in CHILD_KINDS} | {"PersistentVolume": "persistent volume"}
-    expected |= {"ClusterBackupStore": "cluster store"}
+    expected |= {"ClusterBackupStore": "cluster store", "BackupGrant": "grant"}
     assert {event: method for method, event in sink.events} == expected

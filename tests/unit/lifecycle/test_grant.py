@@ -313,3 +313,82 @@ def test_any_text_as_a_key_never_leaves_the_prefix(text: str) -> None:
         if any(grant.permits(method, text) for method in METHODS):
             assert text.startswith(f"{P}/")
             assert ".." not in text.split("/")
+
+
+# Restores by a BackupGrant
+
+ONE = Grant("bucket", P, V, only_backup=B, lists_pack=lambda backup_id, name: (backup_id, name) == (OTHER, PACK))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_granted_restore_reads_one_manifest_and_its_packs(method: str) -> None:
+    permitted = {layout.manifest_key(P, V, B), f"{layout.pack_prefix(P, V, OTHER)}{PACK}"}
+    others = {
+        layout.manifest_key(P, V, OTHER),
+        layout.manifest_key(P, OTHER, B),
+        f"{layout.pack_prefix(P, V, B)}{PACK}",
+        f"{layout.pack_prefix(P, V, OTHER)}{KEY_NAME}",
+        f"{layout.pack_prefix(P, V, OTHER)}{MARK_NAME}",
+        f"{layout.pack_prefix(P, OTHER, OTHER)}{PACK}",
+        f"{P}/",
+    }
+    assert {key for key in permitted | others if ONE.permits(method, key)} == (
+        permitted if method in ("GET", "HEAD") else set()
+    )
+
+
+def test_granted_restore_lists_nothing_and_opens_one_key() -> None:
+    for prefix in (f"{P}/", ONE.packs, ONE.manifests):
+        assert not ONE.permits_listing(prefix, 1)
+        assert not ONE.permits_uploads(prefix)
+    assert ONE.permits_key_of(V, B)
+    assert not ONE.permits_key_of(V, OTHER)
+    assert not ONE.permits_key_of(OTHER, B)
+    assert not Grant("bucket", P, V, only_backup=B).permits("GET", f"{layout.pack_prefix(P, V, B)}{PACK}")
+
+
+def test_granted_restore_gets_no_session_credentials() -> None:
+    with pytest.raises(AccessDenied, match="one backup"):
+        session_policy(ONE, "bucket")
+
+
+def granted_pair(**changed: Any) -> tuple[VolumeRestore, VolumeBackup, SharedStore]:
+    """Return a restore of namespace bank, and the backup of namespace shop that records it."""
+    store = store_of("shop", "uid-shop")
+    entry = {"namespace": "bank", "name": "back", "uid": "r"} | changed.pop("entry", {})
+    fields = {"id": B, "storeName": "shared", "phase": "available", "grantedRestores": [entry]}
+    backup = backup_of(store, **fields | changed.pop("backup", {}))
+    status = {"id": "r", "backupId": B, "backupName": "b", "backupNamespace": "shop"}
+    status |= {"mover": {"uid": "j", "storeName": "shared"}} | changed.pop("status", {})
+    spec = {"backupId": B, "backupNamespace": "shop"} | changed
+    metadata = {"name": "back", "namespace": "bank", "uid": "r"}
+    return VolumeRestore.model_validate({"metadata": metadata, "spec": spec, "status": status}), backup, store
+
+
+def test_grant_of_a_granted_restore_is_for_its_backup() -> None:
+    grant = grants.of_granted(*granted_pair())
+    assert (grant.volume_id, grant.only_backup, grant.backup_id) == (V, B, None)
+    assert "/shop/uid-shop" in f"/{grant.prefix}"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"entry": {"uid": "other"}},
+        {"entry": {"namespace": "other"}},
+        {"backup": {"id": "copied"}},
+        {"backup": {"grantedRestores": []}},
+        {"backup": {"storeName": "other"}},
+        {"backup": {"manifestKey": "elsewhere/backups/v/b.manifest"}},
+        {"status": {"backupNamespace": None}},
+        {"status": {"backupNamespace": "other"}},
+        {"status": {"backupId": "other"}},
+        {"status": {"mover": None}},
+        {"backupNamespace": "other"},
+        {"backupNamespace": "bank"},
+    ],
+    ids=str,
+)
+def test_restore_and_backup_that_do_not_name_each_other_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(AccessDenied):
+        grants.of_granted(*granted_pair(**changed))

@@ -17,6 +17,7 @@ from cinderblock.api.crd.store_rules import CLUSTER_STORE_RULES, STORE_OBJECT_RU
 from cinderblock.api.crd.structural_schema import structural_schema
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, GROUP, VERSION
 from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup_grant import BackupGrantSpec, BackupGrantStatus
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStoreSpec, ClusterBackupStoreStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.schedule import BackupScheduleSpec, BackupScheduleStatus, ClusterBackupScheduleSpec
@@ -251,6 +252,9 @@ VOLUME_RESTORE: Final = CustomResource(
         PrinterColumn(
             "Restored Bytes", ".status.restoredBytes", "Data written and verified, in bytes.", "integer", wide=True
         ),
+        PrinterColumn(
+            "Backup Namespace", ".status.backupNamespace", "Namespace of the backup, if it is another one.", wide=True
+        ),
         PrinterColumn("Volume ID", ".status.volumeId", "UID of the restored PersistentVolumeClaim.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
         _AGE,
@@ -388,6 +392,31 @@ CLUSTER_BACKUP_SCHEDULE: Final = CustomResource(
     namespaced=False,
 )
 
+BACKUP_GRANT: Final = CustomResource(
+    kind="BackupGrant",
+    plural="backupgrants",
+    short_names=("bgrant",),
+    description="A permission to restore VolumeBackups of its namespace into other namespaces of the cluster.",
+    spec=BackupGrantSpec,
+    status=BackupGrantStatus,
+    columns=(
+        _READY,
+        _REASON,
+        PrinterColumn("All", ".spec.backups.all", "Whether all backups of the namespace are granted.", "boolean"),
+        PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready."),
+        _AGE,
+    ),
+    rules=(
+        {
+            "rule": "!has(self.backups) || !has(self.backups.selector)"
+            " || (has(self.backups.selector.matchLabels) && size(self.backups.selector.matchLabels) > 0)"
+            " || (has(self.backups.selector.matchExpressions) && size(self.backups.selector.matchExpressions) > 0)",
+            "message": "an empty selector would grant all backups: set all to true, or leave the selector out",
+            "fieldPath": ".backups",
+        },
+    ),
+)
+
 _INITIAL_STATUS: Final = {"observedGeneration": -1}
 """Status of a new object. Without it, kstatus (and so Flux) would consider an object without conditions finished."""
 
@@ -400,7 +429,7 @@ _LABELS: Final = {
 
 RESOURCES: Final = (
     *(BACKUP_STORE, CLUSTER_BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION),
-    *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE),
+    *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE, BACKUP_GRANT),
 )
 
 

@@ -32,9 +32,11 @@ Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
-FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "verification")
-"""Fields of a VolumeBackup's status that its own reconciliation never writes: those of retention, of verifications, and
-of other backups that were deleted."""
+FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "grantedRestores", "verification")
+"""Fields of a VolumeBackup's status that its own reconciliation never writes with the rest: those of retention, of
+verifications, of restores in other namespaces, and of other backups that were deleted."""
+MAX_GRANTED_RESTORES: Final = 16
+"""Restores in other namespaces that read one VolumeBackup at the same time."""
 MAX_DELETED_ALARMS: Final = 6
 """Alarms of deleted backups that one VolumeBackup keeps. Lists keep 280 characters of the annotation that accepts them,
 which are seven ids."""
@@ -137,6 +139,17 @@ class DeletedAlarm(Model):
     """Time when the alarm was raised. Retention freezes for 14 days from then on."""
 
 
+class GrantedRestore(Model):
+    """VolumeRestore of another namespace that reads the backup by a BackupGrant."""
+
+    namespace: Name
+    """Namespace of the VolumeRestore."""
+    name: Name
+    """Name of the VolumeRestore."""
+    uid: Uid
+    """Value of metadata.uid of the VolumeRestore."""
+
+
 class VolumeBackupStatus(Model):
     """Observed state of the backup. It contains the fields of Cinder's response (api-ref: Show backup details)."""
 
@@ -229,6 +242,8 @@ class VolumeBackupStatus(Model):
     deleted_alarms: Annotated[list[DeletedAlarm], Field(max_length=MAX_DELETED_ALARMS)] = []
     """Alarms of deleted backups of the volume. Each counts until cinderblock.io/accept of this VolumeBackup contains
     its backupId. Several ids are separated by commas."""
+    granted_restores: Annotated[list[GrantedRestore], Field(max_length=MAX_GRANTED_RESTORES)] = []
+    """Restores in other namespaces that read the backup now. A deletion waits until they have ended."""
     progress: Progress | None = None
     """Progress of the mover. It is set only while a mover runs."""
     mover: MoverReference | None = None
@@ -296,6 +311,11 @@ class VolumeBackup(Object):
         """Return whether the numbers of the backup raised an alarm that nobody has accepted."""
         alarms = (c for c in self.status.conditions if c.type == ConditionType.SUSPICIOUS and c.status == "True")
         return self.has_own_status and not self.is_accepted and next(alarms, None) is not None
+
+    @property
+    def own_granted_restores(self) -> list[GrantedRestore]:
+        """Return the restores in other namespaces that read this object; none if the status was copied."""
+        return self.status.granted_restores if self.has_own_status else []
 
     @property
     def own_verification(self) -> VerificationSummary | None:

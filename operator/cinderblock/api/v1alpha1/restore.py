@@ -59,6 +59,9 @@ class VolumeRestoreSpec(Model):
 
     backup_id: Name
     """Id, UID or name of the VolumeBackup to restore."""
+    backup_namespace: Name | None = None
+    """Namespace of the VolumeBackup. In another namespace than that of the VolumeRestore, a BackupGrant must permit the
+    restore, and the backup must be in a ClusterBackupStore. Defaults to the namespace of the VolumeRestore."""
     volume_id: Name | None = None
     """UID or name of an existing PersistentVolumeClaim, whose content is replaced by the backup. It takes precedence
     over name. Defaults to a new PersistentVolumeClaim."""
@@ -95,6 +98,9 @@ class VolumeRestoreStatus(Model):
     """Id of the backup (api-ref: restore.backup_id)."""
     backup_name: Name | None = None
     """Name of the VolumeBackup."""
+    backup_namespace: Name | None = None
+    """Namespace of the VolumeBackup. It is set only for a backup of another namespace, once a BackupGrant permits the
+    restore."""
     volume_id: Uid | None = None
     """UID of the restored PersistentVolumeClaim (api-ref: restore.volume_id)."""
     volume_name: Name | None = None
@@ -139,6 +145,18 @@ class VolumeRestore(Object):
     def has_own_status(self) -> bool:
         """Whether the status describes this object: the status of a copied object describes its original."""
         return self.status.id == self.uid
+
+    @property
+    def granted_from(self) -> str | None:
+        """The other namespace whose backup it restores by a BackupGrant; None: the backup is of its own namespace."""
+        asked = self.spec.backup_namespace
+        return asked if asked is not None and asked != self.namespace else None
+
+    @property
+    def own_backup_id(self) -> str | None:
+        """The id of the backup of its own namespace that it restores, as its own status says; None: there is none."""
+        is_own = self.has_own_status and self.granted_from is None
+        return self.status.backup_id if is_own else None
 
     @property
     def own_phase(self) -> RestorePhase | None:

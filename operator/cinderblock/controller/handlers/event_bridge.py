@@ -35,6 +35,9 @@ class EventSink(Protocol):
     async def on_cluster_store(self, event: Event) -> None:
         """Handle an event about a ClusterBackupStore."""
 
+    async def on_grant(self, event: Event) -> None:
+        """Handle an event about a BackupGrant."""
+
     async def on_child(self, event: Event) -> None:
         """Handle an event about an object that belongs to one of them."""
 
@@ -61,6 +64,10 @@ class EventBridge:
     async def on_cluster_store(self, event: Event) -> None:
         """Pass the event on. Return at once."""
         self._put(self._sink.on_cluster_store, event)
+
+    async def on_grant(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_grant, event)
 
     async def on_child(self, event: Event) -> None:
         """Pass the event on. Return at once."""

@@ -12,6 +12,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.access_waiters import AccessWaiters
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_bridge import Event
+from cinderblock.controller.handlers.grant_waiters import GrantWaiters
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
 from cinderblock.controller.request import (
     OWN_KINDS,
@@ -62,6 +63,7 @@ class EventHandler:
         """Number of VolumeBackups that use a BackupStore."""
         self._schedules: set[ObjectKey] = set()
         self._access_waiters = AccessWaiters()
+        self._grant_waiters = GrantWaiters()
 
     async def on_custom_resource(self, event: Event) -> None:
         """Add the object itself, and the objects whose status depends on it."""
@@ -72,6 +74,7 @@ class EventHandler:
         self._acknowledger.observe(event)
         for waiter in self._access_waiters.observe(change, key, status):
             await self._queue.add(waiter)
+        self._grant_waiters.observe(change, key, body)
         await self._add_store(change, body)
         await self._add_schedule(change, body)
         await self._add_owner(body)
@@ -87,11 +90,15 @@ class EventHandler:
             await self._queue.add(key, priority=Priority.HIGH if is_in_progress(body) else Priority.NORMAL)
         elif metadata["uid"] in self._volumes:
             await self._queue.add(volume_key(self._volumes[metadata["uid"]]))
-        related = [self._keys_of_backup(key.namespace, backup_id) for backup_id in references]
+        source = str(status.get("backupNamespace") or key.namespace)
+        related = [self._keys_of_backup(source, backup_id) for backup_id in references]
         has_left_creating = self._update_creating(change, metadata["uid"], status)
         if not all(related) and (has_left_creating or self._references.get(metadata["uid"], set()) != previous):
             # Its parent is gone, so only the manifests show which of the other backups it needs.
             related.append(self._volume_index.of(volume) - {key})
+        if is_backup:
+            # A new backup may be what a grant selects. The watch leaves out changes of labels, which cost a minute.
+            related.append(frozenset(self._grant_waiters.waiting_for(key.namespace)))
         for other in sorted(frozenset().union(*related)):
             await self._queue.add(other)
 
@@ -122,6 +129,14 @@ class EventHandler:
         body = event["object"]
         if event["type"] is not None or is_in_progress(body):
             await self._queue.add(key_of(body), priority=Priority.HIGH if is_in_progress(body) else Priority.NORMAL)
+
+    async def on_grant(self, event: Event) -> None:
+        """Add a BackupGrant that was changed, and the restores that wait for one in its namespace."""
+        change, body = event["type"], event["object"]
+        if change != "DELETED" and is_in_progress(body):
+            await self._queue.add(key_of(body), priority=Priority.HIGH)
+        for waiter in self._grant_waiters.waiting_for(body["metadata"]["namespace"]):
+            await self._queue.add(waiter)
 
     async def _add_schedule(self, change: str | None, body: dict[str, Any]) -> None:
         """Add the schedule of a backup that has ended, so that retention takes note of it."""

@@ -14,6 +14,7 @@ from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
 from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.kinds import (
+    BACKUP_GRANT,
     BACKUP_STORE,
     BACKUP_VERIFICATION,
     CLUSTER_BACKUP_STORE,
@@ -71,12 +72,16 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
 
 
 def add_cluster_stores(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
-    """Listen to ClusterBackupStores as well."""
+    """Listen to ClusterBackupStores as well, and to BackupGrants, which need them."""
 
     async def on_cluster_store(event: Event, **_: Any) -> None:
         await sink.on_cluster_store(event)
 
+    async def on_grant(event: Event, **_: Any) -> None:
+        await sink.on_grant(event)
+
     kopf.on.event(GROUP, VERSION, CLUSTER_BACKUP_STORE.plural, registry=registry)(on_cluster_store)
+    kopf.on.event(GROUP, VERSION, BACKUP_GRANT.plural, registry=registry)(on_grant)
 
 
 def add_schedules(registry: kopf.OperatorRegistry, sink: EventSink, kinds: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchL
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import CLUSTER_BACKUP_STORE, PV, Kind
+from cinderblock.kube.kinds import BACKUP_GRANT, CLUSTER_BACKUP_STORE, PV, Kind
 from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class WatchManager:
         sink: receives the events.
         reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
         schedule_kinds: kinds of schedules that are watched.
-        cluster_stores: whether ClusterBackupStores are watched.
+        cluster_stores: whether ClusterBackupStores and BackupGrants are watched.
 
     Attributes:
         starts: how often kopf was started.
@@ -80,7 +80,8 @@ class WatchManager:
         self._reachable_since = reachable_since
         self._schedule_kinds = schedule_kinds
         self._cluster_stores = cluster_stores
-        left_out = {*SCHEDULE_KINDS} - schedule_kinds | ({CLUSTER_BACKUP_STORE.kind} if not cluster_stores else set())
+        shared = {BACKUP_GRANT.kind, CLUSTER_BACKUP_STORE.kind}
+        left_out = {*SCHEDULE_KINDS} - schedule_kinds | (set() if cluster_stores else shared)
         self._kinds = tuple(kind for kind in WATCHED_KINDS if kind.kind not in left_out)
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from cinderblock.api import labels
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
+from cinderblock.controller.grants.record import record_granted_restores
 from cinderblock.controller.reconcile.alarms import record_alarms
 from cinderblock.controller.reconcile.related import list_staying
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
@@ -43,6 +44,7 @@ from cinderblock.lifecycle.actions import (
     PatchClaim,
     PatchVolume,
     RecordEvent,
+    RecordGrantedRestores,
     RecordVerification,
     RemoveExpiredData,
     RemoveFinalizer,
@@ -116,13 +118,18 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordVerification() | KeepAlarms() | RecordEvent():
+        case RecordVerification() | KeepAlarms() | RecordGrantedRestores() | RecordEvent():
             await _record(context, target, action)
     return None
 
 
-async def _record(context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordEvent) -> None:
-    """Write what a verification has found about a VolumeBackup, alarms that it keeps, or an Event about the object."""
+async def _record(
+    context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordGrantedRestores | RecordEvent
+) -> None:
+    """Write a field of a VolumeBackup that others than its reconciliation write, or an Event about the object."""
+    if isinstance(action, RecordGrantedRestores):
+        await record_granted_restores(context.kube, action)
+        return
     if isinstance(action, RecordVerification):
         await record_summary(context.kube, target.object.namespace, action)
         return

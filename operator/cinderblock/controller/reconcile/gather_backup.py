@@ -22,6 +22,7 @@ from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context, parse_all
+from cinderblock.controller.grants.gather import ended_granted
 from cinderblock.controller.reconcile.alarms import find_keeper
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
@@ -67,7 +68,13 @@ async def gather(context: Context, backup: VolumeBackup) -> ObservedBackup:
         _own_snapshot(context, backup),
         context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(backup.uid), namespace),
     )
-    observed = ObservedBackup(backup=backup, policy=context.policy, snapshot=snapshot, snapshot_claim=snapshot_claim)
+    observed = ObservedBackup(
+        backup=backup,
+        policy=context.policy,
+        ended_granted=await ended_granted(context, backup),
+        snapshot=snapshot,
+        snapshot_claim=snapshot_claim,
+    )
     if backup.metadata.is_being_deleted or backup.has_ended:
         observed = replace(observed, snapshot_volume=await bound_volume(context, snapshot_claim))
     if backup.metadata.is_being_deleted:

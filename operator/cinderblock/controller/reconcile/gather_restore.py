@@ -10,6 +10,7 @@ from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.controller.context import Context
+from cinderblock.controller.grants.gather import GrantedBackup, read_granted, with_target
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
     find_claim,
@@ -29,6 +30,7 @@ from cinderblock.controller.reconcile.related import related_to_restore
 from cinderblock.errors import CinderblockError
 from cinderblock.kube import kinds
 from cinderblock.lifecycle import expected_manifest
+from cinderblock.lifecycle.backup_grants.rules import GrantState
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.restore import checks as restore_checks
 from cinderblock.lifecycle.restore import rebind
@@ -41,7 +43,9 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
     staging_claim = await context.get(PersistentVolumeClaim, kinds.PVC, labels.child_name(restore.uid), namespace)
     existing = restore.spec.volume_id
     target = await find_claim(context, namespace, existing) if existing is not None else None
-    related = await related_to_restore(context, restore, target)
+    source = restore.granted_from
+    granted = await read_granted(context, restore, source) if source is not None else GrantedBackup(GrantState.NONE)
+    related = await related_to_restore(context, restore, target, granted.backup)
     observed = ObservedRestore(
         restore=restore,
         policy=context.policy,
@@ -52,6 +56,7 @@ async def gather(context: Context, restore: VolumeRestore) -> ObservedRestore:
         staging_claim=staging_claim,
         target=target,
         volume=await _volume(context, restore, staging_claim),
+        grant=granted.state,
     )
     if restore.metadata.is_being_deleted or restore.has_ended:
         return await _for_cleanup(context, observed)
@@ -147,6 +152,8 @@ async def _with_target_users(
 async def _with_store(context: Context, observed: ObservedRestore, backup: VolumeBackup) -> ObservedRestore:
     """Add the backup's store, and its manifest there, if it is still the one that the status records."""
     lookup = await store_of(context, backup, backup.status.store_name or backup.spec.store_name)
+    if observed.restore.granted_from is not None:
+        lookup = await with_target(context, lookup, observed.restore)
     if lookup.store is None or backup.status.manifest_key is None or lookup.error is not None:
         return replace(observed, store=lookup, manifest_error=lookup.error)
     container = place.container_of(lookup.store, backup.status.container)

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import ValidationError
 
 from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup_grant import BackupGrant
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
 from cinderblock.api.v1alpha1.store import BackupStore
@@ -21,6 +22,7 @@ from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVeri
 from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.cluster_stores.reconcile import ClusterStoreReconciler
 from cinderblock.controller.context import Context
+from cinderblock.controller.grants.reconcile import decide_grant
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
 from cinderblock.controller.reconcile.admission import creates_mover
@@ -108,6 +110,7 @@ class Reconciler:
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
             "BackupVerification": partial(_reconcile_operation, VERIFICATION_STEPS),
             **dict.fromkeys(SCHEDULE_KINDS, self._schedules.reconcile),
+            "BackupGrant": _reconcile_grant,
             "Job": release_orphaned_job,
             "PersistentVolume": release_volume,
         }
@@ -231,6 +234,12 @@ async def _reconcile_cluster_store(
     target = Target(kinds.CLUSTER_BACKUP_STORE, cluster, body)
     await execute(context, target, decision.actions)
     return await _record(context, target, decision, cluster.status)
+
+
+async def _reconcile_grant(context: Context, body: dict[str, Any]) -> float | None:
+    grant = BackupGrant.model_validate(body)
+    decision = await decide_grant(context, grant)
+    return await _record(context, Target(kinds.BACKUP_GRANT, grant, body), decision, grant.status)
 
 
 async def _execute(

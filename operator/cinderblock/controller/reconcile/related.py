@@ -173,11 +173,20 @@ async def list_by_id(context: Context, backup: VolumeBackup, ids: Collection[str
 
 
 async def related_to_restore(
-    context: Context, restore: VolumeRestore, target: PersistentVolumeClaim | None
+    context: Context,
+    restore: VolumeRestore,
+    target: PersistentVolumeClaim | None,
+    granted: VolumeBackup | None = None,
 ) -> RelatedToRestore:
     """Return the backup to restore, and the VolumeBackups and other VolumeRestores that matter to ``target``.
 
     If the namespace has too many VolumeRestores for this one to begin, only their number is returned.
+
+    Args:
+        context: what to read with.
+        restore: the VolumeRestore.
+        target: the existing claim that it overwrites, or the claim with the name of the new one.
+        granted: the backup of another namespace that it may restore. None is looked for in its own namespace then.
     """
     (backups, is_all, _), (restores, are_all, count) = await asyncio.gather(
         _list_first(context, VolumeBackup, restore.namespace),
@@ -188,7 +197,9 @@ async def related_to_restore(
     volumes = _each("spec.volumeId", {target.uid, target.name} if target and is_in_place(restore) else set())
     recorded = restore.status.backup_id if restore.own_phase else None
     wanted = NamedBackup(recorded or restore.spec.backup_id, is_recorded=recorded is not None)
-    found = await _find_backup(context, restore.namespace, wanted, backups, is_all=is_all)
+    found = granted
+    if restore.granted_from is None:
+        found = await _find_backup(context, restore.namespace, wanted, backups, is_all=is_all)
     chosen = ObstaclesOfRestore(restore, context.policy, found, target)
     if not is_all:
         await _observe(context, VolumeBackup, restore.namespace, volumes, chosen.observe_backup)

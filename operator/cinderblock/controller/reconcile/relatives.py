@@ -222,8 +222,8 @@ class SiblingsOfExpired:
 
     def observe_restore(self, restore: VolumeRestore) -> None:
         """Take note of a VolumeRestore, and keep one of each expired backup."""
-        backup_id = restore.status.backup_id
-        if restore.has_own_status and backup_id is not None and self._is_expired(backup_id):
+        backup_id = restore.own_backup_id
+        if backup_id is not None and self._is_expired(backup_id):
             self._restores[backup_id] = restore
 
     def kept(self) -> tuple[VolumeBackup, ...]:
@@ -325,7 +325,7 @@ class RestoresOfBackup:
             self._kept.add("in the way", restore)
         if claim is not None and not backup.has_ended:
             self._observe_writer(restore, claim.uid)
-        if not restore.has_own_status or restore.status.backup_id != backup.backup_id:
+        if restore.own_backup_id != backup.backup_id:
             return
         if restore.status.phase is RestorePhase.RESTORING:
             self._kept.add("running", restore)

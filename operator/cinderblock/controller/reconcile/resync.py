@@ -73,6 +73,9 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     # After an upgrade, the cluster may lack the definition.
     if context.policy.cluster_stores and await context.kube.serves(kinds.CLUSTER_BACKUP_STORE):
         stores += await _list_limited(context.kube, kinds.CLUSTER_BACKUP_STORE, limit, _key)
+    if context.policy.cluster_stores and await context.kube.serves(kinds.BACKUP_GRANT):
+        grants = await _list_limited(context.kube, kinds.BACKUP_GRANT, limit, _key)
+        stores += [(key, changed) for key, changed in grants if changed]
     records = [
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
@@ -203,7 +206,7 @@ class SteadyStateFilter:
             if needed:
                 self._dependents[parsed.namespace, needed] = record
                 self._parents[parsed.namespace, parsed.status.volume_id or ""].add(needed)
-        elif isinstance(parsed, VolumeRestore) and parsed.status.backup_id:
+        elif isinstance(parsed, VolumeRestore) and parsed.status.backup_id and parsed.granted_from is None:
             self._restores[parsed.namespace, parsed.status.backup_id].append(record)
 
     def is_steady(self, record: Record) -> bool:
@@ -222,6 +225,8 @@ class SteadyStateFilter:
 
     def _is_steady_backup(self, backup: VolumeBackup) -> bool:
         if not backup.has_ended or backup_checks.is_forgotten(backup) or backup.has_unknown_alarm:
+            return False
+        if backup.own_granted_restores:
             return False
         if self._must_be_pinned(backup):
             return False

@@ -25,6 +25,7 @@ from cinderblock.lifecycle.alarms.condition import with_alarms
 from cinderblock.lifecycle.backup import checks, delete, import_checks, pins, snapshot_checks
 from cinderblock.lifecycle.backup.derived import derived_phase, incomplete, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup.task import container_of, data_timestamp, mover_task
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
@@ -372,10 +373,11 @@ def _complete(observed: ObservedBackup, now: datetime) -> Decision:
             *_files_unreadable(status),
             RecordEvent("Normal", Reason.AVAILABLE, _summary(status)),
         )
-    actions = (*_missing_finalizer(observed), *actions, *pins.events(observed))
+    actions = (*_missing_finalizer(observed), *readers.release(observed), *actions, *pins.events(observed))
     is_unanswered = observed.references_error is not None and observed.needed_by is None
     is_unknown = any(c.type == ConditionType.SUSPICIOUS and c.status == "Unknown" for c in status.conditions)
-    retry = RECHECK_SECONDS if is_unanswered or is_unknown else pins.retry_seconds(observed, now)
+    is_read = bool(readers.running(observed))
+    retry = RECHECK_SECONDS if is_unanswered or is_unknown or is_read else pins.retry_seconds(observed, now)
     return Decision(status, actions, requeue_after=0.0 if is_new else retry)
 
 

@@ -26,6 +26,7 @@ from cinderblock.lifecycle.actions import (
 )
 from cinderblock.lifecycle.alarms import keepers
 from cinderblock.lifecycle.backup import checks, expiry, remains
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, RemovedBackup
 from cinderblock.lifecycle.store import access
@@ -120,12 +121,12 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
     running = [
         restore.name
         for restore in observed.restores
-        if restore.own_phase is RestorePhase.RESTORING and restore.status.backup_id == observed.backup.backup_id
+        if restore.own_phase is RestorePhase.RESTORING and restore.own_backup_id == observed.backup.backup_id
     ]
     if running:
         message = f"VolumeRestore {', '.join(sorted(running)[:10])} reads this backup"
         return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
-    return None
+    return readers.in_use(observed)
 
 
 def _release(observed: ObservedBackup, now: datetime) -> Decision:

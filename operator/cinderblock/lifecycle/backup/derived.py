@@ -9,6 +9,7 @@ from cinderblock.api.quantity import to_gib
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import volume_lock
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest
 
 
@@ -54,8 +55,11 @@ def incomplete(status: VolumeBackupStatus) -> str | None:
 
 
 def derived_phase(observed: ObservedBackup) -> BackupPhase:
-    """Return restoring while a restore runs, error_restoring if the newest one failed, otherwise available."""
-    if any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(observed)):
+    """Return restoring while a restore runs, error_restoring if the newest one failed, otherwise available.
+
+    Restores in other namespaces count only while they run: why one fails there is not a matter of the backup.
+    """
+    if readers.running(observed) or any(r.status.phase is RestorePhase.RESTORING for r in _restores_of(observed)):
         return BackupPhase.RESTORING
     return BackupPhase.ERROR_RESTORING if newest_failed_restore(observed) else BackupPhase.AVAILABLE
 
@@ -69,7 +73,7 @@ def newest_failed_restore(observed: ObservedBackup) -> VolumeRestore | None:
 
 def _restores_of(observed: ObservedBackup) -> list[VolumeRestore]:
     """Return the restores of this backup, oldest first."""
-    own = [r for r in observed.restores if r.has_own_status and r.status.backup_id == observed.backup.backup_id]
+    own = [r for r in observed.restores if r.own_backup_id == observed.backup.backup_id]
     return sorted(own, key=restore_age_key)
 
 

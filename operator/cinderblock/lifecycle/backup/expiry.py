@@ -14,6 +14,7 @@ from cinderblock.api import labels
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase
 from cinderblock.lifecycle.backup import checks
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.observed import ExpiredSibling, ObservedBackup
 from cinderblock.lifecycle.verdicts import Wait
 from cinderblock.reasons import Reason
@@ -61,7 +62,7 @@ class Obstacles:
                 self._children[parent].append(backup.name)
         for restore in observed.restores:
             if restore.own_phase is RestorePhase.RESTORING:
-                self._readers[restore.status.backup_id].append(restore.name)
+                self._readers[restore.own_backup_id].append(restore.name)
 
     def of(self, backup: ExpiredSibling) -> Wait | None:
         """Return why an expired backup must wait; None if nothing is in the way."""
@@ -89,7 +90,8 @@ def batch(observed: ObservedBackup) -> tuple[str, ...]:
 def obstacle(observed: ObservedBackup) -> Wait | None:
     """Return why the expired backup itself must wait; None if nothing is in the way."""
     backup = observed.backup
-    return Obstacles(observed).of(ExpiredSibling(backup.backup_id, backup.status.manifest_key))
+    mine = ExpiredSibling(backup.backup_id, backup.status.manifest_key)
+    return Obstacles(observed).of(mine) or readers.in_use(observed)
 
 
 def is_unfinished(backup: VolumeBackup) -> bool:
@@ -107,6 +109,7 @@ def is_ready(other: VolumeBackup, mine: VolumeBackup) -> bool:
         and labels.BACKUP_FINALIZER in other.metadata.finalizers
         and labels.RELEASED_ANNOTATION not in other.metadata.annotations
         and not is_unfinished(other)
+        and not other.own_granted_restores
         and (status.store_name, status.container, status.volume_id)
         == (mine.status.store_name, mine.status.container, mine.status.volume_id)
     )

@@ -13,11 +13,16 @@ NO_CERTIFICATES: Final = "the certificates could not be read"
 """In place of the certificates of a store: a mover trusts no server then."""
 
 
-def location(store: BackupStore, settings: MoverSettings) -> BrokerLocation | None:
+def location(store: BackupStore, settings: MoverSettings, *, lists: bool = True) -> BrokerLocation | None:
     """Return where the mover of a store finds the broker; None for a store of its own namespace.
 
     The result is never None for a shared store, even without a broker: its mover must not get Secrets. The checks
     before an operation refuse it then, and a mover without a URL fails.
+
+    Args:
+        store: the store.
+        settings: where the broker is.
+        lists: whether the mover may list objects.
     """
     if not isinstance(store, SharedStore):
         return None
@@ -29,6 +34,7 @@ def location(store: BackupStore, settings: MoverSettings) -> BrokerLocation | No
         access=store.mover_access.mode,
         encrypts=store.spec.encryption_secret_ref is not None,
         ca_certificates=store.ca_certificates or missing,
+        lists=lists,
     )
 
 

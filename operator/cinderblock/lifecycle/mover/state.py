@@ -14,6 +14,7 @@ from cinderblock.api.kubernetes import Job, PersistentVolumeClaim, Pod
 from cinderblock.api.labels import child_name
 from cinderblock.api.mover import EXIT_PERMANENT, MOVER_CONTAINER, MoverProgress, MoverReport
 from cinderblock.api.v1alpha1.backup import VolumeBackup, VolumeBackupStatus
+from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
@@ -143,7 +144,7 @@ def _reasons(status: ReportedStatus) -> set[str]:
 
 def recorded_uid(status: AnyStatus) -> str | None:
     """Return the UID of the mover Job that a status records."""
-    mover = None if isinstance(status, BackupStoreStatus) else status.mover
+    mover = None if isinstance(status, BackupStoreStatus | BackupGrantStatus) else status.mover
     return mover.uid if mover is not None else None
 
 

@@ -12,6 +12,7 @@ from cinderblock.api.quantity import to_bytes, to_gib
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import verdicts, volume_lock
 from cinderblock.lifecycle.backup import checks as backup_checks
+from cinderblock.lifecycle.backup_grants import checks as grant_checks
 from cinderblock.lifecycle.children import ClaimRequest
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.store import movers
@@ -213,8 +214,10 @@ def claim_request(observed: ObservedRestore) -> ClaimRequest:
 
 BEFORE_COPY: tuple[Check, ...] = (
     namespace_is_not_too_full,
+    grant_checks.backup_is_granted,
     backup_exists,
     backup_is_available,
+    grant_checks.backup_is_shared,
     store_is_usable,
     mover_is_permitted,
     manifest_is_readable,

@@ -24,10 +24,13 @@ from cinderblock.lifecycle.actions import (
     AddFinalizer,
     CreateChild,
     Decision,
+    DeleteChild,
     RecordEvent,
     RemoveFinalizer,
 )
 from cinderblock.lifecycle.backup.delete import SLOW_RETRY_SECONDS
+from cinderblock.lifecycle.backup_grants import checks as grant_checks
+from cinderblock.lifecycle.backup_grants import readers
 from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
@@ -98,6 +101,9 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
         queued = mover_state.wait_for_slot(observed.mover, observed.policy, observed.store.store)
         if queued:
             return operation.wait(queued)
+    held = _hold_backup(observed, now)
+    if held is not None:
+        return held
     if checks.is_in_place(observed.restore):
         return _start(observed, now, observed.target.name if observed.target else "")
     accepted = Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=MIN_REQUEUE_SECONDS)
@@ -116,6 +122,20 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     return Decision(started.status, (*claims, *started.actions), started.requeue_after)
 
 
+def _hold_backup(observed: ObservedRestore, now: datetime) -> Decision | None:
+    """Return the decision to record the restore in the backup of another namespace; None if it is recorded.
+
+    The next reconciliation repeats all checks, so it sees a deletion that began before.
+    """
+    backup = observed.backup
+    if observed.restore.granted_from is None or backup is None or readers.is_recorded(observed.restore, backup):
+        return None
+    recorded = readers.record(observed.restore, backup)
+    if isinstance(recorded, Wait):
+        return _operation(observed, now).wait(recorded)
+    return _operation(observed, now).wait(Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=0.0), (recorded,))
+
+
 def _foreign_child(observed: ObservedRestore) -> Fail | None:
     return foreign_child(observed.restore, observed.staging_claim, observed.mover.job)
 
@@ -132,7 +152,7 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
             place.container_of(store, observed.backup.status.container),
             observed.policy.mover.allowed_endpoints,
         ),
-        broker=broker.location(store, observed.policy.mover),
+        broker=broker.location(store, observed.policy.mover, lists=observed.restore.granted_from is None),
         volume_mode=mode,
         path=mover_job.mover_path(mode),
         expected=expected_manifest.expected_of_status(observed.backup, store, manifest),
@@ -150,8 +170,14 @@ def _start(observed: ObservedRestore, now: datetime, claim_name: str) -> Decisio
 
 
 def _adopt(observed: ObservedRestore, now: datetime) -> Decision:
-    operation, foreign = _operation(observed, now), _foreign_child(observed)
-    return operation.fail(foreign) if foreign else operation.adopt_mover(observed.policy, observed.store)
+    operation, foreign, job = _operation(observed, now), _foreign_child(observed), observed.mover.job
+    if foreign:
+        return operation.fail(foreign)
+    refused = grant_checks.before_mover(observed)
+    if refused is None or job is None:
+        return operation.adopt_mover(observed.policy, observed.store)
+    decision = operation.apply(refused)
+    return replace(decision, actions=(*decision.actions, DeleteChild("Job", job.name, job.uid)))
 
 
 def _copy(observed: ObservedRestore, now: datetime) -> Decision:
@@ -317,6 +343,7 @@ def _base(observed: ObservedRestore) -> VolumeRestoreStatus:
     }
     if observed.backup is not None and status.backup_id is None:
         update |= {"backup_id": observed.backup.backup_id, "backup_name": observed.backup.name}
+        update["backup_namespace"] = restore.granted_from
     if checks.is_in_place(restore):
         if observed.target is not None:
             update |= {"volume_id": observed.target.uid, "volume_name": observed.target.name}

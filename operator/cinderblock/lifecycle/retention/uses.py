@@ -19,10 +19,12 @@ BackupName = tuple[str, str]
 def names_used_by(restore: Mapping[str, Any]) -> set[BackupName]:
     """Return the names of the backup that a VolumeRestore reads; none if it has ended.
 
-    Without a status, it names the backup in its spec only. An object that does not parse has not ended.
+    Without a status, it names the backup in its spec only. An object that does not parse has not ended. The backup of
+    another namespace records its restores itself, so that nobody holds up the retention of others without a grant.
     """
     try:
-        has_ended = VolumeRestore.model_validate(restore).has_ended
+        parsed = VolumeRestore.model_validate(restore)
+        has_ended = parsed.has_ended or parsed.granted_from is not None
     except ValidationError:
         has_ended = False
     parts = [restore.get(part) for part in ("spec", "status")]
@@ -42,7 +44,8 @@ def used_ids(backups: Iterable[BackupRecord], names: Collection[BackupName]) -> 
     for record in backups:
         if not record.has_ended and not record.is_being_deleted and record.parent_id:
             used.add(record.parent_id)
-        if any((record.namespace, name) in names for name in (record.name, record.uid, record.backup_id)):
+        is_named = any((record.namespace, name) in names for name in (record.name, record.uid, record.backup_id))
+        if is_named or record.is_read_elsewhere:
             used.add(record.backup_id)
     return frozenset(used)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cinderblock.api.meta import Object
-from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
+from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.observed import StoreLookup
@@ -61,6 +61,18 @@ def refusal(cluster: ClusterBackupStore, store: BackupStore, namespace: Object) 
     message = f"ClusterBackupStore {cluster.name} does not allow namespace {namespace.name}."
     remedy = "Ask an administrator to allow it in spec.allowedNamespaces, or choose another BackupStore."
     return Fail(Reason.STORE_NOT_ALLOWED, f"{message} {remedy}")
+
+
+def target_refusal(cluster: ClusterBackupStore | None, store: SharedStore, target: Object | None) -> Fail | None:
+    """Return why a namespace may not restore a backup of another one from a shared store; None if it may.
+
+    An administrator decides which namespaces use the store. A grant decides about backups, not about that.
+    """
+    if cluster is not None and target is not None and is_allowed(cluster, target):
+        return None
+    name = target.name if target is not None else "of the restore"
+    message = f"ClusterBackupStore {store.cluster_store}, which holds the backup, does not allow namespace {name}."
+    return Fail(Reason.STORE_NOT_ALLOWED, f"{message} Ask an administrator to allow it in spec.allowedNamespaces.")
 
 
 def is_allowed(cluster: ClusterBackupStore, namespace: Object) -> bool:

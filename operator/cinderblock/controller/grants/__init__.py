@@ -1,0 +1,1 @@
+"""BackupGrants: what a restore from another namespace needs, and the grants themselves."""

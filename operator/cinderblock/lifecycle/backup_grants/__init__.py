@@ -1,0 +1,1 @@
+"""BackupGrants: which backups other namespaces may restore, and what holds while they do."""

@@ -1,0 +1,58 @@
+"""Restores in other namespaces that read a backup: status.grantedRestores of the VolumeBackup records them.
+
+A restore is recorded there before its mover exists, and the deletion of the backup waits while it is. So both sides
+see each other in whatever order they act, and after any restart: each writes before it reads what the other wrote.
+"""
+
+from __future__ import annotations
+
+from cinderblock.api.v1alpha1.backup import MAX_GRANTED_RESTORES, GrantedRestore, VolumeBackup
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.lifecycle.actions import RecordGrantedRestores
+from cinderblock.lifecycle.observed import ObservedBackup
+from cinderblock.lifecycle.verdicts import Wait
+from cinderblock.reasons import Reason
+
+FULL_RETRY_SECONDS = 30.0
+"""Seconds until a restore checks whether another one has ended."""
+
+
+def is_recorded(restore: VolumeRestore, backup: VolumeBackup) -> bool:
+    """Return whether a backup records that a restore of another namespace reads it."""
+    reader = restore.namespace, restore.uid
+    return reader in {(entry.namespace, entry.uid) for entry in backup.own_granted_restores}
+
+
+def record(restore: VolumeRestore, backup: VolumeBackup) -> RecordGrantedRestores | Wait:
+    """Return the action that records a restore, or the wait if too many others read the backup."""
+    present = backup.own_granted_restores
+    if len(present) >= MAX_GRANTED_RESTORES:
+        message = f"{len(present)} restores of other namespaces read the backup already"
+        return Wait(Reason.QUEUED, message, requeue_after=FULL_RETRY_SECONDS)
+    mine = GrantedRestore(namespace=restore.namespace, name=restore.name, uid=restore.uid)
+    return _write(backup, (*present, mine))
+
+
+def running(observed: ObservedBackup) -> list[GrantedRestore]:
+    """Return the restores of other namespaces that read the backup and have not ended."""
+    return [entry for entry in observed.backup.own_granted_restores if entry.uid not in observed.ended_granted]
+
+
+def release(observed: ObservedBackup) -> tuple[RecordGrantedRestores, ...]:
+    """Return the action that removes restores which have ended from the status of the backup."""
+    left = running(observed)
+    is_changed = len(left) != len(observed.backup.own_granted_restores)
+    return (_write(observed.backup, tuple(left)),) if is_changed else ()
+
+
+def in_use(observed: ObservedBackup) -> Wait | None:
+    """Wait with the deletion of a backup that restores of other namespaces read."""
+    names = sorted(f"{entry.namespace}/{entry.name}" for entry in running(observed))
+    if not names:
+        return None
+    message = f"VolumeRestore {', '.join(names[:10])} of another namespace reads this backup"
+    return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
+
+
+def _write(backup: VolumeBackup, entries: tuple[GrantedRestore, ...]) -> RecordGrantedRestores:
+    return RecordGrantedRestores(backup.namespace, backup.name, backup.metadata.resource_version, entries)
