@@ -1,4 +1,4 @@
-"""What a schedule shows between its runs, when the cause of a failure has ended."""
+"""The status of a schedule between its runs, when the cause of a failure has ended."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ REVIEW: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a review has found.
+    """The findings of a review.
 
     Attributes:
         settled: failing volumes, by namespace and name, that have a newer good backup, or are not selected any more.
