@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AUTHORITY_TIME: Final = timedelta(days=3650)
 """Lifetime of the authority. Tasks of movers contain its certificate."""
 AUTHORITY_MARGIN: Final = timedelta(days=365)
-"""Remaining lifetime below which a new authority is made."""
+"""Remaining lifetime below which a new authority is announced."""
 CERTIFICATE_TIME: Final = timedelta(days=90)
 CERTIFICATE_MARGIN: Final = timedelta(days=30)
 """Remaining lifetime below which a certificate is renewed."""
@@ -62,14 +62,38 @@ def make_certificate(authority: Identity, host_names: Sequence[str], now: dateti
     return _identity(builder.sign(issuer_key, hashes.SHA256()), key)
 
 
-def authority_is_usable(authority: Identity, now: datetime) -> bool:
-    """Return whether an authority can be read, belongs to its key, and stays valid long enough."""
+def can_sign(authority: Identity, now: datetime) -> bool:
+    """Return whether an authority can be read, belongs to its key, and stays valid longer than what it signs."""
     try:
         certificate, key = _parse_certificate(authority.certificate), _parse_key(authority.key)
     except ValueError:
         return False
     is_of_key = certificate.public_key() == key.public_key()
-    return is_of_key and certificate.not_valid_after_utc - now > AUTHORITY_MARGIN
+    return is_of_key and certificate.not_valid_after_utc - now > CERTIFICATE_TIME
+
+
+def needs_successor(authority: Identity, now: datetime) -> bool:
+    """Return whether a new authority must be announced. Raises ValueError if this one cannot be read."""
+    return expiry_of(authority.certificate) - now <= AUTHORITY_MARGIN
+
+
+def made_at(authority: Identity) -> datetime:
+    """Return when an authority was made. Raises ValueError if it cannot be read."""
+    return _parse_certificate(authority.certificate).not_valid_before_utc + _SKEW
+
+
+def first_of(content: bytes) -> bytes:
+    """Return the first certificate in PEM, without text around it. Raises ValueError if it cannot be read."""
+    return _parse_certificate(content).public_bytes(serialization.Encoding.PEM)
+
+
+def valid_in(content: bytes, now: datetime) -> list[bytes]:
+    """Return the certificates in PEM that have not expired; none if they cannot be read."""
+    try:
+        found = x509.load_pem_x509_certificates(content)
+    except ValueError:
+        return []
+    return [each.public_bytes(serialization.Encoding.PEM) for each in found if each.not_valid_after_utc > now]
 
 
 def certificate_is_usable(

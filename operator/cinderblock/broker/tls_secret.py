@@ -1,7 +1,7 @@
 """The Secret with the broker's certificate: made, renewed and shared by all replicas, or made by an administrator.
 
 The operator reads ca.crt from it and gives it to movers. All replicas write the same Secret, each with the version
-that it has read, so that one of several wins and the others take over its result. A replica remembers the authority.
+that it has read, so that one of several wins and the others take over its result. A replica remembers the authorities.
 If somebody deletes the Secret, the replica creates it again with the same authority, and running movers continue.
 """
 
@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cinderblock.api.labels import MANAGED_BY, MANAGED_BY_LABEL
-from cinderblock.broker import certificates
+from cinderblock.broker import authorities, certificates
+from cinderblock.broker.authorities import CA, CA_KEY, NEXT, NEXT_KEY, Authorities
 from cinderblock.broker.certificates import Identity
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.errors import AccessDenied, AlreadyExists, CinderblockError, Conflict, InvalidInput, NotFound
@@ -67,7 +68,7 @@ class TlsSecret:
         self._settings = settings
         self._clock = clock
         self._on_expiry = on_expiry
-        self._authority: Identity | None = None
+        self._authorities: Authorities | None = None
         self._written: Identity | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="cinderblock-broker-tls-")
 
@@ -137,26 +138,24 @@ class TlsSecret:
             body = await self._get()
             self._check_owner(body)
             data = _decode(body) if body is not None else {}
-            stored = Identity(data.get("ca.crt", b""), data.get("ca.key", b""))
-            authority = self._choose_authority(stored)
             identity = Identity(data.get("tls.crt", b""), data.get("tls.key", b""))
             names, now = self._settings.host_names, self._clock()
-            is_current = authority == stored and certificates.certificate_is_usable(
-                identity, authority.certificate, names, now
-            )
-            if is_current:
-                self._authority = authority
+            chosen = authorities.choose(data, self._authorities, now)
+            signing = chosen.signing
+            is_usable = certificates.certificate_is_usable(identity, signing.certificate, names, now)
+            if is_usable and _holds(data, chosen):
+                self._authorities = chosen
                 return identity
-            made = certificates.make_certificate(authority, names, now)
+            made = identity if is_usable else certificates.make_certificate(signing, names, now)
             try:
-                await self._put(body, authority, made)
+                await self._put(body, chosen, made)
             except (AlreadyExists, Conflict):
                 continue
             except NotFound:
                 if body is None:
                     raise
                 continue
-            self._authority = authority
+            self._authorities = chosen
             return made
         raise Conflict(
             f"Cannot write Secret {self._settings.tls_secret}: others keep changing it. Its managed fields show"
@@ -173,25 +172,13 @@ class TlsSecret:
                 f" {MANAGED_BY}. Delete it, or name it in broker.tls.secretName of the chart."
             )
 
-    def _choose_authority(self, stored: Identity) -> Identity:
-        """Return the stored authority, else the one that this process has used, else a new one."""
-        now = self._clock()
-        for known in (stored, self._authority):
-            if known is not None and certificates.authority_is_usable(known, now):
-                return known
-        return certificates.make_authority(now)
-
     async def _get(self) -> dict[str, Any] | None:
         return await self._kube.get(SECRET, self._settings.tls_secret, self._namespace)
 
-    async def _put(self, body: Mapping[str, Any] | None, authority: Identity, made: Identity) -> None:
+    async def _put(self, body: Mapping[str, Any] | None, chosen: Authorities, made: Identity) -> None:
         """Create the Secret, or replace the version that was read."""
-        data = {
-            "ca.crt": _encode(authority.certificate),
-            "ca.key": _encode(authority.key),
-            "tls.crt": _encode(made.certificate),
-            "tls.key": _encode(made.key),
-        }
+        content = chosen.data() | {"tls.crt": made.certificate, "tls.key": made.key}
+        data = {key: _encode(value) for key, value in content.items()}
         metadata: dict[str, Any] = {"name": self._settings.tls_secret, "namespace": self._namespace}
         if body is None:
             metadata["labels"] = {MANAGED_BY_LABEL: MANAGED_BY}
@@ -203,7 +190,8 @@ class TlsSecret:
                     reason=Reason.SECRET_NOT_FOUND,
                 ) from None
             return
-        await self._kube.replace(SECRET, {**body, "data": {**(body.get("data") or {}), **data}})
+        kept = {key: value for key, value in (body.get("data") or {}).items() if key not in (NEXT, NEXT_KEY)}
+        await self._kube.replace(SECRET, {**body, "data": {**kept, **data}})
 
     def _write(self, identity: Identity) -> None:
         """Replace the file in one step: the server reads it while it runs."""
@@ -216,6 +204,12 @@ class TlsSecret:
     def close(self) -> None:
         """Remove the file."""
         self._directory.cleanup()
+
+
+def _holds(data: Mapping[str, bytes], chosen: Authorities) -> bool:
+    """Return whether a Secret has the authorities that were chosen, and no next one that was not."""
+    wanted = chosen.data()
+    return all(data.get(key) == wanted.get(key) for key in (CA, CA_KEY, NEXT, NEXT_KEY))
 
 
 def _decode(body: Mapping[str, Any]) -> dict[str, bytes]:

@@ -424,6 +424,7 @@ class ObservedStore:
         rules: what the container does with deleted objects; None: not asked now, or not answered.
         mover: the operator's settings for movers; None: not read.
         misplaced: names of VolumeBackups whose data is not in the place that the store has now.
+        unreachable: why movers cannot reach the broker of a shared store; None: they can, or need none.
     """
 
     store: BackupStore
@@ -434,3 +435,4 @@ class ObservedStore:
     rules: ContainerRules | None = None
     mover: MoverSettings | None = None
     misplaced: tuple[str, ...] = ()
+    unreachable: Fail | None = None

@@ -54,7 +54,7 @@ DELAYS: Final[dict[AlertName, float]] = {
     AlertName.SCHEDULE_VERIFICATIONS_REFUSED: HOUR,
     AlertName.SCHEDULE_NOT_READY: 10 * MINUTE,
     AlertName.SCHEDULE_SELECTS_NOTHING: HOUR,
-    AlertName.RETENTION_FROZEN: 3 * DAY,
+    AlertName.RETENTION_FROZEN: 0.0,
     AlertName.RESTORE_FAILED: 0.0,
     AlertName.VERIFICATION_FAILED: 0.0,
     AlertName.STORE_NOT_READY: 10 * MINUTE,

@@ -14,6 +14,7 @@ from typing import Final
 from cinderblock.lifecycle.alarms.protection import Protection
 from cinderblock.observability import volume_alerts
 from cinderblock.observability.alert import (
+    DAY,
     DEFAULT_LIMITS,
     HOUR,
     Alert,
@@ -34,6 +35,9 @@ MAX_ALERTS: Final = 1000
 """Alerts that are followed at the same time, of which each takes about 1 KiB."""
 
 
+FROZEN_SECONDS: Final = 3 * DAY
+"""Age of an open alarm from which it is an alert that retention keeps backups because of it. The age is that of the
+alarm itself, so that no gap in the metrics makes it begin again."""
 FAILURE_SECONDS: Final = HOUR
 """For how long a failed restore, or a verification that ended in error, is an alert."""
 
@@ -50,7 +54,7 @@ def true_alerts(state: ClusterState, now: float, limits: AlertLimits = DEFAULT_L
         limits: the limits of the rules for volumes.
     """
     found = chain(
-        (alert for schedule in state.schedules for alert in _of_schedule(schedule, state, now)),
+        (alert for schedule in state.schedules for alert in _of_schedule(schedule, now)),
         _of_stores(state),
         _of_suspicious(state),
         _of_damaged(state),
@@ -125,7 +129,7 @@ def _age(alert: Alert) -> tuple[float, str, str]:
     return alert.anchor, alert.name, str(alert.subject)
 
 
-def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> Iterator[Alert]:
+def _of_schedule(schedule: ScheduleMetrics, now: float) -> Iterator[Alert]:
     kind = "BackupSchedule" if schedule.namespace else "ClusterBackupSchedule"
     subject = Subject(kind, schedule.namespace, schedule.name)
     due = schedule.complete_due
@@ -172,29 +176,15 @@ def _of_schedule(schedule: ScheduleMetrics, state: ClusterState, now: float) -> 
             summary=f"{kind} {subject} selects no volume.",
             action="Check its selectors and storage classes, and the annotation cinderblock.io/backup of the claims.",
         )
-    if schedule.frozen:
-        since = _oldest_alarm(schedule, state)
+    if schedule.frozen and schedule.frozen_since is not None and now - schedule.frozen_since > FROZEN_SECONDS:
         yield alert_since(
             AlertName.RETENTION_FROZEN,
             subject,
-            since,
+            schedule.frozen_since + FROZEN_SECONDS,
             value=schedule.frozen,
             summary=f"Retention of {kind} {subject} keeps {schedule.frozen} backups because of a suspicious one.",
             action="Inspect the suspicious VolumeBackups, and accept them if all is well.",
         )
-
-
-def _oldest_alarm(schedule: ScheduleMetrics, state: ClusterState) -> float | None:
-    """Return when the oldest open alarm was raised that can freeze the backups of a schedule."""
-    periods = state.suspicious_since
-    found = (
-        [periods[schedule.namespace]]
-        if schedule.namespace in periods
-        else []
-        if schedule.namespace
-        else list(periods.values())
-    )
-    return min((period.oldest for period in found), default=None)
 
 
 def _of_stores(state: ClusterState) -> Iterator[Alert]:

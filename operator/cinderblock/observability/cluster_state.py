@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -229,17 +229,20 @@ class ClusterStateBuilder:
         elif phase is VerificationPhase.ERROR:
             self._add_failure(OperationKind.VERIFICATION, verification)
 
-    def add_claim(self, claim: ClaimRef, selected_since: datetime | None = None) -> None:
+    def add_claim(
+        self, claim: ClaimRef, selected_since: datetime | None = None, drills_since: datetime | None = None
+    ) -> None:
         """Report the backups of an existing claim. A recreated claim of the same name is another volume.
 
         Args:
             claim: the claim.
             selected_since: since when a schedule selects it; None: none does.
+            drills_since: since when a schedule has drills for it; None: none has.
         """
         keys = ((claim.namespace, claim.uid), (claim.namespace, claim.name))
         found = [self._references[key] for key in keys if key in self._references]
         if found:
-            self._state.volumes.append(volume_metrics.merged(claim, found, selected_since))
+            self._state.volumes.append(volume_metrics.merged(claim, found, selected_since, drills_since))
 
     def add_schedule(self, schedule: AnySchedule) -> None:
         """Add a schedule. A namespace with very many of them has metrics of the first ones only."""
@@ -267,9 +270,21 @@ class ClusterStateBuilder:
             of_cluster = self._stores.get(("", store.cluster_store)) if store.cluster_store else None
             # A namespace that may not use the store any more has a cause of its own, which nobody else reports.
             store.is_shared = of_cluster is not None and (store.is_ready or not of_cluster.is_ready)
+        self._state.schedules = [self._with_freeze(schedule) for schedule in self._state.schedules]
         self._state.stores = [self._stores[key] for key in sorted(self._stores)]
         self._state.running_movers = running_movers
         return self._state
+
+    def _with_freeze(self, schedule: ScheduleMetrics) -> ScheduleMetrics:
+        """Add since when the backups of a schedule are frozen: since the oldest open alarm that can freeze them.
+
+        It comes from the alarms themselves, so a restart of the operator or a pass that could not read them moves it
+        not at all.
+        """
+        periods = self._state.suspicious_since
+        found = periods.values() if not schedule.namespace else filter(None, [periods.get(schedule.namespace)])
+        since = min((period.oldest for period in found), default=None) if schedule.frozen else None
+        return replace(schedule, frozen_since=since)
 
     def _add_pending(self, operation: OperationKind, since: datetime | None) -> None:
         if since is not None:

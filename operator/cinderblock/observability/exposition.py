@@ -201,6 +201,11 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time since which a schedule selects the volume, or creation of its oldest existing VolumeBackup, if earlier.",
         {(v.namespace, v.name): v.protected_since for v in state.volumes},
     )
+    yield _per_volume(
+        "cinderblock_volume_drills_since_timestamp_seconds",
+        "Time since which a schedule has drills for the volume.",
+        {(v.namespace, v.name): v.drills_since for v in state.volumes},
+    )
     levels = GaugeMetricFamily(
         "cinderblock_volume_last_verified_level_timestamp_seconds",
         "Time of the last verification of this level that a backup of the volume passed.",

@@ -39,6 +39,7 @@ class ScheduleMetrics:
         creates_verifications: whether it can create its verifications; None: it has none.
         verifications_since: when creates_verifications last changed; None: not known yet.
         complete_due: until when a run must have been complete, or the schedule is late; None: not known.
+        frozen_since: when the oldest alarm was raised that freezes backups; None: none is frozen, or that is not known.
     """
 
     namespace: str
@@ -57,6 +58,7 @@ class ScheduleMetrics:
     creates_verifications: bool | None = None
     verifications_since: float | None = None
     complete_due: float | None = None
+    frozen_since: float | None = None
 
 
 def metrics_of(schedule: AnySchedule) -> ScheduleMetrics | None:
@@ -187,6 +189,11 @@ def families(schedules: Sequence[ScheduleMetrics]) -> Iterator[Metric]:
         "cinderblock_schedule_frozen_backups",
         "Backups that retention keeps only because a newer backup is suspicious.",
         (float(each.frozen) for each in schedules),
+    )
+    yield family(
+        "cinderblock_schedule_frozen_since_timestamp_seconds",
+        "Time of the oldest open alarm because of which retention keeps backups.",
+        (each.frozen_since for each in schedules),
     )
     yield family(
         "cinderblock_schedule_creating_verifications",

@@ -56,7 +56,7 @@ def _stale(volume: VolumeMetrics, limits: AlertLimits, now: float) -> Iterator[A
             f"No existing backup of volume {subject} is verified.",
             f"Create BackupVerifications for it, or find out why they fail: {_get(volume, 'bver')}",
         )
-    drilled = volume.last_levels.get(VerificationLevel.RESTORE)
+    drilled = volume.last_levels.get(VerificationLevel.RESTORE, volume.drills_since)
     if limits.drill_age is not None and drilled is not None and now - drilled > limits.drill_age:
         yield alert_since(
             AlertName.VOLUME_DRILL_STALE,

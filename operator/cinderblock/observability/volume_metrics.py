@@ -41,6 +41,7 @@ class VolumeMetrics:
             backup has expired since, as long as their BackupVerification exists.
         protected_since: since when a schedule selects it, or the creation of its oldest existing VolumeBackup if that
             is earlier. Retention does not change it.
+        drills_since: since when a schedule has drills for it; None: none has.
         failed_backup, fail_reason: name of the VolumeBackup that failed last, and its cause.
     """
 
@@ -55,6 +56,7 @@ class VolumeMetrics:
     fail_reason: str = ""
     last_levels: dict[VerificationLevel, float] = field(default_factory=dict)
     protected_since: float | None = None
+    drills_since: float | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -121,13 +123,16 @@ def _add_level(volume: VolumeMetrics, level: VerificationLevel, at: datetime) ->
     volume.last_levels[level] = max(at.timestamp(), volume.last_levels.get(level, 0.0))
 
 
-def merged(claim: ClaimRef, found: Sequence[VolumeMetrics], selected_since: datetime | None) -> VolumeMetrics:
+def merged(
+    claim: ClaimRef, found: Sequence[VolumeMetrics], selected_since: datetime | None, drills_since: datetime | None
+) -> VolumeMetrics:
     """Return the times of a claim, whose backups may name it by UID or by name.
 
     Args:
         claim: the claim.
         found: the times of its backups, at least one.
         selected_since: since when a schedule selects it; None: none does.
+        drills_since: since when a schedule has drills for it; None: none has.
     """
 
     def newest(instants: Iterable[float | None]) -> float | None:
@@ -152,4 +157,5 @@ def merged(claim: ClaimRef, found: Sequence[VolumeMetrics], selected_since: date
             if any(level in part.last_levels for part in found)
         },
         min(begun, default=None),
+        drills_since.timestamp() if drills_since is not None else None,
     )

@@ -50,8 +50,8 @@ def _period(chance: random.Random) -> Period:
 
 def _volume(chance: random.Random, namespace: str, name: str, days: int) -> VolumeMetrics:
     """Return a volume whose times are half past an even hour, so that no delay ends between two looks of an hour."""
-    success, incomplete, failure, first, verified, drilled, protected = (
-        chance.choice((None, 1800.0 + 7200 * chance.randrange(days * 12))) for _ in range(7)
+    success, incomplete, failure, first, verified, drilled, protected, drills = (
+        chance.choice((None, 1800.0 + 7200 * chance.randrange(days * 12))) for _ in range(8)
     )
     return VolumeMetrics(
         namespace,
@@ -64,12 +64,14 @@ def _volume(chance: random.Random, namespace: str, name: str, days: int) -> Volu
         failed_backup="daily-1",
         last_levels={VerificationLevel.RESTORE: drilled} if drilled is not None else {},
         protected_since=protected,
+        drills_since=drills,
     )
 
 
 def _schedule(chance: random.Random, namespace: str, name: str, days: int) -> ScheduleMetrics:
     interval = chance.choice((None, 3600.0, 86400.0, 2 * 86400.0))
     effective = chance.choice((None, chance.uniform(1, days * 86400)))
+    frozen, alarmed = chance.choice((0, 0, 4)), 1800.0 + 7200 * chance.randrange(days * 12)
     return ScheduleMetrics(
         namespace=namespace,
         name=name,
@@ -81,7 +83,8 @@ def _schedule(chance: random.Random, namespace: str, name: str, days: int) -> Sc
         last_completed=chance.choice((None, chance.uniform(1, days * 86400))),
         next_time=None,
         failing_volumes=chance.choice((0, 0, 3)),
-        frozen=chance.choice((0, 0, 4)),
+        frozen=frozen,
+        frozen_since=alarmed if frozen else None,
         ready_since=chance.uniform(1, 3600),
         selecting_since=chance.uniform(1, 3600),
         creates_verifications=chance.choice((None, True, False)),

@@ -25,6 +25,7 @@ from cinderblock.api import labels as api_labels
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS, EventHandler
@@ -343,7 +344,7 @@ class Simulation:
         self._acknowledger = Acknowledger(cast("WorkQueue", self._due))
         self._event_handler = EventHandler(cast("WorkQueue", self._due), self._acknowledger)
         self._context = context
-        self._reconciler = Reconciler(context)
+        self._reconciler = Reconciler(context, broker=Broker(connect=_answers))
         self._undelivered[:] = [
             Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
         ]
@@ -814,6 +815,10 @@ class Simulation:
 
 def _key(item: Object) -> ObjectKey:
     return ObjectKey(item["kind"], item["metadata"]["namespace"], item["metadata"]["name"])
+
+
+async def _answers(_settings: MoverSettings) -> None:
+    """Connect to a broker that always answers."""
 
 
 def _is_foreign(key: ObjectKey) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cinderblock.broker import certificates
+from cinderblock.broker.authorities import choose
 from cinderblock.broker.certificates import Identity
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -74,10 +75,45 @@ def test_certificate_is_renewed_in_time() -> None:
     assert certificates.expiry_of(identity.certificate) == NOW + timedelta(days=90)
 
 
-def test_authority_is_replaced_a_year_before_its_end() -> None:
-    authority = certificates.make_authority(NOW)
-    assert certificates.authority_is_usable(authority, NOW + timedelta(days=3284))
-    assert not certificates.authority_is_usable(authority, NOW + timedelta(days=3286))
+def at(day: int) -> datetime:
+    """Return an instant after the first authority was made. Its successor signs now, after a month."""
+    return NOW + timedelta(days=day - 3316)
+
+
+def test_authority_signs_until_what_it_signs_would_outlive_it() -> None:
+    authority = certificates.make_authority(at(0))
+    assert [certificates.can_sign(authority, at(day)) for day in (3559, 3561)] == [True, False]
+    assert [certificates.needs_successor(authority, at(day)) for day in (3284, 3286)] == [False, True]
+
+
+def test_clients_trust_the_next_authority_before_it_signs(tmp_path: Path) -> None:
+    first = choose({}, None, at(0))
+    assert choose(first.data(), None, at(3284)) == first
+    announced = choose(first.data(), None, at(3286))
+    assert announced.signing == first.signing
+    assert choose(announced.data(), None, at(3286 + 29)) == announced, "clients of another month exist"
+    second = choose(announced.data(), None, at(3286 + 30))
+    assert second.signing == announced.following
+    assert choose(second.data(), None, at(3286 + 31)) == second
+    for signing in (first.signing, second.signing):
+        server = served(tmp_path, certificates.make_certificate(signing, NAMES, NOW))
+        for clients in (announced, second):
+            handshake(server, clients.bundle, NAMES[0])
+
+
+def test_replica_keeps_its_authorities_without_the_secret() -> None:
+    known = choose(choose({}, None, at(0)).data(), None, at(3286))
+    assert choose({}, known, at(3287)) == known
+    damaged = known.data() | {"next-ca.key": b"damaged"}
+    assert choose(damaged, None, at(3287)).signing == known.signing
+
+
+def test_authority_that_was_never_announced_is_made_when_the_last_one_ends() -> None:
+    first = choose({}, None, at(0))
+    late = choose(first.data(), None, at(3561))
+    assert late.signing != first.signing
+    assert late.following is None
+    assert choose(first.data(), None, at(3500)).signing == first.signing, "it is announced first, however late"
 
 
 def test_what_does_not_fit_together_is_not_used() -> None:
@@ -90,8 +126,8 @@ def test_what_does_not_fit_together_is_not_used() -> None:
     assert not is_usable(identity, one.certificate, (*NAMES, "new.svc"), NOW)
     assert not is_usable(Identity(b"", b""), one.certificate, NAMES, NOW)
     assert not is_usable(Identity(b"-----BEGIN CERTIFICATE-----\nx\n", b"x"), one.certificate, NAMES, NOW)
-    assert not certificates.authority_is_usable(Identity(one.certificate, two.key), NOW)
-    assert not certificates.authority_is_usable(Identity(b"x", b""), NOW)
+    assert not certificates.can_sign(Identity(one.certificate, two.key), NOW)
+    assert not certificates.can_sign(Identity(b"x", b""), NOW)
 
 
 def test_no_repr_shows_a_key() -> None:

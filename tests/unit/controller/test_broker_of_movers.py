@@ -137,3 +137,17 @@ async def test_other_server_and_silence_are_unavailable(tmp_path: Path) -> None:
     for error in (foreign, silent, early, broken):
         assert error is not None
         assert (error.reason, error.permanent) == ("BrokerUnavailable", False)
+
+
+async def test_short_silence_of_a_broker_that_answered_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "CHECK_SECONDS", 0.0)
+    authority, broker = Authority("broker"), Broker("tls")
+    async with listening(authority, tmp_path) as url:
+        policy = settings(url, authority)
+        assert await broker.check(policy) is None
+    assert await broker.check(policy, was_reachable=True) is None, "it restarts"
+    assert await broker.check(policy) is not None, "a store that is not ready stays so"
+    monkeypatch.setattr(broker_module, "TOLERATED_SECONDS", 0.0)
+    assert await broker.check(policy, was_reachable=True) is not None

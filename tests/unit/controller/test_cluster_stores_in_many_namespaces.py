@@ -70,3 +70,13 @@ async def test_namespaces_that_refuse_do_not_starve_the_rest(error: CinderblockE
     assert made(objects) == {"y", "z"}
     shown = next(c for c in decision.status.conditions if c.type == "StoresCreated")
     assert (shown.status, shown.reason) == ("False", "StoresNotCreated")
+
+
+async def test_store_that_does_not_parse_is_not_counted_as_made() -> None:
+    context, objects = a_context(InvalidInput("none"), ["y", "z"])
+    objects.create("BackupStore", {"metadata": {"name": "shared", "namespace": "y"}, "spec": {"clusterStoreRef": 7}})
+    decision = await ClusterStoreReconciler().step(context, a_cluster_store(metadata=FINALIZER))
+    assert decision.status is not None
+    shown = next(c for c in decision.status.conditions if c.type == "StoresCreated")
+    assert (shown.status, shown.reason) == ("False", "InvalidInput")
+    assert " in y." in shown.message

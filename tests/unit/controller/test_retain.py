@@ -190,6 +190,7 @@ async def test_nothing_goes_where_the_facts_cannot_be_read(scheduled: Scheduled,
     scheduled.api.refused = {f"/namespaces/shop/{plural}"}
     result = await scheduled.look(NOW, gone={"after": "100d"})
     assert len(result.refused) == 1
+    assert (result.status.kept, result.status.expiring, result.status.left_out) == (1, 0, 2)
     assert not [request for request in scheduled.api.requests if not request.startswith("GET")]
 
 
@@ -238,6 +239,7 @@ async def test_namespaces_that_were_not_read_come_soon(scheduled: Scheduled, mon
         await scheduled.make(2, f"n-{number}")
     first = await scheduled.look(NOW, grace="24h")
     assert first.requeue_after == retain_module.NEXT_NAMESPACES_SECONDS
+    assert (first.status.kept, first.status.expiring, first.status.left_out) == (3, 2, 1)
     for minute in range(1, 10):
         last = await scheduled.look(NOW + minute * MINUTE)
     marked = [
@@ -245,3 +247,4 @@ async def test_namespaces_that_were_not_read_come_soon(scheduled: Scheduled, mon
     ]
     assert len(marked) == 3
     assert last.requeue_after == 3600
+    assert (last.status.kept, last.status.expiring, last.status.left_out) == (3, 3, 0)

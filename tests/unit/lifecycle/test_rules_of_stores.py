@@ -14,6 +14,7 @@ from cinderblock.errors import AccessDenied, CinderblockError, NotFound, StoreUn
 from cinderblock.lifecycle.actions import AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 from cinderblock.lifecycle.store import decide as store_decide
+from cinderblock.lifecycle.verdicts import Fail
 from tests.support.simulation.observed_builders import NOW
 
 ADD, REMOVE = (AddFinalizer(STORE_FINALIZER),), (RemoveFinalizer(STORE_FINALIZER),)
@@ -66,6 +67,11 @@ def test_failing_store_is_stalled_and_checked_again(error: CinderblockError, req
     ]
     assert decision.requeue_after is not None
     assert requeue_after <= decision.requeue_after <= 1.1 * requeue_after
+
+
+def test_store_whose_movers_cannot_reach_the_broker_is_stalled() -> None:
+    silent = replace(observed(), unreachable=Fail("BrokerUnavailable", "no answer"))
+    assert conditions(store_decide.decide(silent, NOW))[0] == ("Ready", "False", "BrokerUnavailable", "no answer")
 
 
 def test_only_a_store_in_use_is_checked_again() -> None:

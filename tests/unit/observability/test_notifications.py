@@ -11,6 +11,7 @@ import pytest
 
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import VerificationLevel
 from cinderblock.lifecycle.alarms.protection import Protection
@@ -80,7 +81,7 @@ def stores(namespace: str, count: int, since: float = NOW - DAY) -> list[StoreMe
 
 def test_namespace_with_many_objects_has_a_bounded_number_of_alerts() -> None:
     broken = [replace(EMPTY_SCHEDULE, name=f"s-{n}", failing_volumes=1, frozen=1, interval=HOUR) for n in range(50)]
-    broken = [replace(schedule, complete_due=1.0) for schedule in broken]
+    broken = [replace(schedule, complete_due=1.0, frozen_since=1.0) for schedule in broken]
     volumes = [failed(number) for number in range(50)]
     found = true_alerts(ClusterState(stores=stores("shop", 5000), schedules=broken, volumes=volumes), NOW)
     assert set(Counter(alert.name for alert in found).values()) == {MAX_SUBJECTS + 1}
@@ -234,6 +235,29 @@ def test_suspicious_backups_and_unselected_claims_give_the_times_of_their_alerts
     assert (alert.name, alert.value, alert.since) == (AlertName.BACKUP_SUSPICIOUS, 3, 3 * DAY)
 
 
+def test_freeze_counts_from_its_alarm_and_not_from_when_it_was_seen() -> None:
+    """A restart of the operator, or a pass of retention that read nothing, leaves a gap in the number only."""
+    builder = ClusterStateBuilder()
+    condition = {
+        "type": "Suspicious",
+        "status": "True",
+        "reason": "Empty",
+        "lastTransitionTime": "1970-01-02T00:00:00Z",
+    }
+    status = {"id": "u", "phase": "available", "conditions": [condition]}
+    metadata = {"name": "b", "namespace": "shop", "uid": "u"}
+    builder.add_backup(VolumeBackup.model_validate({"metadata": metadata, "spec": {}, "status": status}))
+    for namespace, frozen in (("shop", 4), ("bank", 4), ("shop", 0)):
+        shown = {"retention": {"frozen": frozen}}
+        body = {"metadata": {"name": f"s-{frozen}", "namespace": namespace}, "spec": {"schedule": "@daily"}}
+        builder.add_schedule(BackupSchedule.model_validate(body | {"status": shown}))
+    state = builder.result(0)
+    assert [schedule.frozen_since for schedule in state.schedules] == [DAY, None, None]
+    for now, since in ((4 * DAY, []), (NOW, [4 * DAY])):
+        told = [alert for alert in true_alerts(state, now) if alert.name is AlertName.RETENTION_FROZEN]
+        assert [alert.since for alert in told] == since
+
+
 def test_suspended_schedule_leaves_volumes_unprotected() -> None:
     """The only schedule was suspended, and forgotten."""
     state = unprotected()
@@ -258,6 +282,7 @@ LIMITS = AlertLimits(verification_age=2 * DAY, requires_verification=True, drill
         ({"last_verified": NOW - 3 * DAY}, AlertName.VOLUME_VERIFICATION_STALE, NOW - DAY),
         ({"protected_since": NOW - 3 * DAY}, AlertName.VOLUME_NEVER_VERIFIED, NOW - DAY),
         ({"last_levels": {VerificationLevel.RESTORE: NOW - 3 * DAY}}, AlertName.VOLUME_DRILL_STALE, NOW - 2 * DAY),
+        ({"drills_since": NOW - 3 * DAY}, AlertName.VOLUME_DRILL_STALE, NOW - 2 * DAY),
     ],
 )
 def test_volume_is_told_from_when_a_limit_was_passed(times: dict[str, Any], name: AlertName, since: float) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from cinderblock.api.conditions import Conditions
+from cinderblock.api.conditions import Conditions, ConditionType
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.v1alpha1.schedule import LabelSelector
@@ -136,6 +136,11 @@ class ClusterBackupStore(Object):
     kind: Literal["ClusterBackupStore"] = "ClusterBackupStore"
     spec: ClusterBackupStoreSpec
     status: ClusterBackupStoreStatus = ClusterBackupStoreStatus()
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether it answered its last check, and movers could reach it."""
+        return any(c.type == ConditionType.READY and c.status == "True" for c in self.status.conditions)
 
     @property
     def is_default(self) -> bool:

@@ -80,6 +80,9 @@ class RetentionStatus(Model):
     """Number of backups that are kept only because a newer backup is suspicious."""
     braked: Annotated[int, Field(ge=0)] = 0
     """Number of backups whose removal waits because of maxPerDay."""
+    left_out: Annotated[int, Field(ge=0)] = 0
+    """Number of backups that the rules would let expire, and that were not judged in the last pass: their namespace
+    cannot be read, or comes in the next pass."""
     last_removal_time: datetime | None = None
     """Time at which a backup was last removed."""
     rules: Annotated[str, Field(max_length=64)] | None = None

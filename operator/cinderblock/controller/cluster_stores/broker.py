@@ -7,6 +7,7 @@ import base64
 import binascii
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,10 +28,16 @@ MISSING_SECONDS: Final = 5.0
 """The same while there is none."""
 CHECK_SECONDS: Final = 20.0
 """How long the result of a connection is used."""
+TOLERATED_SECONDS: Final = 60.0
+"""How long the broker may be silent before a store that shows it as reachable reports that. Its pods restart within
+that time, and movers that run repeat their requests for longer."""
 CONNECT_SECONDS: Final = 5.0
 """Seconds of a connection with its TLS handshake."""
 MAX_BYTES: Final = 64 << 10
 """Most bytes of the certificates: a task with them is in the environment of a mover."""
+_NO_CERTIFICATE: Final = "it has no certificate yet. Check its Deployment"
+
+Connect = Callable[[MoverSettings], Awaitable[CinderblockError | None]]
 
 
 class Broker:
@@ -38,13 +45,15 @@ class Broker:
 
     Args:
         secret: name of the Secret with ca.crt in the namespace of the operator; empty: there is no broker.
+        connect: returns why there is no TLS connection to the broker; None: there is one.
     """
 
-    def __init__(self, secret: str = "") -> None:
-        self._secret = secret
+    def __init__(self, secret: str = "", connect: Connect | None = None) -> None:
+        self._secret, self._connect = secret, connect or _connect
         self._authority, self._read_again_at = "", float("-inf")
         self._policy: tuple[OperatorPolicy, OperatorPolicy] | None = None
         self._checked: tuple[MoverSettings, float, CinderblockError | None] | None = None
+        self._silent_since: float | None = None
         self._checking = asyncio.Lock()
         self._reading = asyncio.Lock()
 
@@ -82,13 +91,23 @@ class Broker:
         if text:
             self._authority, self._read_again_at = text, clock() + AUTHORITY_SECONDS
 
-    async def check(self, settings: MoverSettings) -> CinderblockError | None:
-        """Return why the broker cannot be reached; None if it answers with a certificate of its authority."""
+    async def check(self, settings: MoverSettings, *, was_reachable: bool = False) -> CinderblockError | None:
+        """Return why the broker cannot be reached; None if it answers with a certificate of its authority.
+
+        Args:
+            settings: the URL and the authority of the broker.
+            was_reachable: whether the caller shows that movers reach the broker. Silence then counts only when it has
+                lasted for TOLERATED_SECONDS, so that a restart of the broker changes no condition.
+        """
         clock = asyncio.get_running_loop().time
         async with self._checking:
             if self._checked is None or self._checked[0] != settings or self._checked[1] <= clock():
-                self._checked = settings, clock() + CHECK_SECONDS, await _connect(settings)
-            return self._checked[2]
+                error = await self._connect(settings) if settings.broker_ca else _unavailable(_NO_CERTIFICATE)
+                self._checked = settings, clock() + CHECK_SECONDS, error
+                self._silent_since = None if error is None else self._silent_since or clock()
+            since, error = self._silent_since, self._checked[2]
+        is_short = since is not None and clock() - since < TOLERATED_SECONDS
+        return None if was_reachable and is_short else error
 
 
 def _certificate(data: dict[str, str]) -> str:
@@ -101,8 +120,6 @@ def _certificate(data: dict[str, str]) -> str:
 
 async def _connect(settings: MoverSettings) -> CinderblockError | None:
     """Return why there is no TLS connection to the broker."""
-    if not settings.broker_ca:
-        return _unavailable("it has no certificate yet. Check its Deployment")
     url = urlsplit(settings.broker_url)
     try:
         context = trusting(settings.broker_ca)

@@ -22,7 +22,8 @@ from cinderblock.lifecycle.verdicts import Fail
 
 async def gather(context: Context, cluster: ClusterBackupStore, broker: Broker) -> ObservedClusterStore:
     """Return the observed state of a ClusterBackupStore. Raises what the API server raises."""
-    observed = ObservedClusterStore(cluster, stores=await _stores(context, cluster))
+    stores, unreadable = await _stores(context, cluster)
+    observed = ObservedClusterStore(cluster, stores=stores, unreadable=unreadable)
     try:
         existing = await _namespaces(context, cluster)
         allowed = [
@@ -54,15 +55,17 @@ async def _namespaces(context: Context, cluster: ClusterBackupStore) -> list[Obj
     return list(found.values())
 
 
-async def _stores(context: Context, cluster: ClusterBackupStore) -> dict[str, BackupStore]:
-    """Return the BackupStores with the name of a ClusterBackupStore, by namespace."""
+async def _stores(context: Context, cluster: ClusterBackupStore) -> tuple[dict[str, BackupStore], frozenset[str]]:
+    """Return the BackupStores with the name of a ClusterBackupStore, by namespace, and where one does not parse."""
     found: dict[str, BackupStore] = {}
+    names = set[str]()
     async for page in context.kube.pages(kinds.BACKUP_STORE, fields=f"metadata.name={cluster.name}"):
         if page is None:
-            found = {}
+            found, names = {}, set()
         found |= {store.namespace: store for store in parse_all(BackupStore, page or [])}
+        names |= {body["metadata"]["namespace"] for body in page or []}
         await asyncio.sleep(0)
-    return found
+    return found, frozenset(names - found.keys())
 
 
 async def _with_store(context: Context, observed: ObservedClusterStore, broker: Broker) -> ObservedClusterStore:
@@ -77,12 +80,20 @@ async def _with_store(context: Context, observed: ObservedClusterStore, broker: 
         rules = await context.stores.container_rules(whole, container, context.secrets)
     except CinderblockError:
         rules = None
-    return replace(observed, rules=rules, unreachable=await _unreachable(context, StoreLookup(whole), broker))
+    refused = movers.refusal(StoreLookup(whole), context.policy.mover)
+    silence = await unreachable(context, broker, is_ready=observed.cluster.is_ready)
+    return replace(observed, rules=rules, unreachable=refused or silence)
 
 
-async def _unreachable(context: Context, lookup: StoreLookup, broker: Broker) -> Fail | None:
-    refused = movers.refusal(lookup, context.policy.mover)
-    if refused is not None:
-        return refused
-    error = await broker.check(context.policy.mover)
+async def unreachable(context: Context, broker: Broker, *, is_ready: bool) -> Fail | None:
+    """Return why movers cannot reach the broker; None if they can.
+
+    Args:
+        context: the settings.
+        broker: the broker.
+        is_ready: whether the store is shown as ready now. If so, a short silence does not count.
+    """
+    if not context.policy.mover.broker_url:
+        return None
+    error = await broker.check(context.policy.mover, was_reachable=is_ready)
     return Fail(error.reason, error.message) if error is not None else None

@@ -68,7 +68,10 @@ class ClusterStoreReconciler:
         due = self._due(cluster, planned, context.clock())
         removed = await _in_each(due, "remove", lambda namespace: _remove(context, due[namespace]))
         self._turns[cluster.name] = Turns(
-            created.last or turns.created, changed.last or turns.changed, removed.last or turns.removed
+            created.last or turns.created,
+            changed.last or turns.changed,
+            removed.last or turns.removed,
+            planned.checks[-1].namespace if planned.checks else turns.checked,
         )
         for store in planned.checks:
             await context.enqueue(ObjectKey(BACKUP_STORE.kind, store.namespace, store.name))

@@ -134,8 +134,10 @@ def _add_claim(builder: ClusterStateBuilder, body: JsonObject, protection: Prote
     """Add a claim. One that does not parse has its backups, but nobody knows what selects it."""
     reference, claim = claim_ref(body), _parsed_claim(body) if protection is not None else None
     if reference is not None:
-        selected_since = protection.selected_since(claim) if protection is not None and claim is not None else None
-        builder.add_claim(reference, selected_since)
+        if protection is None or claim is None:
+            builder.add_claim(reference)
+        else:
+            builder.add_claim(reference, protection.selected_since(claim), protection.drills_since(claim))
     state = protection.protection_of(claim) if protection is not None and claim is not None else None
     if claim is not None and state is not None:
         builder.count_protection(claim, state)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.cluster_stores.broker import Broker
+from cinderblock.controller.cluster_stores.gather import unreachable
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import probe_store
 from cinderblock.controller.reconcile.related import LIST_ALL_LIMIT, list_store_users, list_unsealed
@@ -19,7 +21,7 @@ from cinderblock.lifecycle.store.container_rules import ContainerRules
 from cinderblock.reasons import Reason
 
 
-async def gather(context: Context, store: BackupStore) -> ObservedStore:
+async def gather(context: Context, store: BackupStore, broker: Broker) -> ObservedStore:
     """Return the observed state of a BackupStore: whether it answers, its rules, and which backups need it."""
     refusal = await _too_many_stores(context, store)
     if refusal is not None:
@@ -37,7 +39,8 @@ async def gather(context: Context, store: BackupStore) -> ObservedStore:
     used_by = await list_store_users(context, store)
     observed = ObservedStore(store, lookup, used_by, rules=rules, mover=context.policy.mover)
     if store.is_shared:
-        observed = replace(observed, misplaced=await _misplaced(context, store))
+        silence = await unreachable(context, broker, is_ready=store.is_ready)
+        observed = replace(observed, misplaced=await _misplaced(context, store), unreachable=silence)
     if store.spec.encryption_secret_ref is None:
         return observed
     unsealed, is_all = await list_unsealed(context, store)

@@ -104,7 +104,7 @@ class Reconciler:
         self._schedules = ScheduleReconciler()
         self._cluster_stores = ClusterStoreReconciler(self._broker)
         self._kinds: dict[str, KindReconciler] = {
-            "BackupStore": _reconcile_store,
+            "BackupStore": partial(_reconcile_store, self._broker),
             "ClusterBackupStore": partial(_reconcile_cluster_store, self._cluster_stores),
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
@@ -217,9 +217,9 @@ async def _reconcile_operation(
     return await _record(context, target, decision, operation.status)
 
 
-async def _reconcile_store(context: Context, body: dict[str, Any]) -> float | None:
+async def _reconcile_store(broker: Broker, context: Context, body: dict[str, Any]) -> float | None:
     store = BackupStore.model_validate(body)
-    observed = await gather_store.gather(context, store)
+    observed = await gather_store.gather(context, store, broker)
     decision = store_decide.decide(observed, context.clock())
     target = Target(kinds.BACKUP_STORE, store, body, store)
     await execute(context, target, decision.actions)

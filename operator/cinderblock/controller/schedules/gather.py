@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
@@ -51,12 +51,7 @@ ClaimLimit = RecordLimit[ClaimRecord]
 async def gather(context: Context, observed: ObservedSchedule, backups: RecordLimit[BackupRecord]) -> ObservedSchedule:
     """Return a schedule with its claims, its backups and the stores. Raises what the API server raises."""
     schedule = observed.schedule
-    namespaces = await _namespaces(context, observed.settings.namespaces)
-    if namespaces is None:
-        selected, places = frozenset([schedule.namespace]), _Places([schedule.namespace])
-    else:
-        selected, places = namespaces, _places(context, namespaces, backups.unreadable)
-    found = await _claims(context, places, selected, observed.settings.claims)
+    places, found = await _selected(context, observed, backups.unreadable)
     claims = found.records()
     used = {claim.namespace for claim in claims}
     stores = await _stores(context, places, used, schedule.spec.template.spec.store_name)
@@ -69,6 +64,25 @@ async def gather(context: Context, observed: ObservedSchedule, backups: RecordLi
         unreadable=places.unreadable,
         crowded=frozenset(found.overfull - places.unreadable.keys()),
     )
+
+
+async def read_claims(context: Context, observed: ObservedSchedule) -> list[ClaimRecord]:
+    """Return the claims with the labels of a schedule that can be backed up. Raises what the API server raises."""
+    _, found = await _selected(context, observed, {})
+    return found.records()
+
+
+async def _selected(
+    context: Context, observed: ObservedSchedule, unreadable: Mapping[str, str]
+) -> tuple[_Places, ClaimLimit]:
+    """Return the lists that were read for a schedule, and its claims."""
+    namespaces = await _namespaces(context, observed.settings.namespaces)
+    if namespaces is None:
+        namespace = observed.schedule.namespace
+        selected, places = frozenset([namespace]), _Places([namespace])
+    else:
+        selected, places = namespaces, _places(context, namespaces, unreadable)
+    return places, await _claims(context, places, selected, observed.settings.claims)
 
 
 async def _namespaces(context: Context, selector: LabelSelector | None) -> frozenset[str] | None:
@@ -224,7 +238,7 @@ async def _of_places(context: Context, schedule: ObjectKey, places: _Places) -> 
 
 async def parsed_pages(
     context: Context, model: type[T], kind: Kind, namespace: str | None, query: str = "", *, fields: str = ""
-) -> AsyncIterator[list[T]]:
+) -> AsyncGenerator[list[T], None]:
     """Yield some objects at a time, with pauses. After a list has expired, all come again."""
     async for page in context.kube.pages(kind, namespace, labels=query, fields=fields):
         bodies = page or []

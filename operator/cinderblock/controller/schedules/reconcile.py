@@ -22,6 +22,7 @@ from cinderblock.controller.schedules.create import create_all
 from cinderblock.controller.schedules.gather import gather, read_backups
 from cinderblock.controller.schedules.record_limit import RecordLimit
 from cinderblock.controller.schedules.retention import RetentionReconciler
+from cinderblock.controller.schedules.review import Reviewer
 from cinderblock.controller.schedules.verify import VerificationReconciler
 from cinderblock.errors import Conflict, InvalidInput, KubeUnavailable, NotFound
 from cinderblock.kube import event_recorder, kinds
@@ -35,6 +36,7 @@ from cinderblock.lifecycle.schedule.conclude import Conclusion, conclude, idle, 
 from cinderblock.lifecycle.schedule.decide import decide, needs_look
 from cinderblock.lifecycle.schedule.observed import ObservedSchedule
 from cinderblock.lifecycle.schedule.retained import with_retention
+from cinderblock.lifecycle.schedule.review import NOTHING, with_review
 from cinderblock.lifecycle.schedule.status_changes import is_urgent
 from cinderblock.lifecycle.schedule.verification.conclude import with_verification
 
@@ -60,6 +62,7 @@ class ScheduleReconciler:
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
     _retention: RetentionReconciler = field(default_factory=RetentionReconciler)
     _verification: VerificationReconciler = field(default_factory=VerificationReconciler)
+    _reviewer: Reviewer = field(default_factory=Reviewer)
     _written: dict[ObjectKey, float] = field(default_factory=dict)
     """When the status of a schedule was last written, by the clock of the event loop."""
 
@@ -68,6 +71,7 @@ class ScheduleReconciler:
         self._written.pop(key, None)
         self._retention.forget(key)
         self._verification.forget(key)
+        self._reviewer.forget(key)
 
     async def reconcile(self, context: Context, body: dict[str, Any]) -> float | None:
         """Move a schedule one step forward. Return the seconds until the next look; None: when it changes.
@@ -103,6 +107,9 @@ class ScheduleReconciler:
         observed, retention = ObservedSchedule(schedule, settings), self._retention
         is_run, is_due = needs_look(observed, now), retention.is_due(key, schedule, now)
         conclusion = idle(schedule, settings, times.observe(schedule, settings, now), now)
+        if not is_run:
+            found = await self._reviewer.find(context, key, observed, now, readers=self._readers)
+            conclusion = with_review(conclusion, schedule, settings, found, now)
         backups: RecordLimit[BackupRecord] | None = None
         if not is_run and not is_due:
             retained = retention.wait(key, schedule, now)
@@ -114,7 +121,7 @@ class ScheduleReconciler:
                 observed = await gather(context, observed, backups)
                 plan = decide(observed, now)
                 outcomes = await create_all(context, schedule, plan.creations)
-                conclusion = conclude(observed, plan, outcomes, now)
+                conclusion = with_review(conclude(observed, plan, outcomes, now), schedule, settings, NOTHING, now)
             if is_due or times.has_ended(schedule, conclusion.status):
                 retained = await retention.apply(context, key, schedule, settings, backups)
             else:

@@ -35,7 +35,7 @@ from cinderblock.lifecycle.retention.actions import RetentionAction, UnmarkExpir
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.judge import Volume, volume_of
 from cinderblock.lifecycle.retention.open_alarms import relevant_to_others
-from cinderblock.lifecycle.retention.plan import plan
+from cinderblock.lifecycle.retention.plan import plan, without_unread
 from cinderblock.lifecycle.retention.uses import BackupName, names_used_by, used_ids, verified_at
 from cinderblock.lifecycle.retention.verdict import Judgement, RetentionPlan
 from cinderblock.lifecycle.schedule.names import is_made_by, place, reference_to
@@ -128,7 +128,7 @@ async def retain(
     if _leaves_namespaces(first, namespaces):
         requeue_after = min(requeue_after, NEXT_NAMESPACES_SECONDS)
     return Retained(
-        applied.record(made.status, now),
+        applied.record(without_unread(made, _unread(made, facts.namespaces)), now),
         (*facts.refused, *applied.refused),
         RETRY_SECONDS if failed else requeue_after,
         _problem(made, failed),
@@ -170,6 +170,11 @@ def _leaves_namespaces(first: RetentionPlan, read: Collection[str]) -> bool:
     """Return whether the first plan would write in namespaces that this pass does not read."""
     needs_facts = (action for action in actions_of(first) if not isinstance(action, UnmarkExpiring))
     return any(action.backup.namespace not in read for action in needs_facts)
+
+
+def _unread(made: RetentionPlan, read: Collection[str]) -> frozenset[str]:
+    """Return the namespaces in which a plan would write, and that this pass has not read."""
+    return frozenset(action.backup.namespace for action in actions_of(made)) - frozenset(read)
 
 
 def _permitted(

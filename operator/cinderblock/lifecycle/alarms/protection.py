@@ -44,12 +44,14 @@ class _Rule:
         namespaces: labels of the namespaces; None: the schedule has a namespace of its own.
         selection: the other rules for claims.
         created: creation of the schedule.
+        drills_since: since when it restores backups in drills; None: it does not.
     """
 
     claims: LabelSelector
     namespaces: LabelSelector | None
     selection: Selection
     created: datetime
+    drills_since: datetime | None = None
 
 
 class ProtectionIndex:
@@ -101,6 +103,16 @@ class ProtectionIndex:
         found = (rule.created for rule in self._rules_of(claim) if rule.selection.selects(record, _AT_ANY_AGE))
         return min((max(created, record.created) for created in found), default=None)
 
+    def drills_since(self, claim: PersistentVolumeClaim) -> datetime | None:
+        """Return since when a schedule has drills for a claim that it selects; None: none has."""
+        record = record_of_claim(claim)
+        found = (
+            max(rule.drills_since, record.created)
+            for rule in self._rules_of(claim)
+            if rule.drills_since is not None and rule.selection.selects(record, _AT_ANY_AGE)
+        )
+        return min(found, default=None)
+
     def _rules_of(self, claim: PersistentVolumeClaim) -> list[_Rule]:
         """Return the rules whose labels a claim has."""
         return [rule for rule in self._rules.get(claim.namespace, ()) if rule.claims.matches(claim.metadata.labels)]
@@ -120,4 +132,13 @@ def _rule_of(schedule: AnySchedule) -> _Rule | None:
     except InvalidInput:
         return None
     created = schedule.metadata.creation_timestamp or datetime.fromtimestamp(0, UTC)
-    return _Rule(claims, namespaces, Selection(frozenset(spec.volumes.storage_classes), opt_in=opt_in), created)
+    selection = Selection(frozenset(spec.volumes.storage_classes), opt_in=opt_in)
+    return _Rule(claims, namespaces, selection, created, _drills_since(schedule))
+
+
+def _drills_since(schedule: AnySchedule) -> datetime | None:
+    """Return since when the drills of a schedule are due; None: it has none, or has not begun."""
+    rules, shown = schedule.spec.verification, schedule.status.verification
+    if rules is None or rules.restore is None or shown is None or shown.restore is None:
+        return None
+    return shown.restore.effective_since

@@ -6,7 +6,8 @@ The plan is deterministic: neither the order of the backups nor an earlier plan 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, tzinfo
 
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
@@ -41,6 +42,29 @@ def plan(
     verdicts = tuple(_verdict(item, appointments.get(item.backup.uid)) for item in judged)
     status = grace.record(_counted(verdicts, context.previous), context.previous)
     return RetentionPlan(verdicts, status, _requeue_after(verdicts, now))
+
+
+def without_unread(made: RetentionPlan, unread: Collection[str]) -> RetentionStatus:
+    """Return the status of a plan of which the marks and removals in some namespaces are left out.
+
+    The numbers say what was judged. A backup that would be marked or removed there counts as left out, and as expiring
+    only if it is marked already.
+    """
+    verdicts = tuple(_left_out(v) if _is_left_out(v, unread) else v for v in made.verdicts)
+    numbers = _counted(verdicts, None)
+    left_out = sum(_is_left_out(verdict, unread) for verdict in made.verdicts)
+    update = {"kept": numbers.kept, "expiring": numbers.expiring, "left_out": left_out}
+    return made.status.model_copy(update=update)
+
+
+def _is_left_out(verdict: Verdict, unread: Collection[str]) -> bool:
+    return verdict.step in (Step.MARK, Step.REMOVE) and verdict.backup.namespace in unread
+
+
+def _left_out(verdict: Verdict) -> Verdict:
+    """Return a verdict whose step is not done."""
+    expires_at = verdict.backup.expires_at
+    return replace(verdict, step=Step.EXPIRING if expires_at is not None else Step.KEEP, expires_at=expires_at)
 
 
 def zone_name(retention: Retention, schedule_zone: str) -> str:

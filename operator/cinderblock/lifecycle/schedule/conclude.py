@@ -182,6 +182,8 @@ class _Conclusion:
         if shown is not None:
             update |= self._show(shown)
             conditions_shown = self._with_last_run(conditions_shown, shown)
+        else:
+            update |= self._without_unselected()
         update["conditions"] = conditions_shown
         status = schedule.status.model_copy(update=update)
         return Conclusion(status, tuple(self.events), self._requeue_after(following), self.missed, self.skipped)
@@ -225,7 +227,7 @@ class _Conclusion:
     def _show(self, shown: JudgedRun) -> dict[str, object]:
         before = self.observed.schedule.status
         counted = self._counted(shown)
-        found, number = failing.update(before.failing, shown.results)
+        found, number = failing.update(before.failing, before.failing_volumes or 0, shown.results)
         part: dict[str, object] = {"last_run": counted, "failing": found, "failing_volumes": number}
         if before.last_run is None or before.last_run.name != counted.name:
             self.events.append(messages.begun(counted))
@@ -236,6 +238,22 @@ class _Conclusion:
             if self._is_complete(counted):
                 part["last_completed_time"] = self.now.replace(microsecond=0)
         return part
+
+    def _without_unselected(self) -> dict[str, object]:
+        """Return the failing volumes without those that the schedule does not select now: its spec may have changed.
+
+        Nothing is known of namespaces that were not read.
+        """
+        observed, status = self.observed, self.observed.schedule.status
+        selects, not_read = observed.settings.selection.selects, observed.unreadable.keys() | observed.crowded
+        selected = {(claim.namespace, claim.name) for claim in observed.claims if selects(claim, self.now)}
+        kept = selected | {(namespace, "") for namespace, _ in selected}
+        named = {(volume.namespace, volume.volume or "") for volume in status.failing}
+        gone = {volume for volume in named - kept if volume[0] not in not_read}
+        found, number = failing.without(status.failing, status.failing_volumes or 0, gone)
+        if not not_read:
+            number = min(number, max(len(found), len(selected)))
+        return {"failing": found, "failing_volumes": number} if status.failing_volumes else {}
 
     def _ended_unseen(self, watermark: datetime | None) -> list[JudgedRun]:
         """Return the runs that end now, and that the status does not show: a later one has taken their place.
@@ -251,7 +269,7 @@ class _Conclusion:
     def _end(self, overtaken: JudgedRun, completed: datetime | None) -> datetime | None:
         """Tell how a run ended that another one replaces. Return the time at which a run was last complete."""
         counted = self._counted(overtaken)
-        found, number = failing.update((), overtaken.results)
+        found, number = failing.update((), 0, overtaken.results)
         self._count_end(overtaken, counted)
         self.events.append(messages.ended(counted, found, number))
         return self.now.replace(microsecond=0) if self._is_complete(counted) else completed
@@ -310,24 +328,13 @@ class _Conclusion:
     # Further conditions and Events
 
     def _with_selecting(self, shown: list[Condition]) -> list[Condition]:
-        observed = self.observed
-        number = sum(observed.settings.selection.selects(claim, self.now) for claim in observed.claims)
-        is_left_to_owners = observed.settings.selection.opt_in
-        nothing = messages.NOBODY_OPTED_IN if is_left_to_owners else messages.NO_VOLUMES
-        text = f"The schedule selects {number} volume{'s' * (number != 1)}." if number else nothing
+        observed, settings = self.observed, self.observed.settings
+        number = sum(settings.selection.selects(claim, self.now) for claim in observed.claims)
         before = next((c for c in shown if c.type == ConditionType.SELECTING), None)
         if not number and (before is None or before.status == "True"):
-            severity: Literal["Normal", "Warning"] = "Normal" if is_left_to_owners else "Warning"
-            self.events.append(RecordEvent(severity, Reason.NO_VOLUMES, text))
-        return conditions.with_lasting(
-            shown,
-            self.now,
-            observed.schedule.metadata.generation,
-            kind=ConditionType.SELECTING,
-            status="True" if number else "False",
-            reason=Reason.VOLUMES_SELECTED if number else Reason.NO_VOLUMES,
-            message=text,
-        )
+            severity: Literal["Normal", "Warning"] = "Normal" if settings.selection.opt_in else "Warning"
+            self.events.append(RecordEvent(severity, Reason.NO_VOLUMES, _selected(settings, number)))
+        return with_selecting(shown, observed.schedule, settings, number, self.now)
 
     def _tell_missed_times(self) -> None:
         """Tell once which times were missed entirely: when the run of a later time begins."""
@@ -364,6 +371,26 @@ class _Conclusion:
                 end = judged.run.time + self.observed.settings.spread
                 instants.append(max(now + pace, end))
         return _seconds_until(min(instants, default=None), now)
+
+
+def with_selecting(
+    shown: list[Condition], schedule: AnySchedule, settings: Settings, number: int, now: datetime
+) -> list[Condition]:
+    """Add the condition that tells how many volumes a schedule selects."""
+    return conditions.with_lasting(
+        shown,
+        now,
+        schedule.metadata.generation,
+        kind=ConditionType.SELECTING,
+        status="True" if number else "False",
+        reason=Reason.VOLUMES_SELECTED if number else Reason.NO_VOLUMES,
+        message=_selected(settings, number),
+    )
+
+
+def _selected(settings: Settings, number: int) -> str:
+    nothing = messages.NOBODY_OPTED_IN if settings.selection.opt_in else messages.NO_VOLUMES
+    return f"The schedule selects {number} volume{'s' * (number != 1)}." if number else nothing
 
 
 def _waits_for_first(result: Result) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice, zip_longest
 from typing import Final
 
@@ -21,12 +21,24 @@ SETTLED: Final = FAILING | {State.SUCCEEDED}
 """States that replace what an earlier run told about a volume."""
 
 
-def update(before: Iterable[FailingVolume], results: Sequence[Result]) -> tuple[list[FailingVolume], int]:
+VolumeName = tuple[str, str]
+"""Namespace and name of a claim."""
+
+
+def update(
+    before: Sequence[FailingVolume], number_before: int, results: Sequence[Result]
+) -> tuple[list[FailingVolume], int]:
     """Return the failing volumes that a status names, and how many there are.
 
-    A volume whose backup of the run has not ended stays among them if it was.
+    A volume whose backup of the run has not ended stays among them if it was. If more were failing than the status
+    names, nobody knows which. Then the number falls only as far as the results of the run say.
 
     Namespaces take turns, so that the volumes of one namespace do not hide those of all others.
+
+    Args:
+        before: those that the status names.
+        number_before: how many there were.
+        results: the results of the run.
     """
     open_volumes = {(r.claim.namespace, r.claim.name) for r in results if r.state not in SETTLED}
     found: dict[str, list[FailingVolume]] = defaultdict(list)
@@ -39,7 +51,19 @@ def update(before: Iterable[FailingVolume], results: Sequence[Result]) -> tuple[
             found[volume.namespace].append(volume)
     turns = zip_longest(*(sorted(found[namespace], key=lambda v: v.volume or "") for namespace in sorted(found)))
     named = (volume for turn in turns for volume in turn if volume is not None)
-    return list(islice(named, NAMED_FAILURES)), sum(map(len, found.values()))
+    number = sum(map(len, found.values()))
+    if number_before > len(before):
+        known = {(volume.namespace, volume.volume or "") for volumes in found.values() for volume in volumes}
+        number = max(number, min(number_before, number + len(open_volumes - known)))
+    return list(islice(named, NAMED_FAILURES)), number
+
+
+def without(
+    before: Sequence[FailingVolume], number_before: int, gone: Collection[VolumeName]
+) -> tuple[list[FailingVolume], int]:
+    """Return the failing volumes without some, and how many there are."""
+    named = [volume for volume in before if (volume.namespace, volume.volume or "") not in gone]
+    return named, max(len(named), number_before - (len(before) - len(named)))
 
 
 def _is_failing(result: Result) -> bool:

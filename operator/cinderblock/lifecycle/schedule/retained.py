@@ -72,7 +72,7 @@ def combined(parts: Sequence[Retained]) -> Retained:
     )
 
 
-_NUMBERS = ("kept", "expiring", "frozen", "braked")
+_NUMBERS = ("kept", "expiring", "frozen", "braked", "left_out")
 
 
 def with_retention(conclusion: Conclusion, schedule: AnySchedule, retained: Retained, now: datetime) -> Conclusion:
@@ -105,7 +105,8 @@ def _counts(status: RetentionStatus | None) -> str:
     if status is None:
         return ""
     frozen = _FROZEN.format(count=status.frozen) if status.frozen else ""
-    return f"Backups kept: {status.kept}. Backups that expire: {status.expiring}.{frozen}"
+    left_out = f" Left for the next pass: {status.left_out}." if status.left_out else ""
+    return f"Backups kept: {status.kept}. Backups that expire: {status.expiring}.{left_out}{frozen}"
 
 
 def _is_shown(schedule: AnySchedule, reason: Reason) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from cinderblock.api.v1alpha1.schedule import BackupScheduleStatus, RunStatus
+from cinderblock.reasons import Reason
 
 
 def is_urgent(before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
     """Return whether a change of a status is more than counts of an unfinished run, which change every few seconds."""
-    return _without_counts(before) != _without_counts(after)
+    is_idle = not any(c.reason == Reason.RUN_IN_PROGRESS for c in after.conditions)
+    return (is_idle and before.failing != after.failing) or _without_counts(before) != _without_counts(after)
 
 
 def _without_counts(status: BackupScheduleStatus) -> BackupScheduleStatus:

@@ -28,13 +28,39 @@ from cinderblock.reasons import Reason
 MAX_WRITES: Final = 50
 """BackupStores that one reconciliation creates, changes or removes: ten a second."""
 MAX_CHECKS: Final = 200
-"""BackupStores that one reconciliation enqueues for a check before their usual time."""
+"""BackupStores that one reconciliation enqueues for a check before their usual time: twenty a second. They take turns.
+"""
 RECHECK_SECONDS: Final = 30.0
 """Seconds between two lists of the namespaces, whose labels may have changed."""
 RETRY_SECONDS: Final = 10.0
 """Seconds until a store that does not answer is checked again."""
 NAMED: Final = 5
 """Namespaces that a message names."""
+FAILURES_OF_ALL: Final = frozenset(
+    {
+        Reason.ACCESS_DENIED,
+        Reason.BROKER_DISABLED,
+        Reason.BROKER_UNAVAILABLE,
+        Reason.CERTIFICATE_NOT_TRUSTED,
+        Reason.CLOCK_SKEWED,
+        Reason.CLUSTER_STORE_NOT_FOUND,
+        Reason.CONTAINER_NOT_FOUND,
+        Reason.CREDENTIALS_EXPIRED,
+        Reason.ENDPOINT_NOT_ALLOWED,
+        Reason.NOT_S3,
+        Reason.NOT_TLS,
+        Reason.SECRET_INCOMPLETE,
+        Reason.SECRET_NOT_FOUND,
+        Reason.STORE_FULL,
+        Reason.STORE_REFUSES,
+        Reason.STORE_TOO_SLOW,
+        Reason.STORE_UNREACHABLE,
+        Reason.THROTTLED,
+        Reason.UNSIGNED_HEADERS_ACCEPTED,
+        Reason.WRONG_REGION,
+    }
+)
+"""Reasons of BackupStores that cannot hold while the ClusterBackupStore and the broker answer. A check ends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +74,7 @@ class ObservedClusterStore:
         conflicts: why spec.formerNamespaces gives no place to a namespace, by its name.
         selector_error: why spec.allowedNamespaces is wrong; None: it is not.
         error: why the store cannot be used now; None: it answered.
+        unreadable: namespaces with a BackupStore of its name that does not parse: nobody knows whose it is.
         unreachable: why movers cannot reach it; None: they can.
         rules: what the container does with deleted objects; None: not asked now, or not answered.
     """
@@ -55,6 +82,7 @@ class ObservedClusterStore:
     cluster: ClusterBackupStore
     allowed: frozenset[str] = frozenset()
     stores: Mapping[str, BackupStore] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
     conflicts: Mapping[str, str] = field(default_factory=dict)
     selector_error: InvalidInput | None = None
     error: CinderblockError | None = None
@@ -70,11 +98,13 @@ class Turns:
         created: where a BackupStore was to be created.
         changed: where one was to be changed.
         removed: where one was to be removed.
+        checked: where one was to be checked.
     """
 
     created: str = ""
     changed: str = ""
     removed: str = ""
+    checked: str = ""
 
 
 FROM_THE_START: Final = Turns()
@@ -88,8 +118,9 @@ class Plan:
         creations: namespaces that get a BackupStore.
         changes: BackupStores whose default annotation is to be that of the ClusterBackupStore.
         removals: BackupStores that go, unless a backup needs them.
-        checks: BackupStores whose condition does not show yet whether their namespace may use the store.
-        is_all: whether nothing is left for the next reconciliation.
+        checks: BackupStores whose condition does not show yet what holds for the ClusterBackupStore.
+        is_all: whether no write is left for the next reconciliation.
+        checks_all: whether no check is left for it.
     """
 
     creations: tuple[str, ...] = ()
@@ -97,13 +128,14 @@ class Plan:
     removals: tuple[BackupStore, ...] = ()
     checks: tuple[BackupStore, ...] = ()
     is_all: bool = True
+    checks_all: bool = True
 
 
 def must_be_held(observed: ObservedClusterStore) -> bool:
     """Return whether the finalizer must be added before anything else: a BackupStore of the store is to be created."""
     metadata = observed.cluster.metadata
     is_open = not metadata.is_being_deleted and labels.STORE_FINALIZER not in metadata.finalizers
-    return is_open and bool(observed.allowed or _own(observed))
+    return is_open and bool(observed.allowed or observed.unreadable or _own(observed))
 
 
 def plan(observed: ObservedClusterStore, turns: Turns = FROM_THE_START) -> Plan:
@@ -115,13 +147,14 @@ def plan(observed: ObservedClusterStore, turns: Turns = FROM_THE_START) -> Plan:
     if observed.selector_error is not None and not cluster.metadata.is_being_deleted:
         return Plan()
     allowed = frozenset[str]() if cluster.metadata.is_being_deleted else observed.allowed
-    creations = _from(turns.created, allowed - observed.stores.keys())
+    creations = _from(turns.created, allowed - observed.stores.keys() - observed.unreadable)
     kept = [store for store in own if store.namespace in allowed]
     outdated = {s.namespace: s for s in kept if _is_managed(s) and s.is_default != cluster.is_default}
     changes = [outdated[namespace] for namespace in _from(turns.changed, outdated)]
     unneeded = {s.namespace: s for s in own if s.namespace not in allowed and _is_removable(s)}
     removals = [unneeded[namespace] for namespace in _from(turns.removed, unneeded)]
-    checks = [store for store in own if _is_outdated(store, observed, allowed)]
+    late = {store.namespace: store for store in own if _is_outdated(store, observed, allowed)}
+    checks = [late[namespace] for namespace in _from(turns.checked, late)]
     is_all = len(creations) <= MAX_WRITES and len(changes) <= MAX_WRITES
     return Plan(
         tuple(creations[:MAX_WRITES]),
@@ -129,6 +162,7 @@ def plan(observed: ObservedClusterStore, turns: Turns = FROM_THE_START) -> Plan:
         tuple(removals),
         tuple(checks[:MAX_CHECKS]),
         is_all,
+        len(checks) <= MAX_CHECKS,
     )
 
 
@@ -220,15 +254,15 @@ def _is_removable(store: BackupStore) -> bool:
 def _holders(observed: ObservedClusterStore) -> tuple[str, ...]:
     """Return the namespaces whose BackupStores need the store: a backup needs them, or they are yet to be removed.
 
-    A BackupStore that is being deleted without our finalizer has no backups, whatever else keeps it there.
+    A BackupStore that is being deleted without our finalizer has no backups, whatever else keeps it there. One that
+    does not parse may have some.
     """
-    return tuple(
-        sorted(
-            store.namespace
-            for store in _own(observed)
-            if labels.STORE_FINALIZER in store.metadata.finalizers or _is_removable(store)
-        )
-    )
+    needing = {
+        store.namespace
+        for store in _own(observed)
+        if labels.STORE_FINALIZER in store.metadata.finalizers or _is_removable(store)
+    }
+    return tuple(sorted(needing | observed.unreadable))
 
 
 def _is_outdated(store: BackupStore, observed: ObservedClusterStore, allowed: frozenset[str]) -> bool:
@@ -241,10 +275,10 @@ def _is_outdated(store: BackupStore, observed: ObservedClusterStore, allowed: fr
         return store.is_ready
     if shown == Reason.STORE_NOT_ALLOWED:
         return True
-    problem = _problem(observed)
-    if problem is not None:
-        return store.is_ready and observed.error is not None
-    return shown == _ready_reason(observed.cluster.status.conditions) and shown not in ("", Reason.ANSWERS)
+    if observed.error is not None or observed.unreachable is not None:
+        return store.is_ready
+    is_same = shown == _ready_reason(observed.cluster.status.conditions) and shown not in ("", Reason.ANSWERS)
+    return is_same or shown in FAILURES_OF_ALL
 
 
 def _ready_reason(shown: list[Condition]) -> str:
@@ -255,7 +289,7 @@ def _requeue_after(observed: ObservedClusterStore, planned: Plan) -> float:
     if not planned.is_all:
         return MIN_REQUEUE_SECONDS
     is_transient = isinstance(observed.error, TransientError) or observed.cluster.metadata.is_being_deleted
-    return RETRY_SECONDS if is_transient else RECHECK_SECONDS
+    return RETRY_SECONDS if is_transient or not planned.checks_all else RECHECK_SECONDS
 
 
 def _ready(observed: ObservedClusterStore, holders: tuple[str, ...], now: datetime) -> list[Condition]:
@@ -304,6 +338,7 @@ def _with_created(
     name, own = observed.cluster.name, {store.namespace for store in _own(observed)}
     taken = sorted(namespace for namespace in observed.allowed & observed.stores.keys() if namespace not in own)
     made = len(observed.allowed & own) + sum(namespace not in failures for namespace in planned.creations)
+    unreadable = sorted(observed.allowed & observed.unreadable)
     status: ConditionStatus = "False"
     if failures:
         first = min(failures)
@@ -313,6 +348,12 @@ def _with_created(
     elif taken:
         reason = Reason.NAME_TAKEN
         message = f"Another BackupStore has the name {name} in {_listed(taken)}. It is left alone. Remove or rename it."
+    elif unreadable:
+        reason = Reason.INVALID_INPUT
+        message = (
+            f"BackupStore {name} is of another release, and cannot be read, in {_listed(unreadable)}. The log of the"
+            " operator says what is wrong. Correct or remove it: its conditions are those of an earlier time."
+        )
     elif not planned.is_all:
         reason = Reason.CREATING_STORES
         message = f"{made} of {len(observed.allowed)} namespaces have their BackupStore"

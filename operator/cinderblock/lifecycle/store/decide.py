@@ -92,7 +92,7 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         moved = _listed(observed.misplaced)
         message = f"The data of VolumeBackups is not in the place that the store has now: {moved}. {_MOVED}"
         shown = conditions.stalled(before, now, generation, Reason.MANIFEST_MISPLACED, message)
-    elif (refusal := _mover_refusal(observed)) is not None:
+    elif (refusal := _mover_refusal(observed) or observed.unreachable) is not None:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
     else:
         message = "The store answers and the container may be listed"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.v1alpha1.schedule import BackupSchedule, ClusterBackupSchedule
+from cinderblock.api.v1alpha1.schedule import BackupSchedule, BackupScheduleStatus, ClusterBackupSchedule
 from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection, ProtectionIndex
 
 NOW = "2026-05-04T12:00:00Z"
@@ -181,3 +181,23 @@ def test_protection_agrees_with_a_plain_search(
     found = any(n.items() <= of_namespace.items() and c.items() <= of_claim.items() for n, c in wanted)
     expected = Protection.PROTECTED if found else Protection.UNPROTECTED
     assert index.protection_of(a_claim(**of_claim)) is expected
+
+
+def test_drills_of_a_volume_are_due_since_a_schedule_has_them() -> None:
+    def since(*schedules: BackupSchedule) -> datetime | None:
+        index = ProtectionIndex()
+        for schedule in schedules:
+            index.add_schedule(schedule)
+        return index.drills_since(a_claim())
+
+    def with_drills(begun: str, **spec: Any) -> BackupSchedule:
+        schedule = a_schedule(verification={"restore": {"schedule": "@weekly"}}, **spec)
+        shown = {"restore": {"effectiveSince": begun}}
+        status = BackupScheduleStatus.model_validate(schedule.status.to_wire() | {"verification": shown})
+        return schedule.model_copy(update={"status": status})
+
+    june = with_drills("2026-06-01T00:00:00Z")
+    assert since(a_schedule()) is None
+    assert since(june) == since(a_schedule(), june) == datetime.fromisoformat("2026-06-01T00:00:00Z")
+    assert since(june, with_drills("2026-01-01T00:00:00Z")) == datetime.fromisoformat(NOW), "creation of the claim"
+    assert since(with_drills("2026-06-01T00:00:00Z", volumes={"storageClasses": ["other"]})) is None

@@ -14,6 +14,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import AccessDenied, InvalidInput, StoreUnreachable
 from cinderblock.lifecycle.actions import Decision, RemoveFinalizer
 from cinderblock.lifecycle.store.cluster import (
+    MAX_CHECKS,
     MAX_WRITES,
     ObservedClusterStore,
     Plan,
@@ -137,6 +138,47 @@ def test_end_of_a_problem_is_shown_early_by_all_stores() -> None:
     assert len(plan(after("BrokerDisabled", found)).checks) == 1
 
 
+def test_silence_of_the_broker_is_shown_early_by_all_stores() -> None:
+    silent = Fail("BrokerUnavailable", "no answer")
+    late, shown = ours("shop"), ours("bank", "BrokerUnavailable")
+    assert plan(observed(late, shown, allowed=("bank", "shop"), unreachable=silent)).checks == (late,)
+    assert plan(observed(late, shown, allowed=("bank", "shop"))).checks == (shown,), "the broker answers again"
+
+
+def test_all_stores_are_checked_soon_after_an_outage() -> None:
+    """The ClusterBackupStore is shown as ready by then, so only the BackupStores say who is left."""
+    left = {f"n-{number:03}": ours(f"n-{number:03}", "StoreUnreachable") for number in range(MAX_CHECKS + 2)}
+    turns = Turns()
+    for _ in range(2):
+        found = observed(*left.values(), ours("own", "ManifestMisplaced"), allowed=(*left, "own"))
+        planned = plan(found, turns)
+        assert len(planned.checks) <= MAX_CHECKS
+        for store in planned.checks:
+            left[store.namespace] = ours(store.namespace)
+        turns = Turns(checked=planned.checks[-1].namespace)
+    assert all(store.is_ready for store in left.values())
+
+
+def test_checks_that_are_left_come_soon_and_in_turn() -> None:
+    names = tuple(f"n-{number:03}" for number in range(MAX_CHECKS + 2))
+    found = observed(*(ours(name, "StoreUnreachable") for name in names), allowed=names)
+    first = plan(found)
+    assert judge(found).requeue_after == 10.0
+    assert [s.namespace for s in plan(found, Turns(checked=first.checks[-1].namespace)).checks[:3]] == [
+        *names[-2:],
+        "n-000",
+    ]
+
+
+def test_store_that_cannot_be_read_is_named_and_kept() -> None:
+    found = observed(ours("shop"), allowed=("shop", "bank"), unreadable=frozenset({"bank"}))
+    assert plan(found) == Plan()
+    assert conditions(judge(found))["StoresCreated"] == ("False", "InvalidInput")
+    assert "bank" in message(judge(found), "StoresCreated")
+    assert judge(observed(unreadable=frozenset({"bank"}), metadata=DELETED)).actions == (), "backups may need it"
+    assert must_be_held(observed(unreadable=frozenset({"bank"}), metadata={}))
+
+
 def test_store_of_somebody_else_is_left_alone_and_named() -> None:
     foreign = BackupStore.model_validate(
         {"metadata": {"name": "shared", "namespace": "bank"} | OURS, "spec": {"credentialsSecretRef": {"name": "s3"}}}
@@ -235,7 +277,7 @@ def test_deleted_store_stays_until_no_store_needs_it() -> None:
 
 def test_outdated_conditions_of_stores_are_checked_early() -> None:
     late, early = ours("shop"), ours("bank", "StoreNotAllowed")
-    assert plan(observed(late, early, allowed=("bank",))).checks == (late, early)
+    assert plan(observed(late, early, allowed=("bank",))).checks == (early, late)
     assert plan(observed(late, early, allowed=("shop",))).checks == ()
     down = observed(late, allowed=("shop",), error=StoreUnreachable("no answer"))
     assert plan(down).checks == (late,)
