@@ -25,7 +25,12 @@ from cinderblock.format.manifest.comparison import Comparison
 from cinderblock.format.manifest.footer import UnreadableRecord
 from cinderblock.lifecycle.store.container_rules import LifecycleRule
 from cinderblock.reasons import Reason
-from tests.support.documented_reasons import CLUSTER_STORE_REASONS, INTERNAL_REASONS, SCHEDULE_REASONS
+from tests.support.documented_reasons import (
+    CLUSTER_STORE_REASONS,
+    IMPORT_REASONS,
+    INTERNAL_REASONS,
+    SCHEDULE_REASONS,
+)
 from tests.support.mover.backups import KEYS, key_ring
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import NAMESPACE, Move, Sizes
@@ -39,9 +44,11 @@ HELD = "example.org/held"
 TESTS = Path(__file__).parents[1]
 _OF_SCHEDULES = "tests/simulation/schedules/test_schedule_reasons.py reaches it"
 _OF_CLUSTER_STORES = "tests/simulation/test_shared_stores.py reaches it"
+_OF_IMPORTS = "tests/simulation/test_store_imports.py reaches it"
 NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(SCHEDULE_REASONS, _OF_SCHEDULES),
     **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
+    **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
 }

@@ -28,6 +28,14 @@ CLUSTER_STORE_REASONS: Final = frozenset(
 )
 """Reasons that only ClusterBackupStores, and what uses them, have."""
 
+IMPORT_REASONS: Final = frozenset(
+    {
+        *(Reason.IMPORTING, Reason.IMPORTED, Reason.UNREADABLE_LEFT_OUT, Reason.TOO_MANY_BACKUPS),
+        *(Reason.INVENTORY_SHRUNK, Reason.TOO_MANY_RELEASED, Reason.RECORDING_RELEASE),
+    }
+)
+"""Reasons that only BackupStores that import, and deletions of backups in them, have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -15,6 +15,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.reconcile.alarms import record_alarms
 from cinderblock.controller.reconcile.related import list_staying
+from cinderblock.controller.request import ObjectKey, key_of
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
 from cinderblock.controller.stores.staying import ListStaying, explain
@@ -43,6 +44,7 @@ from cinderblock.lifecycle.actions import (
     PatchClaim,
     PatchVolume,
     RecordEvent,
+    RecordRelease,
     RecordVerification,
     RemoveExpiredData,
     RemoveFinalizer,
@@ -116,13 +118,25 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordVerification() | KeepAlarms() | RecordEvent():
+        case RecordVerification() | KeepAlarms() | RecordRelease() | RecordEvent():
             await _record(context, target, action)
     return None
 
 
-async def _record(context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordEvent) -> None:
+async def _request_mark(context: Context, target: Target, action: RecordRelease) -> None:
+    """Have a BackupStore take note of a released backup. It writes all marks at once that are asked for by then."""
+    store = ObjectKey(kinds.BACKUP_STORE.kind, target.object.namespace, action.store)
+    context.pending_releases.add(store, action.backup_id, key_of(target.body))
+    await context.enqueue(store)
+
+
+async def _record(
+    context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordRelease | RecordEvent
+) -> None:
     """Write what a verification has found about a VolumeBackup, alarms that it keeps, or an Event about the object."""
+    if isinstance(action, RecordRelease):
+        await _request_mark(context, target, action)
+        return
     if isinstance(action, RecordVerification):
         await record_summary(context.kube, target.object.namespace, action)
         return
