@@ -41,8 +41,8 @@ BATCH_MANIFESTS: Final = 64
 TEXT_CHARACTERS: Final = 253
 """Characters of a name that are kept: as many as Kubernetes allows. A longer one is none of Kubernetes."""
 MAX_KEPT: Final = 50_000
-"""Manifests of all stores that are remembered: one full store, or several usual ones. They take 31 MiB (tracemalloc, with
-names of 32 characters)."""
+"""Manifests of all stores that are remembered: one full store, or several usual ones. They take 31 MiB (tracemalloc,
+with names of 32 characters)."""
 FAILURE_SECONDS: Final = 3600.0
 """For how long it counts that a manifest could not be read, while it and the keys stay the same."""
 
