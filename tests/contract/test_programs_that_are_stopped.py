@@ -159,6 +159,10 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
         r"GET /stopped/prefix/backups/",
         lambda made, target: ["retention", "preview", "--from", STORE, "--keep-last", "1", *made.keys],
     ),
+    "recover": (
+        r"GET /stopped/prefix/backups/",
+        lambda made, target: ["recover", "plan", "--from", STORE, *made.keys],
+    ),
     "show": (r"GET /stopped/prefix/backups/", lambda made, target: ["show", made.backup, "--from", STORE, *made.keys]),
     "verify": (
         r"GET /stopped/prefix/packs/",

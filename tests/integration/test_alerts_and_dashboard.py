@@ -269,9 +269,11 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
     # Something answers there, with a certificate that nobody vouches for: a refusal at once.
     endpoint = (await client.config()).server
     store = {"endpointUrl": endpoint, "credentialsSecretRef": {"name": "s3"}}
+    store |= {"import": {"mode": "Always"}}
     await client.create(BACKUP_STORE, {"metadata": {"name": "default", "namespace": namespace}, "spec": store})
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-data"}
-    made = await client.create(PVC, {"metadata": {"name": "data", "namespace": namespace}, "spec": claim})
+    metadata = {"name": "data", "namespace": namespace, "labels": {"app": "data"}}
+    made = await client.create(PVC, {"metadata": metadata, "spec": claim})
     await client.merge_patch(PVC, "data", namespace, {"status": {"phase": "Bound"}}, subresource="status")
     for name in ("good", "bad", "incomplete"):
         spec = {"volumeId": "data", "storeName": "absent" if name == "bad" else "default"}
@@ -283,14 +285,19 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
             status |= {"unreadableFiles": 1, "unreadableExamples": ["broken"]} if name == "incomplete" else {}
             found = {"recordedFor": uid, "result": "Verified", "lastVerifiedAt": "2026-01-02T03:04:05Z"}
             found |= {"structureAt": "2026-01-02T03:04:05Z"}
-            status |= {"verification": found} if name == "good" else {}
+            alarm = {"type": "Suspicious", "status": "True", "reason": "Shrunk", "message": "a test"}
+            alarm |= {"lastTransitionTime": "2026-01-02T03:04:05Z"}
+            status |= {"verification": found, "conditions": [alarm]} if name == "good" else {}
             await client.merge_patch(VOLUME_BACKUP, name, namespace, {"status": status}, subresource="status")
     schedule = {"schedule": "@yearly", "volumes": {"selector": {"matchLabels": {"app": "absent"}}}}
     schedule["verification"] = {"structure": {"schedule": "@yearly"}}
     metadata = {"name": "yearly", "namespace": namespace}
     await client.create(BACKUP_SCHEDULE, {"metadata": metadata, "spec": schedule})
-    status = {"lastCompletedTime": "2026-01-02T03:04:05Z"}
+    status = {"lastCompletedTime": "2026-01-02T03:04:05Z", "retention": {"frozen": 1}}
     await client.merge_patch(BACKUP_SCHEDULE, "yearly", namespace, {"status": status}, subresource="status")
+    drills = {"schedule": "@yearly", "volumes": {"selector": {"matchLabels": {"app": "data"}}}}
+    drills["verification"] = {"restore": {"schedule": "@yearly"}}
+    await client.create(BACKUP_SCHEDULE, {"metadata": {"name": "drills", "namespace": namespace}, "spec": drills})
     spec = {"backupId": "absent", "name": "copy"}
     await client.create(VOLUME_RESTORE, {"metadata": {"name": "failed", "namespace": namespace}, "spec": spec})
 

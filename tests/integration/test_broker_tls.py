@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cinderblock.broker import certificates
 from cinderblock.broker.settings import BrokerSettings
-from cinderblock.broker.tls_secret import TlsSecret
+from cinderblock.broker.tls import certificates
+from cinderblock.broker.tls.secret import TlsSecret
 from cinderblock.errors import CinderblockError, Conflict, InvalidInput, NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET

@@ -66,8 +66,8 @@ class NewCluster:
     objects: Callable[[], dict[str, int]]
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command line."""
-        command = [PROGRAM, "recover", *words, *self.place]
+        """Start a command line that does not inherit ignored signals, for example from nohup."""
+        command = ["env", "--default-signal", PROGRAM, "recover", *words, *self.place]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 

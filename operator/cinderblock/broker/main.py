@@ -15,7 +15,7 @@ from cinderblock.broker.granted_packs import GrantedPacks
 from cinderblock.broker.sessions import Sessions
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.broker.stores import StoreSecrets
-from cinderblock.broker.tls_secret import TlsSecret
+from cinderblock.broker.tls.secret import TlsSecret
 from cinderblock.broker.turns import NamespaceTurns
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.observability import log

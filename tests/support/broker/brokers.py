@@ -19,7 +19,7 @@ from cinderblock.api.broker import SIGN_PATH
 from cinderblock.broker.app import make_app
 from cinderblock.broker.main import make_services
 from cinderblock.broker.settings import BrokerSettings
-from cinderblock.broker.tls_secret import TlsSecret
+from cinderblock.broker.tls.secret import TlsSecret
 from cinderblock.kube.client import KubeClient, connect
 from cinderblock.kube.kinds import SECRET
 from cinderblock.observability.broker_metrics import BrokerMetrics

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from typing_extensions import override
 
-from cinderblock.broker import certificates
+from cinderblock.broker.tls import certificates
 
 ADDRESS = "198.51.100.77"
 URL = f"https://{ADDRESS}"

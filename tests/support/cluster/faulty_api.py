@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import selectors
+import socket
 import ssl
 import threading
 import time
@@ -87,7 +88,7 @@ class FaultyApi:
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._port = 0
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._listener: socket.socket | None = None
         self._transports: set[asyncio.Transport] = set()
         self._late: set[asyncio.Task[None]] = set()
         self._delivery = asyncio.Event()
@@ -125,15 +126,20 @@ class FaultyApi:
             app.router.add_route("*", "/{path:.*}", self._handle)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
             await self._runner.setup()
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
-        await self._site.start()
-        self._port = self._runner.addresses[0][1]
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        await web.SockSite(self._runner, self._listener).start()
+        self._port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def _down(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
+        if self._runner is not None and self._listener is not None:
+            # A connection that is accepted just before the server closes would be lost without being closed, since
+            # Server._attach of Python 3.11 refuses it then. So accept none, and set up those that were accepted.
+            self._loop.remove_reader(self._listener)
+            await asyncio.sleep(0)
+            for site in list(self._runner.sites):
+                await site.stop()
+            self._listener = None
         for transport in self._transports:
             transport.abort()
         self._transports.clear()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cinderblock.broker import certificates
-from cinderblock.broker.authorities import choose
-from cinderblock.broker.certificates import Identity
+from cinderblock.broker.tls import certificates
+from cinderblock.broker.tls.authorities import choose
+from cinderblock.broker.tls.certificates import Identity
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 NAMES = ("cinderblock-broker.system.svc", "127.0.0.1")

@@ -31,6 +31,8 @@ def test_namespaced_rights_are_bound_in_these_namespaces_only() -> None:
         Right("", "namespaces", "list", ""),
         *(Right("cinderblock.io", "clusterbackupstores", verb, "") for verb in ("get", "list", "watch", "patch")),
         Right("cinderblock.io", "clusterbackupstores/status", "patch", ""),
+        *(Right("cinderblock.io", "backupgrants", verb, "") for verb in ("get", "list", "watch")),
+        Right("cinderblock.io", "backupgrants/status", "patch", ""),
     }
     assert everywhere - granted([cluster, namespaced]) == shared | {
         Right("cinderblock.io", "backupstores", verb, "") for verb in ("create", "delete")

@@ -96,7 +96,7 @@ def test_newest_of_each_volume_comes_first() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_names_are_those_of_the_command_line_in_any_order_and_after_any_stop(seed: int) -> None:
+def test_names_are_those_of_the_command_line_in_any_order(seed: int) -> None:
     """A second run has the VolumeBackups that the first one has created, whichever these are."""
     dice = random.Random(seed)
     names = ["daily", "daily-aaaaaaaa", "Not legal", "weekly", ""]

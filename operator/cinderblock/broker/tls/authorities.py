@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from cinderblock.broker import certificates
-from cinderblock.broker.certificates import Identity
+from cinderblock.broker.tls import certificates
+from cinderblock.broker.tls.certificates import Identity
 
 ANNOUNCED_FOR: Final = timedelta(days=30)
 """Time between the announcement of an authority and its first signature: longer than any mover runs."""

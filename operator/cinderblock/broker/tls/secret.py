@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cinderblock.api.labels import MANAGED_BY, MANAGED_BY_LABEL
-from cinderblock.broker import authorities, certificates
-from cinderblock.broker.authorities import CA, CA_KEY, NEXT, NEXT_KEY, Authorities
-from cinderblock.broker.certificates import Identity
 from cinderblock.broker.settings import BrokerSettings
+from cinderblock.broker.tls import authorities, certificates
+from cinderblock.broker.tls.authorities import CA, CA_KEY, NEXT, NEXT_KEY, Authorities
+from cinderblock.broker.tls.certificates import Identity
 from cinderblock.errors import AccessDenied, AlreadyExists, CinderblockError, Conflict, InvalidInput, NotFound
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import SECRET
