@@ -12,6 +12,7 @@ from cinderblock.api import labels
 from cinderblock.api.kubernetes import PersistentVolumeClaim
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.context import Context
 from cinderblock.controller.metrics import collector
 from cinderblock.controller.reconcile import gather, gather_store
@@ -95,14 +96,14 @@ async def test_new_store_in_a_namespace_with_too_many_is_not_looked_at(
     objects: ObjectsInMemory, context: Context
 ) -> None:
     stores = [a_store(objects, f"store-{number}") for number in range(LIMIT + 1)]
-    observed = await gather_store.gather(context, stores[-1])
+    observed = await gather_store.gather(context, stores[-1], Broker())
     assert observed.lookup.error is not None
     assert observed.lookup.error.reason == "TooManyObjects"
 
 
 async def test_store_that_works_is_still_looked_at(objects: ObjectsInMemory, context: Context) -> None:
     stores = [a_store(objects, f"store-{number}", conditions=ready()) for number in range(LIMIT + 1)]
-    observed = await gather_store.gather(context, stores[-1])
+    observed = await gather_store.gather(context, stores[-1], Broker())
     assert observed.lookup.error is not None
     assert observed.lookup.error.reason == "SecretNotFound"
 
