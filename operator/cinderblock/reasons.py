@@ -301,6 +301,22 @@ class Reason(StrEnum):
     UNSUPPORTED_FORMAT = "UnsupportedFormat"
     """A newer release wrote the stored object."""
 
+    # Imports
+    IMPORTING = "Importing"
+    """Backups that a store holds are being read, or get their VolumeBackups."""
+    IMPORTED = "Imported"
+    """Each selected backup of a store has a VolumeBackup."""
+    UNREADABLE_LEFT_OUT = "UnreadableLeftOut"
+    """Each selected backup of a store has a VolumeBackup, except some whose manifests cannot be imported."""
+    TOO_MANY_BACKUPS = "TooManyBackups"
+    """A store holds more backups than the operator imports."""
+    INVENTORY_SHRUNK = "InventoryShrunk"
+    """More than half of the backups are missing from a store that held them before."""
+    TOO_MANY_RELEASED = "TooManyReleased"
+    """More VolumeBackups were deleted, with their data left in the store, than the operator can keep in mind."""
+    RECORDING_RELEASE = "RecordingRelease"
+    """The BackupStore takes note that a deleted VolumeBackup must not be imported again."""
+
     # Schedules
     SCHEDULED = "Scheduled"
     """The schedule is valid and makes backups."""

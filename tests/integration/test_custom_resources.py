@@ -164,6 +164,7 @@ async def test_store_gets_the_defaults_of_inner_fields(client: KubeClient, names
         "container": "volumebackups",
         "prefix": "",
         "access": "ReadWrite",
+        "import": {"mode": "Never", "interval": "10m", "latestOnly": False},
         "createContainer": True,
         "addressing": "path",
         "compression": {"algorithm": "zstd", "level": 3},

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kubernetes.client import AuthenticationV1TokenRequest, BatchV1Api, CoreV1Api
@@ -25,12 +25,14 @@ from cinderblock.api.kubernetes import PersistentVolume, PersistentVolumeClaim
 from cinderblock.api.labels import POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask, StoreLocation, VolumeMode
-from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup
+from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, ManifestMissing, VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.store import BackupStore, MoverTemplate
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationResult, VerificationSummary
 from cinderblock.cli.commands.release_finalizers import release_finalizers
+from cinderblock.controller.context import Context
+from cinderblock.controller.imports.write import write_presence
 from cinderblock.controller.schedules.apply_retention import apply_retention
 from cinderblock.controller.verifications.record import record_summary
 from cinderblock.errors import AccessDenied
@@ -40,6 +42,8 @@ from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import RecordVerification
 from cinderblock.lifecycle.children import Owner
+from cinderblock.lifecycle.imports.presence import PresenceWrite
+from cinderblock.lifecycle.imports.records import record_of
 from cinderblock.lifecycle.mover.job import mover_job, mover_path
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.restore import rebind
@@ -1028,8 +1032,70 @@ async def test_backups_of_schedules_are_created(operator: KubeClient, namespace:
 @pytest.mark.parametrize("change", UNSCHEDULED.values(), ids=UNSCHEDULED)
 async def test_any_other_backup_is_refused(operator: KubeClient, namespace: str, change: dict[str, Any]) -> None:
     body = merged(merged(SCHEDULED, {"metadata": {"namespace": namespace}}), change)
-    with pytest.raises(AccessDenied, match=r"The operator must (create|give|back)"):
+    with pytest.raises(AccessDenied, match=r"The operator must (create|give|back|import)"):
         await operator.create(kinds.VOLUME_BACKUP, body)
+
+
+IMPORTED: dict[str, Any] = {
+    "metadata": {
+        "name": "again",
+        "annotations": {labels.IMPORTED_ANNOTATION: "default"},
+        "finalizers": [labels.BACKUP_FINALIZER],
+    },
+    "spec": {"storeName": "default", "import": {"id": "some", "manifest": "backups/v/some.manifest"}},
+}
+RETAIN = {"spec": {"deletionPolicy": "Retain"}}
+OTHER_IMPORTS: dict[str, dict[str, Any]] = {
+    "no annotation": {"metadata": {"annotations": {labels.IMPORTED_ANNOTATION: None}}},
+    "another store": {"spec": {"storeName": "other"}},
+    "the default policy": {"spec": {"deletionPolicy": None}},
+    "another policy": {"spec": {"deletionPolicy": "Delete"}},
+    "unsealed": {"spec": {"import": {"allowUnsealed": True}}},
+    "another mark": {"metadata": {"annotations": {labels.RELEASED_ANNOTATION: "leave-data"}}},
+    "a label of ours": {"metadata": {"labels": {labels.OWNER_UID_LABEL: "some"}}},
+    "another finalizer": {"metadata": {"finalizers": [labels.STORE_FINALIZER]}},
+    "an owner": {"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "a", "uid": "u"}]}},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_IMPORTS.values(), ids=OTHER_IMPORTS)
+async def test_any_other_import_is_refused(operator: KubeClient, namespace: str, change: dict[str, Any]) -> None:
+    body = merged(merged(merged(IMPORTED, RETAIN), {"metadata": {"namespace": namespace}}), change)
+    with pytest.raises(AccessDenied, match=r"The operator must (import|give)"):
+        await operator.create(kinds.VOLUME_BACKUP, body)
+
+
+async def test_imports_are_created_and_removed_only_after_two_listings(
+    operator: KubeClient, client: KubeClient, namespace: str
+) -> None:
+    body = merged(merged(IMPORTED, RETAIN), {"metadata": {"namespace": namespace}})
+    made = await operator.create(kinds.VOLUME_BACKUP, body)
+    since = {"since": "2026-05-04T12:00:00Z"}
+    for missing in ({}, since):
+        patch = {"status": {"manifestMissing": missing or None}}
+        await operator.merge_patch(kinds.VOLUME_BACKUP, "again", namespace, patch, subresource="status")
+        with pytest.raises(AccessDenied, match="only after two listings without its manifest"):
+            await operator.delete(kinds.VOLUME_BACKUP, "again", namespace)
+    store = BackupStore.model_validate({"metadata": {"name": "default", "namespace": namespace}, "spec": {}})
+    read = VolumeBackup.model_validate(await client.get(kinds.VOLUME_BACKUP, "again", namespace))
+    removing = ManifestMissing(since=datetime(2026, 5, 4, 12, 0, tzinfo=UTC), removing=True)
+    write = PresenceWrite(record_of(read, store), removing)
+    context = Context(kube=operator, stores=cast("Any", None), policy=cast("Any", None))
+    await write_presence(context, store, write)
+    found = await client.get(kinds.VOLUME_BACKUP, "again", namespace)
+    assert found is not None
+    assert found["metadata"]["uid"] == made["metadata"]["uid"]
+    assert "deletionTimestamp" in found["metadata"]
+    assert found["status"]["manifestMissing"] == since | {"removing": True}
+
+
+async def test_import_of_a_person_is_not_removed(operator: KubeClient, client: KubeClient, namespace: str) -> None:
+    body = merged(IMPORTED, {"metadata": {"namespace": namespace, "annotations": None, "finalizers": None}})
+    await client.create(kinds.VOLUME_BACKUP, body)
+    missing = {"status": {"manifestMissing": {"since": "2026-05-04T12:00:00Z", "removing": True}}}
+    await operator.merge_patch(kinds.VOLUME_BACKUP, "again", namespace, missing, subresource="status")
+    with pytest.raises(AccessDenied, match="only if it made it"):
+        await operator.delete(kinds.VOLUME_BACKUP, "again", namespace)
 
 
 def merged(body: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:

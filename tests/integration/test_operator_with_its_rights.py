@@ -140,6 +140,48 @@ def _is_handed_over(scene: Scene, volume: str) -> bool:
     return not is_marked and found["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
 
 
+def set_import(scene: Scene, namespace: str, **settings: Any) -> None:
+    """Change the import of the default store."""
+    patch = {"spec": {"import": settings}}
+    scene.call(lambda client: client.merge_patch(kinds.BACKUP_STORE, "default", namespace, patch))
+
+
+def store_status(scene: Scene, namespace: str) -> dict[str, Any]:
+    status: dict[str, Any] = scene.get(kinds.BACKUP_STORE, namespace, "default")["status"]
+    return status
+
+
+def test_import_passes_the_rights_and_brings_no_released_backup_back(scene: Scene) -> None:
+    namespace, names = WATCHED[1], ("kept", "released")
+    for name in names:
+        scene.create(kinds.VOLUME_BACKUP, namespace, name, volumeId="data", deletionPolicy="Retain")
+        scene.wait_for_phase(kinds.VOLUME_BACKUP, namespace, name, "available")
+    ids = {name: scene.get(kinds.VOLUME_BACKUP, namespace, name)["metadata"]["uid"] for name in names}
+
+    def delete(name: str) -> None:
+        scene.call(lambda client: client.delete(kinds.VOLUME_BACKUP, name, namespace))
+        wait_for(f"end of {name}", lambda: scene.get(kinds.VOLUME_BACKUP, namespace, name) is None)
+
+    for name in names:
+        delete(name)
+    set_import(scene, namespace, mode="Always", interval="2h")
+    for name in names:
+        wait_for(f"import of {name}", lambda name=name: scene.get(kinds.VOLUME_BACKUP, namespace, name) is not None)
+        scene.wait_for_phase(kinds.VOLUME_BACKUP, namespace, name, "available")
+        assert scene.get(kinds.VOLUME_BACKUP, namespace, name)["status"]["id"] == ids[name]
+    wait_for("the inventory", lambda: store_status(scene, namespace).get("inventory", {}).get("imported") == 2)
+    delete("released")
+    assert store_status(scene, namespace)["released"] == [ids["released"]]
+    before = store_status(scene, namespace)["inventory"]["settings"]
+    set_import(scene, namespace, interval="3h")
+    wait_for("the next import", lambda: store_status(scene, namespace)["inventory"]["settings"] != before)
+    assert scene.get(kinds.VOLUME_BACKUP, namespace, "released") is None
+    scene.create(kinds.VOLUME_RESTORE, namespace, "rescue", backupId="kept", name="rescued")
+    scene.wait_for_phase(kinds.VOLUME_RESTORE, namespace, "rescue", "available")
+    refused = [line["message"] for line in scene.process.lines() if "refused it" in line["message"]]
+    assert [message for message in refused if f"Namespace {GONE} is skipped" not in message] == []
+
+
 def test_nothing_is_done_and_nothing_is_read_in_other_namespaces(scene: Scene) -> None:
     scene.create(kinds.VOLUME_BACKUP, OTHER, "full", volumeId="data")
     scene.create(kinds.VOLUME_BACKUP, WATCHED[0], "next", volumeId="data")

@@ -29,6 +29,7 @@ from cinderblock.reasons import Reason
 from tests.support.documented_reasons import (
     CLUSTER_STORE_REASONS,
     GRANT_REASONS,
+    IMPORT_REASONS,
     INTERNAL_REASONS,
     SCHEDULE_REASONS,
 )
@@ -45,10 +46,12 @@ HELD = "example.org/held"
 TESTS = Path(__file__).parents[1]
 _OF_SCHEDULES = "tests/simulation/schedules/test_schedule_reasons.py reaches it"
 _OF_CLUSTER_STORES = "tests/simulation/test_shared_stores.py reaches it"
+_OF_IMPORTS = "tests/simulation/test_store_imports.py reaches it"
 NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(SCHEDULE_REASONS, _OF_SCHEDULES),
     **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
     **dict.fromkeys(GRANT_REASONS, "tests/simulation/test_backup_grants.py reaches it"),
+    **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
 }

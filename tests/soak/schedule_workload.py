@@ -125,11 +125,22 @@ class ScheduledVolume(Volume):
         self._wait_while_observing("backup of a run", lambda: bool(self.made - known))
 
     def _run_now(self) -> None:
+        """Ask for a run. It is skipped if the volume is busy, as of any run: then nothing is counted."""
         token = self._next_name("token").rsplit("-", 1)[1]
         self._patch("backupschedule", self.name, runNow=token)
         name = of_token(token)
-        self._wait_while_observing(f"run {name}", lambda: any(name in backup for backup in self.made))
-        self._did("run by request")
+        self._wait_while_observing(f"run {name}", lambda: self._has_run(token, name))
+        self.observe()
+        if any(name in backup for backup in self.made):
+            self._did("run by request")
+
+    def _has_run(self, token: str, name: str) -> bool:
+        """Return whether the run is over: it has an outcome for its volume, or the next run has begun."""
+        status = (self._get("backupschedule", self.name) or {}).get("status", {})
+        run = status.get("lastRun") or {}
+        ended = sum(run.get(outcome, 0) for outcome in ("succeeded", "failed", "skipped", "missed"))
+        is_over = run.get("name") != name or ended == run.get("volumes") == 1
+        return status.get("lastRunNow") == token and is_over
 
     def _pause(self) -> None:
         self._patch("backupschedule", self.name, suspend=True)

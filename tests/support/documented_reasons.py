@@ -33,6 +33,14 @@ GRANT_REASONS: Final = frozenset(
 )
 """Reasons that only BackupGrants, and restores by them, have."""
 
+IMPORT_REASONS: Final = frozenset(
+    {
+        *(Reason.IMPORTING, Reason.IMPORTED, Reason.UNREADABLE_LEFT_OUT, Reason.TOO_MANY_BACKUPS),
+        *(Reason.INVENTORY_SHRUNK, Reason.TOO_MANY_RELEASED, Reason.RECORDING_RELEASE),
+    }
+)
+"""Reasons that only BackupStores that import, and deletions of backups in them, have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -47,6 +47,10 @@ class ConditionType(StrEnum):
     """True if the container of a store has Object Lock."""
     HARMFUL_LIFECYCLE = "HarmfulLifecycle"
     """True if lifecycle rules of the container remove or archive objects of backups."""
+    IMPORTED = "Imported"
+    """Whether each backup that a store holds, and that spec.import selects, has a VolumeBackup."""
+    MANIFEST_MISSING = "ManifestMissing"
+    """True if the store lacks the manifest of an imported backup."""
 
 
 class Condition(Model):

@@ -90,6 +90,9 @@ FULL_TIME_ANNOTATION = "cinderblock.io/full-time"
 """On an incremental VolumeBackup that a schedule made: the time of the full backup that its lineage began with."""
 BACKUP_ANNOTATION = "cinderblock.io/backup"
 """On a PersistentVolumeClaim: "false" leaves it out of all schedules, and "true" puts it into those that ask for it."""
+IMPORTED_ANNOTATION = "cinderblock.io/imported-from"
+"""On a VolumeBackup that the operator made because its BackupStore asks for imports: the name of that BackupStore. Only
+such a VolumeBackup is removed when its manifest is gone."""
 ACCEPT_ANNOTATION = "cinderblock.io/accept"
 """On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it. After a comma, ids of
 deleted backups whose alarms it keeps (status.deletedAlarms)."""

@@ -16,6 +16,7 @@ from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_identity import ClusterIdentity
+from cinderblock.controller.imports.pending import PendingReleases
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.request import ObjectKey
@@ -65,6 +66,7 @@ class Context:
         references: which backups need packs of which others.
         expiries: removals of expired backups.
         pending_records: which backups the findings of verifications still change.
+        pending_releases: released backups that BackupStores have not taken note of yet.
         secrets: the Secrets of stores, new for each reconciliation.
         shared: the ClusterBackupStores of stores, new for each reconciliation.
         enqueue: has another object reconciled soon.
@@ -83,6 +85,7 @@ class Context:
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
     pending_records: PendingRecords = field(default_factory=PendingRecords)
+    pending_releases: PendingReleases = field(default_factory=PendingReleases)
     secrets: SecretReader = field(default_factory=SecretReader)
     shared: SharedStoreReader = field(default_factory=SharedStoreReader)
     enqueue: Callable[[ObjectKey], Awaitable[None]] = _ignore

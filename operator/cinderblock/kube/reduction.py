@@ -68,6 +68,8 @@ _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations
 _STORE_SPEC: Final = ("credentialsSecretRef", "clusterStoreRef", "access")
 """Fields that make the spec of a BackupStore valid, and its access. Lists are read for names, marks and conditions, and
 spec.mover may have 1.5 MiB. A caller that uses a store reads it by its name."""
+_INVENTORY: Final = frozenset({"released"})
+"""Fields of the status of a BackupStore that may be long, and that only its own reconciliation reads."""
 _CLUSTER_STORE_SPEC: Final = ("credentialsSecretRef", "container")
 """The same of a ClusterBackupStore."""
 _CLAIM_FIELDS: Final = ("storageClassName", "volumeName", "phase")
@@ -127,6 +129,8 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
     if kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE) and part == "spec":
         names = _STORE_SPEC if kind == BACKUP_STORE else _CLUSTER_STORE_SPEC
         return {key: fields[key] for key in names if key in fields}
+    if kind == BACKUP_STORE and part == "status":
+        return {key: value for key, value in fields.items() if key not in _INVENTORY}
     if kind.group == labels.GROUP:
         return {key: value for key, value in fields.items() if key not in _PASSED_ON}
     if kind == POD:

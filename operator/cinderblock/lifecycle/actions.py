@@ -168,6 +168,19 @@ class RecordGrantedRestores:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordRelease:
+    """Have the BackupStore take note that a backup was released, so that no import brings its VolumeBackup back.
+
+    Attributes:
+        store: name of the BackupStore.
+        backup_id: id by which an import would know the backup.
+    """
+
+    store: str
+    backup_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Record an Event on the object."""
 
@@ -191,6 +204,7 @@ Action = (
     | RecordVerification
     | KeepAlarms
     | RecordGrantedRestores
+    | RecordRelease
     | RecordEvent
 )
 

@@ -20,6 +20,8 @@ LASTING: Final = frozenset(
         ConditionType.VERSIONED,
         ConditionType.OBJECT_LOCK,
         ConditionType.HARMFUL_LIFECYCLE,
+        ConditionType.IMPORTED,
+        ConditionType.MANIFEST_MISSING,
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
         ConditionType.RETENTION_APPLIED,

@@ -30,6 +30,7 @@ EXPECTED_WAITS: Final = frozenset(
         Reason.NOTICED,
         Reason.READING_REFERENCES,
         Reason.REBINDING,
+        Reason.RECORDING_RELEASE,
         Reason.SNAPSHOT_NOT_READY,
         Reason.STOPPING_MOVER,
     }
@@ -67,6 +68,8 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
     if isinstance(after, BackupGrantStatus):
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+    if isinstance(after, BackupStoreStatus):
+        recorded += _on_import(*(_of_type(status, ConditionType.IMPORTED) for status in (before, after)))
     return tuple(recorded)
 
 
@@ -87,6 +90,15 @@ def _on_harm(before: Condition | None, after: Condition | None) -> list[RecordEv
     if after is None or after.status != "True" or is_known:
         return []
     return [RecordEvent("Warning", parse_reason(after.reason), after.message)]
+
+
+def _on_import(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of an import that has ended, or that fails for another reason than before."""
+    is_known = before is not None and after is not None and before.reason == after.reason
+    if after is None or is_known or after.reason == Reason.IMPORTING:
+        return []
+    is_warning = after.status != "True" or after.reason == Reason.UNREADABLE_LEFT_OUT
+    return [RecordEvent("Warning" if is_warning else "Normal", parse_reason(after.reason), after.message)]
 
 
 def _on_alarm(before: Condition | None, after: Condition | None) -> list[RecordEvent]:

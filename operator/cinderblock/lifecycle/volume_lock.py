@@ -107,6 +107,8 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.OBJECT_LOCK_ENABLED, Reason.DEFAULT_RETENTION, Reason.BACKUPS_EXPIRE, Reason.BACKUPS_ARCHIVED),
             *(Reason.NO_HARMFUL_RULE, Reason.STORAGE_CLASS_UNKNOWN, Reason.NOT_SUPPORTED),
             *(Reason.STORES_CREATED, Reason.CREATING_STORES, Reason.STORES_NOT_CREATED),
+            *(Reason.IMPORTING, Reason.IMPORTED, Reason.UNREADABLE_LEFT_OUT, Reason.TOO_MANY_BACKUPS),
+            *(Reason.INVENTORY_SHRUNK, Reason.TOO_MANY_RELEASED, Reason.RECORDING_RELEASE),
         ),
         OperationState.WORKING,
     ),

@@ -56,6 +56,7 @@ def true_alerts(state: ClusterState, now: float, limits: AlertLimits = DEFAULT_L
     found = chain(
         (alert for schedule in state.schedules for alert in _of_schedule(schedule, now)),
         _of_stores(state),
+        _of_imports(state),
         _of_suspicious(state),
         _of_damaged(state),
         _of_unprotected(state),
@@ -110,6 +111,7 @@ _FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
     AlertName.SCHEDULE_SELECTS_NOTHING: ("BackupSchedules select no volume", "backupschedules"),
     AlertName.RETENTION_FROZEN: ("BackupSchedules keep backups because of a suspicious one", "backupschedules"),
     AlertName.STORE_NOT_READY: ("BackupStores do not answer, or reject requests", "backupstores"),
+    AlertName.IMPORT_FAILING: ("BackupStores cannot import their backups", "backupstores"),
 }
 """Summaries about the objects that have no alert of their own, and the resources that list them."""
 
@@ -198,6 +200,20 @@ def _of_stores(state: ClusterState) -> Iterator[Alert]:
             store.ready_since,
             summary=f"{subject.kind} {subject} does not answer, or rejects requests.",
             action=f"The condition Ready of the {subject.kind} gives the cause.",
+        )
+
+
+def _of_imports(state: ClusterState) -> Iterator[Alert]:
+    for store in state.stores:
+        if store.is_imported is not False:
+            continue
+        subject = Subject("BackupStore", store.namespace, store.name)
+        yield alert_since(
+            AlertName.IMPORT_FAILING,
+            subject,
+            store.imported_since,
+            summary=f"BackupStore {subject} has not imported all of its backups for an hour.",
+            action="The condition Imported of the BackupStore gives the cause.",
         )
 
 

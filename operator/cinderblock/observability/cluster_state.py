@@ -72,6 +72,9 @@ class StoreMetrics:
         ready_since: when is_ready last changed; None: it has not been checked yet.
         cluster_store: name of the ClusterBackupStore whose BackupStore it is; empty: it is none of such a store.
         is_shared: whether that ClusterBackupStore reports for it: all is well, or the cause concerns all namespaces.
+        is_imported: whether all selected backups have a VolumeBackup; None: it imports none.
+        imported_since: when is_imported last changed.
+        last_import: when the last complete import began.
     """
 
     namespace: str
@@ -81,6 +84,9 @@ class StoreMetrics:
     ready_since: float | None = None
     cluster_store: str = ""
     is_shared: bool = False
+    is_imported: bool | None = None
+    imported_since: float | None = None
+    last_import: float | None = None
 
 
 @dataclass(slots=True)
@@ -345,12 +351,17 @@ def _zeros() -> Counter[tuple[str, str]]:
 
 def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
     ready = next((c for c in store.status.conditions if c.type == ConditionType.READY), None)
+    imported = next((c for c in store.status.conditions if c.type == ConditionType.IMPORTED), None)
+    inventory = store.status.inventory
     return StoreMetrics(
         store.namespace,
         store.name,
         is_ready=ready is not None and ready.status == "True",
         ready_since=ready.last_transition_time.timestamp() if ready is not None else None,
         cluster_store=store.spec.cluster_store_ref.name if store.spec.cluster_store_ref is not None else "",
+        is_imported=imported.status == "True" if imported is not None else None,
+        imported_since=imported.last_transition_time.timestamp() if imported is not None else None,
+        last_import=inventory.time.timestamp() if inventory is not None else None,
     )
 
 

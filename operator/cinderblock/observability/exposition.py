@@ -271,3 +271,25 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
             stored.add_metric([store.namespace, store.name], store.stored_bytes)
     yield ready
     yield stored
+    yield from _imports(state)
+
+
+def _imports(state: ClusterState) -> Iterator[Metric]:
+    """Yield the metrics of BackupStores that import backups."""
+    imported = GaugeMetricFamily(
+        "cinderblock_store_imported",
+        "1 if each selected backup of the store has a VolumeBackup, otherwise 0.",
+        labels=["store_namespace", "store"],
+    )
+    last = GaugeMetricFamily(
+        "cinderblock_store_last_import_timestamp_seconds",
+        "Time when the last complete import of the store began.",
+        labels=["store_namespace", "store"],
+    )
+    for store in state.stores:
+        if store.is_imported is not None:
+            imported.add_metric([store.namespace, store.name], store.is_imported)
+        if store.last_import is not None:
+            last.add_metric([store.namespace, store.name], store.last_import)
+    yield imported
+    yield last

@@ -23,6 +23,7 @@ from cinderblock.errors import (
     UnsupportedFormat,
 )
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.format.manifest.footer import MAX_SUMMARY_BYTES
 from cinderblock.format.manifest.header import ManifestHeader
 from cinderblock.format.manifest.reader import ManifestSummary, read_header, read_summary
 from cinderblock.format.range_reader import RangeReader
@@ -171,16 +172,25 @@ class Catalog:
             raise NotFound(f"Cannot read {backup.key}: it no longer exists.")
         return entry
 
-    def read_summary(self, backup: BackupRef, expected: ExpectedBackup | None = None) -> ManifestSummary:
-        """Read one manifest. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound.
+    def read_summary(
+        self, backup: BackupRef, expected: ExpectedBackup | None = None, *, max_summary_bytes: int = MAX_SUMMARY_BYTES
+    ) -> ManifestSummary:
+        """Read one manifest. Raises KeyUnavailable, IntegrityError, UnsupportedFormat, NotFound, TooLarge.
 
         Args:
             backup: which.
             expected: which backup it must be; None: the one that its key names.
+            max_summary_bytes: most bytes of the JSON document in its footer.
         """
         read = _reader(self._store, backup)
-        wanted = expected or backup.expected()
-        return read_summary(read, self._keys, wanted, backup.key, check_time=check_current)
+        return read_summary(
+            read,
+            self._keys,
+            expected or backup.expected(),
+            backup.key,
+            max_summary_bytes=max_summary_bytes,
+            check_time=check_current,
+        )
 
     def find_newest(self, volume_id: str) -> tuple[CatalogEntry | None, list[PermanentError]]:
         """Return the backup of a volume with the newest data, and the errors of the damaged ones.

@@ -28,7 +28,9 @@ def random_state(seed: int, days: int) -> ClusterState:
             state.damaged_since[namespace] = _period(chance)
         if state.protection[namespace][Protection.UNPROTECTED]:
             state.unprotected_since[namespace] = _period(chance)
-        state.stores.append(StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600)))
+        store = StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600))
+        store.is_imported, store.imported_since = (None, True, False)[(seed + len(state.stores)) % 3], 60.0
+        state.stores.append(store)
         state.volumes += [_volume(chance, namespace, f"data-{number}", days) for number in range(3)]
         state.schedules += [_schedule(chance, namespace, name, days) for name in ("daily", "hourly")]
     for operation in (OperationKind.RESTORE, OperationKind.VERIFICATION):

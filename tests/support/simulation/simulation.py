@@ -764,7 +764,10 @@ class Simulation:
             is_drill = any(owner["kind"] == "BackupVerification" for owner in metadata.get("ownerReferences", ()))
             is_made = metadata.get("labels", {}).get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
             is_shared = kind == "BackupStore" and "clusterStoreRef" in item["spec"] and is_made
+            missing = item.get("status", {}).get("manifestMissing", {})
+            is_removed_import = api_labels.IMPORTED_ANNOTATION in metadata.get("annotations", {})
             may_delete = (kind == "VolumeRestore" and is_drill) or is_shared
+            may_delete |= is_removed_import and bool(missing.get("removing"))
             assert how != "DELETE" or may_delete, f"the operator deletes {kind} {metadata['name']}"
             return
         if kind == "PersistentVolume":

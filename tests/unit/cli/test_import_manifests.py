@@ -16,12 +16,11 @@ from cinderblock.api.mover import MoverOperation
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.cli.commands import list as list_command
-from cinderblock.cli.import_manifests import _NAME, ImportNames
 from cinderblock.errors import StoreUnreachable, UnsupportedFormat
 from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.lifecycle.imports.names import NAME, ImportNames
 from cinderblock.repository import catalog as catalog_module
 from cinderblock.repository.catalog import Catalog
-from cinderblock.repository.objects import BackupRef
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
@@ -109,14 +108,13 @@ def test_impossible_name_becomes_a_legal_one_with_the_id(cli: Cli, opened: Opene
     backup_id = put(opened.inside, name)
     [(_, made)] = names(listed(cli))
     assert made.endswith(f"-{backup_id[:8]}")
-    assert _NAME.fullmatch(made)
+    assert NAME.fullmatch(made)
     assert len(made) <= 253
 
 
 def test_third_backup_of_the_same_name_and_id_prefix_has_a_name() -> None:
     made = ImportNames()
-    refs = [BackupRef(f"backups/v/{number}.manifest", "v", f"aaaaaaaa-{number}") for number in range(3)]
-    found = [made.name("shop", ref, "daily") for ref in refs]
+    found = [made.name("shop", f"backups/v/{n}.manifest", f"aaaaaaaa-{n}", "daily") for n in range(3)]
     assert found[:2] == ["daily", "daily-aaaaaaaa"]
     assert found[2].startswith("daily-")
     assert len(set(found)) == 3
@@ -175,7 +173,7 @@ def test_hostile_names_stay_inside_their_quotes(cli: Cli, opened: Opened) -> Non
     assert outcome.code == 3
     [found] = objects(outcome.out)
     assert found["kind"] == "VolumeBackup"
-    assert _NAME.fullmatch(found["metadata"]["name"])
+    assert NAME.fullmatch(found["metadata"]["name"])
     assert "no namespace can have" in outcome.err
 
 

@@ -301,7 +301,11 @@ def test_progress_is_between_0_and_100_percent(done: int, total: int) -> None:
 
 @pytest.mark.parametrize(
     ("pod", "line"),
-    [(ended("Failed", TRANSIENT), TRANSIENT.message), (ended("Failed", "first\nlast words\n", 137), "last words")],
+    [
+        (ended("Failed", TRANSIENT), TRANSIENT.message),
+        (ended("Failed", "first\nlast words\n", 137), "last words"),
+        (ended("Failed", "", 137), "follows: it ended with exit code 137 (Error) and without a report"),
+    ],
 )
 def test_retry_reports_the_last_line_and_the_time_limit(pod: Pod, line: str) -> None:
     wait = judge(a_job(), pod)

@@ -32,9 +32,9 @@ Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
-FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "grantedRestores", "verification")
+FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "grantedRestores", "manifestMissing", "verification")
 """Fields of a VolumeBackup's status that its own reconciliation never writes with the rest: those of retention, of
-verifications, of restores in other namespaces, and of other backups that were deleted."""
+imports, of verifications, of restores in other namespaces, and of other backups that were deleted."""
 MAX_GRANTED_RESTORES: Final = 16
 """Restores in other namespaces that read one VolumeBackup at the same time."""
 MAX_DELETED_ALARMS: Final = 6
@@ -150,6 +150,15 @@ class GrantedRestore(Model):
     """Value of metadata.uid of the VolumeRestore."""
 
 
+class ManifestMissing(Model):
+    """The manifest of an imported backup was not in the store when it was last listed."""
+
+    since: datetime
+    """Time of the first listing without the manifest."""
+    removing: bool = False
+    """Whether the operator removes the VolumeBackup, because a second listing lacked the manifest, too."""
+
+
 class VolumeBackupStatus(Model):
     """Observed state of the backup. It contains the fields of Cinder's response (api-ref: Show backup details)."""
 
@@ -239,6 +248,8 @@ class VolumeBackupStatus(Model):
     """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
     verification: VerificationSummary | None = None
     """Result of verifications. It is unset if the backup was never verified, and after a loss of the status."""
+    manifest_missing: ManifestMissing | None = None
+    """Set while the store lacks the manifest of an imported backup (spec.import.mode Always of the BackupStore)."""
     deleted_alarms: Annotated[list[DeletedAlarm], Field(max_length=MAX_DELETED_ALARMS)] = []
     """Alarms of deleted backups of the volume. Each counts until cinderblock.io/accept of this VolumeBackup contains
     its backupId. Several ids are separated by commas."""

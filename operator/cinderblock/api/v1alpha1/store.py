@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions, ConditionType
-from cinderblock.api.duration import DURATION_REMEDY, Duration, to_timedelta
+from cinderblock.api.duration import DURATION_REMEDY, Duration, LongDuration, to_timedelta
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, STORE_FINALIZER
 from cinderblock.api.meta import (
     CORE_TYPE,
@@ -20,6 +20,7 @@ from cinderblock.api.meta import (
     Model,
     MoverAnnotations,
     Object,
+    Uid,
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
@@ -243,6 +244,72 @@ class StoreLimits(Model):
     """Download rate of each mover, in bytes per second. Defaults to no limit."""
 
 
+class ImportMode(StrEnum):
+    """When the operator imports the backups that a store holds."""
+
+    NEVER = "Never"
+    ONCE = "Once"
+    ALWAYS = "Always"
+
+
+SHORTEST_IMPORT_INTERVAL = timedelta(minutes=1)
+"""The least time between two listings of a store: each costs a request for a thousand backups."""
+ALL_NAMESPACES: Final = "*"
+"""In spec.import.namespaces: backups of all namespaces."""
+
+_NOT_TOO_OFTEN = {
+    "rule": "!self.matches('^([0-9]+[hms])+$') || duration(self) >= duration('1m')",
+    "message": "an interval is at least 1m: each import lists all manifests of the store",
+}
+ImportInterval = Annotated[
+    Duration, Field(json_schema_extra={**DURATION_REMEDY, "x-kubernetes-validations": [_NOT_TOO_OFTEN]})
+]
+"""A duration of at least SHORTEST_IMPORT_INTERVAL."""
+SourceNamespace = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^([*]|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$",
+        json_schema_extra={REMEDY: "write the name of a namespace, or * for all"},
+    ),
+]
+SourceVolume = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$",
+        json_schema_extra={REMEDY: "write the UID or the name of a PersistentVolumeClaim"},
+    ),
+]
+
+
+class ImportSettings(Model):
+    """Import of the backups that the store holds and that have no VolumeBackup. No data is copied."""
+
+    mode: ImportMode = ImportMode.NEVER
+    """When to import: Never; Once, until all selected backups have a VolumeBackup; or Always, at each interval. Once
+    starts again when a field of import changes. Defaults to Never."""
+    interval: ImportInterval = "10m"
+    """Time between two imports, as a duration of at least 1m. Defaults to 10m."""
+    latest_only: bool = False
+    """Whether to import only the newest backup of each volume. Backups that were imported before stay. Defaults to
+    false."""
+    newer_than: LongDuration | None = None
+    """Age of the oldest data to import, for example 30d. Defaults to no limit."""
+    namespaces: Annotated[
+        list[SourceNamespace], Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """Namespaces in which the backups were made. The value * selects all. The VolumeBackups are always created in the
+    namespace of the BackupStore. Defaults to that namespace, and to all below a prefix that a ClusterBackupStore gives
+    to one namespace. Backups without a namespace, which the command line makes, are always selected."""
+    volumes: Annotated[
+        list[SourceVolume], Field(max_length=1000, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """UIDs or names of the PersistentVolumeClaims whose backups are imported. Defaults to all volumes."""
+
+
 class BackupStoreSpec(Model):
     """Desired settings of the store. All fields except container and prefix can change while backups exist."""
 
@@ -270,6 +337,9 @@ class BackupStoreSpec(Model):
     """Access to the bucket: ReadWrite, or ReadOnly to change nothing in it. With ReadOnly, backups can be imported,
     restored and verified. New backups fail, retention marks none, and the deletion of data waits until the access is
     ReadWrite again. Defaults to ReadWrite."""
+    import_: Annotated[ImportSettings, Field(alias="import")] = ImportSettings()
+    """Import of the backups that the store holds and that have no VolumeBackup, for example after the loss of a
+    cluster. Defaults to mode Never."""
     create_container: bool = True
     """Whether to create a bucket that does not exist (Cinder: backup_create_containers). Defaults to true."""
     addressing: Addressing = Addressing.PATH
@@ -322,6 +392,50 @@ class BackupStoreSpec(Model):
     """Limits on the movers of this store."""
 
 
+MAX_UNREADABLE: Final = 20
+"""Manifests that status.inventory.unreadable lists."""
+MAX_RELEASED: Final = 5000
+"""Released backups that a BackupStore keeps in mind: 200 KB of UIDs."""
+SHOWN_MESSAGE_CHARACTERS: Final = 512
+"""Characters of a message in status.inventory."""
+
+
+class UnreadableManifest(Model):
+    """A manifest that could not be imported."""
+
+    manifest: Annotated[str, Field(max_length=1024)]
+    """Key of the manifest in the bucket."""
+    reason: Annotated[str, Field(max_length=64)]
+    """Reason, as a stable CamelCase word that scripts may match."""
+    message: Annotated[str, Field(max_length=SHOWN_MESSAGE_CHARACTERS)] = ""
+    """Explanation for people. Defaults to an empty text."""
+
+
+class Inventory(Model):
+    """The backups that the store held at the last import."""
+
+    time: datetime
+    """Time when the last complete import began."""
+    backups: Annotated[int, Field(ge=0)]
+    """Number of manifests in the store, readable or not."""
+    volumes: Annotated[int, Field(ge=0)]
+    """Number of volumes that they belong to."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Size of these backups in the store, in bytes, without those whose manifest could not be read."""
+    imported: Annotated[int, Field(ge=0)]
+    """Number of VolumeBackups with spec.import that belong to these backups."""
+    unreadable_count: Annotated[int, Field(ge=0)] = 0
+    """Number of manifests that could not be imported. Defaults to 0."""
+    unreadable: Annotated[list[UnreadableManifest], Field(max_length=MAX_UNREADABLE)] = []
+    """The first of these manifests, at most 20, each with its reason."""
+    missing: Annotated[int, Field(ge=0)] = 0
+    """Number of imported VolumeBackups whose manifest was not in the store. Defaults to 0."""
+    backups_before: Annotated[int, Field(ge=0)] | None = None
+    """Number of manifests before more than half of them were gone. It is set while the reason is InventoryShrunk."""
+    settings: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of spec.import for which the import is complete. It is unset while backups wait for an encryption key."""
+
+
 class BackupStoreStatus(Model):
     """Observed state of the store."""
 
@@ -335,6 +449,11 @@ class BackupStoreStatus(Model):
     """Bucket of the store, also if a ClusterBackupStore sets it."""
     endpoint_url: EndpointUrl | None = None
     """URL of the S3 endpoint, also if a ClusterBackupStore sets it. Unset for AWS."""
+    inventory: Inventory | None = None
+    """Backups that the store held at the last import. It is set only if spec.import.mode is Once or Always."""
+    released: Annotated[list[Uid] | None, Field(max_length=MAX_RELEASED)] = None
+    """Ids of backups whose VolumeBackup was deleted here while their data stayed in the store. They are not imported
+    again. To have one again, create a VolumeBackup with spec.import. Nothing is recorded with mode Never."""
 
 
 class BackupStore(Object):

@@ -13,12 +13,13 @@ from typing import Final
 from cinderblock.api.layout import backup_prefix
 from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier, object_name
 from cinderblock.cli.exit_codes import CORRUPT, SUCCESS, exit_code_for
-from cinderblock.cli.import_manifests import ImportNames, document, namespace_of
+from cinderblock.cli.import_manifests import document, namespace_of
 from cinderblock.cli.output import print_json, print_table, warn
 from cinderblock.cli.standard_streams import has_failed
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
 from cinderblock.cli.views import HEADINGS, row, to_wire
 from cinderblock.errors import InvalidInput, KeyUnavailable, PermanentError
+from cinderblock.lifecycle.imports.names import ImportNames
 from cinderblock.repository.catalog import Catalog, CatalogEntry
 
 DESCRIPTION: Final = """\
@@ -121,7 +122,7 @@ def _document(arguments: argparse.Namespace, entry: CatalogEntry, names: ImportN
         key_id = entry.header.key_id if entry.header is not None else ""
         raise KeyUnavailable(f"{entry.stored.key} is encrypted with key {key_id}, which was not given")
     namespace = namespace_of(entry.summary, arguments.namespace)
-    name = names.name(namespace, entry.stored, entry.summary.description.backup_name)
+    name = names.name(namespace, entry.stored.key, entry.stored.backup_id, entry.summary.description.backup_name)
     return document(entry.stored, entry.summary, namespace, name, arguments.store_name)
 
 

@@ -7,9 +7,10 @@ from contextlib import closing
 from datetime import datetime
 from typing import Final
 
-from cinderblock.cli.import_manifests import ImportNames, import_id, namespace_of
+from cinderblock.cli.import_manifests import namespace_of
 from cinderblock.errors import InvalidInput, KeyUnavailable, NotFound, PermanentError, SealBroken
 from cinderblock.format.crypto.keyring import KeyRing
+from cinderblock.lifecycle.imports.names import ImportNames, import_id
 from cinderblock.lifecycle.recovery.candidate import Candidate, Contents, StoredId, candidate_of
 from cinderblock.lifecycle.recovery.cluster_view import ClaimKey
 from cinderblock.lifecycle.recovery.survey import Survey, Unreadable, VolumeBackups
@@ -92,11 +93,12 @@ class Collector:
         if self._namespaces and namespace not in self._namespaces:
             return None
         # All readable backups get names, so that they have those of `cinderblock list --as-manifests`.
-        name = self._names.name(self._target(namespace), entry.stored, summary.description.backup_name)
+        stored = entry.stored
+        backup_name = summary.description.backup_name
+        name = self._names.name(self._target(namespace), stored.key, stored.backup_id, backup_name)
         if self._as_of is not None and summary.description.data_timestamp > self._as_of:
             return None
-        stored = entry.stored
-        ids = StoredId(stored.key, stored.volume_id, stored.backup_id, import_id(stored), name)
+        ids = StoredId(stored.key, stored.volume_id, stored.backup_id, import_id(stored.key, stored.backup_id), name)
         contents = Contents(
             content_digest=summary.pins.content_digest,
             is_sealed=summary.header.key_id is not None,

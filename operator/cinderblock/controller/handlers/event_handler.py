@@ -231,4 +231,6 @@ class EventHandler:
 def _ids(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what others refer to an object by: its UID, and in its namespace the id that it was imported with."""
     metadata, imported = body["metadata"], (body.get("spec") or {}).get("import")
-    return (metadata["uid"], f"{metadata['namespace']}/{imported['id']}") if imported else (metadata["uid"],)
+    if not imported or body["kind"] != kinds.VOLUME_BACKUP.kind:
+        return (metadata["uid"],)
+    return metadata["uid"], f"{metadata['namespace']}/{imported['id']}"

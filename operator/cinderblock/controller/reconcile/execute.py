@@ -16,6 +16,7 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.grants.record import record_granted_restores
 from cinderblock.controller.reconcile.alarms import record_alarms
 from cinderblock.controller.reconcile.related import list_staying
+from cinderblock.controller.request import ObjectKey, key_of
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.controller.stores.references import key_ring
 from cinderblock.controller.stores.staying import ListStaying, explain
@@ -45,6 +46,7 @@ from cinderblock.lifecycle.actions import (
     PatchVolume,
     RecordEvent,
     RecordGrantedRestores,
+    RecordRelease,
     RecordVerification,
     RemoveExpiredData,
     RemoveFinalizer,
@@ -118,17 +120,29 @@ async def _execute_one(context: Context, target: Target, action: Action) -> str 
             await (_check_claim if isinstance(action, CheckClaim) else _create_claim)(context, body)
         case DeleteStoredData() | RemoveExpiredData():
             await _remove_data(context, target, action)
-        case RecordVerification() | KeepAlarms() | RecordGrantedRestores() | RecordEvent():
+        case RecordVerification() | KeepAlarms() | RecordGrantedRestores() | RecordRelease() | RecordEvent():
             await _record(context, target, action)
     return None
 
 
+async def _request_mark(context: Context, target: Target, action: RecordRelease) -> None:
+    """Have a BackupStore take note of a released backup. It writes all marks at once that are asked for by then."""
+    store = ObjectKey(kinds.BACKUP_STORE.kind, target.object.namespace, action.store)
+    context.pending_releases.add(store, action.backup_id, key_of(target.body))
+    await context.enqueue(store)
+
+
 async def _record(
-    context: Context, target: Target, action: RecordVerification | KeepAlarms | RecordGrantedRestores | RecordEvent
+    context: Context,
+    target: Target,
+    action: RecordVerification | KeepAlarms | RecordGrantedRestores | RecordRelease | RecordEvent,
 ) -> None:
-    """Write a field of a VolumeBackup that others than its reconciliation write, or an Event about the object."""
+    """Write a field that others than the object's reconciliation write, or an Event about the object."""
     if isinstance(action, RecordGrantedRestores):
         await record_granted_restores(context.kube, action)
+        return
+    if isinstance(action, RecordRelease):
+        await _request_mark(context, target, action)
         return
     if isinstance(action, RecordVerification):
         await record_summary(context.kube, target.object.namespace, action)

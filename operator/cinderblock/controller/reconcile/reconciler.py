@@ -23,6 +23,7 @@ from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.cluster_stores.reconcile import ClusterStoreReconciler
 from cinderblock.controller.context import Context
 from cinderblock.controller.grants.reconcile import decide_grant
+from cinderblock.controller.imports.reconcile import ImportReconciler
 from cinderblock.controller.metrics import recorder as metrics_recorder
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
 from cinderblock.controller.reconcile.admission import creates_mover
@@ -61,6 +62,7 @@ from cinderblock.lifecycle.actions import (
     StartMover,
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.imports.conclude import with_import
 from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, ObservedVerification
 from cinderblock.lifecycle.operation import with_mover
@@ -102,9 +104,10 @@ class Reconciler:
         self._requeue_policy = requeue_policy or RequeuePolicy()
         self._broker = broker or Broker()
         self._schedules = ScheduleReconciler()
+        self._imports = ImportReconciler()
         self._cluster_stores = ClusterStoreReconciler(self._broker)
         self._kinds: dict[str, KindReconciler] = {
-            "BackupStore": partial(_reconcile_store, self._broker),
+            "BackupStore": partial(_reconcile_store, self._broker, self._imports),
             "ClusterBackupStore": partial(_reconcile_cluster_store, self._cluster_stores),
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
@@ -164,6 +167,9 @@ class Reconciler:
             self._context.metrics.forget_schedule(key.namespace, key.name)
         if key.kind == kinds.CLUSTER_BACKUP_STORE.kind:
             self._cluster_stores.forget(key)
+        if key.kind == kinds.BACKUP_STORE.kind:
+            self._imports.forget(key)
+            self._context.pending_releases.take(key)
         if key.kind in (kinds.BACKUP_STORE.kind, kinds.CLUSTER_BACKUP_STORE.kind):
             self._context.stores.forget(key.namespace, key.name)
 
@@ -217,10 +223,14 @@ async def _reconcile_operation(
     return await _record(context, target, decision, operation.status)
 
 
-async def _reconcile_store(broker: Broker, context: Context, body: dict[str, Any]) -> float | None:
+async def _reconcile_store(
+    broker: Broker, imports: ImportReconciler, context: Context, body: dict[str, Any]
+) -> float | None:
     store = BackupStore.model_validate(body)
     observed = await gather_store.gather(context, store, broker)
     decision = store_decide.decide(observed, context.clock())
+    outcome = await imports.step(context, observed)
+    decision = with_import(decision, outcome, store.metadata.generation, context.clock())
     target = Target(kinds.BACKUP_STORE, store, body, store)
     await execute(context, target, decision.actions)
     return await _record(context, target, decision, store.status)

@@ -26,6 +26,7 @@ from cinderblock.lifecycle.backup import checks, delete, import_checks, pins, sn
 from cinderblock.lifecycle.backup.derived import derived_phase, incomplete, newest_failed_restore, with_manifest
 from cinderblock.lifecycle.backup.task import container_of, data_timestamp, mover_task
 from cinderblock.lifecycle.backup_grants import readers
+from cinderblock.lifecycle.imports.condition import with_manifest_missing
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
@@ -399,6 +400,7 @@ def _complete_conditions(observed: ObservedBackup, now: datetime, status: Volume
     message = "The backup is whole in the store" + (", but files are missing: see condition Complete" if lacks else "")
     shown = pins.conditions_of(observed, now, message)
     shown = with_verification(with_alarms(shown, observed, status, now), observed.backup, now)
+    shown = with_manifest_missing(shown, observed.backup, now)
     if lacks is None:
         return conditions.without(shown, ConditionType.COMPLETE)
     reason = Reason.FILES_UNREADABLE

@@ -7,6 +7,7 @@ When in doubt, the data is kept.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
@@ -21,12 +22,14 @@ from cinderblock.lifecycle.actions import (
     Decision,
     DeleteStoredData,
     RecordEvent,
+    RecordRelease,
     RemoveExpiredData,
     RemoveFinalizer,
 )
 from cinderblock.lifecycle.alarms import keepers
 from cinderblock.lifecycle.backup import checks, expiry, remains
 from cinderblock.lifecycle.backup_grants import readers
+from cinderblock.lifecycle.imports import releases
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, RemovedBackup
 from cinderblock.lifecycle.store import access
@@ -44,6 +47,8 @@ _LEAVE_DATA_ADVICE = (
 )
 
 
+_DATA_STAYS: Final = frozenset({Reason.RETAINED, Reason.DATA_LEFT})
+"""Reasons of a deletion that leaves the data in the store."""
 _EXPIRED = "The expired VolumeBackup and its data were removed"
 _ABSENT = (
     "The expired VolumeBackup was removed; the store held nothing of it any more. If the endpoint or the bucket of its"
@@ -53,6 +58,10 @@ _ABSENT = (
 
 def decide(observed: ObservedBackup, now: datetime) -> Decision:
     """Return what to do about a VolumeBackup with a deletionTimestamp."""
+    return _after_mark(observed, now, _decide(observed, now))
+
+
+def _decide(observed: ObservedBackup, now: datetime) -> Decision:
     if labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers:
         return Decision(None)
     blocked = _blocked(observed, now)
@@ -198,6 +207,27 @@ def _expired_note(observed: ObservedBackup, removed: RemovedBackup) -> str:
 
 def on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
     """Return what to do if the store does not answer or does not remove the data: report and retry, or leave it."""
+    return _after_mark(observed, now, _on_store_error(observed, now, error))
+
+
+def _after_mark(observed: ObservedBackup, now: datetime, decision: Decision) -> Decision:
+    """Let a VolumeBackup whose data stays go only after its BackupStore has a mark. Otherwise an import brings it back.
+
+    The mark comes first: if the operator dies in between, the VolumeBackup still exists.
+    """
+    reasons = {action.reason for action in decision.actions if isinstance(action, RecordEvent)}
+    is_over = any(isinstance(action, RemoveFinalizer) for action in decision.actions)
+    store = observed.store.store
+    if store is None or not is_over or not reasons & _DATA_STAYS or observed.namespace_ending:
+        return decision
+    if not releases.needs_mark(observed.backup, store):
+        return decision
+    message = f"BackupStore {store.name} takes note that the backup must not be imported again"
+    wait = Wait(Reason.RECORDING_RELEASE, message, requeue_after=MIN_REQUEUE_SECONDS)
+    return _deleting(observed, now, wait, (RecordRelease(store.name, releases.release_id(observed.backup)),))
+
+
+def _on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
     if observed.backup.is_let_go:
         return _leave_data(observed)
     if observed.namespace_ending:

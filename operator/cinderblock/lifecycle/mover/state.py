@@ -366,20 +366,23 @@ def _died(exit_code: int, reason: str, log: str) -> Fail:
         message = "The mover exceeded its memory limit. Raise spec.mover.resources of the BackupStore."
         return Fail(Reason.MOVER_OUT_OF_MEMORY, message)
     cause = f"The mover ended with exit code {exit_code} ({reason or 'no reason'}) and without a report"
-    return Fail(Reason.MOVER_DIED, f"{cause}. Last log line: {_last_line(log)}")
+    return Fail(Reason.MOVER_DIED, f"{cause}. Last log line: {_last_line(log) or 'none'}")
 
 
 def _termination_message(pod: Pod) -> str:
-    """Return the report of a mover that has ended, otherwise its last log line."""
+    """Return the report of a mover that has ended, otherwise its last log line, otherwise how its container ended."""
     report, terminated = read_report(pod), pod.terminated
     if report:
         return report.message
-    return _last_line(terminated.message) if terminated else pod.status.message or "it left no report"
+    if terminated is None:
+        return pod.status.message or "it left no report"
+    how = f"it ended with exit code {terminated.exit_code} ({terminated.reason or 'no reason'}) and without a report"
+    return _last_line(terminated.message) or how
 
 
 def _last_line(log: str) -> str:
-    """Return the last line of a log, cut to the length that a message may have."""
-    return log.strip().splitlines()[-1][:LAST_LINE_LIMIT] if log.strip() else "none"
+    """Return the last line of a log, cut to the length that a message may have; empty for an empty log."""
+    return log.strip().splitlines()[-1][:LAST_LINE_LIMIT] if log.strip() else ""
 
 
 def _waiting(mover: ObservedMover, policy: OperatorPolicy) -> Wait:

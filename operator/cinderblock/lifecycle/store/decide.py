@@ -108,6 +108,9 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         access=known.access,
         container=known.container,
         endpoint_url=known.endpoint_url,
+        # The import of its backups sets these.
+        inventory=observed.store.status.inventory,
+        released=observed.store.status.released,
     )
 
 

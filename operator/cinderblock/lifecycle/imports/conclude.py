@@ -1,0 +1,182 @@
+"""The status of a BackupStore that an import leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from cinderblock.api.conditions import ConditionStatus, ConditionType
+from cinderblock.api.v1alpha1.store import (
+    MAX_RELEASED,
+    MAX_UNREADABLE,
+    SHOWN_MESSAGE_CHARACTERS,
+    BackupStoreStatus,
+    ImportMode,
+    Inventory,
+    UnreadableManifest,
+)
+from cinderblock.lifecycle import conditions
+from cinderblock.lifecycle.actions import Decision
+from cinderblock.lifecycle.imports.difference import MAX_BACKUPS, Difference
+from cinderblock.lifecycle.imports.records import UnreadManifest
+from cinderblock.lifecycle.imports.settings import Settings
+from cinderblock.reasons import AnyReason, Reason
+
+_TEXT_CHARACTERS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCondition:
+    """The condition Imported without times."""
+
+    status: ConditionStatus
+    reason: AnyReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """Changes of the status of a BackupStore by one step of its import.
+
+    Attributes:
+        inventory: status.inventory.
+        released: status.released.
+        condition: the condition Imported; None: as before.
+        is_off: whether nothing is imported, so that there is no condition.
+        requeue_after: seconds until the next step; None: not before the BackupStore changes.
+    """
+
+    inventory: Inventory | None
+    released: Sequence[str] = ()
+    condition: ImportCondition | None = None
+    is_off: bool = False
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Findings and effects of a complete import.
+
+    Attributes:
+        began: when it began, in whole seconds.
+        difference: the listing, compared with the VolumeBackups.
+        read_bytes: bytes of the backups whose manifests were read, and that have no VolumeBackup.
+        imported: number of imported VolumeBackups, the new ones included.
+        missing: number of imported VolumeBackups without a manifest.
+        unread: manifests that could not be imported.
+        before: number of backups before the store lost more than half of them; None: it did not.
+        is_full: whether too many marks of released backups exist.
+        refusal: why the namespace takes no further VolumeBackups; None: it does.
+    """
+
+    began: datetime
+    difference: Difference
+    read_bytes: int = 0
+    imported: int = 0
+    missing: int = 0
+    unread: Sequence[UnreadManifest] = ()
+    before: int | None = None
+    is_full: bool = False
+    refusal: ImportCondition | None = None
+
+
+def inventory_of(result: Result, settings: Settings, condition: ImportCondition) -> Inventory:
+    """Return the inventory after a complete import."""
+    waits = any(unread.reason == Reason.KEY_UNAVAILABLE for unread in result.unread)
+    is_complete = condition.status == "True" and not waits
+    return Inventory(
+        time=result.began,
+        backups=result.difference.backups,
+        volumes=result.difference.volumes,
+        bytes=result.difference.stored_bytes + result.read_bytes,
+        imported=result.imported,
+        unreadable_count=len(result.unread),
+        unreadable=[
+            UnreadableManifest(
+                manifest=unread.stored.key[:_TEXT_CHARACTERS],
+                reason=unread.reason[:64],
+                message=unread.message[:SHOWN_MESSAGE_CHARACTERS],
+            )
+            for unread in sorted(result.unread, key=lambda item: item.stored.key)[:MAX_UNREADABLE]
+        ],
+        missing=result.missing,
+        backups_before=result.before,
+        settings=settings.digest if is_complete else None,
+    )
+
+
+def condition_of(result: Result, settings: Settings) -> ImportCondition:
+    """Return the condition Imported after a complete import. The worst that was found decides."""
+    difference = result.difference
+    if difference.is_too_large:
+        return ImportCondition(
+            "False",
+            Reason.TOO_MANY_BACKUPS,
+            f"The store holds more than {MAX_BACKUPS} backups, so none is imported. Find out who writes to the"
+            " container, or select backups with cinderblock list --as-manifests",
+        )
+    if result.is_full:
+        return ImportCondition(
+            "False",
+            Reason.TOO_MANY_RELEASED,
+            f"More than {MAX_RELEASED} VolumeBackups were deleted while their data stayed in the store, so nothing is"
+            " imported any more. Set spec.import.mode to Never and back: this forgets them, and imports them again",
+        )
+    if result.refusal is not None:
+        return result.refusal
+    if result.before is not None:
+        return ImportCondition(
+            "False",
+            Reason.INVENTORY_SHRUNK,
+            f"The store held {result.before} backups, and lists only {difference.backups} now. No VolumeBackup is"
+            " removed for that. Bring the manifests back, or accept the loss: set spec.import.mode to Never and back",
+        )
+    repeats = "" if settings.mode is ImportMode.ALWAYS else ". This is not repeated until spec.import changes"
+    if result.unread:
+        count = len(result.unread)
+        what = "1 manifest that cannot" if count == 1 else f"{count} manifests that cannot"
+        message = f"All selected backups have a VolumeBackup, without {what} be imported (status.inventory.unreadable)"
+        if any(unread.reason == Reason.KEY_UNAVAILABLE for unread in result.unread):
+            repeats = ". Encryption keys are missing: add them, and the import continues"
+        return ImportCondition("True", Reason.UNREADABLE_LEFT_OUT, message + repeats)
+    return ImportCondition("True", Reason.IMPORTED, f"All selected backups have a VolumeBackup{repeats}")
+
+
+def too_many_objects(limit: int) -> ImportCondition:
+    """Return the condition of an import into a namespace that has as many VolumeBackups as the operator works on."""
+    message = (
+        f"The namespace has {limit} VolumeBackups, and the operator works on no more. Delete some, or select fewer"
+        " backups in spec.import"
+    )
+    return ImportCondition("False", Reason.TOO_MANY_OBJECTS, message)
+
+
+def failed(reason: AnyReason, message: str) -> ImportCondition:
+    """Return the condition of an import that is repeated later."""
+    return ImportCondition("False", reason, message)
+
+
+def with_import(decision: Decision, outcome: ImportOutcome, generation: int, now: datetime) -> Decision:
+    """Return the decision about a BackupStore with what its import changes."""
+    status = decision.status
+    if not isinstance(status, BackupStoreStatus):
+        return decision
+    shown = status.conditions
+    if outcome.is_off:
+        shown = conditions.without(shown, ConditionType.IMPORTED)
+    elif outcome.condition is not None:
+        condition = outcome.condition
+        shown = conditions.with_lasting(
+            shown,
+            now,
+            generation,
+            kind=ConditionType.IMPORTED,
+            status=condition.status,
+            reason=condition.reason,
+            message=condition.message,
+        )
+    update = {"conditions": shown, "inventory": outcome.inventory, "released": list(outcome.released) or None}
+    delays = [delay for delay in (decision.requeue_after, outcome.requeue_after) if delay is not None]
+    return replace(decision, status=status.model_copy(update=update), requeue_after=min(delays, default=None))
