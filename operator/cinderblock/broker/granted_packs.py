@@ -45,7 +45,9 @@ READ_SECONDS: Final = 60.0
 MAX_BLOCKS: Final = 4096
 """Most blocks of a list, see `PackSet`: some 1.2 MB. A backup of 64 TiB has 2,800 if it was made in one run."""
 _LISTS: Final = 64
-_LISTS_OF_NAMESPACE: Final = 8
+_LISTS_OF_NAMESPACE: Final = 32
+"""A namespace may have half of all movers. With fewer lists than movers, each request would read a manifest again.
+Namespaces share `_LISTS`, so none of them pushes out the lists of others."""
 _READS: Final = 2
 """Readings at the same time. One may take 20 MB for a moment."""
 _RETRIES: Final = RetryPolicy(attempts=2, check_attempts=1)

@@ -7,10 +7,12 @@ import pytest
 from cinderblock.api import layout
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.pins import ExpectedBackup
+from cinderblock.broker import granted_packs
 from cinderblock.broker.access import Access, GrantedManifest, PodIdentity
 from cinderblock.broker.granted_packs import GrantedPacks
 from cinderblock.broker.stores import OpenStore
 from cinderblock.errors import StoreUnreachable
+from cinderblock.format.manifest.pack_set import PackSet
 from cinderblock.lifecycle.grant import Grant
 from cinderblock.reasons import Reason
 from cinderblock.store.credentials import S3Credentials
@@ -20,11 +22,11 @@ from tests.support.shared_stores import a_shared_store
 NOWHERE = "http://127.0.0.1:9"
 
 
-def an_access(*, is_granted: bool) -> Access:
+def an_access(*, is_granted: bool, backup_id: str = "b") -> Access:
     store = a_shared_store()
-    grant = Grant("bucket", store.spec.prefix, "v", only_backup="b" if is_granted else None)
-    key = layout.manifest_key(store.spec.prefix, "v", "b")
-    manifest = GrantedManifest(key, ExpectedBackup(volume_id="v", backup_id="b", sealed=True))
+    grant = Grant("bucket", store.spec.prefix, "v", only_backup=backup_id if is_granted else None)
+    key = layout.manifest_key(store.spec.prefix, "v", backup_id)
+    manifest = GrantedManifest(key, ExpectedBackup(volume_id="v", backup_id=backup_id, sealed=True))
     pod = PodIdentity("staging", "pod", "uid")
     return Access(pod, "VolumeRestore back", "r", store, grant, manifest if is_granted else None)
 
@@ -46,3 +48,18 @@ async def test_silent_store_is_temporary_and_shows_nothing_of_it() -> None:
 async def test_other_operations_need_no_list() -> None:
     access = an_access(is_granted=False)
     assert await GrantedPacks().complete(access, a_silent_store()) is access.grant
+
+
+async def test_movers_of_one_namespace_do_not_push_out_their_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    packs, accesses = GrantedPacks(), [an_access(is_granted=True, backup_id=f"b{number}") for number in range(32)]
+
+    def observe(manifest: GrantedManifest, store: OpenStore) -> PackSet:
+        del store
+        read.append(manifest.key)
+        return PackSet()
+
+    monkeypatch.setattr(granted_packs, "_read_packs", observe)
+    for access in (*accesses, *accesses):
+        await packs.complete(access, a_silent_store())
+    assert len(read) == len(accesses)

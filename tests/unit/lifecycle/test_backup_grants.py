@@ -10,7 +10,9 @@ import pytest
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.backup_grant import BackupGrant, BackupGrantStatus
-from cinderblock.lifecycle.backup_grants import rules
+from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.lifecycle.actions import RecordGrantedRestores
+from cinderblock.lifecycle.backup_grants import readers, rules
 from cinderblock.lifecycle.backup_grants.decide import decide
 from cinderblock.lifecycle.backup_grants.rules import GrantState
 from tests.support.shared_stores import a_namespace
@@ -124,3 +126,25 @@ def test_absent_namespace_waits_for_its_first_restore() -> None:
 def test_decision_that_changes_nothing_writes_the_same_status() -> None:
     granted = accepted(a_grant(ALL))
     assert accepted(granted).status == granted.status
+
+
+@pytest.mark.parametrize(
+    ("present", "is_recorded"),
+    [
+        ([], True),
+        (["staging"] * 11, True),
+        (["staging"] * 12, False),
+        (["other"] * 12, True),
+        (["other"] * 15, True),
+        (["other"] * 16, False),
+        (["other"] * 11 + ["staging"], False),
+    ],
+)
+def test_namespace_leaves_some_entries_of_a_backup_to_others(present: list[str], is_recorded: bool) -> None:
+    entries = [{"namespace": namespace, "name": f"r{n}", "uid": f"u{n}"} for n, namespace in enumerate(present)]
+    backup = a_backup()
+    body = backup.to_wire() | {"status": {"id": backup.uid, "phase": "available", "grantedRestores": entries}}
+    metadata = {"name": "back", "namespace": "staging", "uid": "mine"}
+    restore = VolumeRestore.model_validate({"metadata": metadata, "spec": {"backupId": "b", "backupNamespace": "shop"}})
+    recorded = readers.record(restore, VolumeBackup.model_validate(body))
+    assert isinstance(recorded, RecordGrantedRestores) is is_recorded

@@ -23,7 +23,7 @@ def expired(uid: str = "b-1", **status: Any) -> VolumeBackup:
 
 
 def waits_for(*siblings: VolumeBackup, **fields: Any) -> str | None:
-    wait = expiry.obstacle(observed_backup(expired(), siblings=siblings, **fields))
+    wait = expiry.obstacle(observed_backup(expired(), siblings=siblings, **fields), NOW)
     return wait.reason if wait else None
 
 

@@ -324,6 +324,11 @@ class VolumeBackup(Object):
         return self.has_own_status and not self.is_accepted and next(alarms, None) is not None
 
     @property
+    def is_let_go(self) -> bool:
+        """Whether a person lets its deletion leave the data in the store."""
+        return self.metadata.annotations.get(labels.RELEASED_ANNOTATION) == "leave-data"
+
+    @property
     def own_granted_restores(self) -> list[GrantedRestore]:
         """Return the restores in other namespaces that read this object; none if the status was copied."""
         return self.status.granted_restores if self.has_own_status else []

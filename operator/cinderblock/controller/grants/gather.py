@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from cinderblock.api.meta import Object
-from cinderblock.api.v1alpha1.backup import VolumeBackup
+from cinderblock.api.v1alpha1.backup import GrantedRestore, VolumeBackup
 from cinderblock.api.v1alpha1.backup_grant import BackupGrant
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore, SharedStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
@@ -94,12 +94,20 @@ async def with_target(context: Context, lookup: StoreLookup, restore: VolumeRest
 
 
 async def ended_granted(context: Context, backup: VolumeBackup) -> frozenset[str]:
-    """Return the UIDs of the restores that a backup records and that have ended, or are gone."""
-    ended: set[str] = set()
-    for entry in backup.own_granted_restores:
-        found = await context.kube.get(kinds.VOLUME_RESTORE, entry.name, entry.namespace)
-        parsed = parse_all(VolumeRestore, [found] if found is not None else [])
-        is_gone = found is None or found["metadata"]["uid"] != entry.uid
-        if is_gone or any(restore.has_ended for restore in parsed):
-            ended.add(entry.uid)
-    return frozenset(ended)
+    """Return the UIDs of the restores that a backup records and that no longer read it.
+
+    One that is being deleted reads nothing: the broker refuses its mover. It may stay without end, because anybody in
+    its namespace can give it a finalizer. An operator of some namespaces has no broker, and may not read others.
+    """
+    entries = backup.own_granted_restores
+    if not context.policy.cluster_stores:
+        return frozenset(entry.uid for entry in entries)
+    return frozenset([entry.uid for entry in entries if not await _may_read(context, entry)])
+
+
+async def _may_read(context: Context, entry: GrantedRestore) -> bool:
+    """Return whether a restore that a backup records may still read it."""
+    found = await context.kube.get(kinds.VOLUME_RESTORE, entry.name, entry.namespace)
+    if found is None or found["metadata"]["uid"] != entry.uid or "deletionTimestamp" in found["metadata"]:
+        return False
+    return not any(restore.has_ended for restore in parse_all(VolumeRestore, [found]))

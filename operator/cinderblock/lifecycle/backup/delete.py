@@ -64,7 +64,7 @@ def decide(observed: ObservedBackup, now: datetime) -> Decision:
 def _decide(observed: ObservedBackup, now: datetime) -> Decision:
     if labels.BACKUP_FINALIZER not in observed.backup.metadata.finalizers:
         return Decision(None)
-    blocked = _blocked(observed)
+    blocked = _blocked(observed, now)
     if blocked is not None:
         return _deleting(observed, now, blocked)
     cleanup = lifecycle_children.cleanup(observed.backup, children_of(observed))
@@ -115,13 +115,13 @@ def _remaining(observed: ObservedBackup) -> TransientError | None:
     )
 
 
-def _blocked(observed: ObservedBackup) -> Wait | None:
+def _blocked(observed: ObservedBackup, now: datetime) -> Wait | None:
     """Wait while other objects need the data."""
     if not _had_data(observed):
         return None
     if expiry.removes_data(observed.backup):
         is_over = observed.removed is not None or observed.removal_runs
-        return None if is_over else expiry.obstacle(observed)
+        return None if is_over else expiry.obstacle(observed, now)
     waiting = (*dependents.dependents_of(observed), *aliases(observed))
     if waiting and not observed.backup.keeps_data:
         listed = ", ".join(sorted(backup.name for backup in waiting)[:10])
@@ -135,7 +135,7 @@ def _blocked(observed: ObservedBackup) -> Wait | None:
     if running:
         message = f"VolumeRestore {', '.join(sorted(running)[:10])} reads this backup"
         return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
-    return readers.in_use(observed)
+    return readers.in_use(observed, now)
 
 
 def _release(observed: ObservedBackup, now: datetime) -> Decision:
@@ -150,7 +150,7 @@ def _release(observed: ObservedBackup, now: datetime) -> Decision:
         return on_store_error(observed, now, observed.manifest_error)
     if not _had_data(observed):
         return _remove_finalizer(observed, Reason.DELETED, "The VolumeBackup was deleted; nothing had been stored")
-    if _data_is_abandoned(backup):
+    if backup.is_let_go:
         return _leave_data(observed)
     if expiry.removes_data(backup):
         return _remove_expired(observed, now)
@@ -228,7 +228,7 @@ def _after_mark(observed: ObservedBackup, now: datetime, decision: Decision) -> 
 
 
 def _on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:
-    if _data_is_abandoned(observed.backup):
+    if observed.backup.is_let_go:
         return _leave_data(observed)
     if observed.namespace_ending:
         note = f"The namespace is being deleted, and the data stays in the store: {error.message}"
@@ -247,10 +247,6 @@ def _wait_for_lock(observed: ObservedBackup, now: datetime, error: ObjectLocked)
     message = f"{error.message} {_LEAVE_DATA_ADVICE}"
     delay = min(max(seconds, SLOW_RETRY_SECONDS), LOCKED_RETRY_SECONDS)
     return _deleting(observed, now, Wait(error.reason, message, requeue_after=delay))
-
-
-def _data_is_abandoned(backup: VolumeBackup) -> bool:
-    return backup.metadata.annotations.get(labels.RELEASED_ANNOTATION) == "leave-data"
 
 
 def _leave_data(observed: ObservedBackup) -> Decision:

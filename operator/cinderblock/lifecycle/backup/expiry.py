@@ -7,7 +7,7 @@ deletes before it expires keeps Cinder's rule, and waits for its dependents.
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from cinderblock.api import labels
@@ -87,11 +87,11 @@ def batch(observed: ObservedBackup) -> tuple[str, ...]:
     return (observed.backup.backup_id, *others)
 
 
-def obstacle(observed: ObservedBackup) -> Wait | None:
+def obstacle(observed: ObservedBackup, now: datetime) -> Wait | None:
     """Return why the expired backup itself must wait; None if nothing is in the way."""
     backup = observed.backup
     mine = ExpiredSibling(backup.backup_id, backup.status.manifest_key)
-    return Obstacles(observed).of(mine) or readers.in_use(observed)
+    return Obstacles(observed).of(mine) or readers.in_use(observed, now)
 
 
 def is_unfinished(backup: VolumeBackup) -> bool:

@@ -39,7 +39,9 @@ def backup_is_granted(observed: ObservedRestore) -> Verdict:
         f"No BackupGrant in namespace {source} lets namespace {restore.namespace} restore backup"
         f" {restore.spec.backup_id}. Ask the owner of {source} for one."
     )
-    return Wait(Reason.NOT_GRANTED, message, limit=observed.policy.deadlines.grant, requeue_after=RECHECK_SECONDS)
+    # The operator itself ends a pending grant. It may have been away for longer than people may take to make one.
+    limit = None if observed.grant is GrantState.PENDING else observed.policy.deadlines.grant
+    return Wait(Reason.NOT_GRANTED, message, limit=limit, requeue_after=RECHECK_SECONDS)
 
 
 def backup_is_shared(observed: ObservedRestore) -> Verdict:
@@ -63,13 +65,19 @@ def backup_is_shared(observed: ObservedRestore) -> Verdict:
     return None
 
 
-def before_mover(observed: ObservedRestore) -> Verdict:
-    """The grant counts now, and the backup records the restore, so that its deletion waits."""
-    verdict = backup_is_granted(observed) or backup_is_shared(observed)
-    if verdict is not None or observed.restore.granted_from is None:
+def before_start(observed: ObservedRestore) -> Verdict:
+    """The grant counts now, and the backup exists. A queue may hold a mover back for longer than either."""
+    verdict = backup_is_granted(observed)
+    if verdict is not None or observed.restore.granted_from is None or observed.backup is not None:
         return verdict
-    if observed.backup is None:
-        return Fail(Reason.BACKUP_NOT_FOUND, f"Backup {observed.restore.spec.backup_id} could not be found.")
+    return Fail(Reason.BACKUP_NOT_FOUND, f"Backup {observed.restore.spec.backup_id} could not be found.")
+
+
+def before_mover(observed: ObservedRestore) -> Verdict:
+    """The same, and the backup records the restore, so that its deletion waits."""
+    verdict = before_start(observed) or backup_is_shared(observed)
+    if verdict is not None or observed.restore.granted_from is None or observed.backup is None:
+        return verdict
     if readers.is_recorded(observed.restore, observed.backup):
         return None
     return Wait(Reason.ACCEPTED, "The restore was accepted")

@@ -41,6 +41,11 @@ def is_gated(mover: ObservedMover) -> bool:
     return bool(mover.pods) and mover.pods[-1].is_gated
 
 
+def is_waiting(mover: ObservedMover) -> bool:
+    """Return whether a mover is yet to start, or to start again, by the operator or by a queue."""
+    return mover.job is not None and (mover.job.spec.suspend or is_gated(mover))
+
+
 def check(job: Job) -> Fail | Wait | None:
     """Wait for a controller that suspends the Job, without a limit. Fail if the Job is to run elsewhere."""
     if job.spec.managed_by not in ("", JOB_CONTROLLER):

@@ -31,7 +31,7 @@ from cinderblock.lifecycle.actions import (
 from cinderblock.lifecycle.backup.delete import SLOW_RETRY_SECONDS
 from cinderblock.lifecycle.backup_grants import checks as grant_checks
 from cinderblock.lifecycle.backup_grants import readers
-from cinderblock.lifecycle.mover import broker
+from cinderblock.lifecycle.mover import broker, suspension
 from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedRestore
@@ -185,6 +185,9 @@ def _copy(observed: ObservedRestore, now: datetime) -> Decision:
     failure = _foreign_child(observed) or checks.used_during_copy(observed.pods_during_copy)
     if failure:
         return operation.fail(failure)
+    refused = grant_checks.before_start(observed) if suspension.is_waiting(observed.mover) else None
+    if refused is not None:
+        return operation.apply(refused)
     outcome = operation.follow_mover(observed.policy)
     if isinstance(outcome, Decision):
         return outcome
