@@ -48,9 +48,9 @@ def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials
     """Return whether a server acts on, or accepts, headers that the signature of a request does not cover.
 
     This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads a
-    small object, tries to make others copies of it, and deletes them. In a bucket with versions, it deletes the versions
-    that it has made, if the credentials may. A probe that dies in between leaves the objects to the next one, which has
-    the same keys. It uploads and deletes nothing if the access is ReadOnly.
+    small object, tries to make others copies of it, and deletes them. In a bucket with versions, it deletes those that
+    it has made, if the credentials may. A probe that dies in between leaves the objects to the next one, which has the
+    same keys. It uploads and deletes nothing if the access is ReadOnly.
 
     Raises CinderblockError if the server rejects the usual requests too, or does not answer; StoreUnreachable if
     another process that probes the same store disturbs this one.
