@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 from contextlib import closing
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +19,7 @@ from cinderblock.store.s3.signers.signing import CONTENT_HASH, RequestSigner
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server
 from tests.support.store.aws.answers import Answer, Request
+from tests.support.store.aws.bucket import Bucket
 from tests.support.store.aws.server import CREDENTIALS, AwsStub
 
 
@@ -99,6 +101,43 @@ def test_server_that_ignores_vendor_headers_passes(stub: AwsStub, monkeypatch: p
     copied = servers_that_check(stub, monkeypatch, "x-nobody")
     assert signing.ignores_unsigned_headers(stub.location("strict"), CREDENTIALS) is False
     assert (copied, bucket.listed("")) == ([], [])
+
+
+def probed_with_versions(
+    stub: AwsStub, monkeypatch: pytest.MonkeyPatch, default: tuple[str, timedelta] | None = None
+) -> Bucket:
+    """Probe a bucket that keeps versions, in which there are backups, perhaps with a default retention."""
+    made = stub.add_bucket("kept", versioning="Enabled", lock=default is not None, default=default)
+    made.put("backups/v/b.manifest", b"old")
+    made.put("backups/v/b.manifest", b"new")
+    servers_that_check(stub, monkeypatch, "x-nobody")
+    assert signing.ignores_unsigned_headers(stub.location("kept"), CREDENTIALS) is False
+    assert len(made.versions["backups/v/b.manifest"]) == 2
+    return made
+
+
+def test_probe_leaves_no_version_if_it_may_delete_them(stub: AwsStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(probed_with_versions(stub, monkeypatch).versions) == {"backups/v/b.manifest"}
+
+
+@pytest.mark.parametrize("refuses", ["right", "lock"])
+def test_probe_hides_its_objects_if_it_may_delete_no_version(
+    stub: AwsStub, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    if refuses == "right":
+        monkeypatch.setitem(stub.refused, "s3:DeleteObjectVersion", (403, "AccessDenied"))
+    bucket = probed_with_versions(stub, monkeypatch, ("GOVERNANCE", timedelta(days=1)) if refuses == "lock" else None)
+    assert [version.is_marker for version in bucket.versions["cinderblock.probe/source"]] == [False, True]
+    assert bucket.listed("cinderblock.probe/") == []
+
+
+def test_probe_hides_what_an_earlier_one_has_left(stub: AwsStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = stub.add_bucket("kept", versioning="Enabled")
+    bucket.put("cinderblock.probe/source", b"left")
+    servers_that_check(stub, monkeypatch, "x-nobody")
+    assert signing.ignores_unsigned_headers(stub.location("kept"), CREDENTIALS) is False
+    assert bucket.listed("") == []
+    assert [version.body for version in bucket.versions["cinderblock.probe/source"]] == [b"left", None]
 
 
 @pytest.mark.integration

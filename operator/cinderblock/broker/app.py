@@ -91,7 +91,10 @@ def make_app(services: Services, settings: BrokerSettings, metrics: BrokerMetric
         NEW_DATA_KEY_PATH: handlers.new_data_key,
         UNWRAP_PATH: handlers.unwrap,
     }
-    endpoints = {path: _endpoint(answer, services, settings) for path, answer in answers.items()}
+    endpoints = {
+        path: _endpoint(answer, services, settings, freshly=path == CREDENTIALS_PATH)
+        for path, answer in answers.items()
+    }
     inner = _Faults(_Dispatcher(endpoints))
     return _Recorded(RequestLimits(inner, settings, faults.refuse, "broker"), metrics)
 
@@ -152,10 +155,12 @@ class _Handlers:
         return data_keys.unwrap(wanted, access.grant, store.keys)
 
 
-def _endpoint(answer: Answer, services: Services, settings: BrokerSettings) -> Endpoint:
+def _endpoint(answer: Answer, services: Services, settings: BrokerSettings, *, freshly: bool) -> Endpoint:
     async def handle(request: Request) -> Response:
         address = request.client.host if request.client else ""
-        access = await services.authenticator.authenticate(request.headers.get("authorization", ""), address)
+        # Session credentials count for much longer than a cached answer: their pod must run when they are given out.
+        authorization = request.headers.get("authorization", "")
+        access = await services.authenticator.authenticate(authorization, address, freshly=freshly)
         request.scope[_ACCESS_KEY] = access
         async with services.turns.turn(access.pod.namespace):
             body = await read_body(request, settings.body_limit, settings.body_seconds)

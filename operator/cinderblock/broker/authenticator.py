@@ -25,6 +25,8 @@ from cinderblock.reasons import Reason
 
 ACCESS_SECONDS: Final = 60.0
 """Longest time for which rights that were found once are used again without a check."""
+FRESH_SECONDS: Final = 1.0
+"""The same where the answer counts for longer than a minute. One token causes at most one check in this time."""
 REFUSAL_SECONDS: Final = 10.0
 """How long a refused token is refused again without a check."""
 RETRY_SECONDS: Final = 1.0
@@ -88,12 +90,13 @@ class Authenticator:
         self._turns = NamespaceTurns(_READS_OF_NAMESPACE, _LOOKUPS_OF_NAMESPACE)
         self._accesses: TtlCache[Access] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._refusals: TtlCache[CinderblockError] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
+        self._fresh: TtlCache[bool] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._recent: TtlCache[bool] = TtlCache(_TOTAL, _PER_NAMESPACE, clock)
         self._running: dict[str, _Lookup] = {}
         self._reviews = asyncio.Semaphore(_REVIEWS)
         self._new_reviews = asyncio.Semaphore(_NEW_REVIEWS)
 
-    async def authenticate(self, authorization: str, address: str = "") -> Access:
+    async def authenticate(self, authorization: str, address: str = "", *, freshly: bool = False) -> Access:
         """Return what the sender of an Authorization header may do.
 
         Anybody who reaches the broker may send tokens that nobody has signed. So new tokens have a share of the
@@ -102,6 +105,7 @@ class Authenticator:
         Args:
             authorization: the header.
             address: of the sender.
+            freshly: whether the token, the pod and the operation are read again, unless that was done a moment ago.
 
         Raises AccessDenied (Unauthorized) for a token that is not valid here, TransientError if too many tokens are
         being looked up, and what `find_access` raises.
@@ -109,7 +113,7 @@ class Authenticator:
         token = _bearer(authorization)
         key = hashlib.sha256(token.encode()).hexdigest()
         known, refusal = self._accesses.get(key), self._refusals.get(key)
-        if known is not None:
+        if known is not None and (not freshly or self._fresh.get(key) is not None):
             return known
         if refusal is not None:
             raise _copy(refusal)
@@ -157,9 +161,12 @@ class Authenticator:
             async with self._turns.turn(owner):
                 access = await find_access(self._kube, pod, self._secrets_in)
         except CinderblockError as error:
+            if error.permanent:
+                self._accesses.forget(key)
             self._refusals.put(key, owner, _copy(error), REFUSAL_SECONDS if error.permanent else RETRY_SECONDS)
             raise
         self._accesses.put(key, owner, access, ACCESS_SECONDS)
+        self._fresh.put(key, owner, True, FRESH_SECONDS)
         self._recent.put(key, owner, True, _RECENT_SECONDS)
         return access
 

@@ -34,23 +34,24 @@ class TtlCache(Generic[V]):
         if found is None:
             return None
         if self._clock() >= found[0]:
-            self._forget(key)
+            self.forget(key)
             return None
         return found[2]
 
     def put(self, key: str, owner: str, value: V, seconds: float) -> None:
         """Keep a result for ``seconds``."""
-        self._forget(key)
+        self.forget(key)
         held = self._of_owner.get(owner, OrderedDict())
         if len(held) >= self._per_owner:
-            self._forget(next(iter(held)))
+            self.forget(next(iter(held)))
         while len(self._results) >= self._total:
             most = max(self._of_owner, key=lambda name: len(self._of_owner[name]))
-            self._forget(next(iter(self._of_owner[most])))
+            self.forget(next(iter(self._of_owner[most])))
         self._results[key] = self._clock() + seconds, owner, value
         self._of_owner[owner][key] = None
 
-    def _forget(self, key: str) -> None:
+    def forget(self, key: str) -> None:
+        """Forget a result, if there is one."""
         found = self._results.pop(key, None)
         if found is not None:
             held = self._of_owner[found[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from cinderblock.api.v1alpha1.schedule import NAMED_FAILURES
+from cinderblock.lifecycle.schedule.review import search_interval
 from tests.support.simulation.api import Object
 from tests.support.simulation.schedules import NAMESPACE, ScheduleSimulation
 
@@ -38,7 +39,7 @@ def failing(simulation: ScheduleSimulation, schedule: Object) -> tuple[list[str]
 
 def back_up(simulation: ScheduleSimulation, claim: Object, phase: str = "available") -> None:
     """Make a VolumeBackup as a person does."""
-    metadata = {"name": f"by-hand-{phase}", "namespace": NAMESPACE}
+    metadata = {"name": f"by-hand-{claim['metadata']['name']}-{phase}", "namespace": NAMESPACE}
     spec = {"volumeId": claim["metadata"]["uid"]}
     made = simulation.objects.create("VolumeBackup", {"metadata": metadata, "spec": spec})
     assert made is not None
@@ -106,3 +107,36 @@ def test_number_of_failing_volumes_stays_while_the_next_run_begins() -> None:
         simulation.duration = MINUTE
         simulation.run_until(FIRST + DAY + HOUR)
         assert failing(simulation, schedule) == ([], 0)
+
+
+MANY = [f"data-{number:02}" for number in range(NAMED_FAILURES + 5)]
+
+
+def test_backups_of_volumes_without_a_name_in_the_status_count() -> None:
+    with ScheduleSimulation() as simulation:
+        schedule, claims = failed(simulation, *MANY)
+        for claim in claims[NAMED_FAILURES : NAMED_FAILURES + 3]:
+            back_up(simulation, claim)
+        back_up(simulation, claims[-1], "error")
+        simulation.run_for(6 * MINUTE)
+        assert failing(simulation, schedule) == (MANY[:NAMED_FAILURES], NAMED_FAILURES + 2)
+
+
+def test_alert_of_many_volumes_ends_between_runs() -> None:
+    """First all named volumes get a backup, then the others: one is deleted."""
+    with ScheduleSimulation() as simulation:
+        schedule, claims = failed(simulation, *MANY)
+        for claim in claims[:NAMED_FAILURES]:
+            back_up(simulation, claim)
+        simulation.run_for(6 * MINUTE)
+        assert failing(simulation, schedule) == ([], 5)
+        for claim in claims[NAMED_FAILURES:-1]:
+            back_up(simulation, claim)
+        simulation.objects.delete(claims[-1])
+        simulation.run_for(6 * MINUTE)
+        assert failing(simulation, schedule) == ([], 0)
+
+
+def test_search_for_other_failing_volumes_has_a_pace() -> None:
+    assert search_interval(12_000) == 5 * MINUTE
+    assert search_interval(144_000) == HOUR

@@ -8,17 +8,27 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp, Message
 
+from cinderblock.api.broker import CREDENTIALS_PATH, SIGN_PATH, UNWRAP_PATH
 from cinderblock.api.labels import OWNER_KIND_LABEL, OWNER_NAME_ANNOTATION, OWNER_UID_LABEL, child_name
 from cinderblock.broker.access import Access
-from cinderblock.broker.authenticator import ACCESS_SECONDS, REFUSAL_SECONDS, RETRY_SECONDS, Authenticator
+from cinderblock.broker.app import make_app
+from cinderblock.broker.authenticator import (
+    ACCESS_SECONDS,
+    FRESH_SECONDS,
+    REFUSAL_SECONDS,
+    RETRY_SECONDS,
+    Authenticator,
+)
 from cinderblock.broker.main import make_services
 from cinderblock.broker.settings import BrokerSettings
 from cinderblock.errors import AccessDenied, KubeUnavailable, TransientError
+from cinderblock.observability.broker_metrics import BrokerMetrics
 from cinderblock.reasons import Reason
 from tests.support.cluster.kube_clients import client_of
 from tests.support.store.scripted_http import Asked, Reply, ScriptedServer
@@ -194,6 +204,90 @@ async def test_many_requests_with_one_token_cause_one_review() -> None:
         made.clock.now = ACCESS_SECONDS
         await made.authenticator.authenticate(bearer())
         assert made.reviews() == 2
+
+
+def end_pod(made: Api, **changes: Any) -> None:
+    """Change the pod of the mover, while the token stays valid."""
+    path, before = "/api/v1/namespaces/shop/pods/pod", made.server.script
+    assert callable(before)
+    body = OBJECTS[path]
+    metadata = body["metadata"] | changes.pop("metadata", {})
+    ended = Reply(body=json.dumps(body | {"metadata": metadata} | changes))
+    made.server.script = lambda asked: ended if asked.path == path else before(asked)
+
+
+ENDS: list[dict[str, Any]] = [
+    {"status": {"phase": "Succeeded"}},
+    {"metadata": {"deletionTimestamp": "2026-05-04T12:00:00Z"}},
+    {"metadata": {"uid": "another"}},
+]
+
+
+@pytest.mark.parametrize("change", ENDS, ids=str)
+async def test_fresh_check_sees_that_the_pod_has_ended(change: dict[str, Any]) -> None:
+    async with api() as made:
+        await made.authenticator.authenticate(bearer())
+        end_pod(made, **change)
+        made.clock.now = FRESH_SECONDS
+        await made.authenticator.authenticate(bearer())
+        with pytest.raises(AccessDenied) as refused:
+            await made.authenticator.authenticate(bearer(), freshly=True)
+        assert refused.value.reason == Reason.NOT_GRANTED
+        with pytest.raises(AccessDenied):
+            await made.authenticator.authenticate(bearer())
+
+
+async def test_failed_fresh_check_ends_no_known_right() -> None:
+    async with api() as made:
+        await made.authenticator.authenticate(bearer())
+        before, made.server.script = made.server.script, lambda asked: Reply(500)
+        made.clock.now = FRESH_SECONDS
+        with pytest.raises(KubeUnavailable):
+            await made.authenticator.authenticate(bearer(), freshly=True)
+        assert await made.authenticator.authenticate(bearer())
+        made.server.script = before
+        made.clock.now += RETRY_SECONDS
+        assert await made.authenticator.authenticate(bearer(), freshly=True)
+
+
+async def test_many_fresh_checks_of_one_token_cause_one_review_a_second() -> None:
+    async with api() as made:
+        for number in range(50):
+            made.clock.now = number * FRESH_SECONDS / 25
+            await made.authenticator.authenticate(bearer(), freshly=True)
+        assert made.reviews() == 2
+
+
+async def post(app: ASGIApp, path: str) -> int:
+    """Send one request with the token, and return the status of the answer."""
+    sent: list[Message] = []
+    headers = [(b"authorization", bearer().encode()), (b"content-length", b"0")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "client": None}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return int(sent[0]["status"])
+
+
+async def test_only_session_credentials_need_a_fresh_check() -> None:
+    settings = BrokerSettings()
+    async with api() as made:
+        services = replace(
+            make_services(made.authenticator._kube, "system", settings), authenticator=made.authenticator
+        )
+        app = make_app(services, settings, BrokerMetrics())
+        for path, reviews in ((SIGN_PATH, 1), (UNWRAP_PATH, 1), (CREDENTIALS_PATH, 2)):
+            await post(app, path)
+            made.clock.now += FRESH_SECONDS
+            assert made.reviews() == reviews
+        end_pod(made, status={"phase": "Failed"})
+        assert await post(app, CREDENTIALS_PATH) == 403
+        assert await post(app, SIGN_PATH) == 403
 
 
 async def test_refusal_counts_for_a_short_time() -> None:

@@ -28,17 +28,21 @@ RULES = {"keepLast": 1, "minAge": "0s", "grace": "0s", "maxPerDay": 0}
 
 
 class Api(SimulatedApi):
-    """An API server that notes requests, and refuses to list types in some namespaces."""
+    """An API server that notes requests, and refuses to list types, or to write, in some namespaces."""
 
     def __init__(self) -> None:
         super().__init__(ObjectsInMemory(lambda: NOW - 90 * DAY), lambda *_: None)
         self.requests: list[str] = []
         self.refused: set[str] = set()
+        self.refusing_writes = ""
+        self.refusal = _refusal(403, "Forbidden", "denied")
 
     async def round_trip(self, request: Request) -> Response:
         self.requests.append(f"{request.method} {request.path}")
         if request.method == "GET" and any(request.path.endswith(path) for path in self.refused):
             return _refusal(403, "Forbidden", f"cannot list {request.path}")
+        if request.method != "GET" and self.refusing_writes and self.refusing_writes in request.path:
+            return self.refusal
         return await super().round_trip(request)
 
 
@@ -192,6 +196,32 @@ async def test_nothing_goes_where_the_facts_cannot_be_read(scheduled: Scheduled,
     assert len(result.refused) == 1
     assert (result.status.kept, result.status.expiring, result.status.left_out) == (1, 0, 2)
     assert not [request for request in scheduled.api.requests if not request.startswith("GET")]
+
+
+@pytest.mark.parametrize("refusal", [(403, "Forbidden", "denied"), (500, "InternalError", "no answer")])
+@pytest.mark.parametrize("when", ["mark", "removal"])
+async def test_backups_whose_writes_are_refused_are_left_out(
+    scheduled: Scheduled, when: str, refusal: tuple[int, str, str]
+) -> None:
+    await scheduled.make(3, "shop")
+    await scheduled.make(4, "demo")
+    scheduled.api.refusal = _refusal(*refusal)
+    if when == "removal":
+        await scheduled.look(NOW)
+    scheduled.api.refusing_writes = "/namespaces/shop/"
+    result = await scheduled.look(NOW + MINUTE)
+    numbers = result.status.kept, result.status.expiring, result.status.left_out
+    assert numbers == {"mark": (2, 3, 2), "removal": (2, 2, 2)}[when]
+
+
+async def test_only_what_was_not_written_is_left_out(scheduled: Scheduled) -> None:
+    """The first of three marks arrives, and then the namespace refuses all others."""
+    await scheduled.make(4)
+    scheduled.api.refusing_writes = "/volumebackups/b-2/"
+    result = await scheduled.look(NOW)
+    marked = [r.name for r in await RetentionLoop(scheduled.context.kube, Retention()).records() if r.expires_at]
+    assert result.status.expiring == len(marked) == 3 - result.status.left_out
+    assert 0 < result.status.left_out < 3
 
 
 async def test_claim_that_exists_is_not_gone(scheduled: Scheduled) -> None:

@@ -81,8 +81,8 @@ class RetentionStatus(Model):
     braked: Annotated[int, Field(ge=0)] = 0
     """Number of backups whose removal waits because of maxPerDay."""
     left_out: Annotated[int, Field(ge=0)] = 0
-    """Number of backups that the rules would let expire, and that were not judged in the last pass: their namespace
-    cannot be read, or comes in the next pass."""
+    """Number of backups that the rules would let expire, and that the last pass left alone. Their namespace cannot be
+    read, refuses the writes or did not answer them, or comes in the next pass."""
     last_removal_time: datetime | None = None
     """Time at which a backup was last removed."""
     rules: Annotated[str, Field(max_length=64)] | None = None

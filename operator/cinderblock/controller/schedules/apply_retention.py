@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -57,6 +57,8 @@ class Applied:
         is_complete: whether no action is left. Otherwise make the plan again after CONTINUE_SECONDS.
         refused: the first refusal of each namespace, such as that of a missing right, a policy or a webhook.
         failed: the first failure of each namespace in which the API server did not answer, or not usefully.
+        unwritten: UIDs of the backups in these namespaces whose actions were not executed.
+        left: the actions that were not tried, or whose backup has changed since it was read.
     """
 
     written: int = 0
@@ -64,6 +66,8 @@ class Applied:
     is_complete: bool = True
     refused: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    unwritten: frozenset[str] = field(default=frozenset(), compare=False)
+    left: tuple[RetentionAction, ...] = field(default=(), compare=False)
 
     def record(self, status: RetentionStatus, now: datetime) -> RetentionStatus:
         """Return the status of a plan, with the time of this removal if there was one."""
@@ -77,11 +81,12 @@ async def apply_retention(kube: KubeClient, actions: Sequence[RetentionAction]) 
     Namespaces take turns for the same reason.
     """
     written = removed = attempts = 0
+    ordered, done = in_turns(actions), set[RetentionAction]()
     is_complete = True
     refused: dict[str, str] = {}
     failed: dict[str, str] = {}
     witnesses: Session = {}
-    for action in in_turns(actions):
+    for action in ordered:
         is_removal = isinstance(action, RemoveExpired)
         if action.backup.namespace in refused or action.backup.namespace in failed:
             continue
@@ -98,9 +103,20 @@ async def apply_retention(kube: KubeClient, actions: Sequence[RetentionAction]) 
             log.warning("Retention was refused: %s", error.message, extra={"namespace": action.backup.namespace})
             continue
         is_complete = is_complete and is_done
+        done |= {action} if is_done else set()
         removed += is_done and is_removal
         written += is_done and not is_removal
-    return Applied(written, removed, is_complete and not failed, tuple(refused.values()), tuple(failed.values()))
+    open_actions = [action for action in ordered if action not in done]
+    closed = refused.keys() | failed.keys()
+    return Applied(
+        written,
+        removed,
+        is_complete and not failed,
+        tuple(refused.values()),
+        tuple(failed.values()),
+        unwritten=frozenset(action.backup.uid for action in open_actions if action.backup.namespace in closed),
+        left=tuple(action for action in open_actions if action.backup.namespace not in closed),
+    )
 
 
 def in_turns(actions: Sequence[RetentionAction]) -> list[RetentionAction]:

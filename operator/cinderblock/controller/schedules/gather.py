@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final, TypeVar
 
 from cinderblock.api import labels
@@ -25,7 +26,7 @@ from cinderblock.kube import kinds
 from cinderblock.kube.kinds import Kind
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
 from cinderblock.lifecycle.observed import StoreLookup
-from cinderblock.lifecycle.schedule import names
+from cinderblock.lifecycle.schedule import names, review
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule, StoreChoice
 from cinderblock.lifecycle.schedule.volumes import ClaimRecord, record_of_claim
 from cinderblock.lifecycle.selector import LabelSelector
@@ -70,6 +71,34 @@ async def read_claims(context: Context, observed: ObservedSchedule) -> list[Clai
     """Return the claims with the labels of a schedule that can be backed up. Raises what the API server raises."""
     _, found = await _selected(context, observed, {})
     return found.records()
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """The selected volumes without a complete backup since a time.
+
+    Attributes:
+        volumes: namespace and name of each claim; None: some could not be read.
+        count: number of objects that were read.
+    """
+
+    volumes: frozenset[tuple[str, str]] | None
+    count: int
+
+
+async def read_lacking(context: Context, observed: ObservedSchedule, since: datetime, now: datetime) -> Lacking:
+    """Return the selected volumes without a newer backup of anybody. Raises what the API server raises."""
+    places, found = await _selected(context, observed, {})
+    selects, count = observed.settings.selection.selects, sum(found.counts.values())
+    newer: set[tuple[str, str]] = set()
+    async for page in places.pages(context, VolumeBackup, kinds.VOLUME_BACKUP):
+        count += len(page)
+        records = map(record_of, page)
+        newer |= {(record.namespace, record.volume_id) for record in records if review.is_newer(record, since)}
+    if places.unreadable or found.overfull:
+        return Lacking(None, count)
+    claims = (claim for claim in found.records() if selects(claim, now) and (claim.namespace, claim.uid) not in newer)
+    return Lacking(frozenset((claim.namespace, claim.name) for claim in claims), count)
 
 
 async def _selected(

@@ -21,6 +21,7 @@ from cinderblock.controller.schedules.apply_retention import (
     CONTINUE_SECONDS,
     MAX_FAILURES,
     MAX_WRITES,
+    Applied,
     apply_retention,
     in_turns,
 )
@@ -87,6 +88,7 @@ async def retain(
     now: datetime,
     *,
     unfinished_runs: frozenset[datetime] = frozenset(),
+    others: Sequence[BackupRecord] | None = None,
 ) -> Retained | None:
     """Mark, unmark and remove backups of a schedule. Return None if it has no retention.
 
@@ -94,9 +96,12 @@ async def retain(
         context: what to work with.
         schedule: the schedule.
         zone: the zone in which days begin: see `zone_name`.
-        backups: all VolumeBackups that the schedule made, as they were read just now.
+        backups: all VolumeBackups that the schedule made, as they were read just now. Each volume may be judged for
+            itself, with all of its backups.
         now: the instant of the plan.
         unfinished_runs: scheduled times of runs that still retry.
+        others: all other backups of these volumes, and unfinished ones, if they were read with them. Then no volume
+            counts as gone. None: the other backups of their namespaces are read, and the claims.
 
     Raises what the API server raises.
     """
@@ -108,18 +113,20 @@ async def retain(
     if differs:
         problem = RetentionProblem(Reason.CLOCK_DIFFERS, differs)
         return Retained(schedule.status.retention, requeue_after=RETRY_SECONDS, problem=problem)
+    judges_gone = others is None and retention.gone.after is not None
     # Without claims, every volume counts as gone, so that the first plan has all that may have to go.
-    assumed = RetentionContext(schedule.status.retention, volumes=frozenset(), unfinished_runs=unfinished_runs)
+    volumes = frozenset[Volume]() if judges_gone else None
+    assumed = RetentionContext(schedule.status.retention, volumes=volumes, unfinished_runs=unfinished_runs)
     first = await _plan(retention, zone, backups, assumed, now)
-    namespaces, needs_claims = _namespaces_to_read(first, now), retention.gone.after is not None
-    facts = await _read(context, namespaces, schedule, needs_claims=needs_claims)
+    namespaces = _namespaces_to_read(first, now)
+    facts = await _read(context, namespaces, schedule, others, needs_claims=judges_gone)
     known = replace(
         assumed,
         used_ids=used_ids((*backups, *facts.others), facts.names),
         others=tuple(facts.others),
         verified_at=verified_at(backups),
         read_only=frozenset(facts.read_only),
-        volumes=frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces}),
+        volumes=_known_volumes(facts, backups) if judges_gone else None,
     )
     made = await _plan(retention, zone, backups, known, now)
     applied = await apply_retention(context.kube, _permitted(_mixed(made, now), actions_of(first), facts.namespaces))
@@ -128,11 +135,28 @@ async def retain(
     if _leaves_namespaces(first, namespaces):
         requeue_after = min(requeue_after, NEXT_NAMESPACES_SECONDS)
     return Retained(
-        applied.record(without_unread(made, _unread(made, facts.namespaces)), now),
+        applied.record(without_unread(made, _unread(made, facts.namespaces), applied.unwritten), now),
         (*facts.refused, *applied.refused),
         RETRY_SECONDS if failed else requeue_after,
         _problem(made, failed),
+        _left(made, applied),
     )
+
+
+def _known_volumes(facts: _Facts, backups: Sequence[BackupRecord]) -> frozenset[Volume]:
+    """Return the volumes that exist. Those of namespaces that were not read count as such."""
+    return frozenset(facts.volumes | {volume_of(b) for b in backups if b.namespace not in facts.namespaces})
+
+
+def _left(made: RetentionPlan, applied: Applied) -> tuple[Volume, ...]:
+    """Return the volume of each action that is left, except those of volumes that are gone.
+
+    Whether a volume is gone depends on the other backups of its namespace, so only a whole pass can tell.
+    """
+    gone = {volume_of(verdict.backup) for verdict in made.verdicts if verdict.judgement is Judgement.GONE}
+    uids = {action.backup.uid for action in applied.left}
+    volumes = (volume_of(verdict.backup) for verdict in made.verdicts if verdict.backup.uid in uids)
+    return tuple(volume for volume in volumes if volume not in gone)
 
 
 def _problem(made: RetentionPlan, failed: Sequence[str]) -> RetentionProblem | None:
@@ -185,7 +209,14 @@ def _permitted(
     return [action for action in actions if action.backup.namespace in namespaces or action in unmarked]
 
 
-async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedule, *, needs_claims: bool) -> _Facts:
+async def _read(
+    context: Context,
+    namespaces: Sequence[str],
+    schedule: AnySchedule,
+    known: Sequence[BackupRecord] | None,
+    *,
+    needs_claims: bool,
+) -> _Facts:
     """Read restores and unfinished backups that need others, other backups with alarms, stores, and perhaps the claims.
 
     An alarm counts for all backups of the volume. Claims are read if their absence counts.
@@ -198,7 +229,9 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
         try:
             restores = _bodies(context, kinds.VOLUME_RESTORE, namespace)
             names = {name async for body in restores for name in names_used_by(body)}
-            others = await _read_others(context, namespace, schedule)
+            others = (
+                await _read_others(context, namespace, schedule) if known is None else _of_namespace(known, namespace)
+            )
             stores = [store async for page in _store_pages(context, namespace) for store in page]
             claims = _bodies(context, kinds.PVC, namespace)
             uids = {body["metadata"]["uid"] async for body in claims} if needs_claims else set()
@@ -221,16 +254,29 @@ async def _read(context: Context, namespaces: Sequence[str], schedule: AnySchedu
     return facts
 
 
+def _of_namespace(records: Sequence[BackupRecord], namespace: str) -> RecordLimit[BackupRecord]:
+    found: RecordLimit[BackupRecord] = RecordLimit()
+    for record in records:
+        if record.namespace == namespace:
+            found.add(record)
+    return found
+
+
 async def _read_others(context: Context, namespace: str, schedule: AnySchedule) -> RecordLimit[BackupRecord]:
     """Return the backups of a namespace that are unfinished, or that the schedule did not make."""
     found: RecordLimit[BackupRecord] = RecordLimit()
     reference = reference_to(schedule)
     async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, namespace):
         for record in map(record_of, page):
-            is_own = record.schedule == reference and is_made_by(schedule, record)
-            if not is_own or not record.has_ended:
+            if is_other(schedule, reference, record):
                 found.add(record)
     return found
+
+
+def is_other(schedule: AnySchedule, reference: str, record: BackupRecord) -> bool:
+    """Return whether a backup is unfinished, or the schedule with this reference did not make it."""
+    is_own = record.schedule == reference and is_made_by(schedule, record)
+    return not is_own or not record.has_ended
 
 
 def _store_pages(context: Context, namespace: str) -> AsyncIterator[list[BackupStore]]:

@@ -12,6 +12,7 @@ from cinderblock.api.v1alpha1.schedule import AnySchedule
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.apply_retention import CONTINUE_SECONDS, apply_retention
+from cinderblock.controller.schedules.continue_retention import Continuations, WholePass
 from cinderblock.controller.schedules.gather import read_backups, read_marked
 from cinderblock.controller.schedules.record_limit import RECORDS, RecordLimit
 from cinderblock.controller.schedules.retain import retain
@@ -70,10 +71,12 @@ class RetentionReconciler:
     """Applies the retention of schedules. Its memory only saves work."""
 
     _planned: dict[ObjectKey, _Planned] = field(default_factory=dict)
+    _continuations: Continuations = field(default_factory=Continuations)
 
     def forget(self, key: ObjectKey) -> None:
         """Forget a schedule, so that its next look makes a plan."""
         self._planned.pop(key, None)
+        self._continuations.forget(key)
 
     def is_due(self, key: ObjectKey, schedule: AnySchedule, now: datetime) -> bool:
         """Return whether a plan must be made now."""
@@ -134,6 +137,8 @@ class RetentionReconciler:
         settings: Settings,
         read: RecordLimit[BackupRecord] | None,
     ) -> Retained:
+        if read is None and (continued := await self._continue(context, key, schedule, settings)) is not None:
+            return continued
         read = read or await read_backups(context, key)
         now, cut, zone = context.clock(), sorted(read.overfull | read.reduced), settings.retention_zone
         backups, count = read.of_whole_namespaces(), sum(read.counts.values())
@@ -150,7 +155,25 @@ class RetentionReconciler:
         cost = min(count / RECORDS_PER_SECOND, MAX_REQUEUE_SECONDS) if cut else 0.0
         self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=max(least, cost)))
         unreadable = tuple(_UNREADABLE.format(namespace=name, why=why) for name, why in sorted(read.unreadable.items()))
-        return replace(made, refused=(*unreadable, *(made.refused or ())), requeue_after=max(seconds, cost))
+        made = replace(made, refused=(*unreadable, *(made.refused or ())), requeue_after=max(seconds, cost))
+        pause = timedelta(seconds=max(LEAST_SECONDS, len(backups) / BACKUPS_PER_SECOND, cost))
+        if not self._continuations.remember(key, schedule, made, WholePass(now, count, pause)):
+            return made
+        self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=CONTINUE_SECONDS))
+        return replace(made, requeue_after=CONTINUE_SECONDS)
+
+    async def _continue(
+        self, context: Context, key: ObjectKey, schedule: AnySchedule, settings: Settings
+    ) -> Retained | None:
+        """Execute what the last pass has left. Return None if everything must be read."""
+        if settings.retention_zone is None or schedule.spec.retention is None:
+            return None
+        zone, runs = settings.retention_zone, _unfinished_runs(schedule)
+        retained = await self._continuations.run(context, key, schedule, zone, runs)
+        if retained is not None:
+            now, seconds = context.clock(), retained.requeue_after or LEAST_SECONDS
+            self._planned[key] = _Planned(schedule.uid, now, now + timedelta(seconds=seconds))
+        return retained
 
     async def _end(
         self, context: Context, key: ObjectKey, schedule: AnySchedule, backups: Sequence[BackupRecord]
@@ -168,10 +191,14 @@ class RetentionReconciler:
 
 async def _retain(context: Context, schedule: AnySchedule, zone: tzinfo, backups: Sequence[BackupRecord]) -> Retained:
     """Judge whole namespaces, or whole volumes of one."""
-    run = times.last_run_in_progress(schedule)
-    unfinished = frozenset([run.time]) if run is not None else frozenset[datetime]()
-    retained = await retain(context, schedule, zone, backups, context.clock(), unfinished_runs=unfinished)
+    runs = _unfinished_runs(schedule)
+    retained = await retain(context, schedule, zone, backups, context.clock(), unfinished_runs=runs)
     return retained or Retained(schedule.status.retention)
+
+
+def _unfinished_runs(schedule: AnySchedule) -> frozenset[datetime]:
+    run = times.last_run_in_progress(schedule)
+    return frozenset([run.time]) if run is not None else frozenset()
 
 
 async def _judge_parts(

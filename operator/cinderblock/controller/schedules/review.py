@@ -11,7 +11,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.schedule import FailingVolume
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
-from cinderblock.controller.schedules.gather import parsed_pages, read_claims
+from cinderblock.controller.schedules.gather import parsed_pages, read_claims, read_lacking
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.backup_record import record_of
@@ -23,14 +23,17 @@ from cinderblock.lifecycle.schedule.volumes import record_of_claim
 
 
 class Reviewer:
-    """Reviews schedules between their runs. It only remembers when the next review is due."""
+    """Reviews schedules between their runs. It only remembers when the next review and the next search are due."""
 
     def __init__(self) -> None:
         self._next: dict[ObjectKey, datetime] = {}
+        self._searches: dict[ObjectKey, tuple[datetime, datetime]] = {}
+        """The time of the last search for failing volumes without a name, and the earliest time of the next one."""
 
     def forget(self, key: ObjectKey) -> None:
         """Forget a schedule that no longer exists."""
         self._next.pop(key, None)
+        self._searches.pop(key, None)
 
     async def find(
         self, context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime, *, readers: asyncio.Semaphore
@@ -55,8 +58,30 @@ class Reviewer:
         named = review.failing_volumes(schedule.status)
         settings = observed.settings
         settled = [volume for volume in named if run and await _is_settled(context, settings, volume, run.time, now)]
+        lacking = await self._count_lacking(context, key, observed, now, readers) if run else None
         self._next[key] = now + review.REVIEW
-        return Findings(frozenset((volume.namespace, volume.volume or "") for volume in settled), selected)
+        found = frozenset((volume.namespace, volume.volume or "") for volume in settled)
+        return Findings(found, lacking, selected)
+
+    async def _count_lacking(
+        self, context: Context, key: ObjectKey, observed: ObservedSchedule, now: datetime, readers: asyncio.Semaphore
+    ) -> int | None:
+        """Return how many volumes that the status does not name lack a backup since the last run; None: not known.
+
+        Nobody has recorded which of them were failing. So the others count that have no newer backup.
+        """
+        status = observed.schedule.status
+        last, earliest = self._searches.get(key, (now, now))
+        if status.last_run is None or not review.has_unnamed(status) or last <= now < earliest:
+            return None
+        try:
+            async with readers:
+                lacking = await read_lacking(context, observed, status.last_run.time, now)
+        except AccessDenied:
+            return None
+        self._searches[key] = now, now + review.search_interval(lacking.count)
+        named = {(volume.namespace, volume.volume) for volume in status.failing}
+        return len(lacking.volumes - named) if lacking.volumes is not None else None
 
 
 async def _is_settled(

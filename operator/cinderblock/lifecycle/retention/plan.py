@@ -44,21 +44,22 @@ def plan(
     return RetentionPlan(verdicts, status, _requeue_after(verdicts, now))
 
 
-def without_unread(made: RetentionPlan, unread: Collection[str]) -> RetentionStatus:
-    """Return the status of a plan of which the marks and removals in some namespaces are left out.
+def without_unread(made: RetentionPlan, unread: Collection[str], unwritten: Collection[str] = ()) -> RetentionStatus:
+    """Return the status of a plan of which some marks and removals are left out.
 
-    The numbers say what was judged. A backup that would be marked or removed there counts as left out, and as expiring
-    only if it is marked already.
+    The numbers say what was done. A backup that would be marked or removed counts as left out, and as expiring only if
+    it is marked already.
+
+    Args:
+        made: the plan.
+        unread: namespaces that were not read.
+        unwritten: UIDs of backups whose writes were refused or failed.
     """
-    verdicts = tuple(_left_out(v) if _is_left_out(v, unread) else v for v in made.verdicts)
-    numbers = _counted(verdicts, None)
-    left_out = sum(_is_left_out(verdict, unread) for verdict in made.verdicts)
-    update = {"kept": numbers.kept, "expiring": numbers.expiring, "left_out": left_out}
+    announced = [verdict.backup for verdict in made.verdicts if verdict.step in (Step.MARK, Step.REMOVE)]
+    out = {backup.uid for backup in announced if backup.namespace in unread or backup.uid in unwritten}
+    numbers = _counted(tuple(_left_out(v) if v.backup.uid in out else v for v in made.verdicts), None)
+    update = {"kept": numbers.kept, "expiring": numbers.expiring, "left_out": len(out)}
     return made.status.model_copy(update=update)
-
-
-def _is_left_out(verdict: Verdict, unread: Collection[str]) -> bool:
-    return verdict.step in (Step.MARK, Step.REMOVE) and verdict.backup.namespace in unread
 
 
 def _left_out(verdict: Verdict) -> Verdict:

@@ -37,12 +37,15 @@ class Retained:
         refused: refusals by the API server; None: nothing was tried.
         problem: what matters more than these; None: there is nothing.
         requeue_after: seconds until the next pass; None: none is needed.
+        left: namespace and UID of the volume of each action that the pass had no time for. Volumes that are gone are
+            left out.
     """
 
     status: RetentionStatus | None
     refused: tuple[str, ...] | None = None
     requeue_after: float | None = None
     problem: RetentionProblem | None = None
+    left: tuple[tuple[str, str], ...] = ()
 
     @property
     def shown(self) -> RetentionProblem | None:
@@ -69,6 +72,7 @@ def combined(parts: Sequence[Retained]) -> Retained:
         tuple(refusal for part in parts for refusal in part.refused or ()),
         min(delays, default=None),
         next((part.problem for part in parts if part.problem is not None), None),
+        tuple(volume for part in parts for volume in part.left),
     )
 
 

@@ -9,7 +9,8 @@ from cinderblock.reasons import Reason
 def is_urgent(before: BackupScheduleStatus, after: BackupScheduleStatus) -> bool:
     """Return whether a change of a status is more than counts of an unfinished run, which change every few seconds."""
     is_idle = not any(c.reason == Reason.RUN_IN_PROGRESS for c in after.conditions)
-    return (is_idle and before.failing != after.failing) or _without_counts(before) != _without_counts(after)
+    is_other = (before.failing, before.failing_volumes) != (after.failing, after.failing_volumes)
+    return (is_idle and is_other) or _without_counts(before) != _without_counts(after)
 
 
 def _without_counts(status: BackupScheduleStatus) -> BackupScheduleStatus:

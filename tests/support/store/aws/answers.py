@@ -40,6 +40,8 @@ class Request:
     @property
     def permission(self) -> str:
         """The permission that the request needs on AWS."""
+        if self.name == "DeleteObject" and "versionId" in self.query:
+            return "s3:DeleteObjectVersion"
         return f"s3:{PERMISSIONS.get(self.name, self.name)}"
 
     @property

@@ -48,8 +48,9 @@ def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials
     """Return whether a server acts on, or accepts, headers that the signature of a request does not cover.
 
     This lists at most one key below the prefix of the store, first as usual and then with such a header. It uploads a
-    small object, tries to make others copies of it, and deletes them. A probe that dies in between leaves them to the
-    next one, which has the same keys. It uploads and deletes nothing if the access is ReadOnly.
+    small object, tries to make others copies of it, and deletes them. In a bucket with versions, it deletes those that
+    it has made, if the credentials may. A probe that dies in between leaves the objects to the next one, which has the
+    same keys. It uploads and deletes nothing if the access is ReadOnly.
 
     Raises CinderblockError if the server rejects the usual requests too, or does not answer; StoreUnreachable if
     another process that probes the same store disturbs this one.
@@ -74,6 +75,7 @@ class _Probe:
         self._source = f"{self._prefix}{PROBE_DIRECTORY}/source"
         self._added: Mapping[str, str] = {}
         self._splits_path = False
+        self._versions: dict[str, str] = {}
         self._client.meta.events.register_first("before-send.s3", self._change)
 
     def accepts_header(self) -> bool:
@@ -150,11 +152,13 @@ class _Probe:
         digest = b64encode(hashlib.md5(_SOURCE, usedforsecurity=False).digest()).decode("ascii")
         with limit_seconds(call_seconds(0, None, None)) as deadline, translate(self._address, deadline):
             # Buckets with Object Lock require a digest of the body (S3 API: PutObject, Content-MD5).
-            self._client.put_object(Bucket=self._bucket, Key=self._source, Body=_SOURCE, ContentMD5=digest)
+            made = self._client.put_object(Bucket=self._bucket, Key=self._source, Body=_SOURCE, ContentMD5=digest)
+        self._versions[self._source] = made.get("VersionId", "")
 
     def _put_target(self, key: str) -> None:
         with limit_seconds(call_seconds(0, None, None)) as deadline, translate(self._address, deadline):
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY)
+            made = self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY)
+        self._versions[key] = made.get("VersionId", "")
 
     def _get(self) -> bytes:
         return self._read(self._source)
@@ -164,8 +168,31 @@ class _Probe:
             return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
     def _delete(self, key: str) -> None:
+        """Delete an object. If the version that this probe has made can be deleted, no version and no marker stay."""
+        version = self._versions.pop(key, "")
+        if version and self._deletes_version(key, version) and not self._exists(key):
+            return
         with limit_seconds(call_seconds(0, None, None)) as deadline, translate(self._address, deadline):
             self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def _deletes_version(self, key: str, version: str) -> bool:
+        """Delete a version. Return False if that fails, for example because of a missing right or a lock."""
+        try:
+            with limit_seconds(call_seconds(0, None, None)) as deadline, translate(self._address, deadline):
+                self._client.delete_object(Bucket=self._bucket, Key=key, VersionId=version)
+        except CinderblockError:
+            return False
+        return True
+
+    def _exists(self, key: str) -> bool:
+        """Return whether an object may exist, such as one that an earlier probe has left."""
+        try:
+            self._read(key)
+        except NotFound:
+            return False
+        except CinderblockError:
+            pass
+        return True
 
     def _first_part(self) -> str:
         """Return the first part of the path of a signed URL: the bucket, or the first part of a key."""
