@@ -11,6 +11,7 @@ import pytest
 from cinderblock.errors import PermanentError
 from cinderblock.lifecycle.observed import OperatorAccount, OperatorPolicy
 from cinderblock.reasons import Reason
+from tests.simulation.test_store_imports import run
 from tests.support.documented_reasons import CLUSTER_STORE_REASONS
 from tests.support.shared_stores import SYSTEM
 from tests.support.simulation.api import Object
@@ -503,3 +504,38 @@ def test_access_of_the_cluster_store_holds_for_its_namespaces(simulation: Simula
     simulation.settle()
     assert not simulation.exists("VolumeBackup", "full")
     assert simulation.stored(f"{place(simulation)}/backups/") == []
+
+
+def test_each_namespace_imports_from_its_place_and_releases_stay(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    simulation.backup("gone", "data", storeName="shared")
+    simulation.settle()
+    other = simulation.stored(f"{place(simulation)}/backups/")[0]
+    foreign = other.replace(f"{place(simulation)}/", "another/uid/")
+    simulation.cluster.store.put(foreign, simulation.cluster.store.get(other))
+    for name in ("full", "gone"):
+        simulation.remove_by_force(name)
+    change(simulation, **{"import": {"mode": "Always"}})
+    run(simulation)
+    assert [item["metadata"]["name"] for item in simulation.objects.all("VolumeBackup")] == ["full", "gone"]
+    simulation.delete("VolumeBackup", "gone")
+    run(simulation, 25)
+    assert [item["metadata"]["name"] for item in simulation.objects.all("VolumeBackup")] == ["full"]
+    store = own_store(simulation)
+    assert store is not None
+    assert len(store["status"]["released"]) == 1
+    assert store["status"]["inventory"]["backups"] == 2
+
+
+def test_administrator_reads_where_to_accept_the_loss_of_a_shared_place(simulation: Simulation) -> None:
+    a_shared_backup(simulation)
+    change(simulation, **{"import": {"mode": "Always"}})
+    simulation.remove_by_force("full")
+    run(simulation)
+    simulation.cluster.store.delete(simulation.stored(f"{place(simulation)}/backups/"))
+    run(simulation, 15)
+    store = own_store(simulation)
+    assert store is not None
+    assert condition(store, "Imported") == ("False", Reason.INVENTORY_SHRUNK)
+    assert "set spec.import.mode of ClusterBackupStore shared to Never" in conditions_message(store, "Imported")
+    assert simulation.exists("VolumeBackup", "full")

@@ -19,6 +19,7 @@ from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model
 from cinderblock.api.origin import ClaimFacts, ClusterFacts, DriverFacts
 from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.api.utc import UtcTime
 from cinderblock.api.v1alpha1.store import (
     Addressing,
     ChangeDetection,
@@ -100,8 +101,8 @@ class BackupMetadata(Model):
     display_name: str | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
-    created_at: datetime
-    data_timestamp: datetime
+    created_at: UtcTime
+    data_timestamp: UtcTime
     incremental: bool = False
     change_detection: ChangeDetection | None = None
     """Rule by which files of the parent were not read again. None for a full backup, or a backup of a block device."""

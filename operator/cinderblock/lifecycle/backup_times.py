@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
+from cinderblock.api.utc import utc
 from cinderblock.lifecycle.backup_record import BackupRecord
 
 
@@ -17,21 +18,6 @@ def data_time(record: BackupRecord) -> datetime:
     return max(utc(record.data_time), created) if record.data_time is not None else created
 
 
-def utc(time: datetime) -> datetime:
-    """Return a time in UTC. A time without a zone is one in UTC."""
-    if time.tzinfo is None:
-        return time.replace(tzinfo=UTC)
-    return time if time.tzinfo is UTC else _converted(time)
-
-
 def order(record: BackupRecord) -> tuple[datetime, datetime, str]:
     """Return the sort key of a backup, from old to new. Backups with equal times have an order as well."""
     return data_time(record), utc(record.created), record.uid
-
-
-def _converted(time: datetime) -> datetime:
-    """Convert a time to UTC, except one in the first or the last hours of the calendar."""
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        return time.replace(tzinfo=UTC)

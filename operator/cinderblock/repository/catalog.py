@@ -13,10 +13,12 @@ from typing import Final
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.errors import (
+    AccessDenied,
     IntegrityError,
     InvalidInput,
     KeyUnavailable,
     NotFound,
+    ObjectArchived,
     ObjectNotFound,
     PermanentError,
     TooLarge,
@@ -156,11 +158,10 @@ class Catalog:
     def stream_entries(self, backups: Iterable[BackupRef]) -> Generator[CatalogEntry]:
         """Read manifests in the given order, a few ahead of the caller, so that memory does not grow with their number.
 
-        A damaged manifest does not hide the others; one that has just vanished is left out. A caller that
-        stops early closes the generator.
+        One that is damaged, archived or denied does not hide the others; one that has just vanished is left out. A
+        caller that stops early closes the generator.
         """
-        read = partial(self._read_entry, need_keys=False)
-        with closing(map_bounded(read, backups, _CONCURRENT_READS)) as read_ahead:
+        with closing(map_bounded(self._read_any, backups, _CONCURRENT_READS)) as read_ahead:
             for _, entry in read_ahead:
                 if entry is not None:
                     yield entry
@@ -222,6 +223,15 @@ class Catalog:
     def manifest_key(self, volume_id: str, backup_id: str) -> str:
         """Return the key of a manifest."""
         return manifest_key(self._prefix, volume_id, backup_id)
+
+    def _read_any(self, backup: BackupRef) -> CatalogEntry | None:
+        """Read one manifest. One object may be archived, or have a key or rules of its own."""
+        try:
+            return self._read_entry(backup, need_keys=False)
+        except (AccessDenied, ObjectArchived) as error:
+            if isinstance(error, AccessDenied) and type(error) is not AccessDenied:
+                raise  # The credentials are wrong, for all of them.
+            return CatalogEntry(backup, None, damage=type(error)(error.message, reason=error.reason))
 
     def _read_entry(self, backup: BackupRef, *, need_keys: bool) -> CatalogEntry | None:
         read = partial(self._store.get, backup.key)

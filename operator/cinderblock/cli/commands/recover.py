@@ -59,11 +59,11 @@ stopped, the operator completes restores that were begun; run the same command a
 
 exit codes of recover apply:
   0  every claim of the plan is restored, now or by an earlier run
-  3  a claim could not be recovered, the cluster is not ready for it, or the key of a backup is missing
+  3  a claim could not be recovered, the store has none, the cluster is not ready, or the key of a backup is missing
   4  the store, the API server or the operator did not answer: run the same command again
   5  the same as 3, because stored data is damaged
   6  everything else is restored, but claims of the same names exist, and were not touched
-recover plan exits with 0, with 3 if a key is missing or a claim cannot be recovered, and with 5 for damage.
+recover plan exits with 0, with 3 if a key is missing, or a claim or all cannot be recovered, and with 5 for damage.
 """
 
 EPILOG: Final = """\
@@ -162,8 +162,13 @@ def _plan(arguments: argparse.Namespace, inventory: _Inventory) -> int:
     else:
         _print_wire(arguments, plan_to_wire(plan, inventory.survey, inventory.place))
     if not plan.claims:
-        warn(f"no backup of a claim can be read in {inventory.place}")
-    return max(inventory.exit_code(), PERMANENT if plan.of_state(ClaimState.BLOCKED) else SUCCESS)
+        warn(_nothing_in(inventory))
+    is_lacking = not plan.claims or plan.of_state(ClaimState.BLOCKED)
+    return max(inventory.exit_code(), PERMANENT if is_lacking else SUCCESS)
+
+
+def _nothing_in(inventory: _Inventory) -> str:
+    return f"no backup of a claim can be read in {inventory.place}: check --from, --namespace and --as-of"
 
 
 async def _view(namespaces: list[str], views: list[ClusterView]) -> None:
@@ -203,6 +208,10 @@ def _apply(arguments: argparse.Namespace, inventory: _Inventory) -> int:
             _print_results(arguments, results)
         raise
     _print_results(arguments, results)
+    if not results:
+        # A wrong prefix must not look like a complete recovery.
+        warn(f"nothing was restored: {_nothing_in(inventory)}")
+        return max(inventory.exit_code(), PERMANENT)
     return _exit_code(inventory, results)
 
 

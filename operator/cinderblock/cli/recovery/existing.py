@@ -18,7 +18,7 @@ class Existing:
     """Objects of one namespace.
 
     Attributes:
-        backups: VolumeBackups by the id of the backup; of several, a complete one.
+        backups: VolumeBackups by the id of the backup: of several, a complete one, or else one that has not failed.
         restores: the VolumeRestore that creates a claim, by the name of the claim: of several, the newest that has not
             failed.
     """
@@ -32,7 +32,10 @@ class Existing:
             backup = VolumeBackup.model_validate(body)
         except ValidationError:
             return
-        if backup.backup_id in ids and (backup.is_complete or backup.backup_id not in self.backups):
+        if backup.backup_id not in ids:
+            return
+        known = self.backups.get(backup.backup_id)
+        if known is None or _state(backup) > _state(known):
             self.backups[backup.backup_id] = backup
 
     def add_restore(self, body: JsonObject, claims: Collection[str]) -> None:
@@ -59,6 +62,10 @@ async def read_existing(kube: KubeClient, namespace: str, ids: Collection[str], 
         for body in page or ():
             found.add_restore(body, claims)
     return found
+
+
+def _state(backup: VolumeBackup) -> tuple[bool, bool]:
+    return backup.is_complete, not backup.has_ended
 
 
 def _rank(restore: VolumeRestore) -> tuple[bool, float]:

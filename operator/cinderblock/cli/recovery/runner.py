@@ -196,7 +196,14 @@ class Runner:
             await self._delete_failed(kinds.VOLUME_BACKUP, known, known.status.fail_reason or "no reason is known.")
             known = None
         name = (known or await self._create_import(claim, backup)).name
-        found = await self._follow_import(namespace, name)
+        try:
+            found = await self._follow_import(namespace, name)
+        except _Failure as failure:
+            other = await self._winner(claim, backup, name) if failure.result.reason == Reason.ID_TAKEN else None
+            if other is None:
+                raise
+            name = other.name
+            found = await self._follow_import(namespace, name)
         digest = found.status.pins.content_digest if found.status.pins else None
         if digest is not None and digest != backup.content_digest:
             raise _Failure(
@@ -204,6 +211,13 @@ class Runner:
                 " replaced the backup",
                 Reason.MANIFEST_REPLACED,
             )
+
+    async def _winner(self, claim: PlannedClaim, backup: Candidate, name: str) -> VolumeBackup | None:
+        """Return the VolumeBackup that an import of the operator has created meanwhile, and that has the id."""
+        import_id = backup.stored.import_id
+        existing = await read_existing(self._kube, claim.key[0], (import_id,), ())
+        found = existing.backups.get(import_id)
+        return found if found is not None and found.name != name else None
 
     async def _create_import(self, claim: PlannedClaim, backup: Candidate) -> VolumeBackup:
         """Create the VolumeBackup under the first of its names that is free, or return the one that exists."""

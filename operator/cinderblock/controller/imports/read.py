@@ -16,6 +16,7 @@ from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import (
+    AccessDenied,
     IntegrityError,
     KeyUnavailable,
     ObjectArchived,
@@ -166,5 +167,9 @@ class ManifestReader:
 
 
 def _is_about_the_manifest(error: PermanentError) -> bool:
-    """Return whether an error concerns one manifest, and not the whole store or its credentials."""
-    return isinstance(error, IntegrityError | KeyUnavailable | ObjectArchived | UnsupportedFormat)
+    """Return whether an error concerns one manifest, and not the whole store or its credentials.
+
+    The listing has just succeeded, so a denied read may be that of one object, which has a key or rules of its own.
+    """
+    is_denied = type(error) is AccessDenied
+    return is_denied or isinstance(error, IntegrityError | KeyUnavailable | ObjectArchived | UnsupportedFormat)

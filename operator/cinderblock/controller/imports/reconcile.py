@@ -30,6 +30,7 @@ from cinderblock.lifecycle.imports.conclude import (
     condition_of,
     failed,
     inventory_of,
+    most_objects,
     too_many_objects,
 )
 from cinderblock.lifecycle.imports.difference import Difference
@@ -190,7 +191,7 @@ class ImportReconciler:
 
     async def _work(self, step: _Step, run: ImportRun, ends: float) -> ImportCondition | None:
         """Continue a run until the time is up. Return why it can create nothing more; None: it can, or is complete."""
-        loop, limit = asyncio.get_running_loop(), step.context.policy.object_limit
+        loop, limit = asyncio.get_running_loop(), most_objects(step.context.policy.object_limit)
         while not run.is_complete:
             if run.unread:
                 await self._read(step, run)
@@ -242,7 +243,7 @@ def _conclude(
         outcome,
         inventory=inventory,
         condition=condition,
-        released=releases.trimmed(outcome.released, run.difference.released_present),
+        released=releases.trimmed(outcome.released, run.difference.released_gone if run.may_remove else ()),
         requeue_after=settings.interval.total_seconds(),
     )
 

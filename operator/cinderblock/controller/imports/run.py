@@ -41,6 +41,7 @@ class ImportRun:
         difference: the listing, compared with the VolumeBackups.
         known: VolumeBackups that existed before and after the listing.
         names: names of all VolumeBackups of the namespace.
+        is_always: whether the mode is Always.
         before: number of backups before the store lost more than half of them.
         unread: manifests to read.
         read: manifests that were read.
@@ -56,6 +57,7 @@ class ImportRun:
     difference: Difference
     known: list[KnownBackup]
     names: list[str]
+    is_always: bool = False
     before: int | None = None
     unread: deque[StoredManifest] = field(default_factory=deque)
     read: list[ReadManifest] = field(default_factory=list)
@@ -80,11 +82,18 @@ class ImportRun:
         """Number of imported VolumeBackups without a manifest."""
         return len(missing_imports(self.difference, self.known))
 
+    @property
+    def may_remove(self) -> bool:
+        """Whether the listing is believed if it lacks manifests: the store has not lost most of them."""
+        return (
+            self.is_always and not self.difference.is_too_large and self.before is None and self.difference.backups > 0
+        )
+
     def compare(self, store: BackupStore, settings: Settings) -> None:
         """Find out what is to be done, after the listing."""
         inventory, difference = store.status.inventory, self.difference
-        is_always = settings.mode is ImportMode.ALWAYS
-        self.before = backups_before(difference, inventory, self.known) if is_always else None
+        self.is_always = settings.mode is ImportMode.ALWAYS
+        self.before = backups_before(difference, inventory, self.known) if self.is_always else None
         may_judge = not difference.is_too_large
         self.presence.extend(
             presence_writes(difference, self.known, settings, inventory, self.began, is_shrunk=self.before is not None)

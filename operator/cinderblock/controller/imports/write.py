@@ -7,7 +7,7 @@ from typing import Any
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.controller.context import Context
+from cinderblock.controller.context import Context, parse_all
 from cinderblock.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.imports.presence import PresenceWrite
@@ -39,11 +39,17 @@ async def create(context: Context, store: BackupStore, creation: Creation) -> Un
 
 
 async def _is_of(context: Context, store: BackupStore, creation: Creation, name: str) -> bool:
-    """Return whether an existing VolumeBackup has the data of a creation. One that has just vanished has."""
+    """Return whether an existing VolumeBackup has the data of a creation. One that has just vanished has.
+
+    One that does not parse belongs to somebody else: nobody knows which data it has.
+    """
     body = await context.kube.get(kinds.VOLUME_BACKUP, name, store.namespace)
     if body is None:
         return True
-    record, stored = record_of(VolumeBackup.model_validate(body), store), creation.manifest.stored
+    found = next(iter(parse_all(VolumeBackup, [body])), None)
+    if found is None:
+        return False
+    record, stored = record_of(found, store), creation.manifest.stored
     return stored.key == record.manifest or (not record.manifest and record.backup_id == stored.import_id)
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from cinderblock.api.utc import utc
 from cinderblock.controller.context import Context
 from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.schedules.gather import records_of_namespace
 from cinderblock.controller.schedules.record_limit import RECORDS
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import utc
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.schedule.names import place
 

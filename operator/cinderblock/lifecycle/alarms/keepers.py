@@ -8,11 +8,12 @@ one is deleted as well, the alarm moves again. Without another complete backup, 
 from __future__ import annotations
 
 from cinderblock.api import labels
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.backup import MAX_DELETED_ALARMS, DeletedAlarm, VolumeBackup
 from cinderblock.lifecycle.actions import KeepAlarms
 from cinderblock.lifecycle.backup import expiry
 from cinderblock.lifecycle.backup_record import BackupRecord, record_of
-from cinderblock.lifecycle.backup_times import data_time, order, utc
+from cinderblock.lifecycle.backup_times import data_time, order
 
 
 def alarms_of(backup: VolumeBackup) -> list[DeletedAlarm]:

@@ -122,7 +122,8 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
             "False",
             Reason.TOO_MANY_RELEASED,
             f"More than {MAX_RELEASED} VolumeBackups were deleted while their data stayed in the store, so nothing is"
-            " imported any more. Set spec.import.mode to Never and back: this forgets them, and imports them again",
+            f" imported any more. Set {settings.mode_field} to Never and back: this forgets them, and imports them"
+            " again",
         )
     if result.refusal is not None:
         return result.refusal
@@ -131,7 +132,17 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
             "False",
             Reason.INVENTORY_SHRUNK,
             f"The store held {result.before} backups, and lists only {difference.backups} now. No VolumeBackup is"
-            " removed for that. Bring the manifests back, or accept the loss: set spec.import.mode to Never and back",
+            f" removed for that. Bring the manifests back, or accept the loss: set {settings.mode_field} to Never, wait"
+            " until this condition is gone, and set it back",
+        )
+    denied = [unread for unread in result.unread if unread.reason == Reason.ACCESS_DENIED]
+    if denied:
+        first = min(denied, key=lambda unread: unread.stored.key)
+        return ImportCondition(
+            "False",
+            Reason.ACCESS_DENIED,
+            f"{len(denied)} manifests may not be read, such as {first.stored.key[:_TEXT_CHARACTERS]}. Permit the"
+            f" credentials of the store to read them, or remove them. {first.message[:SHOWN_MESSAGE_CHARACTERS]}",
         )
     repeats = "" if settings.mode is ImportMode.ALWAYS else ". This is not repeated until spec.import changes"
     if result.unread:
@@ -144,11 +155,20 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
     return ImportCondition("True", Reason.IMPORTED, f"All selected backups have a VolumeBackup{repeats}")
 
 
+def most_objects(object_limit: int) -> int:
+    """Return from which number of VolumeBackups on a namespace gets no imports: a tenth stays for its own backups.
+
+    Args:
+        object_limit: VolumeBackups of a namespace from which on the operator begins none.
+    """
+    return object_limit - object_limit // 10
+
+
 def too_many_objects(limit: int) -> ImportCondition:
-    """Return the condition of an import into a namespace that has as many VolumeBackups as the operator works on."""
+    """Return the condition of an import into a namespace that has as many VolumeBackups as imports may fill."""
     message = (
-        f"The namespace has {limit} VolumeBackups, and the operator works on no more. Delete some, or select fewer"
-        " backups in spec.import"
+        f"The namespace has {limit} VolumeBackups. An import creates no more, so that there is room for new backups."
+        " Delete some, or select fewer backups in spec.import"
     )
     return ImportCondition("False", Reason.TOO_MANY_OBJECTS, message)
 

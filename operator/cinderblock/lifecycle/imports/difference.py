@@ -59,6 +59,11 @@ class Difference:
         """Return whether the store holds more backups than are imported."""
         return self.backups > MAX_BACKUPS
 
+    @property
+    def released_gone(self) -> frozenset[str]:
+        """Return the released backups whose manifest the listing lacked. Later marks are not among them."""
+        return self._released - self.released_present
+
     def add(self, stored: StoredManifest) -> None:
         """Add a manifest of the store."""
         self.backups += 1

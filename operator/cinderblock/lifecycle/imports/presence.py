@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cinderblock.api.v1alpha1.backup import ManifestMissing
-from cinderblock.api.v1alpha1.store import ImportMode, Inventory
+from cinderblock.api.v1alpha1.store import SHORTEST_IMPORT_INTERVAL, ImportMode, Inventory
 from cinderblock.lifecycle.imports.difference import Difference
 from cinderblock.lifecycle.imports.records import KnownBackup
 from cinderblock.lifecycle.imports.settings import Settings
@@ -99,6 +99,8 @@ def _missing(
         return ManifestMissing(since=before.since) if before is not None else None
     if before is None:
         return ManifestMissing(since=began)
-    # The import that first lacked it is complete, so this is another listing.
-    is_second = inventory is not None and before.since <= inventory.time
+    # The import that first lacked it is complete, so this is another listing. A change of spec.import lists again at
+    # once, but a server that has just started may lack the same manifests some seconds later.
+    is_complete = inventory is not None and before.since <= inventory.time
+    is_second = is_complete and began - before.since >= SHORTEST_IMPORT_INTERVAL
     return ManifestMissing(since=before.since, removing=backup.may_be_removed and is_second)

@@ -90,7 +90,7 @@ class KnownBackup:
         may_be_removed: whether it goes when its manifest is gone: the operator made it, and no person has changed its
             policy or holds it.
         is_being_deleted: whether it has a deletionTimestamp.
-        missing: what earlier listings lacked.
+        missing: what earlier listings of this store lacked.
     """
 
     name: str
@@ -129,5 +129,5 @@ def record_of(backup: VolumeBackup, store: BackupStore) -> KnownBackup:
         is_import=is_import,
         may_be_removed=is_import and made_by == store.name and backup.keeps_data and not spec.hold,
         is_being_deleted=backup.metadata.is_being_deleted,
-        missing=status.manifest_missing,
+        missing=status.manifest_missing if is_ours else None,
     )

@@ -50,12 +50,12 @@ def with_marks(released: Collection[str], added: Iterable[str]) -> list[str]:
     return list(dict.fromkeys((*released, *added)))[:MAX_RELEASED]
 
 
-def trimmed(released: Collection[str], listed: Collection[str]) -> list[str]:
-    """Return the marks without those whose manifest is gone, if there are nearly too many.
+def trimmed(released: Collection[str], gone: Collection[str]) -> list[str]:
+    """Return the marks without those whose manifest a listing lacked, if there are nearly too many.
 
     Otherwise these stay: a manifest may be back at the next listing. If the marks are full, VolumeBackups were deleted
     without a mark, so all of them stay as well, and nothing is imported.
     """
     if is_full(released) or len(released) < TRIM_FROM:
         return list(released)
-    return [backup_id for backup_id in released if backup_id in listed]
+    return [backup_id for backup_id in released if backup_id not in gone]

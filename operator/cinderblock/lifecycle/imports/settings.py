@@ -30,6 +30,7 @@ class Settings:
         namespaces: in which the backups were made; None: all.
         volumes: UIDs and names of volumes; empty: all.
         digest: identifies these settings.
+        mode_field: where a person sets the mode.
     """
 
     mode: ImportMode
@@ -39,6 +40,7 @@ class Settings:
     namespaces: frozenset[str] | None
     volumes: frozenset[str]
     digest: str
+    mode_field: str = "spec.import.mode"
 
     @property
     def is_on(self) -> bool:
@@ -73,6 +75,7 @@ def settings_of(store: BackupStore) -> Settings:
     spec = store.spec.import_
     # A prefix of a ClusterBackupStore belongs to one namespace, which may have had another name.
     namespaces = frozenset(spec.namespaces) or (None if isinstance(store, SharedStore) else {store.namespace})
+    shared_by = f" of ClusterBackupStore {store.cluster_store}" if isinstance(store, SharedStore) else ""
     return Settings(
         mode=spec.mode,
         interval=max(to_timedelta(spec.interval), SHORTEST_IMPORT_INTERVAL),
@@ -81,4 +84,5 @@ def settings_of(store: BackupStore) -> Settings:
         namespaces=None if namespaces is None or ALL_NAMESPACES in namespaces else frozenset(namespaces),
         volumes=frozenset(spec.volumes),
         digest=hashlib.sha256(f"{spec.model_dump_json()} {store.spec.prefix}".encode()).hexdigest()[:16],
+        mode_field=f"spec.import.mode{shared_by}",
     )

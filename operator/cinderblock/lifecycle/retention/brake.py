@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import order, utc
+from cinderblock.lifecycle.backup_times import order
 from cinderblock.lifecycle.retention.grace import Grace
 from cinderblock.lifecycle.retention.times import DAY
 from cinderblock.lifecycle.retention.verdict import Step

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from cinderblock.lifecycle.backup_times import utc
+from cinderblock.api.utc import utc
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 from cinderblock.lifecycle.retention.verdict import Judgement, Verdict
 

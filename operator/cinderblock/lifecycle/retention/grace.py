@@ -12,8 +12,8 @@ from datetime import datetime, timedelta, tzinfo
 from hashlib import blake2b
 
 from cinderblock.api.duration import parse_long_duration
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
-from cinderblock.lifecycle.backup_times import utc
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE, DAY
 
 PAUSE = timedelta(hours=3)

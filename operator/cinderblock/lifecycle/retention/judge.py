@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
 from cinderblock.api.duration import parse_long_duration
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.api.v1alpha1.retention import Retention
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import data_time, order, utc
+from cinderblock.lifecycle.backup_times import data_time, order
 from cinderblock.lifecycle.retention import keep_rules
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.open_alarms import OpenAlarms, has_alarm, open_alarms

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cinderblock.api.utc import utc
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import data_time, order, utc
+from cinderblock.lifecycle.backup_times import data_time, order
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 
 FREEZE = timedelta(days=14)

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, tzinfo
 
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.retention import Retention, RetentionStatus
 from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import utc
 from cinderblock.lifecycle.retention.brake import Appointment, appoint, limit_of
 from cinderblock.lifecycle.retention.context import RetentionContext
 from cinderblock.lifecycle.retention.grace import REMOVAL_MARGIN, Grace, grace_of

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 
+from cinderblock.api.utc import utc
 from cinderblock.api.v1alpha1.schedule import AnySchedule, BackupSchedule
 from cinderblock.lifecycle.backup_record import BackupRecord
-from cinderblock.lifecycle.backup_times import utc
 from cinderblock.lifecycle.retention.times import CLOCK_TOLERANCE
 
 NAME_LIMIT: Final = 253

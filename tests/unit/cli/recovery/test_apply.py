@@ -229,6 +229,39 @@ def test_backup_that_is_imported_under_another_name_is_used(world: World, opened
     assert world.made()["VolumeBackup"] == ["daily-logs-0", "mine"]
 
 
+def test_import_of_the_operator_that_was_quicker_is_used(
+    world: World, opened: Opened, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import creates the VolumeBackup under another name after the command has read the namespace."""
+    key = next(item.key for item in opened.inside.list("") if ids["data"] in item.key and "manifest" in item.key)
+    metadata, work = {"name": "quicker", "namespace": "shop"}, world.operator.work
+
+    def work_and_import() -> None:
+        late = next((b for b in world.objects.all("VolumeBackup") if b["metadata"]["name"] == "daily-data-0"), None)
+        if late is not None and not late.get("status"):
+            ended = {"phase": "error", "id": ids["data"], "importedBy": late["metadata"]["uid"], "failReason": "taken"}
+            ready = {"type": "Ready", "status": "False", "reason": "IdTaken", "message": "taken"}
+            ready["lastTransitionTime"] = "2026-05-04T12:00:00Z"
+            world.objects.update(late, status=ended | {"conditions": [ready]})
+            world.objects.create(
+                "VolumeBackup", {"metadata": metadata, "spec": {"import": {"id": ids["data"], "manifest": key}}}
+            )
+        work()
+
+    monkeypatch.setattr(world.operator, "work", work_and_import)
+    assert world.results() == {"shop/data": "restored", "shop/logs": "restored"}
+
+
+@pytest.mark.parametrize("words", [("--from", "s3://backups/wrong"), ("--namespace", "shpo")])
+def test_place_without_backups_is_no_complete_recovery(
+    world: World, ids: dict[str, str], words: tuple[str, str]
+) -> None:
+    outcome = world.apply(*words)
+    assert outcome.code == 3
+    assert "nothing was restored: no backup of a claim can be read in s3://backups/" in outcome.err
+    assert world.cli("recover", "plan", "--from", f"s3://backups/{PREFIX}", *words).code == 3
+
+
 def test_taken_name_of_a_backup_gets_the_beginning_of_the_id(world: World, ids: dict[str, str]) -> None:
     metadata = {"name": "daily-data-0", "namespace": "shop"}
     taken = world.objects.create("VolumeBackup", {"metadata": metadata, "spec": {"volumeId": "other"}})

@@ -13,7 +13,7 @@ import yaml
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.cli.commands import recover
-from cinderblock.errors import StoreUnreachable
+from cinderblock.errors import AccessDenied, ObjectArchived, PermanentError, StoreUnreachable
 from cinderblock.kube.client import KubeClient
 from cinderblock.repository.verify import findings
 from cinderblock.store.counted import CountedStore
@@ -222,6 +222,28 @@ def test_hostile_manifests_stay_texts(cli: Cli, opened: Opened) -> None:
     assert "labels" not in restore["spec"]
     as_yaml = yaml.safe_load(cli("recover", "plan", *FROM, "-o", "yaml").out)
     assert len(str(as_yaml)) < 100_000
+
+
+@pytest.mark.parametrize("time", ["2026-05-04T00:00:00", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_odd_time_of_one_manifest_hides_no_other(cli: Cli, opened: Opened, time: str) -> None:
+    """Such a time cannot be compared with others, or not converted to UTC."""
+    good = put(opened.inside, "data", hours=1)
+    put(opened.inside, "odd", data_timestamp=datetime.fromisoformat(time))
+    for words in (("recover", "plan"), ("recover", "plan", "--as-of", "2026-01-02T15:30:00Z"), ("list",)):
+        outcome = cli(*words, *FROM)
+        assert outcome.code == 0, outcome.err
+        assert good in outcome.out
+
+
+@pytest.mark.parametrize("error", [AccessDenied("denied"), ObjectArchived("archived")])
+def test_manifest_that_cannot_be_fetched_hides_no_other(cli: Cli, opened: Opened, error: PermanentError) -> None:
+    put(opened.inside, "data")
+    refused = put(opened.inside, "logs")
+    opened.faulty.on("get", f"{refused}.manifest").raises(error).times(float("inf"))
+    outcome = cli("recover", "plan", *FROM)
+    assert outcome.code == 3
+    assert "shop" in outcome.out
+    assert f"backup {refused} ({error.reason}): {error.message}" in outcome.out
 
 
 def test_failing_store_ends_the_plan_without_output(cli: Cli, opened: Opened) -> None:
