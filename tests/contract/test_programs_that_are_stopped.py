@@ -178,6 +178,8 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
     ),
 }
 """The request that is held back, and the arguments, by command for people."""
+SUCCESSFUL = [name for name in IN_THE_MIDDLE if name != "recover"]
+"""The commands that succeed. The backups were made from the command line, so no claim can be recovered."""
 
 
 def test_table_has_every_command_that_uses_a_store() -> None:
@@ -364,7 +366,7 @@ def test_help_that_could_not_be_written_is_no_success(made: Made, name: str, opt
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize("name", some(IN_THE_MIDDLE))
+@pytest.mark.parametrize("name", some(SUCCESSFUL))
 def test_result_that_could_not_be_written_is_no_success(made: Made, tmp_path: Path, name: str) -> None:
     words = IN_THE_MIDDLE[name][1](made, tmp_path / "target")
     with open("/dev/full", "wb") as full:
@@ -377,7 +379,14 @@ def test_result_that_could_not_be_written_is_no_success(made: Made, tmp_path: Pa
         assert made.run("verify", backup, "--from", STORE, *made.keys).returncode == 0
 
 
-@pytest.mark.parametrize("name", some(IN_THE_MIDDLE, 1))
+def test_failed_command_without_an_output_keeps_its_exit_code(made: Made, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = made.run(*IN_THE_MIDDLE["recover"][1](made, tmp_path), stdout=full.fileno())
+    assert done.returncode == PERMANENT, done.stderr
+    assert done.stderr.count("No space left on device. The command has ended with exit code 3.\n") == 1
+
+
+@pytest.mark.parametrize("name", some(SUCCESSFUL, 1))
 def test_reader_that_has_gone_is_no_success(made: Made, tmp_path: Path, name: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -392,9 +401,7 @@ def test_reader_that_has_gone_is_no_success(made: Made, tmp_path: Path, name: st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "where"), some([("backup", "a pipe"), *((name, "/dev/full") for name in IN_THE_MIDDLE)])
-)
+@pytest.mark.parametrize(("name", "where"), some([("backup", "a pipe"), *((name, "/dev/full") for name in SUCCESSFUL)]))
 def test_messages_that_could_not_be_written_end_no_work(made: Made, tmp_path: Path, name: str, where: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
