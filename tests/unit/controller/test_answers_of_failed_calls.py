@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
@@ -44,8 +46,9 @@ def without_collector() -> Iterator[None]:
 
 
 async def _call_all(misbehavior: Misbehavior) -> None:
-    """Make every call as the operator does."""
-    with hostile_server(misbehavior) as server:
+    """Make every call as the operator does, and wait for the threads of those that were given up."""
+    with hostile_server(misbehavior) as server, ThreadPoolExecutor() as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
         location = StoreLocation(endpoint_url=server.url, container="volumebackups")
         inner = S3Store(location, S3Credentials("AKIAEXAMPLE", "very/secret"), seconds_per_call=SECONDS)
         with closing(InstrumentedStore(RetryingStore(inner, OPERATOR_RETRIES), lambda *_: None)) as store:
