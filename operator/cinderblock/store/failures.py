@@ -7,6 +7,7 @@ until the garbage collector visits old objects, which it does rarely in a proces
 
 from __future__ import annotations
 
+import http.client
 import traceback
 from collections.abc import Iterator
 
@@ -23,6 +24,17 @@ def release_answers(error: BaseException) -> None:
         traceback.clear_frames(link.__traceback__)
     if isinstance(error, CinderblockError):
         error.__cause__ = error.__context__ = None
+
+
+def forget_partial_answers(error: BaseException) -> None:
+    """Empty what an exception and its causes keep of an answer that ended too early.
+
+    http.client.IncompleteRead keeps everything that was read. A cycle of exceptions would keep it until the garbage
+    collector finds it.
+    """
+    for link in list(_chain(error)):
+        if isinstance(link, http.client.IncompleteRead):
+            link.partial = b""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

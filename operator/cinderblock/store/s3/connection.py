@@ -24,6 +24,7 @@ from botocore.awsrequest import (
 from typing_extensions import override
 
 from cinderblock.store import deadline
+from cinderblock.store.failures import forget_partial_answers
 
 if TYPE_CHECKING:
     import socket
@@ -212,7 +213,11 @@ def _read(response: AWSResponse) -> bytes:
     """Read an answer. Raises AnswerTooLong, and what urllib3 raises."""
     is_error = response.status_code >= 300
     limit = ERROR_BYTES if is_error else ANSWER_BYTES
-    content: bytes = response.raw.read(limit + 1)
+    try:
+        content: bytes = response.raw.read(limit + 1)
+    except Exception as error:
+        forget_partial_answers(error)
+        raise
     if len(content) <= limit and not _is_costly(content):
         return content
     response.raw.close()
