@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -78,3 +79,9 @@ Conditions = Annotated[
     ),
 ]
 """Conditions of an object, at most one of each type."""
+
+
+def is_waiting(status: Mapping[str, Any], reason: str) -> bool:
+    """Return whether the status of an object, as an event has it, shows that the object waits for this reason."""
+    shown = status.get("conditions") or ()
+    return any(c.get("type") == ConditionType.RECONCILING and c.get("reason") == reason for c in shown)

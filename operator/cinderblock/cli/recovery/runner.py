@@ -19,15 +19,12 @@ from cinderblock.cli.recovery.patient_client import PatientClient, Sleep
 from cinderblock.errors import PermanentError
 from cinderblock.kube import kinds
 from cinderblock.kube.client import JsonObject, KubeClient
-from cinderblock.lifecycle.imports.names import ImportNames
+from cinderblock.lifecycle.imports.names import candidates
 from cinderblock.lifecycle.recovery.candidate import Candidate
 from cinderblock.lifecycle.recovery.cluster_view import ClaimKey
 from cinderblock.lifecycle.recovery.objects import backup_object, restore_object
 from cinderblock.lifecycle.recovery.plan import ClaimState, Plan, PlannedClaim
 from cinderblock.reasons import Reason
-
-NAMES: Final = 4
-"""Names that a VolumeBackup may get: that of the plan, its own, with its id, and with a digest."""
 
 
 class Outcome(StrEnum):
@@ -222,8 +219,8 @@ class Runner:
     async def _create_import(self, claim: PlannedClaim, backup: Candidate) -> VolumeBackup:
         """Create the VolumeBackup under the first of its names that is free, or return the one that exists."""
         namespace, stored = claim.key[0], backup.stored
-        spare, name = ImportNames(), stored.object_name
-        for _ in range(NAMES):
+        names = candidates(stored.manifest, stored.backup_id, stored.object_name)
+        for name in dict.fromkeys((stored.object_name, *names)):
             body = backup_object(
                 claim,
                 backup,
@@ -234,7 +231,6 @@ class Runner:
             found = VolumeBackup.model_validate(await self._client.get_or_create(kinds.VOLUME_BACKUP, body))
             if found.backup_id == stored.import_id:
                 return found
-            name = spare.name(namespace, stored.manifest, stored.backup_id, stored.object_name)
         raise _Failure(f"all names of VolumeBackup {stored.object_name} are taken")
 
     async def _create_restore(self, claim: PlannedClaim, backup: Candidate) -> VolumeRestore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cinderblock.api.conditions import ConditionType
+from cinderblock.api.conditions import is_waiting
 from cinderblock.api.v1alpha1.store import StoreAccess
 from cinderblock.controller.request import ObjectKey
 from cinderblock.kube import kinds
@@ -28,14 +28,9 @@ class AccessWaiters:
         """
         if key.kind == kinds.VOLUME_BACKUP.kind:
             self._store_of.pop(key, None)
-            if change != "DELETED" and _waits(status):
+            if change != "DELETED" and is_waiting(status, Reason.STORE_READ_ONLY):
                 self._store_of[key] = ObjectKey(kinds.BACKUP_STORE.kind, key.namespace, str(status.get("storeName")))
             return []
         if key.kind != kinds.BACKUP_STORE.kind or status.get("access") != StoreAccess.READ_WRITE:
             return []
         return [backup for backup, store in self._store_of.items() if store == key]
-
-
-def _waits(status: Mapping[str, Any]) -> bool:
-    shown = status.get("conditions") or ()
-    return any(c.get("type") == ConditionType.RECONCILING and c.get("reason") == Reason.STORE_READ_ONLY for c in shown)

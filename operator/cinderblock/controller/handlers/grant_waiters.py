@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cinderblock.api.conditions import ConditionType
+from cinderblock.api.conditions import is_waiting
 from cinderblock.controller.request import ObjectKey
 from cinderblock.kube import kinds
 from cinderblock.reasons import Reason
@@ -28,8 +28,8 @@ class GrantWaiters:
         if key.kind != kinds.VOLUME_RESTORE.kind:
             return
         self._forget(key)
-        source = (body.get("spec") or {}).get("backupNamespace")
-        if change == "DELETED" or not isinstance(source, str) or not _waits(body.get("status") or {}):
+        source, status = (body.get("spec") or {}).get("backupNamespace"), body.get("status") or {}
+        if change == "DELETED" or not isinstance(source, str) or not is_waiting(status, Reason.NOT_GRANTED):
             return
         of_namespace = self._waiting.setdefault(source, {}).setdefault(key.namespace, set())
         if len(of_namespace) < WAITERS_OF_NAMESPACE:
@@ -50,8 +50,3 @@ class GrantWaiters:
     def waiting_for(self, namespace: str) -> list[ObjectKey]:
         """Return the restores that a grant or a backup of this namespace may let begin."""
         return sorted(key for keys in self._waiting.get(namespace, {}).values() for key in keys)
-
-
-def _waits(status: Mapping[str, Any]) -> bool:
-    shown = status.get("conditions") or ()
-    return any(c.get("type") == ConditionType.RECONCILING and c.get("reason") == Reason.NOT_GRANTED for c in shown)

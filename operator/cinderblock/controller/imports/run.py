@@ -96,7 +96,7 @@ class ImportRun:
         self.before = backups_before(difference, inventory, self.known) if self.is_always else None
         may_judge = not difference.is_too_large
         self.presence.extend(
-            presence_writes(difference, self.known, settings, inventory, self.began, is_shrunk=self.before is not None)
+            presence_writes(difference, self.known, settings, inventory, self.began, may_remove=self.may_remove)
             if may_judge
             else ()
         )

@@ -59,7 +59,7 @@ def presence_writes(
     inventory: Inventory | None,
     began: datetime,
     *,
-    is_shrunk: bool,
+    may_remove: bool,
 ) -> list[PresenceWrite]:
     """Return the changes that a listing leads to.
 
@@ -69,9 +69,8 @@ def presence_writes(
         settings: of the import. Only mode Always takes note of missing manifests, because only it lists again.
         inventory: the result of the last complete import; None: there is none.
         began: when this import began.
-        is_shrunk: whether too much is missing to believe it.
+        may_remove: whether the listing is believed if it lacks manifests.
     """
-    may_remove = settings.mode is ImportMode.ALWAYS and not is_shrunk and difference.backups > 0
     writes = []
     for backup in known:
         if backup.is_being_deleted or not (backup.is_import or backup.missing):

@@ -35,5 +35,5 @@ def test_second_listing_counts_only_after_a_minute(seconds: int, removing: bool)
     difference.add(StoredManifest("backups/v/b.manifest", "v"))
     inventory = Inventory(time=NOON, backups=1, volumes=1, bytes=1, imported=1)
     began = NOON + timedelta(seconds=seconds)
-    writes = presence_writes(difference, [gone], settings_of(STORE), inventory, began, is_shrunk=False)
+    writes = presence_writes(difference, [gone], settings_of(STORE), inventory, began, may_remove=True)
     assert [write.missing.removing for write in writes if write.missing] == [True] * removing
