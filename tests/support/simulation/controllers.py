@@ -259,7 +259,14 @@ class Cluster:
                     await client.delete(kinds.POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
 
     async def _job(self, client: KubeClient, body: Object) -> None:
-        """Run a Job in three writes: its pod, the end of the pod, and the end of the Job."""
+        """Run a Job in three writes: its pod, the end of the pod, and the end of the Job.
+
+        The Job is read again, because a watch may not have delivered its deletion yet: no mover starts after that.
+        """
+        current = await client.get(kinds.JOB, body["metadata"]["name"], body["metadata"]["namespace"])
+        if current is None or current["metadata"]["uid"] != body["metadata"]["uid"]:
+            return
+        body = current
         is_over = body.get("status", {}).get("conditions") or "deletionTimestamp" in body["metadata"]
         mounted = [volume.get("persistentVolumeClaim") for volume in body["spec"]["template"]["spec"]["volumes"]]
         claim = mounted[0]["claimName"] if mounted[0] else ""
