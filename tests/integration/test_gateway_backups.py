@@ -200,9 +200,13 @@ async def test_backup_with_dependents_is_not_deleted_even_by_force(
     assert (await person.delete(f"backups/{parent}")).status == 202
 
 
-async def test_running_backup_is_deleted_only_by_force(person: Person, client: KubeClient, namespace: str) -> None:
+@pytest.mark.parametrize("phase", ["creating", "restoring"])
+async def test_running_backup_is_deleted_only_by_force(
+    person: Person, client: KubeClient, namespace: str, phase: str
+) -> None:
+    """A restore of another namespace makes a backup ``restoring`` as well (tests/data/cinder/answers/deleting.json)."""
     database = await volume(client, namespace)
-    running = await backup(client, namespace, database, phase="creating")
+    running = await backup(client, namespace, database, phase=phase)
     answer = await person.delete(f"backups/{running}")
     assert answer.fault[1:] == (400, "Invalid backup: Backup status must be available or error")
     assert (await person.post(f"backups/{running}/action", {"os-force_delete": {}})).status == 202

@@ -103,6 +103,9 @@ def test_granted_backup_is_restored(simulation: Simulation, backups: dict[str, A
     assert readers(simulation) == []
     assert simulation.phase("VolumeBackup", "full") == "available"
     assert made["status"]["conditions"][0]["reason"] == "Granted"
+    [told] = [event for event in simulation.objects.all("Event", SOURCE) if event["reason"] == "ReadElsewhere"]
+    assert told["regarding"]["name"] == "full"
+    assert told["note"].startswith("VolumeRestore staging/back begins to restore this backup")
     assert [n["name"] for n in made["status"]["namespaces"]] == [TARGET]
 
 
@@ -238,7 +241,8 @@ def test_namespace_that_was_created_again_gets_nothing(simulation: Simulation) -
 def test_namespace_that_comes_later_is_recorded_when_it_asks(simulation: Simulation) -> None:
     made = grant(simulation, to={"namespaces": [TARGET, "later"]})
     simulation.settle()
-    assert "later does not exist" in made["status"]["conditions"][0]["message"]
+    assert "later does not exist" in made["status"]["conditions"][1]["message"]
+    assert ("NamespaceAbsent", 1) in simulation.events()
     simulation.make("Namespace", {"metadata": {"name": "later"}})
     body = {"backupId": "full", "backupNamespace": SOURCE, "name": "copy"}
     simulation.make("VolumeRestore", {"metadata": {"name": "back", "namespace": "later"}, "spec": body})

@@ -12,6 +12,7 @@ import pytest
 from cinderblock.api import layout
 from cinderblock.api.labels import BACKUP_FINALIZER, IMPORTED_ANNOTATION
 from cinderblock.controller.imports import reconcile
+from cinderblock.controller.imports import run as run_module
 from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle.imports import difference, releases
 from cinderblock.reasons import Reason
@@ -307,10 +308,92 @@ def test_loss_is_accepted_by_switching_off_and_on(simulation: Simulation) -> Non
     set_import(simulation, mode="Never")
     run(simulation)
     assert imported(simulation) == ("", "")
-    assert "inventory" not in store_status(simulation)
+    assert store_status(simulation)["inventory"]["lossAccepted"]
     set_import(simulation, **ALWAYS)
     run(simulation, 45)
     assert len(backups(simulation)) == 1
+    assert not store_status(simulation)["inventory"]["lossAccepted"]
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_lost_inventory_and_lost_manifests_remove_nothing(simulation: Simulation, others: int) -> None:
+    """The bucket may be the wrong one, and hold as many backups as before."""
+    lose_cluster(simulation, "one", "two", "three")
+    set_import(simulation, **ALWAYS)
+    run(simulation)
+    content = {key: simulation.cluster.store.get(key) for key in simulation.stored("backups/")}
+    simulation.cluster.store.delete(list(content)[1:])
+    for number in range(others):
+        simulation.cluster.store.put(layout.manifest_key("", f"other-{number}", "backup"), b"")
+    simulation.objects.update(simulation.get("BackupStore", "default"), status={})
+    run(simulation, 65)
+    assert sorted(backups(simulation)) == ["one", "three", "two"]
+    assert imported(simulation) == ("False", "InventoryShrunk")
+    for key, body in content.items():
+        simulation.cluster.store.put(key, body)
+    run(simulation, 11)
+    assert imported(simulation)[0] == "True"
+
+
+def twin_store(simulation: Simulation, **settings: Any) -> None:
+    """Add a second BackupStore that leads to the same place."""
+    spec = simulation.get("BackupStore", "default")["spec"]
+    metadata = {"name": "twin", "namespace": simulation.get("BackupStore", "default")["metadata"]["namespace"]}
+    simulation.objects.create("BackupStore", {"metadata": metadata, "spec": spec | {"import": settings}})
+
+
+@pytest.mark.parametrize("own", ["Always", "Never"])
+def test_second_store_of_the_same_place_resurrects_nothing(simulation: Simulation, own: str) -> None:
+    simulation.backup("one", "data", deletionPolicy="Retain")
+    simulation.backup("two", "data", deletionPolicy="Retain")
+    simulation.settle()
+    set_import(simulation, mode=own)
+    twin_store(simulation, **ALWAYS)
+    run(simulation, 15)
+    simulation.delete("VolumeBackup", "one")
+    run(simulation, 45)
+    assert sorted(backups(simulation)) == ["two"]
+    assert len(simulation.stored("backups/")) == 2, "the data stays"
+    marks = {name: simulation.get("BackupStore", name)["status"].get("released", []) for name in ("default", "twin")}
+    assert [name for name, found in marks.items() if found] == ["default" if own == "Always" else "twin"]
+
+
+def test_store_whose_twin_is_full_of_marks_imports_nothing(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "MAX_RELEASED", 1)
+    lose_cluster(simulation, "one", "two")
+    twin_store(simulation, **ALWAYS)
+    run(simulation)
+    twin = simulation.get("BackupStore", "twin")
+    simulation.objects.update(twin, status=twin["status"] | {"released": ["some-backup"]})
+    for name in backups(simulation):
+        simulation.remove_by_force(name)
+    set_import(simulation, **ALWAYS)
+    run(simulation, 11)
+    assert backups(simulation) == {}
+    assert imported(simulation) == ("False", "TooManyReleased")
+    message = next(c["message"] for c in store_status(simulation)["conditions"] if c["type"] == "Imported")
+    assert "of BackupStore twin to Never" in message
+
+
+def test_switching_off_forgets_missing_manifests_in_steps(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many VolumeBackups there are: none has to be kept in memory, and no step takes minutes."""
+    monkeypatch.setattr(run_module, "MAX_KNOWN", 6)
+    monkeypatch.setattr(reconcile, "STEP_SECONDS", 0.0)
+    names = ["one", "two", "three", "four", "five"]
+    lose_cluster(simulation, *names)
+    set_import(simulation, **ALWAYS)
+    run(simulation, 2)
+    simulation.cluster.store.delete([manifest_of(simulation, name) for name in names[:2]])
+    run(simulation, 11)
+    monkeypatch.setattr(run_module, "MAX_KNOWN", 2)
+    set_import(simulation, mode="Never")
+    run(simulation, 2)
+    assert all("manifestMissing" not in item["status"] for item in _all(simulation))
+    assert "inventory" not in store_status(simulation)
 
 
 def test_damaged_manifest_costs_the_others_nothing(simulation: Simulation) -> None:

@@ -29,7 +29,10 @@ CLUSTER_STORE_REASONS: Final = frozenset(
 """Reasons that only ClusterBackupStores, and what uses them, have."""
 
 GRANT_REASONS: Final = frozenset(
-    {Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.STORE_NOT_SHARED}
+    {
+        *(Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.NAMESPACE_ABSENT),
+        *(Reason.STORE_NOT_SHARED, Reason.READ_ELSEWHERE),
+    }
 )
 """Reasons that only BackupGrants, and restores by them, have."""
 

@@ -39,7 +39,8 @@ class Kubeconfig:
     async def load(self, *, renew: bool = False) -> RestConfig:
         """Read the files again, and run the user's exec plugin unless its last answer is still valid."""
         files = _MergedFiles(self._paths)
-        context = files.find("contexts", "context", self._context or files.current_context)
+        name = self._context or files.current_context
+        context = files.find("contexts", "context", name)
         cluster = files.find("clusters", "cluster", str(context.values.get("cluster", "")))
         # The loader treats a missing user as no user, and continues without credentials.
         user_name = context.values.get("user")
@@ -64,6 +65,7 @@ class Kubeconfig:
             server_name=configuration.tls_server_name,
             proxy=configuration.proxy,
             namespace=str(context.values.get("namespace") or "default"),
+            context=name,
             certificate=credentials.certificate,
             private_key=credentials.private_key,
             token=credentials.token,

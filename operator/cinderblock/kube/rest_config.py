@@ -24,6 +24,7 @@ class RestConfig:
         server_name: name expected in the server's certificate, if it is not that of the URL.
         proxy: URL of an HTTP proxy.
         namespace: namespace to use where none is given.
+        context: name of the context of the kubeconfig, for people; empty: in a pod.
     """
 
     server: str
@@ -35,6 +36,7 @@ class RestConfig:
     server_name: str | None = None
     proxy: str | None = field(default=None, repr=False)
     namespace: str = "default"
+    context: str = field(default="", compare=False)
 
 
 class ConfigSource(Protocol):

@@ -157,14 +157,17 @@ class RecordGrantedRestores:
     """Write status.grantedRestores of a VolumeBackup, provided that the object has not changed since it was read.
 
     Attributes:
-        namespace, name, resource_version: of the VolumeBackup.
+        namespace, name, uid, resource_version: of the VolumeBackup.
         restores: all restores in other namespaces that read it from now on.
+        note: what an Event tells the owner of the backup; empty: there is no Event.
     """
 
     namespace: str
     name: str
+    uid: str
     resource_version: str
     restores: tuple[GrantedRestore, ...] = field(hash=False)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ LASTING: Final = frozenset(
         ConditionType.HARMFUL_LIFECYCLE,
         ConditionType.IMPORTED,
         ConditionType.MANIFEST_MISSING,
+        ConditionType.NAMESPACES_ABSENT,
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
         ConditionType.RETENTION_APPLIED,

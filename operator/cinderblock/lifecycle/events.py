@@ -65,9 +65,10 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         recorded += _on_verified(*(_of_type(status, ConditionType.VERIFIED) for status in (before, after)))
     if isinstance(after, BackupStoreStatus) and new_wait is None:
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
-        recorded += _on_harm(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
+        recorded += _on_warning(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
     if isinstance(after, BackupGrantStatus):
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
+        recorded += _on_warning(*(_of_type(status, ConditionType.NAMESPACES_ABSENT) for status in (before, after)))
     if isinstance(after, BackupStoreStatus):
         recorded += _on_import(*(_of_type(status, ConditionType.IMPORTED) for status in (before, after)))
     return tuple(recorded)
@@ -82,8 +83,8 @@ def _on_ready_transition(before: Condition | None, after: Condition | None) -> l
     return [RecordEvent("Normal" if after.status == "True" else "Warning", reason, after.message)]
 
 
-def _on_harm(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
-    """Return the Event of a container whose lifecycle rules begin to destroy or archive backups."""
+def _on_warning(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of a condition that warns of something, such as lifecycle rules that destroy backups."""
     is_known = (
         before is not None and after is not None and (before.status, before.reason) == (after.status, after.reason)
     )

@@ -243,6 +243,8 @@ class ObservedBackup:
         ended_granted: UIDs of restores of status.grantedRestores that have ended, or are gone.
         object_count: number of VolumeBackups of its namespace; 0: not counted.
         store: its store.
+        same_place: other BackupStores of the namespace that lead to the place of its data; only read for a deletion
+            that leaves the data.
         claim: the volume to back up, by UID or name.
         volume: the PersistentVolume bound to it.
         pods_using: names of the pods that mount the claim.
@@ -284,6 +286,7 @@ class ObservedBackup:
     ended_granted: frozenset[str] = frozenset()
     object_count: int = 0
     store: StoreLookup = field(default_factory=StoreLookup)
+    same_place: tuple[BackupStore, ...] = ()
     claim: PersistentVolumeClaim | None = None
     volume: PersistentVolume | None = None
     pods_using: tuple[str, ...] = ()

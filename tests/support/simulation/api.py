@@ -177,7 +177,7 @@ class SimulatedApi(Transport):
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
     async def config(self) -> RestConfig:
-        return RestConfig(server="https://simulated")
+        return RestConfig(server="https://user:secret@simulated", context="lab")
 
     async def aclose(self) -> None:
         """Do nothing: there are no connections."""

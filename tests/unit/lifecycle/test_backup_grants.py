@@ -118,9 +118,13 @@ def test_namespace_that_is_gone_stays_recorded() -> None:
 def test_absent_namespace_waits_for_its_first_restore() -> None:
     granted = accepted(a_grant(ALL, "staging", "later"))
     assert shown(granted)[0] == "True"
-    assert "Namespace later does not exist" in shown(granted)[2]
+    absent = next(c for c in granted.status.conditions if c.type == "NamespacesAbsent")
+    assert (absent.status, absent.reason) == ("True", "NamespaceAbsent")
+    assert absent.message.startswith("Namespace later does not exist. Anyone who creates it may restore")
     assert state(granted, a_namespace("later")) is GrantState.PENDING
-    assert state(accepted(granted, a_namespace("later")), a_namespace("later")) is GrantState.GRANTED
+    present = accepted(granted, a_namespace("later"))
+    assert state(present, a_namespace("later")) is GrantState.GRANTED
+    assert [c.type for c in present.status.conditions] == ["Ready"]
 
 
 def test_decision_that_changes_nothing_writes_the_same_status() -> None:

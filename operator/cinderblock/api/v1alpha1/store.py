@@ -434,6 +434,9 @@ class Inventory(Model):
     """Number of manifests before more than half of them were gone. It is set while the reason is InventoryShrunk."""
     settings: Annotated[str, Field(max_length=64)] | None = None
     """Digest of spec.import for which the import is complete. It is unset while backups wait for an encryption key."""
+    loss_accepted: bool = False
+    """Whether a person has accepted a loss by setting spec.import.mode to Never while the reason was InventoryShrunk.
+    Later imports compare with the numbers of that moment. Defaults to false."""
 
 
 class BackupStoreStatus(Model):
@@ -450,7 +453,8 @@ class BackupStoreStatus(Model):
     endpoint_url: EndpointUrl | None = None
     """URL of the S3 endpoint, also if a ClusterBackupStore sets it. Unset for AWS."""
     inventory: Inventory | None = None
-    """Backups that the store held at the last import. It is set only if spec.import.mode is Once or Always."""
+    """Backups that the store held at the last import. It is set only if spec.import.mode is Once or Always, or after a
+    loss was accepted."""
     released: Annotated[list[Uid] | None, Field(max_length=MAX_RELEASED)] = None
     """Ids of backups whose VolumeBackup was deleted here while their data stayed in the store. They are not imported
     again. To have one again, create a VolumeBackup with spec.import. Nothing is recorded with mode Never."""

@@ -16,7 +16,7 @@ from cinderblock.cli.async_command import run_async
 from cinderblock.cli.exit_codes import CORRUPT, INCOMPLETE, PERMANENT, SUCCESS, worst_exit_code
 from cinderblock.cli.output import print_json, warn
 from cinderblock.cli.progress_bar import progress_for
-from cinderblock.cli.recovery.cluster import check_served, read_view
+from cinderblock.cli.recovery.cluster import check_served, name_of, read_view
 from cinderblock.cli.recovery.collect import Collector, verify_newest
 from cinderblock.cli.recovery.options import PARALLEL, add_options, check_options, choices_from
 from cinderblock.cli.recovery.readiness import prepare
@@ -238,6 +238,7 @@ async def _recover(arguments: argparse.Namespace, inventory: _Inventory, results
     """Check the cluster, then recover all claims. ``results`` receives what has become of them."""
     kube = await connect()
     try:
+        warn(f"recovering into {await name_of(kube)}")
         await check_served(kube)
         namespaces = _target_namespaces(arguments, inventory.survey)
         plan = _planned(arguments, inventory, await read_view(kube, namespaces))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from cinderblock.api.kubernetes import StorageClass
 from cinderblock.api.meta import Object
@@ -25,16 +26,19 @@ NAMED: Final = 10
 
 async def read_view(kube: KubeClient, namespaces: Iterable[str]) -> ClusterView:
     """Return what the cluster has in these namespaces. Raises what the API server answers."""
-    existing, claims = set(), set[ClaimKey]()
+    existing, claims, deleting = set(), set[ClaimKey](), set[ClaimKey]()
     for name in sorted(set(namespaces)):
         if await kube.get(kinds.NAMESPACE, name) is None:
             continue
         existing.add(name)
-        claims |= {(name, body["metadata"]["name"]) for body in await kube.list(kinds.PVC, name)}
+        for body in await kube.list(kinds.PVC, name):
+            key = name, body["metadata"]["name"]
+            claims.add(key)
+            deleting |= {key} if "deletionTimestamp" in body["metadata"] else set()
     classes = await _classes(kube)
     default = next((each.name for each in classes or () if each.is_default), None)
     names = None if classes is None else frozenset(each.name for each in classes)
-    return ClusterView(frozenset(existing), frozenset(claims), names, default)
+    return ClusterView(frozenset(existing), frozenset(claims), names, default, frozenset(deleting))
 
 
 async def _classes(kube: KubeClient) -> list[StorageClass] | None:
@@ -44,6 +48,15 @@ async def _classes(kube: KubeClient) -> list[StorageClass] | None:
     except AccessDenied as error:
         warn(f"StorageClasses are not checked: {error.message}")
         return None
+
+
+async def name_of(kube: KubeClient) -> str:
+    """Return which cluster a client leads to, for people: address, and context of the kubeconfig."""
+    config = await kube.config()
+    address = urlsplit(config.server)
+    # A URL may contain a password.
+    server = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+    return f"the cluster {server} (context {config.context})" if config.context else f"the cluster {server}"
 
 
 async def check_served(kube: KubeClient) -> None:
@@ -60,11 +73,13 @@ class StoreCheck:
         names: name of the BackupStore by namespace.
         problems: what is wrong, by namespace.
         may_come: whether waiting can solve all problems.
+        endpoints: endpoints of the BackupStores that are not that of the plan.
     """
 
     names: dict[str, str]
     problems: dict[str, str]
     may_come: bool
+    endpoints: frozenset[str] = frozenset()
 
     def raise_problems(self) -> None:
         """Raise InvalidInput if there are problems."""
@@ -85,19 +100,34 @@ async def check_stores(
         store_name: name of the BackupStore; None: the default one of each namespace.
         location: where the plan was made.
     """
-    names, problems, may_come = dict[str, str](), dict[str, str](), True
+    names, problems, endpoints, may_come = dict[str, str](), dict[str, str](), set[str](), True
     for namespace in sorted(namespaces):
         store, missing = await _choose(kube, namespace, store_name)
         if store is None:
             problems[namespace] = missing
             continue
         names[namespace] = store.name
-        misplaced = await _misplaced(kube, store, location)
+        place, unknown = await _known_place(kube, store)
+        misplaced = unknown or _misplaced(store, place, location)
         if misplaced:
             problems[namespace], may_come = misplaced, False
         elif not store.is_ready:
             problems[namespace] = f"BackupStore {store.name} is not ready: {_why_not_ready(store)}"
-    return StoreCheck(names, problems, may_come)
+        if place is not None and place.endpoint != _endpoint(location.endpoint_url):
+            endpoints.add(place.endpoint)
+    return StoreCheck(names, problems, may_come, frozenset(endpoints))
+
+
+class _Place(NamedTuple):
+    """Bucket, prefix and endpoint of a BackupStore."""
+
+    container: str
+    prefix: str
+    endpoint: str
+
+
+def _endpoint(url: str | None) -> str:
+    return url.rstrip("/") if url else "AWS"
 
 
 async def _choose(kube: KubeClient, namespace: str, name: str | None) -> tuple[BackupStore | None, str]:
@@ -118,31 +148,35 @@ def _why_not_ready(store: BackupStore) -> str:
     return ready.message if ready else "the operator has not checked it yet"
 
 
-async def _misplaced(kube: KubeClient, store: BackupStore, location: StoreLocation) -> str:
+async def _known_place(kube: KubeClient, store: BackupStore) -> tuple[_Place | None, str]:
+    """Return the place of a BackupStore if it is known, and what is wrong with it."""
+    try:
+        return await _place(kube, store), ""
+    except AccessDenied as error:
+        warn(f"the place of BackupStore {store.namespace}/{store.name} is not checked: {error.message}")
+        return None, ""
+    except InvalidInput as error:
+        return None, error.message
+
+
+def _misplaced(store: BackupStore, place: _Place | None, location: StoreLocation) -> str:
     """Return how the place of a BackupStore differs from that of the plan; empty if it does not, or is not known.
 
     The endpoint may have another address inside the cluster, so only bucket and prefix count. After the import, the
     content digest proves that the operator has read the same backup.
     """
-    try:
-        place = await _place(kube, store)
-    except AccessDenied as error:
-        warn(f"the place of BackupStore {store.namespace}/{store.name} is not checked: {error.message}")
+    here = location.container, location.prefix
+    if place is None or place[:2] == here:
         return ""
-    except InvalidInput as error:
-        return error.message
-    if place is None or place == (location.container, location.prefix):
-        return ""
-    container, prefix = place
-    there, here = (f"s3://{c}/{p}".rstrip("/") for c, p in ((container, prefix), (location.container, location.prefix)))
-    return f"BackupStore {store.name} holds {there}, and the plan is of {here}. Correct --from, or the BackupStore"
+    there, plan = (f"s3://{container}/{prefix}".rstrip("/") for container, prefix in (place[:2], here))
+    return f"BackupStore {store.name} holds {there}, and the plan is of {plan}. Correct --from, or the BackupStore"
 
 
-async def _place(kube: KubeClient, store: BackupStore) -> tuple[str, str] | None:
-    """Return bucket and prefix of a BackupStore; None if its ClusterBackupStore is missing. Raises AccessDenied."""
+async def _place(kube: KubeClient, store: BackupStore) -> _Place | None:
+    """Return the place of a BackupStore; None if its ClusterBackupStore is missing. Raises AccessDenied."""
     reference = store.spec.cluster_store_ref
     if reference is None:
-        return store.spec.container, store.spec.prefix
+        return _Place(store.spec.container, store.spec.prefix, _endpoint(store.spec.endpoint_url))
     body = await kube.get(kinds.CLUSTER_BACKUP_STORE, reference.name)
     own = await kube.get(kinds.NAMESPACE, store.namespace)
     if body is None or own is None:
@@ -151,4 +185,4 @@ async def _place(kube: KubeClient, store: BackupStore) -> tuple[str, str] | None
     former_name = shared.former_name(cluster, namespace)
     former = await kube.get(kinds.NAMESPACE, former_name) if former_name else None
     prefix = shared.prefix_of(cluster, namespace, Object.model_validate(former) if former else None)
-    return cluster.spec.container, prefix
+    return _Place(cluster.spec.container, prefix, _endpoint(cluster.spec.endpoint_url))

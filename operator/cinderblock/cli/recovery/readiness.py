@@ -74,4 +74,10 @@ async def _ready_stores(
         if second == 0:
             warn(f"waiting up to {STORE_SECONDS} s for the BackupStores of {', '.join(sorted(found.problems)[:NAMED])}")
     found.raise_problems()
+    if found.endpoints:
+        listed = ", ".join(sorted(found.endpoints)[:NAMED])
+        warn(
+            f"the BackupStores use endpoint {listed}, and the plan was read from {location.endpoint_url or 'AWS'}. Both"
+            " must lead to the same server, or to a copy: the content of each backup is compared after its import"
+        )
     return found.names

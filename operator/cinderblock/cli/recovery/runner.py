@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.cli.recovery.existing import Existing, read_existing
@@ -23,7 +24,7 @@ from cinderblock.lifecycle.imports.names import candidates
 from cinderblock.lifecycle.recovery.candidate import Candidate
 from cinderblock.lifecycle.recovery.cluster_view import ClaimKey
 from cinderblock.lifecycle.recovery.objects import backup_object, restore_object
-from cinderblock.lifecycle.recovery.plan import ClaimState, Plan, PlannedClaim
+from cinderblock.lifecycle.recovery.plan import BEING_DELETED, ClaimState, Plan, PlannedClaim
 from cinderblock.reasons import Reason
 
 
@@ -55,6 +56,7 @@ class Result(NamedTuple):
 
 
 EXISTS: Final = Result(Outcome.EXISTS, "a claim of this name exists, and was not touched")
+DELETING: Final = Result(Outcome.BLOCKED, BEING_DELETED)
 
 OnResult = Callable[[PlannedClaim, Result], None]
 OnProgress = Callable[[PlannedClaim, int], None]
@@ -163,6 +165,8 @@ class Runner:
         present = await self._client.get(kinds.PVC, *claim.key)
         restore = await self._begun(claim, backup, present)
         if present is not None and (restore is None or restore.has_ended):
+            if "deletionTimestamp" in present["metadata"]:
+                return DELETING
             return _restored(restore, backup) if restore and _has_made(restore, present) else EXISTS
         self.results[claim.key] = Result(Outcome.RESTORING)
         if restore is not None and restore.has_ended:
@@ -245,7 +249,7 @@ class Runner:
                 return found
             if found.own_phase is BackupPhase.ERROR:
                 cause = f"VolumeBackup {name} could not be imported: {found.status.fail_reason}"
-                raise _Failure(cause, _reason_of(body))
+                raise _Failure(cause, _reason_of(found))
         raise _Failure(f"VolumeBackup {name} was deleted")
 
     async def _follow_restore(self, claim: PlannedClaim, name: str) -> Result:
@@ -255,7 +259,7 @@ class Runner:
             if found.own_phase is RestorePhase.AVAILABLE:
                 return Result(Outcome.RESTORED)
             if found.has_ended:
-                raise _Failure(f"VolumeRestore {name}: {found.status.fail_reason}", _reason_of(body))
+                raise _Failure(f"VolumeRestore {name}: {found.status.fail_reason}", _reason_of(found))
             if found.status.progress is not None:
                 self._on_progress(claim, found.status.progress.bytes_done)
         raise _Failure(f"VolumeRestore {name} was deleted")
@@ -295,7 +299,6 @@ def _why_not_restored(restore: VolumeRestore) -> str:
     return restore.status.fail_reason or "no reason is known."
 
 
-def _reason_of(body: JsonObject) -> str:
+def _reason_of(failed: VolumeBackup | VolumeRestore) -> str:
     """Return the reason of the condition Ready."""
-    conditions = body.get("status", {}).get("conditions") or ()
-    return next((str(each.get("reason", "")) for each in conditions if each.get("type") == "Ready"), "")
+    return next((each.reason for each in failed.status.conditions if each.type == ConditionType.READY), "")

@@ -17,7 +17,8 @@ from typing import Final
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.context import Context
 from cinderblock.controller.imports.read import BATCH_MANIFESTS, ManifestMemory, ManifestReader
-from cinderblock.controller.imports.run import ImportRun, known_backups
+from cinderblock.controller.imports.run import ImportRun, known_backups, records_of
+from cinderblock.controller.imports.same_place import list_same_place
 from cinderblock.controller.imports.write import create, write_presence
 from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import CinderblockError, Conflict, KubeUnavailable, NotLeading, StoreBusy
@@ -27,6 +28,7 @@ from cinderblock.lifecycle.imports.conclude import (
     ImportCondition,
     ImportOutcome,
     Result,
+    after_switching_off,
     condition_of,
     failed,
     inventory_of,
@@ -131,15 +133,16 @@ class ImportReconciler:
     async def _switch_off(self, context: Context, key: ObjectKey, store: BackupStore) -> ImportOutcome:
         """Take back what imports say about VolumeBackups, and release deletions that wait for a mark."""
         self.forget(key)
-        if store.status.inventory is not None:
-            for backup in (await known_backups(context, store)).values():
-                if backup.missing is not None and not backup.is_being_deleted:
-                    await write_presence(context, store, PresenceWrite(backup, None))
         for waiter in context.pending_releases.take(key):
             await context.enqueue(waiter)
         released = store.status.released or ()
         # That is how a person accepts that released backups come back.
-        return ImportOutcome(None, () if releases.is_full(released) else released, is_off=True)
+        kept = () if releases.is_full(released) else released
+        before = store.status.inventory
+        inventory = after_switching_off(before)
+        if before is not None and before != inventory and not await _forget_missing(context, store):
+            return ImportOutcome(before, kept, is_off=True, requeue_after=0.0)
+        return ImportOutcome(inventory, kept, is_off=True)
 
     async def _advance(
         self, context: Context, key: ObjectKey, store: BackupStore, settings: Settings, outcome: ImportOutcome
@@ -166,7 +169,7 @@ class ImportReconciler:
         if refusal is None and not run.is_complete:
             return replace(outcome, condition=_progress(run), requeue_after=0.0)
         del self._runs[key]
-        return _conclude(run, settings, outcome, refusal)
+        return _conclude(run, store, settings, outcome, refusal)
 
     async def _begin(self, step: _Step, identity: str) -> ImportRun:
         """List the VolumeBackups, the store, and the VolumeBackups again.
@@ -182,8 +185,13 @@ class ImportReconciler:
         await step.reader.list_into(context, difference)
         after = await known_backups(context, store)
         difference.leave_out(backup for uid, backup in after.items() if uid not in before)
+        # A VolumeBackup that is not among the first ones has left its mark before.
+        others = await list_same_place(context, store, store.spec.container, must_be_all=True)
+        difference.leave_out_released(mark for other in others for mark in other.status.released or ())
+        full = next((other.name for other in others if releases.is_full(other.status.released or ())), "")
         known = [backup for uid, backup in after.items() if uid in before]
-        run = ImportRun(began, identity, difference, known, [backup.name for backup in after.values()])
+        names = [backup.name for backup in after.values()]
+        run = ImportRun(began, identity, difference, known, names, full)
         run.compare(store, step.settings)
         self._memory.trim(step.key, difference.new)
         self._runs[step.key] = run
@@ -196,7 +204,7 @@ class ImportReconciler:
             if run.unread:
                 await self._read(step, run)
             elif run.creations is None:
-                run.plan(step.store, step.settings, is_full=releases.is_full(step.released))
+                run.plan(step.store, step.settings, is_full=bool(run.full_store) or releases.is_full(step.released))
             elif run.creations:
                 if len(run.names) + run.created >= limit:
                     return too_many_objects(limit)
@@ -224,7 +232,7 @@ class ImportReconciler:
 
 
 def _conclude(
-    run: ImportRun, settings: Settings, outcome: ImportOutcome, refusal: ImportCondition | None
+    run: ImportRun, store: BackupStore, settings: Settings, outcome: ImportOutcome, refusal: ImportCondition | None
 ) -> ImportOutcome:
     result = Result(
         run.began,
@@ -234,7 +242,7 @@ def _conclude(
         missing=run.missing,
         unread=run.refused,
         before=run.before,
-        is_full=releases.is_full(outcome.released),
+        full_store=store.name if releases.is_full(outcome.released) else run.full_store,
         refusal=refusal,
     )
     condition = condition_of(result, settings)
@@ -255,6 +263,18 @@ async def _marks(context: Context, key: ObjectKey, released: Sequence[str]) -> S
     for waiter in pending.take(key, done):
         await context.enqueue(waiter)
     return releases.with_marks(released, pending.of(key))
+
+
+async def _forget_missing(context: Context, store: BackupStore) -> bool:
+    """Remove status.manifestMissing from VolumeBackups for a few seconds. Return whether none is left with it."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + STEP_SECONDS
+    async for backup in records_of(context, store):
+        if backup.missing is not None and not backup.is_being_deleted:
+            await write_presence(context, store, PresenceWrite(backup, None))
+            if loop.time() >= ends:
+                return False
+    return True
 
 
 async def _create_next(step: _Step, run: ImportRun, creations: deque[Creation]) -> None:

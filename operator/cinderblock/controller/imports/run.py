@@ -41,6 +41,7 @@ class ImportRun:
         difference: the listing, compared with the VolumeBackups.
         known: VolumeBackups that existed before and after the listing.
         names: names of all VolumeBackups of the namespace.
+        full_store: another BackupStore of the same place that is full of marks; empty: there is none.
         is_always: whether the mode is Always.
         before: number of backups before the store lost more than half of them.
         unread: manifests to read.
@@ -57,6 +58,7 @@ class ImportRun:
     difference: Difference
     known: list[KnownBackup]
     names: list[str]
+    full_store: str = ""
     is_always: bool = False
     before: int | None = None
     unread: deque[StoredManifest] = field(default_factory=deque)
@@ -128,8 +130,8 @@ class ImportRun:
 async def known_backups(context: Context, store: BackupStore) -> dict[str, KnownBackup]:
     """Return the VolumeBackups of the namespace by UID. Raises PermanentError if there are too many."""
     found: dict[str, KnownBackup] = {}
-    async for backup in _backups(context, store):
-        found[backup.uid] = record_of(backup, store)
+    async for backup in records_of(context, store):
+        found[backup.uid] = backup
         if len(found) > MAX_KNOWN:
             raise PermanentError(
                 f"The namespace has more than {MAX_KNOWN} VolumeBackups. Nothing is imported until you delete some",
@@ -138,7 +140,8 @@ async def known_backups(context: Context, store: BackupStore) -> dict[str, Known
     return found
 
 
-async def _backups(context: Context, store: BackupStore) -> AsyncIterator[VolumeBackup]:
+async def records_of(context: Context, store: BackupStore) -> AsyncIterator[KnownBackup]:
+    """Yield the VolumeBackups of the namespace. One may come twice if the list begins again."""
     async for page in parsed_pages(context, VolumeBackup, kinds.VOLUME_BACKUP, store.namespace):
         for backup in page:
-            yield backup
+            yield record_of(backup, store)

@@ -20,9 +20,10 @@ from cinderblock.api.meta import Object
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.v1alpha1.backup import ImportSource, VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, ImportMode
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.grants.gather import ended_granted
+from cinderblock.controller.imports.same_place import list_same_place
 from cinderblock.controller.reconcile.alarms import find_keeper
 from cinderblock.controller.reconcile.gather import (
     bound_volume,
@@ -50,6 +51,7 @@ from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
 from cinderblock.lifecycle.backup import expiry, snapshot_checks
 from cinderblock.lifecycle.backup.checks import is_forgotten, is_unpinned, recorded_parent
+from cinderblock.lifecycle.imports import releases
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
 from cinderblock.lifecycle.store import place
@@ -424,9 +426,21 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed
     try:
-        return await _with_stored_data(context, observed, lookup, status.volume_id, status.container)
+        observed = await _with_stored_data(context, observed, lookup, status.volume_id, status.container)
     except CinderblockError as error:
-        return replace(observed, store=StoreLookup(lookup.store, "", error))
+        observed = replace(observed, store=StoreLookup(lookup.store, "", error))
+    return await _with_same_place(context, observed, lookup.store, status.container)
+
+
+async def _with_same_place(
+    context: Context, observed: ObservedBackup, store: BackupStore, container: str
+) -> ObservedBackup:
+    """Add the other BackupStores that lead to data which stays, if its own BackupStore imports nothing from there."""
+    stays = observed.backup.keeps_data or observed.backup.is_let_go or observed.needed_by
+    is_marked = store.spec.import_.mode is not ImportMode.NEVER and releases.is_own_place(observed.backup, store)
+    if not stays or is_marked or observed.namespace_ending:
+        return observed
+    return replace(observed, same_place=await list_same_place(context, store, container))
 
 
 async def _for_lost_status(context: Context, observed: ObservedBackup) -> ObservedBackup:

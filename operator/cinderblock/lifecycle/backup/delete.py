@@ -220,11 +220,14 @@ def _after_mark(observed: ObservedBackup, now: datetime, decision: Decision) -> 
     store = observed.store.store
     if store is None or not is_over or not reasons & _DATA_STAYS or observed.namespace_ending:
         return decision
-    if not releases.needs_mark(observed.backup, store):
+    unmarked = releases.stores_without_mark(observed.backup, store, observed.same_place)
+    if not unmarked:
         return decision
-    message = f"BackupStore {store.name} takes note that the backup must not be imported again"
+    listed = ", ".join(each.name for each in unmarked)
+    message = f"BackupStore {listed} takes note that the backup must not be imported again"
     wait = Wait(Reason.RECORDING_RELEASE, message, requeue_after=MIN_REQUEUE_SECONDS)
-    return _deleting(observed, now, wait, (RecordRelease(store.name, releases.release_id(observed.backup)),))
+    backup_id = releases.release_id(observed.backup)
+    return _deleting(observed, now, wait, tuple(RecordRelease(each.name, backup_id) for each in unmarked))
 
 
 def _on_store_error(observed: ObservedBackup, now: datetime, error: CinderblockError) -> Decision:

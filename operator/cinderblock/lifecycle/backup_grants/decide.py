@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.meta import Object
 from cinderblock.api.v1alpha1.backup_grant import BackupGrant, BackupGrantStatus, GrantedNamespace
 from cinderblock.errors import InvalidInput
@@ -33,9 +34,10 @@ def decide(grant: BackupGrant, existing: Mapping[str, Object], now: datetime) ->
     before, generation = grant.status.conditions if grant.status.id == grant.uid else [], grant.metadata.generation
     problem = _problem(grant, replaced)
     if problem is None:
-        shown = conditions.ready(before, now, generation, Reason.GRANTED, _granted_message(grant, recorded))
+        shown = conditions.ready(before, now, generation, Reason.GRANTED, _granted_message(recorded))
     else:
         shown = conditions.stalled(before, now, generation, *problem)
+    shown = _with_absent(shown, grant, recorded, now)
     status = BackupGrantStatus(id=grant.uid, namespaces=recorded, observed_generation=generation, conditions=shown)
     return Decision(status)
 
@@ -48,13 +50,30 @@ def _recorded(grant: BackupGrant, existing: Mapping[str, Object]) -> list[Grante
     return [GrantedNamespace(name=name, uid=uid) for name, uid in sorted((uids | gone).items())]
 
 
-def _granted_message(grant: BackupGrant, recorded: list[GrantedNamespace]) -> str:
+def _granted_message(recorded: list[GrantedNamespace]) -> str:
+    if not recorded:
+        return "No namespace that the grant names exists."
+    return f"Restores are permitted in namespace {_names([namespace.name for namespace in recorded])}."
+
+
+def _with_absent(
+    shown: list[Condition], grant: BackupGrant, recorded: list[GrantedNamespace], now: datetime
+) -> list[Condition]:
+    """Add the condition about namespaces that do not exist yet: anyone who creates one of them may restore."""
     names = {namespace.name for namespace in recorded}
     absent = [name for name in grant.spec.to.namespaces if name not in names]
-    parts = [f"Restores are permitted in namespace {_names(sorted(names))}."] if names else []
-    if absent:
-        parts.append(f"Namespace {_names(absent)} does not exist: the grant applies from the first restore there on.")
-    return " ".join(parts)
+    if not absent:
+        return conditions.without(shown, ConditionType.NAMESPACES_ABSENT)
+    return conditions.with_lasting(
+        shown,
+        now,
+        grant.metadata.generation,
+        kind=ConditionType.NAMESPACES_ABSENT,
+        status="True",
+        reason=Reason.NAMESPACE_ABSENT,
+        message=f"Namespace {_names(absent)} does not exist. Anyone who creates it may restore the granted backups from"
+        " then on. Remove the name from spec.to.namespaces, unless you know who will create the namespace.",
+    )
 
 
 def _problem(grant: BackupGrant, replaced: list[str]) -> tuple[Reason, str] | None:

@@ -43,7 +43,8 @@ def record(restore: VolumeRestore, backup: VolumeBackup) -> RecordGrantedRestore
         message = f"{len(present)} restores of other namespaces read the backup already"
         return Wait(Reason.QUEUED, message, requeue_after=FULL_RETRY_SECONDS)
     mine = GrantedRestore(namespace=restore.namespace, name=restore.name, uid=restore.uid)
-    return _write(backup, (*present, mine))
+    note = f"VolumeRestore {restore.namespace}/{restore.name} begins to restore this backup, as a BackupGrant permits"
+    return _write(backup, (*present, mine), note)
 
 
 def running(observed: ObservedBackup) -> list[GrantedRestore]:
@@ -75,5 +76,6 @@ def in_use(observed: ObservedBackup, now: datetime) -> Wait | None:
     return Wait(Reason.BACKUP_IN_USE, message, requeue_after=10.0)
 
 
-def _write(backup: VolumeBackup, entries: tuple[GrantedRestore, ...]) -> RecordGrantedRestores:
-    return RecordGrantedRestores(backup.namespace, backup.name, backup.metadata.resource_version, entries)
+def _write(backup: VolumeBackup, entries: tuple[GrantedRestore, ...], note: str = "") -> RecordGrantedRestores:
+    version = backup.metadata.resource_version
+    return RecordGrantedRestores(backup.namespace, backup.name, backup.uid, version, entries, note)

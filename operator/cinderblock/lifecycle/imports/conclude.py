@@ -67,7 +67,8 @@ class Result:
         missing: number of imported VolumeBackups without a manifest.
         unread: manifests that could not be imported.
         before: number of backups before the store lost more than half of them; None: it did not.
-        is_full: whether too many marks of released backups exist.
+        full_store: name of a BackupStore of the same place with too many marks of released backups; empty: there is
+            none.
         refusal: why the namespace takes no further VolumeBackups; None: it does.
     """
 
@@ -78,7 +79,7 @@ class Result:
     missing: int = 0
     unread: Sequence[UnreadManifest] = ()
     before: int | None = None
-    is_full: bool = False
+    full_store: str = ""
     refusal: ImportCondition | None = None
 
 
@@ -107,6 +108,16 @@ def inventory_of(result: Result, settings: Settings, condition: ImportCondition)
     )
 
 
+def after_switching_off(inventory: Inventory | None) -> Inventory | None:
+    """Return the inventory of a store that imports nothing any more: none, unless a loss was accepted by that.
+
+    Without it, the next import could not tell an accepted loss from a lost status.
+    """
+    if inventory is None or not (inventory.backups_before is not None or inventory.loss_accepted):
+        return None
+    return inventory.model_copy(update={"backups_before": None, "settings": None, "loss_accepted": True})
+
+
 def condition_of(result: Result, settings: Settings) -> ImportCondition:
     """Return the condition Imported after a complete import. The worst that was found decides."""
     difference = result.difference
@@ -117,13 +128,13 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
             f"The store holds more than {MAX_BACKUPS} backups, so none is imported. Find out who writes to the"
             " container, or select backups with cinderblock list --as-manifests",
         )
-    if result.is_full:
+    if result.full_store:
         return ImportCondition(
             "False",
             Reason.TOO_MANY_RELEASED,
             f"More than {MAX_RELEASED} VolumeBackups were deleted while their data stayed in the store, so nothing is"
-            f" imported any more. Set {settings.mode_field} to Never and back: this forgets them, and imports them"
-            " again",
+            f" imported any more. Set {settings.mode_field} of BackupStore {result.full_store} to Never and back: this"
+            " forgets them, and imports them again",
         )
     if result.refusal is not None:
         return result.refusal
@@ -131,9 +142,9 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
         return ImportCondition(
             "False",
             Reason.INVENTORY_SHRUNK,
-            f"The store held {result.before} backups, and lists only {difference.backups} now. No VolumeBackup is"
-            f" removed for that. Bring the manifests back, or accept the loss: set {settings.mode_field} to Never, wait"
-            " until this condition is gone, and set it back",
+            f"{_loss(result.before, difference.backups)}. No VolumeBackup is removed for that. Bring the manifests"
+            f" back, or accept the loss: set {settings.mode_field} to Never, wait until this condition is gone, and set"
+            " it back",
         )
     denied = [unread for unread in result.unread if unread.reason == Reason.ACCESS_DENIED]
     if denied:
@@ -153,6 +164,13 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
             repeats = ". Encryption keys are missing: add them, and the import continues"
         return ImportCondition("True", Reason.UNREADABLE_LEFT_OUT, message + repeats)
     return ImportCondition("True", Reason.IMPORTED, f"All selected backups have a VolumeBackup{repeats}")
+
+
+def _loss(before: int, backups: int) -> str:
+    """Return what a store has lost. A listing of another bucket may be long, and have none of the imported backups."""
+    if backups < before:
+        return f"The store held {before} backups, and lists only {backups} now"
+    return f"The store held {before} backups, and lists less than half of those that were imported"
 
 
 def most_objects(object_limit: int) -> int:

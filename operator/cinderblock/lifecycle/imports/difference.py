@@ -94,6 +94,12 @@ class Difference:
         if ids:
             self.new = [stored for stored in self.new if stored.key not in keys and stored.import_id not in ids]
 
+    def leave_out_released(self, released: Iterable[str]) -> None:
+        """Leave out the manifests of backups that were released in other BackupStores of the same place."""
+        marks = frozenset(released)
+        if marks:
+            self.new = [stored for stored in self.new if stored.import_id not in marks]
+
     def _add_known(self, stored: StoredManifest, owners: Iterable[KnownBackup]) -> None:
         counted = 0
         for backup in owners:

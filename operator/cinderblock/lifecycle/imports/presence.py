@@ -6,7 +6,7 @@ VolumeBackup is removed only after two listings that lack its manifest, and not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,17 +30,19 @@ class PresenceWrite:
     missing: ManifestMissing | None
 
 
-def backups_before(difference: Difference, inventory: Inventory | None, known: Iterable[KnownBackup]) -> int | None:
+def backups_before(difference: Difference, inventory: Inventory | None, known: Sequence[KnownBackup]) -> int | None:
     """Return how many backups the store held before it lost more than half of them; None: it did not.
 
-    Until at least half of them are there again, the number stays. Without an earlier inventory, only an empty store has
-    lost something: the imported backups.
+    Until at least half of them are there again, the number stays. Without an earlier inventory, the imported backups
+    are those that the store held. They count as well while a loss lasts: a listing of another bucket may be long.
     """
-    if inventory is not None:
-        before = inventory.backups if inventory.backups_before is None else inventory.backups_before
-    else:
-        before = 0 if difference.backups else sum(backup.is_import for backup in known)
-    return before if difference.backups * 2 < before else None
+    imports = sum(backup.is_import and not backup.is_being_deleted for backup in known)
+    has_lost_imports = len(missing_imports(difference, known)) * 2 > imports
+    if inventory is None:
+        return imports if has_lost_imports else None
+    before = inventory.backups if inventory.backups_before is None else inventory.backups_before
+    is_lasting = inventory.backups_before is not None and has_lost_imports
+    return before if difference.backups * 2 < before or is_lasting else None
 
 
 def missing_imports(difference: Difference, known: Iterable[KnownBackup]) -> list[KnownBackup]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from cinderblock.api import layout
@@ -10,6 +10,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.store import MAX_RELEASED, BackupStore, ImportMode
 from cinderblock.errors import InvalidInput
 from cinderblock.lifecycle.imports.names import import_id
+from cinderblock.lifecycle.store import place
 
 TRIM_FROM: Final = MAX_RELEASED * 9 // 10
 """Marks from which on those are dropped whose manifest is not in the store."""
@@ -26,18 +27,44 @@ def release_id(backup: VolumeBackup) -> str:
         return backup.backup_id
 
 
-def needs_mark(backup: VolumeBackup, store: BackupStore | None) -> bool:
-    """Return whether a VolumeBackup may go only after its BackupStore has a mark, since its data stays.
+def stores_without_mark(
+    backup: VolumeBackup, store: BackupStore, others: Sequence[BackupStore]
+) -> tuple[BackupStore, ...]:
+    """Return the BackupStores that need a mark before a VolumeBackup may go, since its data stays.
 
-    A store without imports needs none, and one that is full of marks imports nothing (`is_full`). A VolumeBackup that
-    the import itself removes may come back with its manifest.
+    Its own store needs one, and another one that imports from the place of its data if its own store does not.
+    Imports read the marks of all BackupStores of their place, so one of these is enough. A VolumeBackup that the import
+    itself removes may come back with its manifest.
+
+    Args:
+        backup: the VolumeBackup.
+        store: its BackupStore.
+        others: the other BackupStores of the namespace that lead to the place of its data.
     """
-    if store is None or store.spec.import_.mode is ImportMode.NEVER or store.metadata.is_being_deleted:
-        return False
     missing = backup.status.manifest_missing if backup.has_own_status else None
-    is_removed = missing is not None and missing.removing
+    if missing is not None and missing.removing:
+        return ()
+    importing = sorted((other for other in others if _imports(other)), key=lambda other: other.name)
+    holders = [store] if _imports(store) else []
+    if not is_own_place(backup, store) or not holders:
+        holders += importing[:1]
+    backup_id = release_id(backup)
+    return tuple(each for each in holders if not _has_mark(each, backup_id))
+
+
+def is_own_place(backup: VolumeBackup, store: BackupStore) -> bool:
+    """Return whether the data of a VolumeBackup is in the bucket from which its own store imports."""
+    return store.spec.container == place.container_of(store, backup.status.container)
+
+
+def _imports(store: BackupStore) -> bool:
+    return store.spec.import_.mode is not ImportMode.NEVER and not store.metadata.is_being_deleted
+
+
+def _has_mark(store: BackupStore, backup_id: str) -> bool:
+    """Return whether a store has a mark. One that is full of marks needs none: it imports nothing."""
     released = store.status.released or []
-    return not is_removed and not is_full(released) and release_id(backup) not in released
+    return is_full(released) or backup_id in released
 
 
 def is_full(released: Collection[str]) -> bool:

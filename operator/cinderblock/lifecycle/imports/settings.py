@@ -54,7 +54,9 @@ class Settings:
         """
         if not self.is_on:
             return None
-        if inventory is None or inventory.time > now or inventory.settings not in (None, self.digest):
+        if inventory is None or inventory.time > now or inventory.loss_accepted:
+            return now
+        if inventory.settings not in (None, self.digest):
             return now
         if self.mode is ImportMode.ONCE and inventory.settings is not None:
             return None

@@ -17,9 +17,11 @@ class ClusterView:
         claims: its claims.
         classes: its StorageClasses; None: unknown.
         default_class: the default one; None: there is none.
+        deleting: those of its claims that are being deleted.
     """
 
     namespaces: frozenset[str]
     claims: frozenset[ClaimKey]
     classes: frozenset[str] | None
     default_class: str | None
+    deleting: frozenset[ClaimKey] = frozenset()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from cinderblock.lifecycle.recovery.candidate import Candidate
 from cinderblock.lifecycle.recovery.cluster_view import ClaimKey, ClusterView
@@ -24,6 +25,9 @@ from cinderblock.lifecycle.recovery.notes import (
     unreadable_notes,
 )
 from cinderblock.lifecycle.recovery.survey import NAMED, Survey, Unreadable, VolumeBackups
+
+BEING_DELETED: Final = "a claim of this name is being deleted: run the same command again when it is gone"
+"""Such a claim is not what a recovery promises. It stays as long as a pod mounts it, or a finalizer holds it."""
 
 
 class ClaimState(StrEnum):
@@ -206,12 +210,14 @@ def _plan_claim(
             notes, problems = notes + class_notes, problems + class_problems
     if cluster is not None and key[0] not in cluster.namespaces:
         notes.append(f"namespace {key[0]} does not exist yet")
-    exists = cluster is not None and key in cluster.claims
+    exists = cluster is not None and key in cluster.claims - cluster.deleting
+    if cluster is not None and key in cluster.deleting:
+        problems.append(BEING_DELETED)
     if exists:
         notes.append("a claim of this name exists, and is not touched")
     return PlannedClaim(
         key=key,
-        state=ClaimState.EXISTS if exists else ClaimState.BLOCKED if problems else ClaimState.PLANNED,
+        state=_state(problems, exists=exists),
         backup=chosen,
         storage_class=wanted,
         priority=choices.priority(key),
@@ -221,6 +227,12 @@ def _plan_claim(
         other_volumes=tuple(_others(chosen, volumes)),
         unreadable=tuple(unreadable[:NAMED]),
     )
+
+
+def _state(problems: list[str], *, exists: bool) -> ClaimState:
+    if exists:
+        return ClaimState.EXISTS
+    return ClaimState.BLOCKED if problems else ClaimState.PLANNED
 
 
 def _older(chosen: Candidate | None, good: Sequence[Candidate]) -> list[Candidate]:

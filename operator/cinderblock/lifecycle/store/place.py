@@ -34,9 +34,21 @@ def place_id(store: BackupStore) -> str | None:
     """
     if not isinstance(store, SharedStore):
         return None
-    spec = store.spec
-    server = spec.endpoint_url.rstrip("/") if spec.endpoint_url is not None else f"region {spec.region}"
-    return hashlib.sha256(f"{server}\n{spec.container}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{_server(store)}\n{store.spec.container}".encode()).hexdigest()[:16]
+
+
+def _server(store: BackupStore) -> str:
+    endpoint = store.spec.endpoint_url
+    return endpoint.rstrip("/") if endpoint is not None else f"region {store.spec.region}"
+
+
+def holds_container(store: BackupStore, other: BackupStore, container: str) -> bool:
+    """Return whether a store has its objects in this bucket of another store, below the same prefix.
+
+    Two names of one server count as two servers: nobody can tell them apart from a copy of the bucket.
+    """
+    here = _server(store), store.spec.container, store.spec.prefix
+    return here == (_server(other), container, other.spec.prefix)
 
 
 def is_known(store: BackupStore) -> bool:

@@ -144,6 +144,49 @@ def test_existing_claim_is_reported_and_not_touched(world: World, ids: dict[str,
     assert len(world.made()["VolumeRestore"]) == 1
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_claim_in_deletion_is_no_result(
+    world: World, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Neither one that the plan has seen, nor one whose deletion begins after the plan was made."""
+    finalizer = "kubernetes.io/pvc-protection"
+    metadata = {"name": "data", "namespace": "shop", "finalizers": [finalizer]}
+    claim = world.objects.create("PersistentVolumeClaim", {"metadata": metadata, "spec": {}})
+    assert claim is not None
+    prepare = readiness.prepare
+
+    async def delete_first(*words: Any, **more: Any) -> dict[str, str]:
+        world.objects.delete(claim)
+        return await prepare(*words, **more)
+
+    if late:
+        monkeypatch.setattr(recover, "prepare", delete_first)
+    else:
+        world.objects.delete(claim)
+    assert world.results(code=3) == {"shop/data": "blocked", "shop/logs": "restored"}
+    monkeypatch.setattr(recover, "prepare", prepare)
+    world.objects.drop_finalizer(claim, finalizer)
+    assert world.results() == {"shop/data": "restored", "shop/logs": "restored"}
+
+
+def test_command_names_the_cluster_that_it_writes_to(world: World, ids: dict[str, str]) -> None:
+    assert "recovering into the cluster https://simulated (context lab)" in world.apply().err
+
+
+@pytest.mark.parametrize(("endpoint", "is_named"), [("https://s3.inside/", True), (None, False)])
+def test_other_endpoint_of_a_store_is_named(
+    world: World, ids: dict[str, str], endpoint: str | None, is_named: bool
+) -> None:
+    store = world.objects.get("BackupStore", "default", "shop")
+    assert store is not None
+    if endpoint is not None:
+        world.objects.update(store, spec=store["spec"] | {"endpointUrl": endpoint})
+    outcome = world.apply()
+    assert outcome.code == 0
+    text = "the BackupStores use endpoint https://s3.inside, and the plan was read from AWS"
+    assert (text in outcome.err) is is_named
+
+
 def after_a_failure(world: World) -> World:
     """Let one claim fail in a first run."""
     world.operator.failing["data"] = "TargetError"
