@@ -234,6 +234,8 @@ class Reason(StrEnum):
     """The store asks for fewer requests."""
     STORE_TOO_SLOW = "StoreTooSlow"
     """The store answers too slowly: a call has used up its time."""
+    FOREIGN_OWNER = "ForeignOwner"
+    """Another cluster owns the store."""
     STORE_READ_ONLY = "StoreReadOnly"
     """The access to the store is ReadOnly, so nothing there may change."""
     LOCKED = "Locked"

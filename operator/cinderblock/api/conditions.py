@@ -52,6 +52,8 @@ class ConditionType(StrEnum):
     """Whether each backup that a store holds, and that spec.import selects, has a VolumeBackup."""
     MANIFEST_MISSING = "ManifestMissing"
     """True if the store lacks the manifest of an imported backup."""
+    FOREIGN_OWNER = "ForeignOwner"
+    """True if another cluster owns a store; Unknown if nobody knows."""
     NAMESPACES_ABSENT = "NamespacesAbsent"
     """True if a BackupGrant names namespaces that do not exist: anyone who creates one may restore."""
 

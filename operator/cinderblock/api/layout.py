@@ -49,6 +49,11 @@ def recorded_ids(key: str) -> tuple[str, str]:
     return volume_uid, name.removesuffix(".manifest")
 
 
+def owner_key(prefix: str) -> str:
+    """Return the key of the owner marker of a store."""
+    return f"{prefix}/meta/owner.json" if prefix else "meta/owner.json"
+
+
 def pack_root(prefix: str) -> str:
     """Return the prefix of all packs of a store."""
     return f"{prefix}/packs/" if prefix else "packs/"

@@ -23,6 +23,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.singleflight import SingleFlight
 from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.controller.stores.expiry import ExpiryRuns
+from cinderblock.controller.stores.owners import OwnerMarkers
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
@@ -65,6 +66,7 @@ class Context:
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
+        owners: the owner markers of stores.
         pending_records: which backups the findings of verifications still change.
         pending_releases: released backups that BackupStores have not taken note of yet.
         secrets: the Secrets of stores, new for each reconciliation.
@@ -84,6 +86,7 @@ class Context:
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
+    owners: OwnerMarkers = field(default_factory=OwnerMarkers)
     pending_records: PendingRecords = field(default_factory=PendingRecords)
     pending_releases: PendingReleases = field(default_factory=PendingReleases)
     secrets: SecretReader = field(default_factory=SecretReader)

@@ -23,6 +23,7 @@ LASTING: Final = frozenset(
         ConditionType.IMPORTED,
         ConditionType.MANIFEST_MISSING,
         ConditionType.NAMESPACES_ABSENT,
+        ConditionType.FOREIGN_OWNER,
         ConditionType.LAST_RUN_SUCCEEDED,
         ConditionType.SELECTING,
         ConditionType.RETENTION_APPLIED,

@@ -39,6 +39,7 @@ EXPECTED_WAITS: Final = frozenset(
 BENIGN_WAITS: Final = frozenset(
     {
         Reason.BACKUP_IN_USE,
+        Reason.FOREIGN_OWNER,
         Reason.HAS_DEPENDENT_BACKUPS,
         Reason.IN_USE,
         Reason.LOCKED,
@@ -66,6 +67,7 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
     if isinstance(after, BackupStoreStatus) and new_wait is None:
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_warning(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
+        recorded += _on_warning(*(_of_type(status, ConditionType.FOREIGN_OWNER) for status in (before, after)))
     if isinstance(after, BackupGrantStatus):
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_warning(*(_of_type(status, ConditionType.NAMESPACES_ABSENT) for status in (before, after)))

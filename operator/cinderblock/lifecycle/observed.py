@@ -25,6 +25,7 @@ from cinderblock.errors import CinderblockError
 from cinderblock.lifecycle.backup.remains import Remains
 from cinderblock.lifecycle.backup_grants.rules import GrantState
 from cinderblock.lifecycle.store.container_rules import ContainerRules
+from cinderblock.lifecycle.store.owner import ObservedOwner
 from cinderblock.lifecycle.verdicts import Deadlines, Fail
 from cinderblock.lifecycle.verification.findings import Recording
 from cinderblock.lifecycle.verification.observed_drill import ObservedDrill
@@ -428,6 +429,7 @@ class ObservedStore:
         mover: the operator's settings for movers; None: not read.
         misplaced: names of VolumeBackups whose data is not in the place that the store has now.
         unreachable: why movers cannot reach the broker of a shared store; None: they can, or need none.
+        owner: the cluster that owns it; None: not read, or this cluster does not know its own UID.
     """
 
     store: BackupStore
@@ -439,3 +441,4 @@ class ObservedStore:
     mover: MoverSettings | None = None
     misplaced: tuple[str, ...] = ()
     unreachable: Fail | None = None
+    owner: ObservedOwner | None = None

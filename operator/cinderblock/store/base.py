@@ -66,6 +66,13 @@ class ObjectStore(Protocol):
         Raises InvalidInput if the body has more than BODY_LIMIT bytes.
         """
 
+    def create(self, key: str, body: Body) -> bool:
+        """Store ``body`` as the object ``key`` unless it exists. Return whether this call may have stored it.
+
+        After a lost answer, a repeated call finds its own object. A server without conditional writes replaces the
+        object. So the caller reads it afterwards. Raises as `put` does.
+        """
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Read ``length`` bytes from ``start`` (None: to the end, at most READ_LIMIT bytes).
 

@@ -64,6 +64,13 @@ class CountedStore:
         self._inner.put(key, body)
         self._add(bytes_put=memoryview(body).nbytes)
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore. It counts as a put."""
+        self._add(puts=1)
+        is_stored = self._inner.create(key, body)
+        self._add(bytes_put=memoryview(body).nbytes)
+        return is_stored
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         self._add(gets=1)

@@ -37,6 +37,11 @@ class InstrumentedStore:
         with self._reporting("put"):
             self._inner.put(key, body)
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore. It counts as a put."""
+        with self._reporting("put"):
+            return self._inner.create(key, body)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         with self._reporting("get"):

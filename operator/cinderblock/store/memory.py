@@ -27,6 +27,12 @@ class MemoryStore:
         with self._lock:
             self._objects[key] = content
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        content = bytes(check_body(check_key(key), body))
+        with self._lock:
+            return self._objects.setdefault(key, content) is content
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         with self._lock:

@@ -37,6 +37,11 @@ class ReadOnlyStore:
         del body
         raise self._refusal(f"store {key}")
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """Raise StoreReadOnly."""
+        del body
+        raise self._refusal(f"store {key}")
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         return self._inner.get(key, start, length)

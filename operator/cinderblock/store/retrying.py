@@ -107,6 +107,10 @@ class RetryingStore:
         """See ObjectStore."""
         self._repeat(partial(self._inner.put, key, body), self._policy)
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        return self._repeat(partial(self._inner.create, key, body), self._policy)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         return self._repeat(partial(self._inner.get, key, start, length), self._policy)

@@ -80,6 +80,10 @@ class RotatingStore:
         """See ObjectStore."""
         self._call(lambda store: store.put(key, body))
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        return self._call(lambda store: store.create(key, body))
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         return self._call(lambda store: store.get(key, start, length))

@@ -28,6 +28,7 @@ READING: Final[dict[str, Callable[[ObjectStore], object]]] = {
 }
 CHANGING: Final[dict[str, Callable[[ObjectStore], object]]] = {
     "put": lambda store: store.put("backups/a", b"other"),
+    "create": lambda store: store.create("backups/b", b"other"),
     "delete": lambda store: store.delete(["backups/a"]),
 }
 READING_OF_RETENTION: Final = {"versioning", "object_lock", "lifecycle", "versions", "inspect"}

@@ -98,6 +98,8 @@ class ClusterBackupStoreSpec(BackupStoreSpec):
     credentials_secret_ref: SecretReference
     """Secret in the namespace of the operator with the S3 credentials in the keys AWS_ACCESS_KEY_ID and
     AWS_SECRET_ACCESS_KEY. The key AWS_SESSION_TOKEN is optional. It never leaves that namespace."""
+    take_over: Literal[None] = None
+    """Never set here: the place of a namespace has its UID, so no other cluster has it."""
     limits: ClusterStoreLimits = ClusterStoreLimits()
     """Limits on the movers of the store."""
     allowed_namespaces: AllowedNamespaces = AllowedNamespaces()
@@ -126,6 +128,8 @@ class ClusterBackupStoreStatus(BackupStoreStatus):
     """Never set here: each BackupStore has its own."""
     released: Literal[None] = None
     """Never set here."""
+    owner: Literal[None] = None
+    """Never set here: the place of a namespace has its UID, so no other cluster has it."""
     conditions: Conditions = []
     """Conditions of the store. Ready is True if the store answered when the operator last checked it, and movers can
     reach it through the broker. StoresCreated tells whether each namespace that may use it has its BackupStore."""

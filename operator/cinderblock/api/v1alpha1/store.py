@@ -22,6 +22,7 @@ from cinderblock.api.meta import (
     Object,
     Uid,
 )
+from cinderblock.api.owner import Epoch
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
@@ -384,6 +385,9 @@ class BackupStoreSpec(Model):
     allow_unsealed: bool = False
     """Whether a store with an encryption Secret accepts unencrypted backups, from an import or after a lost status.
     Anyone who can write to the bucket can put such a backup there. Defaults to false."""
+    take_over: Epoch | None = None
+    """Value of status.owner.epoch of another cluster from which this cluster takes the store over, for example after
+    the loss of that cluster. It has no effect later. Defaults to none."""
     volume_snapshot_class_name: Name | None = None
     """Name of the VolumeSnapshotClass for snapshots. Defaults to the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()
@@ -439,6 +443,31 @@ class Inventory(Model):
     Later imports compare with the numbers of that moment. Defaults to false."""
 
 
+class OwnerState(StrEnum):
+    """Relation of this cluster to the owner of a store."""
+
+    OWN = "Own"
+    DISPUTED = "Disputed"
+    FOREIGN = "Foreign"
+
+
+class StoreOwner(Model):
+    """The cluster that the bucket names as the owner of the prefix (meta/owner.json)."""
+
+    cluster: Uid
+    """Value of metadata.uid of the namespace kube-system of that cluster."""
+    release: Annotated[str, Field(max_length=253)] = ""
+    """Name of its Helm release. Defaults to an empty text."""
+    since: datetime
+    """Time since when it owns the store."""
+    epoch: Epoch
+    """Text that changes with the owner, for spec.takeOver."""
+    state: OwnerState
+    """Own: this cluster. Foreign: another cluster, so that nothing is changed in the bucket. Disputed: another cluster,
+    although this one has made backups there. New backups go on, and data that this cluster has not made is not
+    deleted."""
+
+
 class BackupStoreStatus(Model):
     """Observed state of the store."""
 
@@ -452,6 +481,8 @@ class BackupStoreStatus(Model):
     """Bucket of the store, also if a ClusterBackupStore sets it."""
     endpoint_url: EndpointUrl | None = None
     """URL of the S3 endpoint, also if a ClusterBackupStore sets it. Unset for AWS."""
+    owner: StoreOwner | None = None
+    """Owner of the store when the operator last read it. Unset for a store of a ClusterBackupStore."""
     inventory: Inventory | None = None
     """Backups that the store held at the last import. It is set only if spec.import.mode is Once or Always, or after a
     loss was accepted."""
@@ -489,8 +520,16 @@ class BackupStore(Object):
         return any(c.type == ConditionType.READY and c.status == "True" for c in self.status.conditions)
 
     @property
+    def is_foreign(self) -> bool:
+        """Return whether another cluster owns it, so that this one changes nothing in its bucket."""
+        owner = self.status.owner
+        return not self.is_shared and owner is not None and owner.state is OwnerState.FOREIGN
+
+    @property
     def is_read_only(self) -> bool:
         """Return whether nothing may change its bucket. That of a shared store is known from its status."""
+        if self.is_foreign:
+            return True
         return StoreAccess.READ_ONLY in (self.spec.access, self.status.access if self.is_shared else None)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cinderblock.api.conditions import is_waiting
-from cinderblock.api.v1alpha1.store import StoreAccess
+from cinderblock.api.v1alpha1.store import OwnerState, StoreAccess
 from cinderblock.controller.request import ObjectKey
 from cinderblock.kube import kinds
 from cinderblock.reasons import Reason
@@ -28,9 +28,12 @@ class AccessWaiters:
         """
         if key.kind == kinds.VOLUME_BACKUP.kind:
             self._store_of.pop(key, None)
-            if change != "DELETED" and is_waiting(status, Reason.STORE_READ_ONLY):
+            reasons = Reason.STORE_READ_ONLY, Reason.FOREIGN_OWNER
+            if change != "DELETED" and any(is_waiting(status, reason) for reason in reasons):
                 self._store_of[key] = ObjectKey(kinds.BACKUP_STORE.kind, key.namespace, str(status.get("storeName")))
             return []
         if key.kind != kinds.BACKUP_STORE.kind or status.get("access") != StoreAccess.READ_WRITE:
+            return []
+        if (status.get("owner") or {}).get("state") == OwnerState.DISPUTED:
             return []
         return [backup for backup, store in self._store_of.items() if store == key]

@@ -43,7 +43,7 @@ from cinderblock.controller.reconcile.gather import (
     with_permission,
 )
 from cinderblock.controller.reconcile.gather_expiry import with_expiry
-from cinderblock.controller.reconcile.gather_store import refuse_moved
+from cinderblock.controller.reconcile.gather_store import refuse_moved, wait_for_owner
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
@@ -54,7 +54,7 @@ from cinderblock.lifecycle.backup.checks import is_forgotten, is_unpinned, recor
 from cinderblock.lifecycle.imports import releases
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedManifest, StoreLookup
-from cinderblock.lifecycle.store import place
+from cinderblock.lifecycle.store import owner, place
 from cinderblock.reasons import Reason
 from cinderblock.repository.catalog import Catalog
 from cinderblock.repository.remains import find_remains
@@ -197,7 +197,8 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
         container = place.container_of(observed.store.store, backup.spec.container)
         is_new = backup.own_phase is None or backup.status.manifest_key is None
         lookup = await refuse_moved(context, observed.store, observed.siblings) if is_new else observed.store
-        observed = replace(observed, store=await probe_store(context, lookup, container))
+        lookup = await probe_store(context, lookup, container)
+        observed = replace(observed, store=await wait_for_owner(context, lookup) if is_new else lookup)
     elif is_open:
         observed = replace(observed, store=await with_permission(context, observed.store))
     observed = await _with_parent(context, await _with_active_key(context, observed))
@@ -422,6 +423,9 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
         return observed
     if is_expired:
         return await with_expiry(context, observed)
+    held = await _owner_refusal(context, backup, lookup.store)
+    if held is not None:
+        return replace(observed, store=replace(lookup, error=held))
     recorded = backup.own_phase is not None and status.manifest_key is not None
     if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed
@@ -430,6 +434,19 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
     except CinderblockError as error:
         observed = replace(observed, store=StoreLookup(lookup.store, "", error))
     return await _with_same_place(context, observed, lookup.store, status.container)
+
+
+async def _owner_refusal(context: Context, backup: VolumeBackup, store: BackupStore | None) -> CinderblockError | None:
+    """Return why the data of an imported backup stays: another cluster owns the store now, and has made the backup."""
+    is_taken = backup.spec.import_ is not None and not backup.keeps_data and not backup.is_let_go
+    cluster = await context.cluster.uid(context.kube) if is_taken and store is not None else ""
+    if not cluster or store is None or store.is_shared:
+        return None
+    try:
+        marker = await context.owners.read(context.stores, store, context.secrets, is_fresh=True)
+    except CinderblockError as error:
+        return error
+    return owner.held_deletion(store, marker) if marker is not None and marker.cluster != cluster else None
 
 
 async def _with_same_place(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
@@ -12,12 +13,13 @@ from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.cluster_stores.gather import unreachable
 from cinderblock.controller.context import Context, parse_all
 from cinderblock.controller.reconcile.gather import probe_store
-from cinderblock.controller.reconcile.related import LIST_ALL_LIMIT, list_store_users, list_unsealed
-from cinderblock.errors import CinderblockError, PermanentError
+from cinderblock.controller.reconcile.related import LIST_ALL_LIMIT, has_own_backups, list_store_users, list_unsealed
+from cinderblock.errors import CinderblockError, PermanentError, TransientError
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
 from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.store.container_rules import ContainerRules
+from cinderblock.lifecycle.store.owner import ObservedOwner
 from cinderblock.reasons import Reason
 
 
@@ -41,10 +43,49 @@ async def gather(context: Context, store: BackupStore, broker: Broker) -> Observ
     if store.is_shared:
         silence = await unreachable(context, broker, is_ready=store.is_ready)
         observed = replace(observed, misplaced=await _misplaced(context, store), unreachable=silence)
+    elif lookup.error is None:
+        observed = replace(observed, owner=await observe_owner(context, store))
     if store.spec.encryption_secret_ref is None:
         return observed
     unsealed, is_all = await list_unsealed(context, store)
     return replace(observed, unsealed=unsealed, more_unsealed=not is_all)
+
+
+async def observe_owner(context: Context, store: BackupStore) -> ObservedOwner | None:
+    """Return which cluster owns a store, after this one has marked a store that is nobody's.
+
+    Without the right to read the namespace kube-system, this cluster does not know its UID, and marks nothing.
+    """
+    cluster = await context.cluster.uid(context.kube)
+    if not cluster:
+        return None
+    claim = partial(context.owners.claim, cluster=cluster, release=context.policy.release, now=context.clock())
+    # The store knows no leader: check here, as the client does before each write to the API server.
+    context.kube.write_guard()
+    try:
+        marker = await claim(context.stores, store, context.secrets)
+    except CinderblockError as error:
+        return ObservedOwner(cluster, error=error)
+    is_foreign = marker is not None and marker.cluster != cluster
+    has_own = is_foreign and store.status.owner is None and await has_own_backups(context, store)
+    return ObservedOwner(cluster, marker, has_own_backups=has_own)
+
+
+async def wait_for_owner(context: Context, lookup: StoreLookup) -> StoreLookup:
+    """Add that a new store is not used before its reconciliation has judged the marker of another cluster."""
+    store = lookup.store
+    if store is None or store.is_shared or store.status.owner is not None or lookup.error or lookup.refusal:
+        return lookup
+    cluster = await context.cluster.uid(context.kube)
+    try:
+        marker = await context.owners.read(context.stores, store, context.secrets) if cluster else None
+    except CinderblockError:
+        # The condition ForeignOwner of the store says so.
+        return lookup
+    if marker is None or marker.cluster == cluster:
+        return lookup
+    message = f"BackupStore {store.name} has the marker of another cluster, and is being checked"
+    return replace(lookup, error=TransientError(message, reason=Reason.FOREIGN_OWNER))
 
 
 async def refuse_moved(context: Context, lookup: StoreLookup, known: Sequence[VolumeBackup] = ()) -> StoreLookup:

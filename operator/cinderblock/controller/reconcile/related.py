@@ -314,6 +314,21 @@ async def list_store_users(context: Context, store: BackupStore) -> tuple[str, .
     return users[:LIST_ALL_LIMIT]
 
 
+async def has_own_backups(context: Context, store: BackupStore) -> bool:
+    """Return whether VolumeBackups exist whose mover this cluster has started for a store."""
+    fields = f"status.storeName={store.name}"
+    async for page in context.kube.pages(kinds.VOLUME_BACKUP, store.namespace, fields=fields):
+        backups = parse_all(VolumeBackup, page or [])
+        if any(_is_made_here(backup) for backup in backups):
+            return True
+    return False
+
+
+def _is_made_here(backup: VolumeBackup) -> bool:
+    has_begun = backup.own_phase is not None and backup.status.manifest_key is not None
+    return backup.spec.import_ is None and has_begun
+
+
 async def list_unsealed(context: Context, store: BackupStore) -> tuple[tuple[str, ...], bool]:
     """Return the names of complete, unencrypted VolumeBackups in a store, and whether these are all of them.
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import StoreReadOnly
+from cinderblock.lifecycle.store import owner
 from cinderblock.lifecycle.verdicts import Fail
 
 READ_ONLY: Final = "It is read-only (spec.access): nothing in it changes, and it takes no new backups"
@@ -14,6 +15,8 @@ READ_ONLY: Final = "It is read-only (spec.access): nothing in it changes, and it
 
 def read_only(store: BackupStore) -> StoreReadOnly:
     """Return the error of a change of a store whose access is ReadOnly. It says who can permit changes."""
+    if store.is_foreign and store.status.owner is not None:
+        return owner.refusal(store, store.status.owner)
     reference = store.spec.cluster_store_ref
     if reference is not None:
         return StoreReadOnly(

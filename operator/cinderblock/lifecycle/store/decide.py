@@ -8,12 +8,12 @@ from datetime import datetime
 
 from cinderblock.api import labels
 from cinderblock.api.conditions import Condition, ConditionType
-from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
+from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus, OwnerState, StoreAccess
 from cinderblock.errors import TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Action, AddFinalizer, Decision, RemoveFinalizer
 from cinderblock.lifecycle.observed import ObservedStore, StoreLookup
-from cinderblock.lifecycle.store import access, movers, place
+from cinderblock.lifecycle.store import access, movers, owner, place
 from cinderblock.lifecycle.store.container_conditions import conditions_of
 from cinderblock.lifecycle.verdicts import Fail
 from cinderblock.reasons import Reason
@@ -81,6 +81,9 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
     before = observed.store.status.conditions
     is_held = observed.store.metadata.is_being_deleted and bool(observed.used_by)
     held = _HELD.format(_listed(observed.used_by)) if is_held else ""
+    owned = owner.status_of(observed.store, observed.owner) if not observed.store.is_shared else None
+    is_foreign = owned is not None and owned.state is OwnerState.FOREIGN
+    is_refused = is_foreign and observed.store.spec.access is StoreAccess.READ_WRITE
     if is_held and not observed.store.is_shared:
         message = f"VolumeBackups need this store: {_listed(observed.used_by)}"
         shown = conditions.reconciling(before, now, generation, Reason.IN_USE, message)
@@ -94,20 +97,27 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         shown = conditions.stalled(before, now, generation, Reason.MANIFEST_MISPLACED, message)
     elif (refusal := _mover_refusal(observed) or observed.unreachable) is not None:
         shown = conditions.stalled(before, now, generation, refusal.reason, refusal.message)
+    elif is_refused and owned is not None:
+        shown = conditions.stalled(
+            before, now, generation, Reason.FOREIGN_OWNER, owner.refusal(observed.store, owned).message
+        )
     else:
         message = "The store answers and the container may be listed"
-        message += f". {access.READ_ONLY}" if observed.store.is_read_only else ""
+        message += f". {access.READ_ONLY}" if observed.store.spec.access is StoreAccess.READ_ONLY else ""
         message = f"{message.removesuffix('.')}.{held}{_USED}" if held else message
         shown = conditions.ready(before, now, generation, Reason.ANSWERS, message)
     shown = _with_rules(observed, _with_unsealed(observed, shown, now), now)
+    if observed.lookup.error is None:
+        shown = owner.with_owner(shown, observed.store, observed.owner, owned, now)
     # Without its ClusterBackupStore, the spec of a shared one holds defaults of the API server.
     known = observed.store.spec if place.is_known(observed.store) else observed.store.status
     return BackupStoreStatus(
         observed_generation=generation,
         conditions=shown,
-        access=known.access,
+        access=StoreAccess.READ_ONLY if is_foreign else known.access,
         container=known.container,
         endpoint_url=known.endpoint_url,
+        owner=owned,
         # The import of its backups sets these.
         inventory=observed.store.status.inventory,
         released=observed.store.status.released,

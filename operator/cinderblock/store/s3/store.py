@@ -128,6 +128,31 @@ class S3Store:
             if "ETag" not in response:
                 raise not_s3(self._address, "no ETag for an upload")
 
+    def create(self, key: str, body: Body) -> bool:
+        """See ObjectStore. The body is small: it is sent in one request."""
+        view = check_body(check_key(key), body)
+        return self._checksums.upload(partial(self._create_object, key, view))
+
+    def _create_object(self, key: str, view: memoryview, checksum: Checksum) -> bool:
+        """Send a conditional write (S3 API: If-None-Match), and a plain one to a server that has none."""
+        target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
+        conditions: tuple[dict[str, Any], ...] = ({"IfNoneMatch": "*"}, {})
+        for condition in conditions:
+            body: Any = self._throttled(view)
+            try:
+                with self._sending(view.nbytes):
+                    self._client.put_object(Body=body, **body_fields(checksum, body), **condition, **target)
+            except PermanentError as error:
+                answer = error.__cause__
+                code = answer.response.get("Error", {}).get("Code") if isinstance(answer, ClientError) else ""
+                if code == "PreconditionFailed":
+                    return False
+                if code != "NotImplemented" or not condition:
+                    raise
+            else:
+                return True
+        return True
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         count = READ_LIMIT if length is None and start >= 0 else max(length or 0, -start)

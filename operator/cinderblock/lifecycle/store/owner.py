@@ -1,0 +1,136 @@
+"""The owner of a store: what its marker means for this cluster.
+
+A store that this cluster has used before never stops taking backups because of a marker: keys contain UIDs, so two
+clusters overwrite nothing of each other. A new store in a place of another cluster is a mistake in most cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from cinderblock.api.conditions import Condition, ConditionType
+from cinderblock.api.owner import OwnerMarker
+from cinderblock.api.v1alpha1.store import BackupStore, OwnerState, StoreAccess, StoreOwner
+from cinderblock.errors import CinderblockError, StoreReadOnly
+from cinderblock.lifecycle import conditions
+from cinderblock.reasons import Reason
+
+_EPOCH_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedOwner:
+    """The owner of a store, as it was read.
+
+    Attributes:
+        cluster: UID of this cluster.
+        marker: the marker; None: there is none, or it could not be read.
+        error: why it could not be read or written; None: it could.
+        has_own_backups: whether VolumeBackups exist that this cluster has made in the store. It counts only for the
+            marker of another cluster.
+    """
+
+    cluster: str
+    marker: OwnerMarker | None = None
+    error: CinderblockError | None = None
+    has_own_backups: bool = False
+
+
+def first_marker(cluster: str, release: str, seed: str, now: datetime) -> OwnerMarker:
+    """Return the marker of a store without one.
+
+    Args:
+        cluster: UID of this cluster.
+        release: name of the Helm release.
+        seed: text from which the epoch is made; another one gives another epoch.
+        now: the present.
+    """
+    return OwnerMarker(cluster=cluster, release=release, epoch=_epoch(cluster, seed), since=_seconds(now))
+
+
+def takes_over(store: BackupStore, marker: OwnerMarker, cluster: str) -> bool:
+    """Return whether a person wants this cluster to replace a marker. An epoch of the past has no effect."""
+    is_writable = store.spec.access is StoreAccess.READ_WRITE
+    return is_writable and marker.cluster != cluster and store.spec.take_over == marker.epoch
+
+
+def next_marker(marker: OwnerMarker, cluster: str, release: str, now: datetime) -> OwnerMarker:
+    """Return the marker that replaces the one of another cluster. Its epoch follows from both."""
+    return OwnerMarker(cluster=cluster, release=release, epoch=_epoch(cluster, marker.epoch), since=_seconds(now))
+
+
+def status_of(store: BackupStore, observed: ObservedOwner | None) -> StoreOwner | None:
+    """Return status.owner. It stays as it was if the marker was not read."""
+    before = store.status.owner
+    if observed is None or observed.error is not None:
+        return before
+    marker = observed.marker
+    if marker is None:
+        return None
+    is_foreign = marker.cluster != observed.cluster
+    was_used = before is not None and before.state is not OwnerState.FOREIGN
+    state = OwnerState.OWN
+    if is_foreign:
+        state = OwnerState.DISPUTED if was_used or observed.has_own_backups else OwnerState.FOREIGN
+    return StoreOwner(
+        cluster=marker.cluster, release=marker.release, since=marker.since, epoch=marker.epoch, state=state
+    )
+
+
+def refusal(store: BackupStore, owner: StoreOwner) -> StoreReadOnly:
+    """Return the error of a change of a store that another cluster owns."""
+    return StoreReadOnly(
+        f"{described(owner)} owns the place of BackupStore {store.name}, so nothing is changed there. Choose another"
+        f" prefix. Or, if that cluster is lost or uses the place no more, set spec.takeOver to {owner.epoch!r}."
+    )
+
+
+def held_deletion(store: BackupStore, marker: OwnerMarker) -> StoreReadOnly:
+    """Return the error of the deletion of data that this cluster has not made, in a place of another cluster."""
+    return StoreReadOnly(
+        f"Cluster {marker.cluster} owns the place of BackupStore {store.name}, and this cluster has only imported the"
+        f" backup. Delete it there. Or, if that cluster is lost, set spec.takeOver to {marker.epoch!r}.",
+        reason=Reason.FOREIGN_OWNER,
+    )
+
+
+def described(owner: StoreOwner) -> str:
+    """Return the owner, for people."""
+    release = f", release {owner.release}" if owner.release else ""
+    return f"Cluster {owner.cluster}{release}, since {owner.since:%Y-%m-%dT%H:%M:%SZ},"
+
+
+def with_owner(
+    shown: list[Condition], store: BackupStore, observed: ObservedOwner | None, owner: StoreOwner | None, now: datetime
+) -> list[Condition]:
+    """Return the conditions with ForeignOwner, if another cluster owns a store that this one writes to."""
+    kind, generation = ConditionType.FOREIGN_OWNER, store.metadata.generation
+    if store.spec.access is StoreAccess.READ_ONLY or observed is None:
+        return conditions.without(shown, kind)
+    if observed.error is not None:
+        error = observed.error
+        return conditions.with_lasting(
+            shown, now, generation, kind=kind, status="Unknown", reason=error.reason, message=error.message
+        )
+    if owner is None or owner.state is OwnerState.OWN:
+        return conditions.without(shown, kind)
+    message = refusal(store, owner).message
+    if owner.state is OwnerState.DISPUTED:
+        message = (
+            f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too."
+            " Both continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that"
+            f" cluster is lost, set spec.takeOver to {owner.epoch!r}."
+        )
+    return conditions.with_lasting(
+        shown, now, generation, kind=kind, status="True", reason=Reason.FOREIGN_OWNER, message=message
+    )
+
+
+def _epoch(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:_EPOCH_CHARACTERS]
+
+
+def _seconds(now: datetime) -> datetime:
+    return now.replace(microsecond=0)
