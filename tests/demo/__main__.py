@@ -1,7 +1,8 @@
 """Demonstrate the main use case on a real cluster: `make demo`.
 
 Install the chart with its embedded S3 store, and write data to a volume of files and to a raw one. Back both up,
-restore them to new volumes and in place, and compare every byte and attribute. Delete a backup, and check the store.
+restore them to new volumes and in place, and compare every byte and attribute. Recover both volumes in another
+namespace from the bucket and the key alone, as after the loss of a cluster. Delete a backup, and check the store.
 End with a summary, or with exit code 1 at the first error.
 """
 
@@ -11,6 +12,7 @@ import json
 import sys
 from functools import partial
 
+from tests.demo import recovery
 from tests.demo.story import Story
 from tests.support.cluster.cluster import (
     RELEASE_NAMESPACE,
@@ -86,6 +88,8 @@ def _backup_and_restore(story: Story, kube: KubeCluster) -> None:
         story.show(kube, "-n", NAMESPACE, "get", "volumerestores,pvc")
     with story.step("Compare: content, owners, modes, times, links, attributes; every byte of the device"):
         _compare(story, kube)
+    with story.step("Recover both volumes in another namespace, from the bucket and the key alone"):
+        recovery.recover(story, kube, NAMESPACE, DISK_BYTES)
     with story.step("Delete a backup: its objects leave the store"):
         _delete(story, kube)
     with story.step("Look at what is left behind"):
@@ -191,8 +195,10 @@ def _none_of(kube: KubeCluster, kind: str) -> bool:
 
 def _clean_up(kube: KubeCluster) -> None:
     kube.kubectl("delete", "volumerestores,volumebackups", "--all", "-n", NAMESPACE, "--timeout=90s", check=False)
+    recovery.remove(kube)
     uninstall(kube)
-    kube.kubectl("delete", "namespace", NAMESPACE, RELEASE_NAMESPACE, "--timeout=120s", "--ignore-not-found")
+    names = (NAMESPACE, recovery.RECOVERED, RELEASE_NAMESPACE)
+    kube.kubectl("delete", "namespace", *names, "--timeout=120s", "--ignore-not-found")
 
 
 if __name__ == "__main__":

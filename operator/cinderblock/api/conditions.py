@@ -53,7 +53,7 @@ class ConditionType(StrEnum):
     MANIFEST_MISSING = "ManifestMissing"
     """True if the store lacks the manifest of an imported backup."""
     FOREIGN_OWNER = "ForeignOwner"
-    """True if another cluster owns a store; Unknown if nobody knows."""
+    """True if another cluster owns a store that this one writes to; Unknown if the marker cannot be read."""
     NAMESPACES_ABSENT = "NamespacesAbsent"
     """True if a BackupGrant names namespaces that do not exist: anyone who creates one may restore."""
 

@@ -11,7 +11,7 @@ from tests.support.cluster.cluster import KubeCluster, KubeClusterError
 
 TOOLS = "tools"
 """ConfigMap with the programs that run in pods, mounted at /tools."""
-PROGRAMS = ("trees.py", "compare.py", "devices.py", "commits.py", "intruder.py")
+PROGRAMS = ("trees.py", "tree_digest.py", "compare.py", "devices.py", "commits.py", "intruder.py")
 
 Object = dict[str, Any]
 

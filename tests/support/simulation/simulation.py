@@ -23,6 +23,7 @@ from typing import Any, Self, TypeVar, cast
 
 from cinderblock.api import labels as api_labels
 from cinderblock.api.labels import RESTORE_LABEL
+from cinderblock.api.layout import owner_key
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_stores.broker import Broker
@@ -149,13 +150,23 @@ class OperatorStore:
         self._answer()
 
     def put(self, key: str, body: Buffer) -> None:
-        """See ObjectStore. The operator writes nothing but the marks of removed backups."""
+        """See ObjectStore. The operator writes nothing but the marks of removed backups, and that of the owner."""
         self._answer()
-        self._simulation.check_mark(key)
+        if key != owner_key(""):
+            self._simulation.check_mark(key)
         self._simulation.faults.strike(done=False)
         self._inner.put(key, body)
         self._simulation.store_changes += 1
         self._simulation.faults.strike(done=True)
+
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        self._answer()
+        assert key == owner_key(""), f"the operator writes {key} to the store"
+        self._simulation.faults.strike(done=False)
+        is_stored = self._inner.create(key, body)
+        self._simulation.faults.strike(done=True)
+        return is_stored
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
@@ -208,7 +219,8 @@ class SingleStorePool:
 
     async def open(self, store: BackupStore, container: str, secrets: SecretReader) -> ObjectStore:
         """Return the store, as `open_store` does for its access."""
-        return ReadOnlyStore(self._store, container) if store.is_read_only else self._store
+        is_read_only = store.is_read_only and not store.is_foreign
+        return ReadOnlyStore(self._store, container) if is_read_only else self._store
 
     async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
         """Check the store."""

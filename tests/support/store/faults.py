@@ -123,6 +123,10 @@ class FaultyStore:
         """See ObjectStore."""
         self._call(self._fault("put", [key]), lambda: self._inner.put(key, body))
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        return self._call(self._fault("put", [key]), lambda: self._inner.create(key, body))
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         fault = self._fault("get", [key])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from cinderblock.api.layout import owner_key
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import credentials_from_secret
@@ -46,9 +47,10 @@ class EmbeddedStore:
         return cls(store["spec"]["container"], store["spec"].get("prefix", ""), data)
 
     def keys(self, kube: KubeCluster) -> set[str]:
-        """Return the keys of all objects below the prefix."""
+        """Return the keys of all objects below the prefix, except owner markers, which belong to no backup."""
         with self.opened(kube) as store:
-            return {found.key for found in store.list(f"{self.prefix}/" if self.prefix else "")}
+            found = {item.key for item in store.list(f"{self.prefix}/" if self.prefix else "")}
+        return {key for key in found if not f"/{key}".endswith(f"/{owner_key('')}")}
 
     @contextmanager
     def opened(self, kube: KubeCluster) -> Iterator[ObjectStore]:

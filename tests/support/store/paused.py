@@ -50,6 +50,11 @@ class PausedStore:
         self._request()
         self._inner.put(key, body)
 
+    def create(self, key: str, body: Buffer) -> bool:
+        """See ObjectStore."""
+        self._request()
+        return self._inner.create(key, body)
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
         self._request()

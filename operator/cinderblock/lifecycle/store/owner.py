@@ -105,7 +105,10 @@ def described(owner: StoreOwner) -> str:
 def with_owner(
     shown: list[Condition], store: BackupStore, observed: ObservedOwner | None, owner: StoreOwner | None, now: datetime
 ) -> list[Condition]:
-    """Return the conditions with ForeignOwner, if another cluster owns a store that this one writes to."""
+    """Return the conditions with ForeignOwner, if another cluster owns a store that this one writes to all the same.
+
+    If this one changes nothing, the condition Ready says so.
+    """
     kind, generation = ConditionType.FOREIGN_OWNER, store.metadata.generation
     if store.spec.access is StoreAccess.READ_ONLY or observed is None:
         return conditions.without(shown, kind)
@@ -114,15 +117,13 @@ def with_owner(
         return conditions.with_lasting(
             shown, now, generation, kind=kind, status="Unknown", reason=error.reason, message=error.message
         )
-    if owner is None or owner.state is OwnerState.OWN:
+    if owner is None or owner.state is not OwnerState.DISPUTED:
         return conditions.without(shown, kind)
-    message = refusal(store, owner).message
-    if owner.state is OwnerState.DISPUTED:
-        message = (
-            f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too."
-            " Both continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that"
-            f" cluster is lost, set spec.takeOver to {owner.epoch!r}."
-        )
+    message = (
+        f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too. Both"
+        " continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that cluster is"
+        f" lost, set spec.takeOver to {owner.epoch!r}."
+    )
     return conditions.with_lasting(
         shown, now, generation, kind=kind, status="True", reason=Reason.FOREIGN_OWNER, message=message
     )

@@ -1,0 +1,351 @@
+"""Two clusters and one bucket: whose marker it has, what each of them may do, and that nothing is lost or comes back."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from cinderblock.api.layout import owner_key
+from cinderblock.errors import AccessDenied
+from cinderblock.store.memory import MemoryStore
+from tests.simulation.test_store_imports import ALWAYS, backups, imported, run, set_import, store_status
+from tests.support.simulation.api import Object
+from tests.support.simulation.simulation import Simulation, is_restorable
+from tests.support.store.faults import Crash
+from tests.support.variations import some
+
+STEPS = 14
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Simulation, Simulation]]:
+    """Return two clusters whose BackupStores lead to one bucket. No object of one has a UID of the other."""
+    with Simulation() as first, Simulation() as second:
+        second.cluster.store = first.cluster.store
+        second.cluster.needs, second.cluster.held = first.cluster.needs, first.cluster.held
+        for number, simulation in enumerate((first, second)):
+            simulation.objects._uids = (number + 1) * 100_000
+            simulation.make("Namespace", {"metadata": {"name": "kube-system"}})
+            simulation.claim("data", f"content of {number}")
+            set_import(simulation, mode="Never")
+        yield first, second
+
+
+def uid(simulation: Simulation) -> str:
+    return str(simulation.get("Namespace", "kube-system")["metadata"]["uid"])
+
+
+def marker(simulation: Simulation) -> Object:
+    content: Object = json.loads(simulation.cluster.store.get(owner_key("")))
+    return content
+
+
+def state(simulation: Simulation) -> str:
+    return str(store_status(simulation).get("owner", {}).get("state", ""))
+
+
+def ready(simulation: Simulation) -> tuple[str, str]:
+    return shown(simulation, "Ready")
+
+
+def shown(simulation: Simulation, kind: str) -> tuple[str, str]:
+    found = next((c for c in store_status(simulation)["conditions"] if c["type"] == kind), None)
+    return (found["status"], found["reason"]) if found else ("", "")
+
+
+def change(simulation: Simulation, **spec: object) -> None:
+    store = simulation.get("BackupStore", "default")
+    simulation.objects.update(store, spec=store["spec"] | spec)
+
+
+def made(simulation: Simulation, name: str) -> str:
+    """Make a backup, and return how it ends."""
+    simulation.backup(name, "data")
+    run(simulation, 2)
+    return simulation.phase("VolumeBackup", name)
+
+
+def test_store_gets_a_marker_at_its_first_check(pair: tuple[Simulation, Simulation]) -> None:
+    first, _ = pair
+    run(first)
+    assert marker(first)["cluster"] == uid(first) == store_status(first)["owner"]["cluster"]
+    assert state(first) == "Own"
+    before = first.cluster.store.get(owner_key(""))
+    first.restart()
+    run(first, 30)
+    assert first.cluster.store.get(owner_key("")) == before
+
+
+def test_read_only_store_gets_no_marker(pair: tuple[Simulation, Simulation]) -> None:
+    first, _ = pair
+    change(first, access="ReadOnly")
+    run(first)
+    assert not list(first.cluster.store.list("meta/"))
+    assert ready(first) == ("True", "Answers")
+
+
+def test_new_store_in_a_place_of_another_cluster_is_refused(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    assert made(first, "one") == "available"
+    assert made(second, "two") == "error"
+    assert ready(second) == ("False", "ForeignOwner")
+    assert state(second) == "Foreign"
+    assert "spec.takeOver" in second.get("VolumeBackup", "two")["status"]["conditions"][0]["message"]
+    assert ("ForeignOwner", 1) in second.events()
+    assert len(first.stored("backups/")) == 1
+    # Even so, it may read what is there.
+    set_import(second, mode="Once")
+    run(second, 2)
+    assert imported(second) == ("True", "Imported")
+    second.restore("back", "one", name="copy")
+    run(second, 2)
+    assert second.phase("VolumeRestore", "back") == "available"
+
+
+def test_takeover_names_the_epoch_and_works_once(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    assert made(first, "one") == "available"
+    run(second)
+    change(second, takeOver="no-such-epoch")
+    run(second, 15)
+    assert state(second) == "Foreign"
+    change(second, takeOver=store_status(second)["owner"]["epoch"])
+    run(second, 2)
+    assert state(second) == "Own"
+    assert marker(second)["cluster"] == uid(second)
+    assert made(second, "two") == "available"
+    # The other cluster works on, and says so. The same takeover counts for nothing a second time.
+    first.restart()
+    run(first, 15)
+    assert state(first) == "Disputed"
+    change(first, takeOver=store_status(first)["owner"]["epoch"])
+    run(first, 15)
+    second.restart()
+    run(second, 15)
+    assert (state(first), state(second)) == ("Own", "Disputed")
+    assert made(second, "three") == "available"
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_operator_that_dies_at_the_marker_completes_it(pair: tuple[Simulation, Simulation], done: bool) -> None:
+    first, second = pair
+    first.faults.plan(0, Crash("scripted"), done=done)
+    run(first)
+    assert state(first) == "Own"
+    run(second)
+    second.faults.plan(0, Crash("scripted"), done=done)
+    change(second, takeOver=store_status(second)["owner"]["epoch"])
+    run(second, 2)
+    assert (state(second), marker(second)["cluster"]) == ("Own", uid(second))
+
+
+def test_upgrade_of_two_clusters_with_one_prefix_stops_neither(pair: tuple[Simulation, Simulation]) -> None:
+    """Both have made backups there before there were markers."""
+    first, second = pair
+    for simulation in pair:
+        simulation.objects.delete(simulation.get("Namespace", "kube-system"))
+        simulation.restart()
+        assert made(simulation, "old") == "available"
+    for number, simulation in enumerate(pair):
+        simulation.objects._uids = (number + 5) * 100_000
+        simulation.make("Namespace", {"metadata": {"name": "kube-system"}})
+        simulation.restart()
+        run(simulation, 2)
+    assert (state(first), state(second)) == ("Own", "Disputed")
+    assert ready(second) == ("True", "Answers")
+    assert shown(second, "ForeignOwner") == ("True", "ForeignOwner")
+    assert made(second, "new") == "available"
+    second.delete("VolumeBackup", "old")
+    run(second, 2)
+    assert second.phase("VolumeBackup", "old") == "gone", "its own data may go"
+
+
+def test_foreign_data_is_not_deleted_while_another_cluster_owns_it(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    assert made(first, "one") == "available"
+    [key] = first.stored("backups/")
+    # Both have used the store: only the marker of the first is there.
+    second.cluster.store = MemoryStore()
+    assert made(second, "two") == "available"
+    second.cluster.store = first.cluster.store
+    second.restart()
+    run(second, 30)
+    assert state(second) == "Disputed"
+    backup_id = first.get("VolumeBackup", "one")["metadata"]["uid"]
+    second.import_backup("theirs", backup_id, storeName="default", deletionPolicy="Delete")
+    run(second, 2)
+    second.delete("VolumeBackup", "theirs")
+    run(second, 90)
+    condition = second.get("VolumeBackup", "theirs")["status"]["conditions"][0]
+    assert condition["reason"] == "ForeignOwner"
+    assert key in first.stored("backups/")
+    change(second, takeOver=store_status(second)["owner"]["epoch"])
+    run(second, 90)
+    assert second.phase("VolumeBackup", "theirs") == "gone"
+    assert key not in first.stored("backups/")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format": 2}', b"\xff\xfe", b"null"])
+def test_marker_that_nobody_can_read_stops_nothing(pair: tuple[Simulation, Simulation], content: bytes) -> None:
+    first, _ = pair
+    first.cluster.store.put(owner_key(""), content)
+    assert made(first, "one") == "available"
+    assert shown(first, "ForeignOwner") == ("Unknown", "IntegrityError")
+    assert first.cluster.store.get(owner_key("")) == content, "nothing unknown is overwritten"
+
+
+def test_denied_marker_stops_nothing(pair: tuple[Simulation, Simulation]) -> None:
+    first, _ = pair
+
+    def deny(operation: str, key: str) -> None:
+        if key == owner_key(""):
+            raise AccessDenied("the policy of the bucket does not permit meta/")
+
+    first.store.before = deny
+    assert made(first, "one") == "available"
+    assert shown(first, "ForeignOwner") == ("Unknown", "AccessDenied")
+
+
+def test_cluster_that_may_not_read_its_uid_marks_nothing(simulation: Simulation) -> None:
+    assert made(simulation, "one") == "available"
+    assert not list(simulation.cluster.store.list("meta/"))
+    assert "owner" not in store_status(simulation)
+
+
+@dataclass
+class Side:
+    """One of two clusters in a random walk.
+
+    Attributes:
+        simulation: the cluster.
+        own: content ids that it made and did not delete, by name.
+        released: ids that its person has deleted with the data left.
+    """
+
+    simulation: Simulation
+    own: dict[str, str] = field(default_factory=dict)
+    released: set[str] = field(default_factory=set)
+
+
+class Walk:
+    """Random actions of two people and two operators on one bucket.
+
+    Attributes:
+        alive: ids of the backups whose data nobody was permitted to delete.
+    """
+
+    def __init__(self, pair: tuple[Simulation, Simulation], seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.sides = [Side(simulation) for simulation in pair]
+        self.alive: set[str] = set()
+
+    def step(self, number: int) -> None:
+        side = self.dice.choice(self.sides)
+        self.dice.choice([self.wait, self.back_up, self.delete, self.release, self.expire, self.crash, self.restart])(
+            side, number
+        )
+        self.check()
+
+    def wait(self, side: Side, number: int) -> None:
+        run(side.simulation, self.dice.choice([1, 11, 25]))
+
+    def back_up(self, side: Side, number: int) -> None:
+        name = f"b{number}"
+        made = side.simulation.backup(name, "data", incremental=bool(side.own) and self.dice.random() < 0.5)
+        run(side.simulation, 2)
+        if side.simulation.phase("VolumeBackup", name) == "available":
+            side.own[name] = made["metadata"]["uid"]
+            self.alive.add(made["metadata"]["uid"])
+
+    def delete(self, side: Side, number: int) -> None:
+        """Delete a VolumeBackup with its data."""
+        self._end(side, self.dice.choice([*side.own, ""]), keeps_data=False)
+
+    def release(self, side: Side, number: int) -> None:
+        """Delete any VolumeBackup, and leave the data."""
+        names = sorted(backups(side.simulation))
+        self._end(side, self.dice.choice([*names, ""]), keeps_data=True)
+
+    def expire(self, side: Side, number: int) -> None:
+        name = self.dice.choice([*side.own, ""])
+        if name:
+            self.alive.discard(side.own.pop(name))
+            side.simulation.expire(name)
+            run(side.simulation, 2)
+
+    def crash(self, side: Side, number: int) -> None:
+        side.simulation.faults.plan(self.dice.randrange(6), Crash("scripted"), done=self.dice.random() < 0.5)
+        run(side.simulation, 11)
+        side.simulation.faults.at = None
+
+    def restart(self, side: Side, number: int) -> None:
+        side.simulation.restart()
+
+    def _end(self, side: Side, name: str, *, keeps_data: bool) -> None:
+        if not name:
+            return
+        item = side.simulation.get("VolumeBackup", name)
+        if "deletionTimestamp" in item["metadata"]:
+            return
+        backup_id = item["spec"].get("import", {}).get("id") or item["metadata"]["uid"]
+        if keeps_data:
+            side.simulation.objects.update(item, spec=item["spec"] | {"deletionPolicy": "Retain"})
+            side.released.add(backup_id)
+        else:
+            self.alive.discard(backup_id)
+        side.own.pop(name, None)
+        side.simulation.delete("VolumeBackup", name)
+        run(side.simulation, 2)
+
+    def check(self) -> None:
+        for side in self.sides:
+            steady = [
+                item
+                for item in side.simulation.objects.all("VolumeBackup")
+                if "deletionTimestamp" not in item["metadata"]
+            ]
+            ids = [item["spec"].get("import", {}).get("id") or item["metadata"]["uid"] for item in steady]
+            assert not side.released & set(ids), f"came back: {side.simulation.story()}"
+            assert len(ids) == len(set(ids)), "one backup has one VolumeBackup"
+
+    def end(self) -> None:
+        """Wait: each cluster sees all backups but those that its person has released, and each can be restored."""
+        for _ in range(3):
+            for side in self.sides:
+                run(side.simulation, 25)
+        self.check()
+        for side in self.sides:
+            found = {
+                item["spec"].get("import", {}).get("id") or item["metadata"]["uid"]
+                for item in side.simulation.objects.all("VolumeBackup")
+                if item["status"]["phase"] == "available"
+            }
+            assert found >= self.alive - side.released, side.simulation.story()
+            for backup_id in sorted(self.alive):
+                assert is_restorable(side.simulation, backup_id)
+
+
+@pytest.mark.parametrize("seed", some(range(40), step=20))
+def test_two_clusters_lose_and_resurrect_nothing(pair: tuple[Simulation, Simulation], seed: int) -> None:
+    walk = Walk(pair, seed)
+    for number, simulation in enumerate(pair):
+        simulation.cluster.store = MemoryStore()
+        assert made(simulation, f"first-{number}") == "available"
+    objects = [(item.key, s.cluster.store.get(item.key)) for s in pair for item in s.cluster.store.list("")]
+    both = MemoryStore()
+    for key, content in objects:
+        both.put(key, content)
+    for number, simulation in enumerate(pair):
+        simulation.cluster.store = both
+        set_import(simulation, **ALWAYS)
+        name = f"first-{number}"
+        backup_id = simulation.get("VolumeBackup", name)["metadata"]["uid"]
+        walk.sides[number].own[name] = backup_id
+        walk.alive.add(backup_id)
+    for number in range(STEPS):
+        walk.step(number)
+    walk.end()
