@@ -53,6 +53,12 @@ def test_put_replaces_the_object(store: ObjectStore) -> None:
     assert list(store.list("")) == [ObjectInfo("key", 5)]
 
 
+def test_create_replaces_nothing(store: ObjectStore) -> None:
+    assert store.create("key", b"first")
+    assert not store.create("key", b"second")
+    assert store.get("key") == b"first"
+
+
 @pytest.mark.parametrize(
     "size",
     [64 * 1024, 64 * 1024 + 1, 5 * MIB + 3, pytest.param(130 * MIB + 7, id="in parts")],

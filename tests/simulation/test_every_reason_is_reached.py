@@ -31,6 +31,7 @@ from tests.support.documented_reasons import (
     GRANT_REASONS,
     IMPORT_REASONS,
     INTERNAL_REASONS,
+    OWNER_REASONS,
     SCHEDULE_REASONS,
 )
 from tests.support.mover.backups import KEYS, key_ring
@@ -52,6 +53,7 @@ NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
     **dict.fromkeys(GRANT_REASONS, "tests/simulation/test_backup_grants.py reaches it"),
     **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
+    **dict.fromkeys(OWNER_REASONS, "tests/simulation/test_owned_stores.py reaches it"),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
 }

@@ -1,4 +1,4 @@
-"""Two clusters and one bucket: whose marker it has, what each of them may do, and that nothing is lost or comes back."""
+"""Two clusters and one bucket: whose marker it has, what each may do, and that nothing is lost or comes back."""
 
 from __future__ import annotations
 

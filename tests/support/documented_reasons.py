@@ -36,6 +36,9 @@ GRANT_REASONS: Final = frozenset(
 )
 """Reasons that only BackupGrants, and restores by them, have."""
 
+OWNER_REASONS: Final = frozenset({Reason.FOREIGN_OWNER})
+"""Reasons that only BackupStores with the marker of another cluster have."""
+
 IMPORT_REASONS: Final = frozenset(
     {
         *(Reason.IMPORTING, Reason.IMPORTED, Reason.UNREADABLE_LEFT_OUT, Reason.TOO_MANY_BACKUPS),

@@ -71,6 +71,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.POD_SECURITY_VIOLATION, Reason.QUOTA_EXCEEDED, Reason.UNAUTHORIZED),
             *(Reason.STORE_NOT_FOUND, Reason.STORE_BEING_DELETED, Reason.STORE_FULL, Reason.STORE_REFUSES),
             Reason.STORE_READ_ONLY,
+            Reason.FOREIGN_OWNER,
             *(Reason.CONTAINER_NOT_FOUND, Reason.NOT_TLS, Reason.CERTIFICATE_NOT_TRUSTED, Reason.LOCKED),
             *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.ENDPOINT_NOT_ALLOWED, Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED),

@@ -37,6 +37,7 @@ class AlertName(StrEnum):
     RESTORE_FAILED = "CinderblockRestoreFailed"
     VERIFICATION_FAILED = "CinderblockVerificationFailed"
     STORE_NOT_READY = "CinderblockStoreNotReady"
+    STORE_DISPUTED = "CinderblockStoreDisputed"
     IMPORT_FAILING = "CinderblockImportFailing"
 
 
@@ -59,6 +60,7 @@ DELAYS: Final[dict[AlertName, float]] = {
     AlertName.RESTORE_FAILED: 0.0,
     AlertName.VERIFICATION_FAILED: 0.0,
     AlertName.STORE_NOT_READY: 10 * MINUTE,
+    AlertName.STORE_DISPUTED: 10 * MINUTE,
     AlertName.IMPORT_FAILING: HOUR,
 }
 """For how long a condition holds before its alert fires, in seconds."""

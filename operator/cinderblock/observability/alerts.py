@@ -56,6 +56,7 @@ def true_alerts(state: ClusterState, now: float, limits: AlertLimits = DEFAULT_L
     found = chain(
         (alert for schedule in state.schedules for alert in _of_schedule(schedule, now)),
         _of_stores(state),
+        _of_disputes(state),
         _of_imports(state),
         _of_suspicious(state),
         _of_damaged(state),
@@ -111,6 +112,7 @@ _FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
     AlertName.SCHEDULE_SELECTS_NOTHING: ("BackupSchedules select no volume", "backupschedules"),
     AlertName.RETENTION_FROZEN: ("BackupSchedules keep backups because of a suspicious one", "backupschedules"),
     AlertName.STORE_NOT_READY: ("BackupStores do not answer, or reject requests", "backupstores"),
+    AlertName.STORE_DISPUTED: ("BackupStores lead to places that other clusters own", "backupstores"),
     AlertName.IMPORT_FAILING: ("BackupStores cannot import their backups", "backupstores"),
 }
 """Summaries about the objects that have no alert of their own, and the resources that list them."""
@@ -200,6 +202,20 @@ def _of_stores(state: ClusterState) -> Iterator[Alert]:
             store.ready_since,
             summary=f"{subject.kind} {subject} does not answer, or rejects requests.",
             action=f"The condition Ready of the {subject.kind} gives the cause.",
+        )
+
+
+def _of_disputes(state: ClusterState) -> Iterator[Alert]:
+    for store in state.stores:
+        if store.disputed_since is None:
+            continue
+        subject = Subject("BackupStore", store.namespace, store.name)
+        yield alert_since(
+            AlertName.STORE_DISPUTED,
+            subject,
+            store.disputed_since,
+            summary=f"Another cluster owns the place of BackupStore {subject}, and both write to it.",
+            action="The condition ForeignOwner of the BackupStore names the cluster and the remedies.",
         )
 
 

@@ -75,6 +75,7 @@ class StoreMetrics:
         is_imported: whether all selected backups have a VolumeBackup; None: it imports none.
         imported_since: when is_imported last changed.
         last_import: when the last complete import began.
+        disputed_since: since when another cluster owns it although this one writes to it; None: no other one does.
     """
 
     namespace: str
@@ -87,6 +88,7 @@ class StoreMetrics:
     is_imported: bool | None = None
     imported_since: float | None = None
     last_import: float | None = None
+    disputed_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -352,6 +354,8 @@ def _zeros() -> Counter[tuple[str, str]]:
 def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
     ready = next((c for c in store.status.conditions if c.type == ConditionType.READY), None)
     imported = next((c for c in store.status.conditions if c.type == ConditionType.IMPORTED), None)
+    foreign = next((c for c in store.status.conditions if c.type == ConditionType.FOREIGN_OWNER), None)
+    is_disputed = foreign is not None and foreign.status == "True"
     inventory = store.status.inventory
     return StoreMetrics(
         store.namespace,
@@ -362,6 +366,7 @@ def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
         is_imported=imported.status == "True" if imported is not None else None,
         imported_since=imported.last_transition_time.timestamp() if imported is not None else None,
         last_import=inventory.time.timestamp() if inventory is not None else None,
+        disputed_since=foreign.last_transition_time.timestamp() if foreign is not None and is_disputed else None,
     )
 
 

@@ -271,7 +271,21 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
             stored.add_metric([store.namespace, store.name], store.stored_bytes)
     yield ready
     yield stored
+    yield _disputes(state)
     yield from _imports(state)
+
+
+def _disputes(state: ClusterState) -> Metric:
+    """Return the metric of BackupStores that another cluster owns. Those of ClusterBackupStores have no owner."""
+    disputed = GaugeMetricFamily(
+        "cinderblock_store_disputed",
+        "1 if another cluster owns the place of the store, and this one writes to it, otherwise 0.",
+        labels=["store_namespace", "store"],
+    )
+    for store in state.stores:
+        if store.namespace and not store.cluster_store:
+            disputed.add_metric([store.namespace, store.name], store.disputed_since is not None)
+    return disputed
 
 
 def _imports(state: ClusterState) -> Iterator[Metric]:

@@ -464,7 +464,7 @@ class StoreOwner(Model):
     """Text that changes with the owner, for spec.takeOver."""
     state: OwnerState
     """Own: this cluster. Foreign: another cluster, so that nothing is changed in the bucket. Disputed: another cluster,
-    although this one has made backups there. New backups go on, and data that this cluster has not made is not
+    although this one has made backups there. New backups continue, and data that this cluster has not made is not
     deleted."""
 
 

@@ -120,9 +120,9 @@ def with_owner(
     if owner is None or owner.state is not OwnerState.DISPUTED:
         return conditions.without(shown, kind)
     message = (
-        f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too. Both"
-        " continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that cluster is"
-        f" lost, set spec.takeOver to {owner.epoch!r}."
+        f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too."
+        " Both continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that"
+        f" cluster is lost, set spec.takeOver to {owner.epoch!r}."
     )
     return conditions.with_lasting(
         shown, now, generation, kind=kind, status="True", reason=Reason.FOREIGN_OWNER, message=message

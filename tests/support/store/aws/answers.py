@@ -196,6 +196,8 @@ def _put(bucket: Bucket, request: Request) -> Answer:
     if lock is not None and not bucket.has_lock:
         raise Refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration")
     _verify_checksum(bucket, request, is_locked=lock is not None)
+    if request.headers.get("if-none-match") == "*" and bucket.current(request.key) is not None:
+        raise Refusal(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
     version = bucket.put(request.key, request.body, lock)
     return Answer(headers={"ETag": _etag(request.body), **_version_header(bucket, version)})
 

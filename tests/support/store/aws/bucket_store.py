@@ -98,6 +98,13 @@ class BucketStore(MemoryStore):
             raise ObjectLocked(f"Cannot replace an object: {error.message}") from error
 
     @override
+    def create(self, key: str, body: Buffer) -> bool:
+        if self.bucket.current(check_key(key)) is not None:
+            return False
+        self.put(key, body)
+        return True
+
+    @override
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         version = self.bucket.current(check_key(key))
         if version is None or version.body is None:
