@@ -77,6 +77,7 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ENDPOINT_NOT_ALLOWED, Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED),
             *(Reason.FORMER_NAMESPACE_REFUSED, Reason.BROKER_DISABLED, Reason.UNSIGNED_HEADERS_ACCEPTED),
             *(Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.STORE_NOT_SHARED),
+            *(Reason.NAMESPACE_ABSENT, Reason.READ_ELSEWHERE),
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),
             # Failures of checks, movers and stored data.
             *(Reason.VOLUME_NOT_FOUND, Reason.VOLUME_LOST, Reason.VOLUME_NOT_AVAILABLE, Reason.VOLUME_IN_USE),

@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 
 from cinderblock.api.owner import OwnerMarker
 from cinderblock.api.v1alpha1.store import BackupStore, StoreAccess
+from cinderblock.controller.stores.owner_marker import create_owner, read_owner, replace_owner
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.secrets import SecretReader
 from cinderblock.lifecycle.store import owner
-from cinderblock.repository.owner import create_owner, read_owner, replace_owner
 from cinderblock.store.base import ObjectStore
 
 if TYPE_CHECKING:
