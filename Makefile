@@ -72,6 +72,11 @@ scale-manifests: setup
 	$(RUN) tests.cluster tools
 	$(RUN) tests.scale.manifests
 
+.PHONY: scale-imports ## Measure how an empty cluster adopts 10,000 stored backups; 10 minutes
+scale-imports: setup
+	$(RUN) tests.cluster tools
+	$(RUN) tests.scale.imports
+
 .PHONY: bench ## Compare with restic and kopia in 15 minutes (the first time 2 to 5 more); BENCH=--help: options
 bench: packages
 	$(RUN) tests.bench $(BENCH)
