@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from cinderblock.api.crd.definitions import RESOURCES, definition
+from cinderblock.api.layout import owner_key
 from cinderblock.api.mover import StoreLocation
 from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import S3Credentials
@@ -98,7 +99,7 @@ class Upgrade:
         wait_for("rest of the operator", self._is_quiet)
 
     def bucket(self) -> dict[str, str]:
-        """Return a digest of each object of the bucket, by key."""
+        """Return a digest of each object of the bucket, by key, except owner markers, which 0.1.0 did not have."""
         return _digests(self.store)
 
     def back_up(self, name: str, volume: str) -> None:
@@ -188,7 +189,8 @@ def _bucket(server: s3.S3Server) -> ObjectStore:
 
 
 def _digests(store: ObjectStore) -> dict[str, str]:
-    return {info.key: hashlib.blake2b(store.get(info.key)).hexdigest() for info in store.list("")}
+    keys = [info.key for info in store.list("") if not f"/{info.key}".endswith(f"/{owner_key('')}")]
+    return {key: hashlib.blake2b(store.get(key)).hexdigest() for key in keys}
 
 
 def _install_definitions(server: ApiServer, folder: Path) -> None:
