@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cinderblock.api.layout import owner_key
-from cinderblock.errors import AccessDenied
+from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.store.memory import MemoryStore
 from tests.simulation.test_store_imports import ALWAYS, backups, imported, run, set_import, store_status
 from tests.support.simulation.api import Object
@@ -19,6 +19,18 @@ from tests.support.store.faults import Crash
 from tests.support.variations import some
 
 STEPS = 14
+_MARKER = {"format": 1, "cluster": "c", "release": "", "epoch": "e", "since": "2026-05-04T12:00:00Z"}
+FORGED = [
+    json.dumps(_MARKER | change).encode()
+    for change in (
+        {"since": "2026-05-04T12:00:00"},
+        {"cluster": "c\nReady"},
+        {"release": "r" * 254},
+        {"epoch": ""},
+        {"cluster": "c" * 65},
+    )
+]
+"""Markers that would spoil a status, or a message for people."""
 
 
 @pytest.fixture
@@ -189,13 +201,26 @@ def test_foreign_data_is_not_deleted_while_another_cluster_owns_it(pair: tuple[S
     assert key not in first.stored("backups/")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format": 2}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"format": 2}', b"\xff\xfe", b"null", *FORGED])
 def test_marker_that_nobody_can_read_stops_nothing(pair: tuple[Simulation, Simulation], content: bytes) -> None:
     first, _ = pair
     first.cluster.store.put(owner_key(""), content)
     assert made(first, "one") == "available"
     assert shown(first, "ForeignOwner") == ("Unknown", "IntegrityError")
     assert first.cluster.store.get(owner_key("")) == content, "nothing unknown is overwritten"
+
+
+def test_silent_store_keeps_what_is_known_about_its_owner(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    assert made(first, "one") == "available"
+    run(second)
+    second.restart()
+    second.store.error = StoreUnreachable("no route to host")
+    run(second, 15)
+    assert state(second) == "Foreign"
+    second.store.error = None
+    run(second, 15)
+    assert ready(second) == ("False", "ForeignOwner")
 
 
 def test_denied_marker_stops_nothing(pair: tuple[Simulation, Simulation]) -> None:

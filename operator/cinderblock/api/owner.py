@@ -6,10 +6,9 @@ can write to the bucket can write the marker.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from cinderblock.api.meta import Model, Uid
 
@@ -25,11 +24,11 @@ class OwnerMarker(Model):
 
     format: Literal[1] = 1
     """Version of the format."""
-    cluster: Uid
+    cluster: Annotated[Uid, Field(pattern=r"^[A-Za-z0-9-]+$")]
     """UID of the namespace kube-system, which identifies the cluster."""
-    release: Annotated[str, Field(max_length=253)] = ""
+    release: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9.-]*$")] = ""
     """Name of the Helm release of the operator; empty if Helm has not installed it."""
     epoch: Epoch
     """Text that changes with the owner."""
-    since: datetime
+    since: AwareDatetime
     """Time since when the cluster owns the store."""

@@ -385,9 +385,9 @@ class BackupStoreSpec(Model):
     allow_unsealed: bool = False
     """Whether a store with an encryption Secret accepts unencrypted backups, from an import or after a lost status.
     Anyone who can write to the bucket can put such a backup there. Defaults to false."""
-    take_over: Epoch | None = None
+    take_over: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9-]*$")] | None = None
     """Value of status.owner.epoch of another cluster from which this cluster takes the store over, for example after
-    the loss of that cluster. It has no effect later. Defaults to none."""
+    the loss of that cluster. It has no effect later, and an empty text has none. Defaults to none."""
     volume_snapshot_class_name: Name | None = None
     """Name of the VolumeSnapshotClass for snapshots. Defaults to the default class of the volume's driver."""
     mover: MoverTemplate = MoverTemplate()

@@ -13,7 +13,7 @@ from datetime import datetime
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.owner import OwnerMarker
 from cinderblock.api.v1alpha1.store import BackupStore, OwnerState, StoreAccess, StoreOwner
-from cinderblock.errors import CinderblockError, StoreReadOnly
+from cinderblock.errors import CinderblockError, StoreReadOnly, TransientError
 from cinderblock.lifecycle import conditions
 from cinderblock.reasons import Reason
 
@@ -112,8 +112,10 @@ def with_owner(
     kind, generation = ConditionType.FOREIGN_OWNER, store.metadata.generation
     if store.spec.access is StoreAccess.READ_ONLY or observed is None:
         return conditions.without(shown, kind)
-    if observed.error is not None:
-        error = observed.error
+    error = observed.error
+    if isinstance(error, TransientError):
+        return shown
+    if error is not None:
         return conditions.with_lasting(
             shown, now, generation, kind=kind, status="Unknown", reason=error.reason, message=error.message
         )
