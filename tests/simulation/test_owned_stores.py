@@ -30,7 +30,7 @@ FORGED = [
         {"cluster": "c" * 65},
     )
 ]
-"""Markers that would spoil a status, or a message for people."""
+"""Markers that would invalidate a status, or a message for people."""
 
 
 @pytest.fixture

@@ -494,6 +494,7 @@ def test_import_continues_in_steps_and_says_how_far_it_is(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(reconcile, "CONCURRENT_CREATIONS", 1)
     lose_cluster(simulation, "one", "two", "three")
     set_import(simulation, **ONCE)
     seen = set()

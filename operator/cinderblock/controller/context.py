@@ -16,6 +16,7 @@ from cinderblock.api.meta import Object, ObjectMeta
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_identity import ClusterIdentity
+from cinderblock.controller.id_index import IdIndex
 from cinderblock.controller.imports.pending import PendingReleases
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
@@ -63,6 +64,7 @@ class Context:
         verification_admission: which movers of verifications may start.
         failed_actions: failures of the API server that repeat.
         singleflight: shares concurrent reads.
+        id_index: which VolumeBackups have which id, read once for many imports.
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
@@ -83,6 +85,7 @@ class Context:
     verification_admission: MoverAdmission = field(default_factory=MoverAdmission)
     failed_actions: FailedActions = field(default_factory=FailedActions)
     singleflight: SingleFlight = field(default_factory=SingleFlight)
+    id_index: IdIndex = field(default_factory=IdIndex)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)

@@ -47,9 +47,22 @@ def described(shown: str, path: str) -> Iterator[bytes]:
         yield repr(status.st_rdev).encode()
     if stat.S_ISREG(status.st_mode):
         yield repr(status.st_size).encode()
-        with open(path, "rb") as file:
-            while content := file.read(BLOCK):
-                yield content
+        yield from content(path, status.st_size)
+
+
+def content(path: str, size: int) -> Iterator[bytes]:
+    """Yield the blocks of a file that are not zero, with their positions. Holes may be larger than the disk."""
+    with open(path, "rb") as file:
+        position = 0
+        while position < size:
+            try:
+                position = os.lseek(file.fileno(), position, os.SEEK_DATA) // BLOCK * BLOCK
+            except OSError:
+                return
+            block = os.pread(file.fileno(), BLOCK, position)
+            if block.strip(b"\0"):
+                yield repr(position).encode() + block
+            position += BLOCK
 
 
 def main(arguments: list[str]) -> int:

@@ -37,6 +37,7 @@ from cinderblock.lifecycle.imports.conclude import (
 )
 from cinderblock.lifecycle.imports.difference import Difference
 from cinderblock.lifecycle.imports.presence import PresenceWrite
+from cinderblock.lifecycle.imports.records import UnreadManifest
 from cinderblock.lifecycle.imports.selection import Creation
 from cinderblock.lifecycle.imports.settings import Settings, settings_of
 from cinderblock.lifecycle.observed import ObservedStore
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 STEP_SECONDS: Final = 3.0
 """Seconds after which a step leaves the rest to the next one. Meanwhile other objects get the worker."""
+CONCURRENT_CREATIONS: Final = 8
+"""VolumeBackups that an import creates at once: waiting for each answer would take most of its time."""
 MAX_RUNS: Final = 2
 """Imports that are in memory at the same time, each with up to 30 MiB of records. The others wait for their turn."""
 WAIT_SECONDS: Final = 5.0
@@ -206,9 +209,10 @@ class ImportReconciler:
             elif run.creations is None:
                 run.plan(step.store, step.settings, is_full=bool(run.full_store) or releases.is_full(step.released))
             elif run.creations:
-                if len(run.names) + run.created >= limit:
+                room = limit - len(run.names) - run.created
+                if room <= 0:
                     return too_many_objects(limit)
-                await _create_next(step, run, run.creations)
+                await _create_next(step, run, run.creations, min(room, CONCURRENT_CREATIONS))
             else:
                 await write_presence(step.context, step.store, run.presence[0])
                 run.presence.popleft()
@@ -277,15 +281,26 @@ async def _forget_missing(context: Context, store: BackupStore) -> bool:
     return True
 
 
-async def _create_next(step: _Step, run: ImportRun, creations: deque[Creation]) -> None:
-    """Create the next VolumeBackup, unless a person has deleted one of the same backup meanwhile."""
-    creation = creations[0]
-    released = (*step.released, *step.context.pending_releases.of(step.key))
-    if creation.manifest.stored.import_id not in released:
-        refused = await create(step.context, step.store, creation)
-        run.created += refused is None
-        run.refused += [refused] if refused is not None else []
-    creations.popleft()
+async def _create_next(step: _Step, run: ImportRun, creations: deque[Creation], count: int) -> None:
+    """Create the next VolumeBackups, except those that a person has deleted meanwhile.
+
+    All answers are awaited before an error is raised: a write whose answer nobody reads may come late.
+    """
+    batch = [creations.popleft() for _ in range(min(count, len(creations)))]
+    released = {*step.released, *step.context.pending_releases.of(step.key)}
+    wanted = [creation for creation in batch if creation.manifest.stored.import_id not in released]
+    answers = await asyncio.gather(
+        *(create(step.context, step.store, creation) for creation in wanted), return_exceptions=True
+    )
+    failed = [creation for creation, answer in zip(wanted, answers, strict=True) if isinstance(answer, BaseException)]
+    creations.extendleft(reversed(failed))
+    for answer in answers:
+        if isinstance(answer, UnreadManifest):
+            run.refused.append(answer)
+    run.created += sum(answer is None for answer in answers)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 def _progress(run: ImportRun) -> ImportCondition:

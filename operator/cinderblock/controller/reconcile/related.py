@@ -257,12 +257,10 @@ async def related_to_import(context: Context, backup: VolumeBackup) -> RelatedTo
     """Return the operations that matter to an import: those that have its id, or depend on it."""
     backup_id, namespace = backup.backup_id, backup.namespace
     relatives = RelativesOfImport(backup, context.policy)
-    await _search(
-        context,
-        namespace,
-        lambda body: _has_id(backup_id, body) or (body.get("status") or {}).get("parentId") == backup_id,
-        relatives.observe,
-    )
+    for name in await context.id_index.names(context.kube, backup):
+        other = await context.kube.get(kinds.VOLUME_BACKUP, name, namespace)
+        for parsed in parse_all(VolumeBackup, [other] if other is not None else []):
+            relatives.observe(parsed)
     chosen = RestoresOfBackup(backup, None)
     selectors = [f"status.backupId={backup_id}"]
     await _observe(context, VolumeRestore, namespace, selectors, chosen.observe)
