@@ -18,6 +18,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_identity import ClusterIdentity
 from cinderblock.controller.id_index import IdIndex
 from cinderblock.controller.imports.pending import PendingReleases
+from cinderblock.controller.large_namespaces import LargeNamespaces
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.failed_actions import FailedActions
 from cinderblock.controller.request import ObjectKey
@@ -64,6 +65,7 @@ class Context:
         verification_admission: which movers of verifications may start.
         failed_actions: failures of the API server that repeat.
         singleflight: shares concurrent reads.
+        large_namespaces: which namespaces have very many objects.
         id_index: which VolumeBackups have which id, read once for many imports.
         cluster: the identity of the cluster.
         references: which backups need packs of which others.
@@ -85,6 +87,7 @@ class Context:
     verification_admission: MoverAdmission = field(default_factory=MoverAdmission)
     failed_actions: FailedActions = field(default_factory=FailedActions)
     singleflight: SingleFlight = field(default_factory=SingleFlight)
+    large_namespaces: LargeNamespaces = field(default_factory=LargeNamespaces)
     id_index: IdIndex = field(default_factory=IdIndex)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)

@@ -10,68 +10,82 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import stat
 import sys
 from collections.abc import Iterator
 
 BLOCK = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
-def entries(root: str) -> Iterator[tuple[str, str]]:
-    """Yield the path below the root, and the path, of each entry, in order."""
-    yield ".", root
-    stack = [(".", root)]
+def parts(root: str) -> Iterator[tuple[bool, bytes]]:
+    """Yield all that a restore must bring back, and whether a new entry begins. Paths may be longer than PATH_MAX."""
+    root_fd = os.open(root, _DIRECTORY)
+    stack = [(root_fd, b"", iter(_names(root_fd, is_root=True)))]
+    yield from described(root_fd, b".", b".")
     while stack:
-        below, directory = stack.pop()
-        for name in sorted(os.listdir(directory), key=os.fsencode):
-            path, shown = os.path.join(directory, name), os.path.join(below, name)
-            status = os.lstat(path)
-            if stat.S_ISSOCK(status.st_mode) or shown == "./lost+found":
-                continue
-            yield shown, path
-            if stat.S_ISDIR(status.st_mode):
-                stack.append((shown, path))
+        fd, path, names = stack[-1]
+        name = next(names, None)
+        if name is None:
+            stack.pop()
+            os.close(fd)
+            continue
+        yield from described(fd, name, path + name)
+        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            child = os.open(name, _DIRECTORY, dir_fd=fd)
+            stack.append((child, path + name + b"/", iter(_names(child))))
 
 
-def described(shown: str, path: str) -> Iterator[bytes]:
-    """Yield everything about one entry that a restore must bring back."""
-    status = os.lstat(path)
-    facts = (shown, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)
-    yield repr(facts).encode("utf-8", "backslashreplace")
-    for name in sorted(os.listxattr(path, follow_symlinks=False)):
-        if not name.startswith(("security.", "system.nfs4")):
-            yield repr((name, os.getxattr(path, name, follow_symlinks=False))).encode()
+def _names(fd: int, *, is_root: bool = False) -> list[bytes]:
+    names = sorted(map(os.fsencode, os.listdir(fd)))
+    kept = [name for name in names if not stat.S_ISSOCK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)]
+    return [name for name in kept if not (is_root and name == b"lost+found")]
+
+
+def described(fd: int, name: bytes, path: bytes) -> Iterator[tuple[bool, bytes]]:
+    """Yield everything about one entry of a directory."""
+    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    yield True, repr((path, status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns)).encode()
+    place = b"/proc/self/fd/%d/%s" % (fd, name)
+    for attribute in sorted(os.listxattr(place, follow_symlinks=False)):
+        if not attribute.startswith(("security.", "system.nfs4")):
+            yield False, repr((attribute, os.getxattr(place, attribute, follow_symlinks=False))).encode()
     if stat.S_ISLNK(status.st_mode):
-        yield os.fsencode(os.readlink(path))
+        yield False, os.readlink(name, dir_fd=fd)
     if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-        yield repr(status.st_rdev).encode()
+        yield False, repr(status.st_rdev).encode()
     if stat.S_ISREG(status.st_mode):
-        yield repr(status.st_size).encode()
-        yield from content(path, status.st_size)
+        yield False, repr(status.st_size).encode()
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
+        try:
+            yield from ((False, block) for block in content(file, status.st_size))
+        finally:
+            os.close(file)
 
 
-def content(path: str, size: int) -> Iterator[bytes]:
+def content(file: int, size: int) -> Iterator[bytes]:
     """Yield the blocks of a file that are not zero, with their positions. Holes may be larger than the disk."""
-    with open(path, "rb") as file:
-        position = 0
-        while position < size:
-            try:
-                position = os.lseek(file.fileno(), position, os.SEEK_DATA) // BLOCK * BLOCK
-            except OSError:
-                return
-            block = os.pread(file.fileno(), BLOCK, position)
-            if block.strip(b"\0"):
-                yield repr(position).encode() + block
-            position += BLOCK
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(file, position, os.SEEK_DATA) // BLOCK * BLOCK
+        except OSError:
+            return
+        block = os.pread(file, BLOCK, position)
+        if block.strip(b"\0"):
+            yield repr(position).encode() + block
+        position += BLOCK
 
 
 def main(arguments: list[str]) -> int:
-    """Print the digest of a tree."""
+    """Print the digest of a tree. Each level of it needs a descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     digest, count = hashlib.sha256(), 0
-    for shown, path in entries(arguments[0]):
-        count += 1
-        for part in described(shown, path):
-            digest.update(len(part).to_bytes(8, "big") + part)
+    for is_entry, part in parts(arguments[0]):
+        count += is_entry
+        digest.update(len(part).to_bytes(8, "big") + part)
     print(f"{digest.hexdigest()} {count}")
     return 0
 

@@ -102,8 +102,10 @@ async def related_to_backup(
         before: the time of the snapshot that it names, which its parent must be older than; None: there is none.
         has_children: whether it has a snapshot or a claim, so that it has begun although its status may not say so.
     """
+    # An ended backup needs no count, and in a large namespace it needs others than the first ones.
+    first = _first_of_small if backup.has_ended else _list_first
     (backups, is_all, count), (restores, are_all, _) = await asyncio.gather(
-        _list_first(context, VolumeBackup, backup.namespace),
+        first(context, VolumeBackup, backup.namespace),
         _list_first(context, VolumeRestore, backup.namespace),
     )
     if count > context.policy.object_limit and not has_children and _has_not_begun(backup):
@@ -381,7 +383,15 @@ def _each(field: str, values: set[str]) -> list[str]:
 async def _list_first(context: Context, model: type[T], namespace: str) -> tuple[tuple[T, ...], bool, int]:
     """Return the first objects of a namespace, whether these are all, and how many there are."""
     bodies, more = await context.kube.list_first(_KINDS[model], namespace, LIST_ALL_LIMIT)
+    context.large_namespaces.note(namespace, model, is_large=bool(more))
     return tuple(parse_all(model, bodies)), not more, len(bodies) + more
+
+
+async def _first_of_small(context: Context, model: type[T], namespace: str) -> tuple[tuple[T, ...], bool, int]:
+    """Return the same, but no objects of a namespace that was large a moment ago."""
+    if context.large_namespaces.is_large(namespace, model):
+        return (), False, 0
+    return await _list_first(context, model, namespace)
 
 
 async def _search(

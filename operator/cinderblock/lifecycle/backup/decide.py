@@ -379,7 +379,9 @@ def _complete(observed: ObservedBackup, now: datetime) -> Decision:
     is_unknown = any(c.type == ConditionType.SUSPICIOUS and c.status == "Unknown" for c in status.conditions)
     is_read = bool(readers.running(observed))
     retry = RECHECK_SECONDS if is_unanswered or is_unknown or is_read else pins.retry_seconds(observed, now)
-    return Decision(status, actions, requeue_after=0.0 if is_new else retry)
+    # An import has no Job. The event of its status reconciles it once more.
+    removes_job = is_new and observed.backup.spec.import_ is None
+    return Decision(status, actions, requeue_after=0.0 if removes_job else retry)
 
 
 def _files_unreadable(status: VolumeBackupStatus) -> tuple[Action, ...]:
