@@ -289,7 +289,7 @@ def _start(
         raise ValueError("without a store, the mover is held")
     claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
     consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
-    task = mover_task(observed, store, claim, consistency)
+    task = mover_task(observed, store, claim, consistency, lock_task(store, now))
     job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
     note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
     started = RecordEvent("Normal", Reason.MOVER_STARTED, note)

@@ -223,6 +223,7 @@ def _state(found: Mapping[str, Any]) -> ObjectState:
         # AWS gives this id to objects that were written while versioning was off or suspended.
         is_null_version=version == "null",
         has_unknown_end=bool(text) and until is None,
+        lock_mode=str(found.get("ObjectLockMode", "")),
     )
 
 

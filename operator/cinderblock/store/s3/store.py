@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import ContainerNotFound, ObjectNotFound, PermanentError, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
-from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
+from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, ObjectLock, check_body, check_key
 from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
 from cinderblock.store.deadline import limit_seconds
@@ -28,7 +28,7 @@ from cinderblock.store.s3.deletion import Deleter
 from cinderblock.store.s3.download import UnexpectedRange, check_origin, download, range_header, stated_size
 from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
-from cinderblock.store.s3.put_options import put_options
+from cinderblock.store.s3.put_options import lock_options, put_options
 from cinderblock.store.s3.retention import S3Retention
 from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
 
@@ -112,13 +112,13 @@ class S3Store:
             self._create()
             self._list_one()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Body, lock: ObjectLock | None = None) -> None:
         """See ObjectStore. Large bodies are sent in parts."""
         view = check_body(check_key(key), body)
-        self._checksums.upload(partial(self._put, key, view))
+        self._checksums.upload(partial(self._put, key, view, lock_options(lock)))
 
-    def _put(self, key: str, view: memoryview, checksum: Checksum) -> None:
-        target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
+    def _put(self, key: str, view: memoryview, lock: Mapping[str, Any], checksum: Checksum) -> None:
+        target: Any = {"Bucket": self._container, "Key": key, **self._put_options, **lock}
         if view.nbytes > MULTIPART_THRESHOLD_BYTES:
             multipart_put(self._client, target, view, self._throttled, checksum=checksum, sending=self._sending)
             return
@@ -127,6 +127,17 @@ class S3Store:
             response = self._client.put_object(Body=body, **body_fields(checksum, body), **target)
             if "ETag" not in response:
                 raise not_s3(self._address, "no ETag for an upload")
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        retention: Any = {"Mode": lock.mode.value, "RetainUntilDate": lock.until}
+        with self._call():
+            try:
+                self._client.put_object_retention(Bucket=self._container, Key=check_key(key), Retention=retention)
+            except ClientError as error:
+                if error.response["Error"].get("Code") == "NoSuchKey":
+                    raise ObjectNotFound(f"Cannot lock {key} in {self._address}: the object does not exist.") from error
+                raise
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""

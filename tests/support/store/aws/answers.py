@@ -277,10 +277,9 @@ def _put_retention(bucket: Bucket, request: Request) -> Answer:
     root = ET.fromstring(request.body)
     until = datetime.fromisoformat(root.findtext(_tag("RetainUntilDate")) or "")
     bypass = request.headers.get("x-amz-bypass-governance-retention") == "true"
-    is_shorter = version.until is not None and version.until > bucket.now() and until < version.until
-    if is_shorter and not (bypass and version.mode == "GOVERNANCE"):
-        raise Refusal(403, "AccessDenied", "Access Denied because object protected by object lock.")
-    version.mode, version.until = root.findtext(_tag("Mode")) or "", until
+    if not bucket.has_lock:
+        raise Refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration")
+    bucket.set_lock(version, root.findtext(_tag("Mode")) or "", until, bypass=bypass)
     return Answer()
 
 
@@ -291,20 +290,24 @@ def _put_legal_hold(bucket: Bucket, request: Request) -> Answer:
 
 
 def _create_upload(bucket: Bucket, request: Request) -> Answer:
-    upload = f"u{next(_uploads)}"
+    upload, lock = f"u{next(_uploads)}", _lock_of(request)
+    if lock is not None and not bucket.has_lock:
+        raise Refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration")
     bucket.uploads[upload] = (request.key, {})
+    bucket.upload_locks[upload] = lock
     return _xml("InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>")
 
 
 def _upload_part(bucket: Bucket, request: Request) -> Answer:
-    _verify_checksum(bucket, request, is_locked=False)
+    _verify_checksum(bucket, request, is_locked=bucket.upload_locks[request.query["uploadId"]] is not None)
     bucket.uploads[request.query["uploadId"]][1][int(request.query["partNumber"])] = request.body
     return Answer(headers={"ETag": _etag(request.body)})
 
 
 def _complete_upload(bucket: Bucket, request: Request) -> Answer:
     key, parts = bucket.uploads.pop(request.query["uploadId"])
-    bucket.put(key, b"".join(parts[number] for number in sorted(parts)))
+    lock = bucket.upload_locks.pop(request.query["uploadId"])
+    bucket.put(key, b"".join(parts[number] for number in sorted(parts)), lock)
     return _xml("CompleteMultipartUploadResult", f"<Key>{escape(key)}</Key>")
 
 
