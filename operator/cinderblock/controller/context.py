@@ -23,6 +23,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.singleflight import SingleFlight
 from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.controller.stores.expiry import ExpiryRuns
+from cinderblock.controller.stores.lock_probes import LockProbes
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
 from cinderblock.controller.stores.secrets import SecretReader
@@ -63,6 +64,7 @@ class Context:
         failed_actions: failures of the API server that repeat.
         singleflight: shares concurrent reads.
         cluster: the identity of the cluster.
+        lock_probes: whether containers lock objects, for stores with spec.objectLock.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
         pending_records: which backups the findings of verifications still change.
@@ -82,6 +84,7 @@ class Context:
     failed_actions: FailedActions = field(default_factory=FailedActions)
     singleflight: SingleFlight = field(default_factory=SingleFlight)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
+    lock_probes: LockProbes = field(default_factory=LockProbes)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
     pending_records: PendingRecords = field(default_factory=PendingRecords)

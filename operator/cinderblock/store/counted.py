@@ -16,7 +16,7 @@ class Counts:
     """Calls and bytes of a store.
 
     Attributes:
-        checks, puts, locks, gets, lists, deletes: calls that have begun. A listing is one call, however many pages it has.
+        checks, puts, locks, gets, lists, deletes: calls that have begun. A listing is one call, whatever its pages.
         bytes_put: bytes of bodies that were stored.
         bytes_got: bytes that were read.
         keys_listed: objects that listings returned.

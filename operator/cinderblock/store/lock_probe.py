@@ -60,7 +60,8 @@ def _check_rules(store: ObjectStore) -> None:
     """Check the rules of the container, as far as the server tells them. Raises ObjectLockUnavailable."""
     if _told(store.retention.versioning, Versioning.ENABLED) is not Versioning.ENABLED:
         raise _unavailable("the container has no versioning. Switch it on")
-    if _told(store.retention.object_lock, ObjectLockRule()) is None:
+    on: ObjectLockRule | None = ObjectLockRule()
+    if _told(store.retention.object_lock, on) is None:
         raise _unavailable("the container has no Object Lock. Switch it on, or use another container")
 
 

@@ -55,6 +55,7 @@ from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import MARK_NAME, list_manifests
 from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
+from cinderblock.store.lock_probe import PROBE_NAME
 from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
@@ -149,8 +150,11 @@ class OperatorStore:
         self._answer()
 
     def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
-        """See ObjectStore. The operator writes nothing but the marks of removed backups."""
+        """See ObjectStore. The operator writes nothing but the marks of removed backups, and probes of locks."""
         self._answer()
+        if key.endswith(PROBE_NAME):
+            self._inner.put(key, body, lock)
+            return
         self._simulation.check_mark(key)
         self._simulation.faults.strike(done=False)
         self._inner.put(key, body, lock)

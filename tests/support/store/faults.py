@@ -21,7 +21,7 @@ from cinderblock.format.range_reader import Buffer
 from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
-Operation = Literal["check", "put", "get", "list", "delete"]
+Operation = Literal["check", "put", "lock", "get", "list", "delete"]
 T = TypeVar("T")
 
 

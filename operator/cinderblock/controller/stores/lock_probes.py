@@ -25,33 +25,41 @@ UNAVAILABLE_SECONDS: Final = 300.0
 
 
 class LockProbes:
-    """The probes of all open stores.
+    """The probes of all open stores."""
 
-    Args:
-        stores: opens the containers, and limits the calls to them.
-        clock: returns the present instant.
-        guard: raises NotLeading if this process must not write.
-    """
-
-    def __init__(self, stores: StorePool, clock: Callable[[], datetime], guard: Callable[[], None]) -> None:
-        self._stores = stores
-        self._clock = clock
-        self._guard = guard
+    def __init__(self) -> None:
         self._known: WeakKeyDictionary[ObjectStore, tuple[float, ObjectLockUnavailable | None]] = WeakKeyDictionary()
 
-    async def check(self, store: BackupStore, container: str, secrets: SecretReader) -> None:
+    async def check(
+        self,
+        stores: StorePool,
+        store: BackupStore,
+        container: str,
+        secrets: SecretReader,
+        *,
+        now: datetime,
+        guard: Callable[[], None],
+    ) -> None:
         """Check that a container of a BackupStore locks objects, if the BackupStore asks for locks.
+
+        Args:
+            stores: opens the container, and limits the calls to it.
+            store: the BackupStore.
+            container: one of its containers.
+            secrets: reads its Secrets.
+            now: the present instant.
+            guard: raises NotLeading if this process must not write.
 
         Raises ObjectLockUnavailable with what is missing; and what the store raises.
         """
         if store.spec.object_lock is None or store.is_read_only:
             return
-        opened, seconds = await self._stores.open(store, container, secrets), asyncio.get_running_loop().time()
+        opened, seconds = await stores.open(store, container, secrets), asyncio.get_running_loop().time()
         until, error = self._known.get(opened, (seconds, None))
         if seconds >= until:
-            self._guard()
+            guard()
             mode, prefix = store.spec.object_lock.mode, store.spec.prefix
-            error = await self._stores.call(store, partial(_probe, opened, prefix, mode, self._clock()))
+            error = await stores.call(store, partial(_probe, opened, prefix, mode, now))
             self._known[opened] = seconds + (AVAILABLE_SECONDS if error is None else UNAVAILABLE_SECONDS), error
         if error is not None:
             raise ObjectLockUnavailable(error.message)

@@ -32,6 +32,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.store import movers, place
+from cinderblock.lifecycle.store.locks import lock_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.verification.condition import with_verification
 from cinderblock.reasons import Reason

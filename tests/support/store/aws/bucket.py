@@ -114,9 +114,10 @@ class Bucket:
         return version if version.is_marker else None
 
     def set_lock(self, version: Version, mode: str, until: datetime, *, bypass: bool) -> None:
-        """Set or extend a lock. Nothing shortens one, or changes its mode, except a bypass of GOVERNANCE."""
+        """Set or extend a lock. Nothing shortens one, or weakens its mode, except a bypass of GOVERNANCE."""
         is_active = version.until is not None and version.until > self.now()
-        is_weaker = version.until is not None and (until < version.until or mode != version.mode)
+        is_weaker = version.until is not None and until < version.until
+        is_weaker |= (version.mode, mode) == ("COMPLIANCE", "GOVERNANCE")
         if is_active and is_weaker and not (bypass and version.mode == "GOVERNANCE"):
             raise Refusal(403, "AccessDenied", LOCKED_TEXT)
         if until <= self.now():

@@ -70,9 +70,7 @@ class BucketRetention:
         state = ObjectState(exists=True, is_version=version.id != NULL, is_null_version=is_null_version)
         if not self.shows_locks:
             return state
-        return replace(
-            state, retained_until=version.until, has_legal_hold=version.legal_hold, lock_mode=version.mode
-        )
+        return replace(state, retained_until=version.until, has_legal_hold=version.legal_hold, lock_mode=version.mode)
 
     def _answer(self, method: str) -> None:
         if method in self.errors:
