@@ -31,6 +31,7 @@ from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_
 from cinderblock.store.s3.put_options import lock_options, put_options
 from cinderblock.store.s3.retention import S3Retention
 from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
+from cinderblock.store.s3.versions.history import S3History
 
 if TYPE_CHECKING:
     from botocore.exceptions import _ClientErrorResponseTypeDef
@@ -94,6 +95,16 @@ class S3Store:
         self._put_options = put_options(location)
         self._checksums = UploadChecksums()
         self._retention = S3Retention(self._client, self._address, self._call)
+        self.history = S3History(
+            self._client,
+            self._address,
+            self._retention,
+            self._call,
+            put_options=self._put_options,
+            get=self._get_version,
+            set_lock=self.set_lock,
+        )
+        """The versions of the objects. Only people use it."""
         self._deleter = Deleter(self._client, self._container, self._address, self._call, has_batches=not is_limited)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
@@ -141,31 +152,40 @@ class S3Store:
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
+        return self._read(key, start, length, {})
+
+    def _get_version(self, key: str, version_id: str, start: int, length: int | None) -> bytes:
+        return self._read(key, start, length, {"VersionId": version_id})
+
+    def _read(self, key: str, start: int, length: int | None, version: Mapping[str, Any]) -> bytes:
+        """Read an object, or the version that the parameters of GetObject name."""
         count = READ_LIMIT if length is None and start >= 0 else max(length or 0, -start)
         with self._call(count, self._location.download_bytes_per_second):
             try:
-                return self._get(check_key(key), start, length)
+                return self._get(check_key(key), start, length, version)
             except UnexpectedRange as error:
                 raise StoreUnreachable(
                     f"Cannot read {key} in {self._address}: the server sent another range than the requested one. Look"
                     " for a cache or a proxy in between."
                 ) from error
 
-    def _get(self, key: str, start: int, length: int | None) -> bytes:
+    def _get(self, key: str, start: int, length: int | None, version: Mapping[str, Any]) -> bytes:
         header = range_header(start, length)
-        extra: Any = {} if header is None else {"Range": header}
+        extra: Any = {**version, **({} if header is None else {"Range": header})}
         try:
             response = self._client.get_object(Bucket=self._container, Key=key, **extra)
         except ClientError as error:
-            if self._ends_before(key, start, error.response):
+            if self._ends_before(key, start, error.response, version):
                 return b""
-            if error.response.get("Error", {}).get("Code") == "NoSuchKey":
+            if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "NoSuchVersion"}:
                 raise ObjectNotFound(f"Cannot read {key} in {self._address}: the object does not exist.") from error
             raise
         check_origin(response, self._address)
         return download(response, start, length, self._download)
 
-    def _ends_before(self, key: str, start: int, response: _ClientErrorResponseTypeDef) -> bool:
+    def _ends_before(
+        self, key: str, start: int, response: _ClientErrorResponseTypeDef, version: Mapping[str, Any]
+    ) -> bool:
         """Return whether an error means that the object ends before ``start``.
 
         A proxy may answer 416 for reasons of its own, and an object that seems to be empty counts as damaged. So
@@ -178,7 +198,7 @@ class S3Store:
             return False
         if size is None and start <= 0:
             # Only an empty object has no first and no last byte.
-            size = self._client.head_object(Bucket=self._container, Key=key)["ContentLength"]
+            size = self._client.head_object(Bucket=self._container, Key=key, **version)["ContentLength"]
         if size is not None and size > max(start, 0):
             raise UnexpectedRange
         return True

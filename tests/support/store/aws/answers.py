@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
@@ -40,14 +40,16 @@ class Request:
     @property
     def permission(self) -> str:
         """The permission that the request needs on AWS."""
-        if self.name == "DeleteObject" and "versionId" in self.query:
-            return "s3:DeleteObjectVersion"
+        if "versionId" in self.query and self.name in VERSION_PERMISSIONS:
+            return f"s3:{VERSION_PERMISSIONS[self.name]}"
         return f"s3:{PERMISSIONS.get(self.name, self.name)}"
 
     @property
     def name(self) -> str:
         """The name of the operation in the S3 API."""
         level = "object" if self.key else "bucket"
+        if (self.method, level) == ("PUT", "object") and "x-amz-copy-source" in self.headers:
+            return "CopyObject"
         for method, where, parameter, name in OPERATIONS:
             if (method, where) == (self.method, level) and (not parameter or parameter in self.query):
                 return name
@@ -86,8 +88,15 @@ PERMISSIONS: Final = {
     "UploadPart": "PutObject",
     "CreateMultipartUpload": "PutObject",
     "CompleteMultipartUpload": "PutObject",
+    "CopyObject": "PutObject",
 }
 """Permissions that are not named like their operation."""
+VERSION_PERMISSIONS: Final = {
+    "DeleteObject": "DeleteObjectVersion",
+    "GetObject": "GetObjectVersion",
+    "HeadObject": "GetObjectVersion",
+}
+"""Permissions of operations that name a version."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +184,11 @@ def _list_versions(bucket: Bucket, request: Request) -> Answer:
 
 def _version_row(key: str, version: Version, is_latest: bool, request: Request) -> str:
     name = "DeleteMarker" if version.is_marker else "Version"
-    size = "" if version.body is None else f"<Size>{len(version.body)}</Size>"
+    size = "" if version.body is None else f"<Size>{len(version.body)}</Size><ETag>{escape(_etag(version.body))}</ETag>"
     return (
         f"<{name}><Key>{_encoded(key, request)}</Key><VersionId>{version.id}</VersionId>"
-        f"<IsLatest>{_bool(is_latest)}</IsLatest>{size}</{name}>"
+        f"<IsLatest>{_bool(is_latest)}</IsLatest>"
+        f"<LastModified>{version.written:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>{size}</{name}>"
     )
 
 
@@ -198,6 +208,21 @@ def _put(bucket: Bucket, request: Request) -> Answer:
     _verify_checksum(bucket, request, is_locked=lock is not None)
     version = bucket.put(request.key, request.body, lock)
     return Answer(headers={"ETag": _etag(request.body), **_version_header(bucket, version)})
+
+
+def _copy(bucket: Bucket, request: Request) -> Answer:
+    source, _, version_id = request.headers["x-amz-copy-source"].partition("?versionId=")
+    key = unquote(source).removeprefix("/").partition("/")[2]
+    version = bucket.find(key, version_id)
+    if version is None or version.is_marker:
+        raise Refusal(404, "NoSuchVersion")
+    lock = _lock_of(request)
+    if lock is not None and not bucket.has_lock:
+        raise Refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration")
+    body = version.body or b""
+    made = bucket.put(request.key, body, lock)
+    answer = _xml("CopyObjectResult", f"<ETag>{escape(_etag(body))}</ETag>")
+    return Answer(200, answer.body, _version_header(bucket, made))
 
 
 def _get(bucket: Bucket, request: Request) -> Answer:
@@ -324,6 +349,7 @@ ANSWERS: Final[dict[str, Callable[[Bucket, Request], Answer]]] = {
     "ListObjectVersions": _list_versions,
     "ListMultipartUploads": _list_uploads,
     "PutObject": _put,
+    "CopyObject": _copy,
     "GetObject": _get,
     "HeadObject": _get,
     "DeleteObject": _delete,
