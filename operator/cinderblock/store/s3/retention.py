@@ -151,7 +151,7 @@ class S3Retention:
                 if status in _SILENT_STATUSES:
                     return ObjectState(exists=True)
                 raise
-            return state_of(found)
+            return _state(found)
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -211,7 +211,7 @@ def _set_date_aside(response_dict: Mapping[str, Any], customized_response_dict: 
         customized_response_dict[_RETAIN_FIELD] = text
 
 
-def state_of(found: Mapping[str, Any]) -> ObjectState:
+def _state(found: Mapping[str, Any]) -> ObjectState:
     """Return the state of an object from its HEAD."""
     text = str(found.get(_RETAIN_FIELD, "")).strip()
     until = _parse_date(text) if text else None

@@ -73,6 +73,7 @@ OPERATIONS: Final = (
     ("POST", "object", "uploadId", "CompleteMultipartUpload"),
     ("DELETE", "object", "uploadId", "AbortMultipartUpload"),
     ("DELETE", "object", "", "DeleteObject"),
+    ("GET", "object", "retention", "GetObjectRetention"),
     ("GET", "object", "", "GetObject"),
     ("HEAD", "object", "", "HeadObject"),
 )
@@ -308,6 +309,16 @@ def _put_retention(bucket: Bucket, request: Request) -> Answer:
     return Answer()
 
 
+def _get_retention(bucket: Bucket, request: Request) -> Answer:
+    version = _requested(bucket, request)
+    if not bucket.has_lock:
+        raise Refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration")
+    if version.until is None:
+        raise Refusal(404, "NoSuchObjectLockConfiguration")
+    until = f"<RetainUntilDate>{version.until:%Y-%m-%dT%H:%M:%S.000Z}</RetainUntilDate>"
+    return _xml("Retention", f"<Mode>{version.mode}</Mode>{until}")
+
+
 def _put_legal_hold(bucket: Bucket, request: Request) -> Answer:
     version = _requested(bucket, request)
     version.legal_hold = ET.fromstring(request.body).findtext(_tag("Status")) == "ON"
@@ -354,6 +365,7 @@ ANSWERS: Final[dict[str, Callable[[Bucket, Request], Answer]]] = {
     "HeadObject": _get,
     "DeleteObject": _delete,
     "DeleteObjects": _delete_many,
+    "GetObjectRetention": _get_retention,
     "PutObjectRetention": _put_retention,
     "PutObjectLegalHold": _put_legal_hold,
     "CreateMultipartUpload": _create_upload,

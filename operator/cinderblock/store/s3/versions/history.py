@@ -8,19 +8,22 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from botocore.exceptions import ClientError
+
 from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.store.base import ObjectLock, check_key
-from cinderblock.store.retention import ObjectState
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import not_s3, protocol_violation
 from cinderblock.store.s3.put_options import lock_options
-from cinderblock.store.s3.retention import S3Retention, advances, state_of
+from cinderblock.store.s3.retention import S3Retention, advances
 from cinderblock.store.versions.history import ObjectVersion
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 
+_NO_LOCK_STATUSES: Final = frozenset({400, 403, 404, 405, 501})
+"""Statuses for a version or a container without a lock, for a missing permission, and for a call that is unknown."""
 _ULID_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID_TIME_CHARACTERS: Final = 10
 _ULID: Final = re.compile(f"0[{_ULID_DIGITS}]{{25}}")
@@ -99,21 +102,29 @@ class S3History:
             )
             if "CopyObjectResult" not in answer:
                 raise not_s3(self._address, "no result of a copy")
-        if lock is not None and self._inspect(version.key).retained_until is None:
+        if lock is not None and self._retention.inspect(version.key).retained_until is None:
             # versitygw 1.8 ignores the lock of a copy.
             self._set_lock(version.key, lock)
 
     def _lock_of(self, version: ObjectVersion) -> ObjectLock | None:
-        """Return the lock that a version has; None: it has none, or it is not visible."""
-        state = self._inspect(version.key, VersionId=version.version_id)
-        if state.retained_until is None or state.retained_until <= datetime.now(UTC) or not state.lock_mode:
-            return None
-        return ObjectLock(LockMode(state.lock_mode), state.retained_until)
+        """Return the lock that a version has; None: it has none, or it is not visible.
 
-    def _inspect(self, key: str, **version: str) -> ObjectState:
-        extra: Any = version
+        HEAD of versitygw 1.8 tells it only of the current version.
+        """
         with self._call():
-            return state_of(self._client.head_object(Bucket=self._address.container, Key=key, **extra))
+            try:
+                answer: Mapping[str, Any] = self._client.get_object_retention(
+                    Bucket=self._address.container, Key=version.key, VersionId=version.version_id
+                )
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in _NO_LOCK_STATUSES:
+                    return None
+                raise
+        found = answer.get("Retention") or {}
+        until, mode = found.get("RetainUntilDate"), found.get("Mode")
+        if until is None or until <= datetime.now(UTC) or mode not in tuple(LockMode):
+            return None
+        return ObjectLock(LockMode(mode), until)
 
     def remove_marker(self, key: str, version_id: str) -> None:
         """See VersionPages."""
