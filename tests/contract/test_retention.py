@@ -235,7 +235,7 @@ def test_probe_accepts_only_a_container_with_versions_and_locks(site: Site, plai
         return
     probe_object_lock(locked, "prefix", LockMode.COMPLIANCE, now)
     (left,) = locked.list("")
-    assert (left.key, left.size) == ("prefix/lock-probe", 1)
+    assert (left.key, left.size) == ("prefix/cinderblock.probe/lock", 1)
     until = locked.retention.inspect(left.key).retained_until
     assert until is not None
     assert timedelta(0) < until - now < timedelta(minutes=15)

@@ -17,7 +17,7 @@ from cinderblock.store.base import ObjectLock, ObjectStore
 
 T = TypeVar("T")
 
-PROBE_NAME: Final = "lock-probe"
+PROBE_NAME: Final = "cinderblock.probe/lock"
 """Last part of the key of the byte. It is next to backups/ and packs/, so no listing of backups finds it."""
 _LOCK_TIME: Final = timedelta(minutes=5)
 """For how long the byte is locked. The clocks of server and operator may differ by less than that."""
