@@ -258,7 +258,7 @@ class LockMode(StrEnum):
 
 
 MAX_LOCK_DAYS: Final = 400
-"""Most days of a lock, unless the administrator allows more (Helm value objectLock.maxDays). An attacker with the right
+"""Most days of a lock, unless the administrator allows more (Helm value stores.maxLockDays). An attacker with the right
 to create backups could otherwise make somebody pay for locked data for decades."""
 
 
@@ -286,7 +286,7 @@ class LockSettings(Model):
     """Who can lift a lock: COMPLIANCE for nobody, or GOVERNANCE for accounts with s3:BypassGovernanceRetention."""
     period: _lock_days("period", MAX_LOCK_DAYS)  # type: ignore[valid-type]
     """Number of days for which each backup stays locked at least, for example 30d. At most 400d, unless the Helm value
-    objectLock.maxDays allows more."""
+    stores.maxLockDays allows more."""
     generation: _lock_days("generation", 100) = "10d"  # type: ignore[valid-type]
     """Number of days by which objects are locked for longer than period, from 1d to 100d. Objects that further backups
     need are locked again once in this time, and not at each backup. Defaults to 10d."""
