@@ -1,7 +1,7 @@
 """Rewrap the data key of a backup with another key of the encryption Secret. The packs stay unchanged.
 
-In a container with versions, the manifest with the old wrapping remains as a noncurrent version: for as long as it is
-locked, and until a lifecycle rule removes it.
+In a container with versions, the manifest with the old wrapping remains as a noncurrent version: until its lock
+ends, and until a lifecycle rule removes it.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def test_forged_lock_of_an_unsealed_parent_is_asked_at_the_store() -> None:
     line = LockedLine(is_sealed=False)
     line.make(line.lock(period=300 * DAY))
     for pack in line.packs("b1"):
-        # What the manifest says is not true any more.
+        # The manifest claims a longer lock.
         pack.until = line.now + DAY
     line.make()
     assert all(pack.until == BEGIN + PERIOD + GENERATION for pack in line.packs("b2"))

@@ -283,7 +283,8 @@ class LockSettings(Model):
     """Locks that keep backups from being deleted and overwritten (S3: Object Lock)."""
 
     mode: LockMode
-    """Who can lift a lock: COMPLIANCE for nobody, or GOVERNANCE for accounts with s3:BypassGovernanceRetention."""
+    """Mode of the locks. Nobody can lift a lock in mode COMPLIANCE. Accounts with s3:BypassGovernanceRetention can lift
+    one in mode GOVERNANCE."""
     period: _lock_days("period", MAX_LOCK_DAYS)  # type: ignore[valid-type]
     """Number of days for which each backup stays locked at least, for example 30d. At most 400d, unless the Helm value
     stores.maxLockDays allows more."""

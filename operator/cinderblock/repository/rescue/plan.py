@@ -51,7 +51,7 @@ class RescuedBackup:
 
 @dataclass(slots=True)
 class RescuePlan:
-    """What must be brought back.
+    """The objects to bring back.
 
     Attributes:
         instant: the earlier time.
@@ -81,8 +81,8 @@ class RescuePlan:
 def plan_rescue(history: History, prefix: str, instant: datetime, volume_id: str | None = None) -> RescuePlan:
     """Return what must be brought back so that a store holds again what it held at an instant.
 
-    What was written later stays, unless it has overwritten something. Packs of a backup that was not finished at the
-    instant stay as they are.
+    Later objects stay, unless they have overwritten something. Packs of backups that were unfinished at the instant
+    stay hidden.
 
     Args:
         history: the versions of the container.

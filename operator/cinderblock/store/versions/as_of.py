@@ -66,7 +66,7 @@ class AsOfStore:
 
     @property
     def retention(self) -> Retention:
-        """See ObjectStore. What happened later does not matter to readers."""
+        """See ObjectStore. Later events do not matter to readers."""
         return NoRetention()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class ObjectVersion:
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What a key held at an instant, and what has happened to it since.
+    """The object of a key at an instant, and whether readers still see it.
 
     Attributes:
         wanted: the version that readers saw at the instant.
@@ -133,7 +133,7 @@ def _state_at(versions: Iterable[ObjectVersion], instant: datetime) -> KeyState 
 
 
 def _is_newer(version: ObjectVersion, other: ObjectVersion) -> bool:
-    """Return whether a version is newer. Of the same second, what is current counts, then what has content."""
+    """Return whether a version is newer. In the same second, a current version wins, and then one with content."""
     return (version.modified, version.is_latest, not version.is_marker) > (
         other.modified,
         other.is_latest,

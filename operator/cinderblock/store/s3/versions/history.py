@@ -150,8 +150,8 @@ def _version(item: Mapping[str, Any], *, is_marker: bool = False) -> ObjectVersi
 def _time_in(version_id: str) -> datetime | None:
     """Return the time that a version id contains; None if it contains none.
 
-    versitygw 1.8 tells of a noncurrent version when it was replaced, and of a delete marker when the object was
-    written. Its ids are ULIDs, which begin with their own time. Other servers have ids of other lengths.
+    versitygw 1.8 gives a noncurrent version the time when it was replaced, and a delete marker that of the object. Its
+    ids are ULIDs, which begin with their own time. Other servers have ids of other lengths.
     """
     if not _ULID.fullmatch(version_id):
         return None
