@@ -53,7 +53,8 @@ def open_history(
     from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
 
     opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
-    return RetryingHistory(opened.history, policy, opened.close)
+    is_read_only = location.access is StoreAccess.READ_ONLY
+    return RetryingHistory(opened.history, policy, opened.close, is_read_only=is_read_only)
 
 
 def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:
