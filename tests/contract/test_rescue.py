@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -16,13 +17,15 @@ from botocore.exceptions import ClientError
 from cinderblock.api.mover import LockTask
 from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.cli.main import main
-from cinderblock.errors import ObjectNotFound, PermanentError, StoreReadOnly
+from cinderblock.errors import ObjectNotFound, PermanentError, StoreReadOnly, StoreUnreachable
+from cinderblock.repository.rescue.apply import run_rescue
+from cinderblock.repository.rescue.plan import plan_rescue
 from cinderblock.store.factory import open_history
 from cinderblock.store.retrying import CLI_RETRIES
 from cinderblock.store.s3 import client
 from cinderblock.store.s3.store import S3Store
 from cinderblock.store.versions.as_of import AsOfStore
-from cinderblock.store.versions.history import History
+from cinderblock.store.versions.history import History, ObjectVersion
 from tests.contract.s3_server import S3Server, s3_server
 from tests.support.mover.backups import PREFIX, Backups, key_ring
 from tests.support.mover.parent_chains import ParentChain
@@ -262,3 +265,42 @@ def test_missing_permission_is_told(site: Site, capsys: pytest.CaptureFixture[st
 def test_absent_version_is_an_error(site: Site) -> None:
     with closing(site.history()) as history, pytest.raises(PermanentError):
         history.get(site.line.key("full"), "absent")
+
+
+class Dying:
+    """A history that stops to answer after some changes."""
+
+    def __init__(self, inner: History, changes: int) -> None:
+        self._inner = inner
+        self._left = changes
+        self.versions, self.get, self.close = inner.versions, inner.get, inner.close
+
+    def copy(self, version: ObjectVersion) -> None:
+        self._count()
+        self._inner.copy(version)
+
+    def remove_marker(self, key: str, version_id: str) -> None:
+        self._count()
+        self._inner.remove_marker(key, version_id)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise StoreUnreachable("no answer")
+
+
+@pytest.mark.parametrize("site", ["aws with locks"], indirect=True)
+def test_death_of_a_rescue_leaves_no_manifest_without_packs(site: Site) -> None:
+    site.attack()
+    for changes in range(20):
+        with closing(site.history()) as history:
+            plan = plan_rescue(history, PREFIX, site.before)
+            if not plan.affected:
+                break
+            with contextlib.suppress(StoreUnreachable):
+                run_rescue(Dying(history, changes), plan)
+        whole = set(site.restored())
+        junk = {state.wanted.key for state in plan.manifests if not state.markers}
+        listed = {info.key for info in site.store.list(f"{PREFIX}/backups/")} - junk
+        assert listed <= {site.line.key(backup_id) for backup_id in whole}
+    assert site.restored() == list(IDS)

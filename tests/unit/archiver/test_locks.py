@@ -216,3 +216,21 @@ def test_rewrapped_manifest_keeps_its_lock() -> None:
     after = line.manifest("b1")
     assert after.id != before.id
     assert (after.mode, after.until) == (before.mode, before.until)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_death_while_locks_are_extended_breaks_no_promise(done: bool) -> None:
+    line = LockedLine()
+    line.make()
+    line.make()
+    line.now += 20 * DAY
+    line.store.on("lock").after(1).crashes(done=done)
+    with pytest.raises(Crash):
+        line.make()
+    line.restart()
+    line.count -= 1
+    assert line.bucket.current(line.backups.manifest_key("b3")) is None
+    assert line.keeps_its_promises()
+    line.now += 3 * DAY
+    line.make()
+    assert line.keeps_its_promises()
