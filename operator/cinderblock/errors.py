@@ -18,6 +18,8 @@ contains a secret: every room rewrites the errors of the libraries that it uses.
     │   │   └── ClockSkewed       the clock of this machine differs too much from the server's
     │   ├── StoreReadOnly         a store may only be read, so nothing changes it
     │   ├── ObjectLocked          the store keeps an object from being deleted or replaced
+    │   ├── ObjectLockUnavailable the container or the credentials do not permit locks
+    │   ├── LockNotExtended       a pack cannot be locked for as long as a backup needs it
     │   ├── ObjectArchived        an object is in an archive, and cannot be read at once
     │   ├── TooLarge              an object, a request or an answer exceeds a limit of its reader
     │   ├── KeyUnavailable        the encryption key of the data is missing
@@ -173,6 +175,14 @@ class ObjectLocked(PermanentError):
 
     default_reason = Reason.LOCKED
     until: datetime | None = None
+
+
+class ObjectLockUnavailable(PermanentError):
+    """A store should lock objects (spec.objectLock), and its container or the credentials do not permit it."""
+
+
+class LockNotExtended(PermanentError):
+    """A pack that a backup needs cannot be locked for as long as the backup promises."""
 
 
 class ObjectArchived(PermanentError):

@@ -17,9 +17,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cinderblock.errors import ObjectLocked
+from cinderblock.api.v1alpha1.store import LockMode
+from cinderblock.errors import ObjectLocked, ObjectLockUnavailable, ObjectNotFound, PermanentError
 from cinderblock.lifecycle.store.container_rules import ObjectLockRule, UnknownRule, Versioning
 from cinderblock.reasons import Reason
+from cinderblock.store.base import ObjectLock
+from cinderblock.store.lock_probe import probe_object_lock
 from cinderblock.store.retention import ObjectState, read_rules
 from cinderblock.store.s3.store import S3Store
 from tests.contract.s3_server import S3Server, s3_server
@@ -116,7 +119,7 @@ def test_plain_deletion_of_a_locked_object(site: Site, locked: S3Store, mode: st
     until = in_a_day()
     put_locked(locked, mode, until)
     state = locked.retention.inspect("key")
-    assert state == ObjectState(exists=True, is_version=site.keeps_versions, retained_until=until)
+    assert state == ObjectState(exists=True, is_version=site.keeps_versions, retained_until=until, lock_mode=mode)
     if not site.keeps_versions:
         with pytest.raises(ObjectLocked):
             locked.delete(["key"])
@@ -179,3 +182,60 @@ def test_backup_under_a_default_retention_is_whole_or_gone(site: Site, locked: S
             line.remove("full")
         assert refused.value.until is not None
         assert line.read_back("full") == line.held["full"]
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_lock_is_set_with_the_upload(
+    site: Site, locked: S3Store, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_large:
+        monkeypatch.setattr("cinderblock.store.s3.store.MULTIPART_THRESHOLD_BYTES", 5 << 20)
+        monkeypatch.setattr("cinderblock.store.s3.multipart.PART_BYTES", 5 << 20)
+    body = bytes((6 << 20) if is_large else 6)
+    lock = ObjectLock(LockMode.COMPLIANCE, in_a_day())
+    locked.put("key", body, lock)
+    state = locked.retention.inspect("key")
+    assert (state.retained_until, state.lock_mode) == (lock.until, "COMPLIANCE")
+    assert locked.get("key") == body
+    locked.put("other", body)
+    assert locked.retention.inspect("other").retained_until is None
+
+
+@pytest.mark.parametrize("mode", [LockMode.COMPLIANCE, LockMode.GOVERNANCE])
+def test_lock_is_extended_and_never_shortened(locked: S3Store, mode: LockMode) -> None:
+    until = in_a_day()
+    locked.put("key", b"x")
+    for days in (0, 0, 3):
+        locked.set_lock("key", ObjectLock(mode, until + timedelta(days=days)))
+        assert locked.retention.inspect("key").retained_until == until + timedelta(days=days)
+    with pytest.raises(ObjectLocked):
+        locked.set_lock("key", ObjectLock(mode, until))
+    assert locked.retention.inspect("key").retained_until == until + timedelta(days=3)
+
+
+def test_nothing_is_locked_without_object_lock(plain: S3Store) -> None:
+    lock = ObjectLock(LockMode.COMPLIANCE, in_a_day())
+    with pytest.raises(PermanentError):
+        plain.put("key", b"x", lock)
+    plain.put("key", b"x")
+    with pytest.raises(PermanentError):
+        plain.set_lock("key", lock)
+    with pytest.raises(ObjectNotFound):
+        plain.set_lock("absent", lock)
+
+
+def test_probe_accepts_only_a_container_with_versions_and_locks(site: Site, plain: S3Store, locked: S3Store) -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(ObjectLockUnavailable, match="no versioning"):
+        probe_object_lock(plain, "prefix", LockMode.COMPLIANCE, now)
+    assert list(plain.list("")) == []
+    if not site.keeps_versions:
+        with pytest.raises(ObjectLockUnavailable, match="no versioning"):
+            probe_object_lock(locked, "prefix", LockMode.COMPLIANCE, now)
+        return
+    probe_object_lock(locked, "prefix", LockMode.COMPLIANCE, now)
+    (left,) = locked.list("")
+    assert (left.key, left.size) == ("prefix/cinderblock.probe/lock", 1)
+    until = locked.retention.inspect(left.key).retained_until
+    assert until is not None
+    assert timedelta(0) < until - now < timedelta(minutes=15)

@@ -90,6 +90,8 @@ ROOMS = {
     Reason.TOO_LARGE: "store",
     Reason.LOCKED: "store",
     Reason.STORE_READ_ONLY: "store",
+    Reason.OBJECT_LOCK_UNAVAILABLE: "store",
+    Reason.LOCK_NOT_EXTENDED: "archiver",
     Reason.SECRET_NOT_FOUND: "controller",
     Reason.FOREIGN_MANIFEST: "format",
     Reason.INTEGRITY_ERROR: "format",
@@ -715,7 +717,17 @@ def has_a_read_only_store(simulation: Simulation) -> None:
     a_backup(simulation)
 
 
+def asks_for_locks_in_a_plain_bucket(simulation: Simulation) -> None:
+    simulation.cluster.store = BucketStore(Bucket(lambda: simulation.now))
+    store = simulation.get("BackupStore", "default")
+    lock = {"mode": "COMPLIANCE", "period": "30d"}
+    simulation.objects.update(store, spec=store["spec"] | {"objectLock": lock})
+    a_backup(simulation)
+
+
 SCENARIOS: dict[str, Scenario] = {
+    "ObjectLockUnavailable": asks_for_locks_in_a_plain_bucket,
+    "LockNotExtended": mover_says("LockNotExtended"),
     "Accepted": accepts_and_ends,
     "AccessDenied": store_says(errors.AccessDenied("the key is refused")),
     "Answers": accepts_and_ends,

@@ -24,6 +24,7 @@ from cinderblock.api.v1alpha1.store import (
     Addressing,
     ChangeDetection,
     Compression,
+    LockMode,
     ServerSideEncryption,
     StoreAccess,
 )
@@ -118,6 +119,16 @@ class BackupMetadata(Model):
     """Version of Cinderblock that wrote the manifest."""
 
 
+class LockTask(Model):
+    """The locks that a backup sets (spec.objectLock of the BackupStore). The operator has computed all times."""
+
+    mode: LockMode
+    until: UtcTime
+    """End of the locks of new objects, in whole seconds."""
+    at_least: UtcTime
+    """Earliest end of the lock of each pack that the manifest lists. A lock that ends earlier is extended."""
+
+
 class VerifyTask(Model):
     """Scope of a verification. The mover lists the manifests of the volume itself."""
 
@@ -176,6 +187,8 @@ class MoverTask(Model):
     """Id of the key that encrypts a new backup. None for the greatest id of the mounted keys."""
     verify: VerifyTask | None = None
     """Scope of the operation verify. ``backup`` and ``manifest`` are then those of the chosen backup."""
+    lock: LockTask | None = None
+    """Locks of the packs and of the manifest of a backup. None for no locks."""
     avoid_packs: Annotated[list[str], Field(max_length=64)] = []
     """Keys of damaged packs, without the prefix of the store. An incremental backup sends their chunks again."""
 

@@ -36,6 +36,7 @@ from cinderblock.archiver.commit import (
     read_back,
     read_finished_header,
 )
+from cinderblock.archiver.locks import lock_of
 from cinderblock.archiver.parent import ParentStream
 from cinderblock.archiver.parent_manifest import open_parent
 from cinderblock.archiver.parent_policy import choose_policy
@@ -145,7 +146,7 @@ class _BackupRun:
         data_key = unfinished.data_key(keys) if keys is not None else None
         for chunk in unfinished.chunks(data_key, self._packs):
             self._known.add(chunk)
-        self._owner = PackOwner(prefix, volume_id, backup_id, new_attempt(), data_key)
+        self._owner = PackOwner(prefix, volume_id, backup_id, new_attempt(), data_key, lock_of(task))
         parent_id = None if parent is None else parent.header.backup_id
         header = new_header(volume_id, backup_id, parent_id, data_key, keys)
         self._writer = ManifestWriter(header, header.sealer(data_key, task.manifest), self._packs)

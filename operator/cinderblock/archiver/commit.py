@@ -13,6 +13,7 @@ from cinderblock.api.layout import pack_prefix
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup, Pins
+from cinderblock.archiver.locks import lock_manifest
 from cinderblock.errors import (
     Conflict,
     ForeignManifest,
@@ -75,6 +76,7 @@ def commit_manifest(
     Raises:
         IntegrityError: a pack of an ancestor is missing.
         NotFound: the parent was removed meanwhile; the backup has no manifest.
+        LockNotExtended: a pack cannot be locked for long enough; the backup has no manifest.
         TransientError: a pack of this backup is missing: another mover works, or has worked, for the same backup.
     """
     own_id = task.backup.backup_id
@@ -89,6 +91,7 @@ def commit_manifest(
         )
     if surplus:
         _delete_surplus(task, store, needed, surplus)
+    lock = lock_manifest(task, store, packs)
     ancestors = {} if parent is None else parent.data_keys()
     manifest = writer.finish(
         _description(task, parent),
@@ -99,7 +102,7 @@ def commit_manifest(
         losses=losses,
         renewed_bytes=renewed_bytes,
     )
-    store.put(task.manifest, manifest)
+    store.put(task.manifest, manifest, lock)
     check_parent(task, store)
     return writer.pins
 

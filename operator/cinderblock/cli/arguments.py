@@ -172,6 +172,16 @@ def add_store(parser: argparse.ArgumentParser, option: str, *, required: bool = 
     )
 
 
+def add_as_of(parser: argparse.ArgumentParser) -> None:
+    """Add the option to read a store as it was at an earlier time."""
+    parser.add_argument(
+        "--as-of",
+        metavar="TIME",
+        type=past_time,
+        help="read the store as it was at this time, for example 2026-05-04T03:00:00Z. Its bucket must keep versions",
+    )
+
+
 def add_writing(parser: argparse.ArgumentParser) -> None:
     """Add the options for new objects, for commands that write."""
     group = parser.add_argument_group("stored objects")

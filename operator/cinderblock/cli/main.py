@@ -107,6 +107,7 @@ COMMANDS: Final = {
     "key": Command("key", "check whether encryption keys open the backups in a store"),
     "rewrap": Command("rewrap", "encrypt the data keys of backups with a new key"),
     "retention": Command("retention", "show which backups retention would keep and remove"),
+    "rescue": Command("versions.rescue", "bring back backups that were deleted or overwritten in a versioned bucket"),
     "recover": Command("recover", "recover the volumes of a lost cluster from the bucket and the keys"),
     "release-finalizers": Command("release_finalizers", "remove all finalizers before the operator is uninstalled"),
     "operator": Command("run_operator", "run the operator", in_cluster=True),

@@ -21,6 +21,7 @@ _WHY: Final = {
     Judgement.FORGOTTEN: "its status was lost",
     Judgement.CLOCK_BEHIND: "the clock of this machine is behind",
     Judgement.HELD: "held",
+    Judgement.OBJECT_LOCK: "locked in the store",
     Judgement.IN_USE: "in use",
     Judgement.LAST_WHOLE: "last complete",
     Judgement.LAST_INTACT: "last intact",

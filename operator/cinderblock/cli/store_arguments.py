@@ -11,8 +11,9 @@ from cinderblock.errors import InvalidInput
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.crypto.read_only_keys import parse_read_only_keys
 from cinderblock.store.base import ObjectStore
-from cinderblock.store.factory import open_store
+from cinderblock.store.factory import open_history, open_store
 from cinderblock.store.retrying import OPERATOR_RETRIES, RetryPolicy
+from cinderblock.store.versions.as_of import AsOfStore
 
 
 def location_from(arguments: argparse.Namespace, *, writes: bool = False, create: bool = False) -> StoreLocation:
@@ -57,8 +58,16 @@ def _encryption(arguments: argparse.Namespace) -> ServerSideEncryption | None:
 def open_from(
     arguments: argparse.Namespace, location: StoreLocation, retries: RetryPolicy = OPERATOR_RETRIES
 ) -> ObjectStore:
-    """Open the store and check that it is usable. Raises what `ObjectStore.check` raises."""
-    store = open_store(location, None, arguments.ca_file, retries)
+    """Open the store, now or as it was at the time of --as-of, and check that it is usable.
+
+    Raises what `ObjectStore.check` raises.
+    """
+    as_of = getattr(arguments, "as_of", None)
+    store: ObjectStore
+    if as_of is None:
+        store = open_store(location, None, arguments.ca_file, retries)
+    else:
+        store = AsOfStore(open_history(location, None, arguments.ca_file, retries), location.prefix, as_of)
     try:
         store.check()
     except BaseException:

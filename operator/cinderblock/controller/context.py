@@ -25,6 +25,7 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.controller.singleflight import SingleFlight
 from cinderblock.controller.stores.certificates import certificates_in
 from cinderblock.controller.stores.expiry import ExpiryRuns
+from cinderblock.controller.stores.lock_probes import LockProbes
 from cinderblock.controller.stores.owners import OwnerMarkers
 from cinderblock.controller.stores.pool import StorePool
 from cinderblock.controller.stores.references import ReferenceLookups
@@ -68,6 +69,7 @@ class Context:
         large_namespaces: which namespaces have very many objects.
         id_index: which VolumeBackups have which id, read once for many imports.
         cluster: the identity of the cluster.
+        lock_probes: whether containers lock objects, for stores with spec.objectLock.
         references: which backups need packs of which others.
         expiries: removals of expired backups.
         owners: the owner markers of stores.
@@ -90,6 +92,7 @@ class Context:
     large_namespaces: LargeNamespaces = field(default_factory=LargeNamespaces)
     id_index: IdIndex = field(default_factory=IdIndex)
     cluster: ClusterIdentity = field(default_factory=ClusterIdentity)
+    lock_probes: LockProbes = field(default_factory=LockProbes)
     references: ReferenceLookups = field(default_factory=ReferenceLookups)
     expiries: ExpiryRuns = field(default_factory=ExpiryRuns)
     owners: OwnerMarkers = field(default_factory=OwnerMarkers)

@@ -12,6 +12,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import compress, count, islice, pairwise
 from operator import ne
 from typing import NamedTuple
@@ -39,6 +40,12 @@ MAX_CHUNKS = 50 * CHUNKS_PER_PACK
 """Most chunks of a pack that a reader accepts."""
 _TAIL_BYTES = 64 << 10
 """Bytes of the first read, which contains the trailer and the index of most packs."""
+NOT_LOCKED = 0
+"""In place of the hour when a lock ends: the pack has no lock, or nobody has recorded it."""
+MAX_LOCK_HOURS = 1 << 23
+"""The last hour that counts as the end of a lock, in hours since 1970: in the year 2926."""
+_HOUR = timedelta(hours=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME = re.compile(r"([0-9a-f]{32})-([0-9]{6,10})")
 
 
@@ -65,6 +72,16 @@ def parse_pack_name(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+def lock_hours(until: datetime) -> int:
+    """Return the last full hour before an instant, in hours since 1970: no lock is recorded as longer than it is."""
+    return (until - _EPOCH) // _HOUR
+
+
+def lock_end(hours: int) -> datetime:
+    """Return the instant of a number of hours since 1970, at most MAX_LOCK_HOURS."""
+    return _EPOCH + hours * _HOUR
+
+
 class _Trailer(NamedTuple):
     """The last bytes of a pack without its magic.
 
@@ -83,7 +100,7 @@ class _Trailer(NamedTuple):
 
 
 class PackTable:
-    """The packs that extents point into, numbered from 0, at 14 bytes each.
+    """The packs that extents point into, numbered from 0, at 18 bytes each.
 
     Only one thread may add packs; any thread may read added packs.
     """
@@ -94,6 +111,7 @@ class PackTable:
         self._origin_of = array("H")
         self._number_of = array("I")
         self._size_of = array("Q")
+        self._locked_until_of = array("I")
 
     def __len__(self) -> int:
         return len(self._origin_of)
@@ -111,17 +129,25 @@ class PackTable:
             column.frombytes(data)
             if sys.byteorder == "big":
                 column.byteswap()
+        table._locked_until_of.frombytes(bytes(4 * len(table)))
         return table
 
     def copy(self) -> PackTable:
         """Return an independent table with the same packs under the same numbers."""
         table = PackTable()
         for pack in range(len(self)):
-            table.add(self.origin(pack), self.number(pack), self.size(pack))
+            table.add(self.origin(pack), self.number(pack), self.size(pack), self.locked_until(pack))
         return table
 
-    def add(self, origin: Origin, number: int, size: int) -> int:
-        """Add a pack of ``size`` bytes, the ``number``-th of its attempt, and return its number in this table."""
+    def add(self, origin: Origin, number: int, size: int, locked_until: int = NOT_LOCKED) -> int:
+        """Add a pack, and return its number in this table.
+
+        Args:
+            origin: the backup and the attempt that made it.
+            number: its number in the attempt.
+            size: its bytes.
+            locked_until: the end of its lock, in hours since 1970; NOT_LOCKED: none is known.
+        """
         known = self._origin_numbers.get(origin)
         if known is None:
             known = self._origin_numbers[origin] = len(self.origins)
@@ -129,6 +155,7 @@ class PackTable:
         self._origin_of.append(known)
         self._number_of.append(number)
         self._size_of.append(size)
+        self._locked_until_of.append(locked_until)
         return len(self._origin_of) - 1
 
     def set_size(self, pack: int, size: int) -> None:
@@ -154,6 +181,19 @@ class PackTable:
     def size(self, pack: int) -> int:
         """Return the bytes of the pack."""
         return self._size_of[pack]
+
+    def locked_until(self, pack: int) -> int:
+        """Return until when the store surely keeps the pack, in hours since 1970; NOT_LOCKED: nothing is known."""
+        return self._locked_until_of[pack]
+
+    def set_locked_until(self, pack: int, hours: int) -> None:
+        """Set the end of the lock of a pack, in hours since 1970."""
+        self._locked_until_of[pack] = hours
+
+    @property
+    def has_locks(self) -> bool:
+        """Whether the end of a lock is known of any pack."""
+        return any(self._locked_until_of)
 
     def runs(self) -> Iterator[tuple[Origin, array[int], array[int]]]:
         """Yield numbers and sizes of adjacent packs of one origin, with this origin."""

@@ -102,11 +102,13 @@ class DeleteStoredData:
     Attributes:
         container: the bucket.
         volume_id, backup_id: the ids that the manifest must contain; other ids stop the deletion.
+        waits_for_lock: whether to wait for the end of a lock even if a deletion would only hide the data.
     """
 
     container: str
     volume_id: str
     backup_id: str
+    waits_for_lock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,13 @@ class RemoveExpiredData:
         container: the bucket.
         volume_id: their volume.
         backup_ids: their ids; the first is that of the object itself.
+        waits_for_locks: whether to wait for the end of locks even if a deletion would only hide the data.
     """
 
     container: str
     volume_id: str
     backup_ids: tuple[str, ...]
+    waits_for_locks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class BackupRecord:
         lacks_files: whether files are missing from it that could not be read.
         is_forgotten: whether the store may hold its data although its status does not say where.
         is_locked: whether it is being deleted, and Object Lock keeps it in the store.
+        locked_until: until when the store refuses to delete its data; None: it is not locked.
         kept_alarms: open alarms of deleted backups of its volume.
         is_read_elsewhere: whether it records restores in other namespaces.
     """
@@ -101,6 +102,7 @@ class BackupRecord:
     lacks_files: bool = False
     is_forgotten: bool = False
     is_locked: bool = False
+    locked_until: datetime | None = None
     kept_alarms: tuple[KeptAlarm, ...] = ()
     is_read_elsewhere: bool = False
 
@@ -156,6 +158,7 @@ def record_of(backup: VolumeBackup) -> BackupRecord:
         has_unknown_alarm=backup.has_unknown_alarm,
         lacks_files=bool(status.unreadable_files),
         is_forgotten=is_forgotten(backup),
+        locked_until=status.locked_until,
         is_locked=metadata.is_being_deleted and _waits_for_lock(status),
         kept_alarms=tuple(KeptAlarm(a.backup_id, a.data_timestamp, a.raised_at) for a in backup.open_deleted_alarms),
         is_read_elsewhere=bool(backup.own_granted_restores),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from cinderblock.api.kubernetes import (
@@ -132,6 +133,7 @@ class ObservedManifest:
         missed_changes: number of files whose changes their timestamps did not show; None: not recorded.
         manifest_bytes: size of the manifest, which is part of stored_bytes; None: not read.
         entries: names in the file system; None: a device, or not read.
+        locked_until: when the lock of the manifest ends, as the store says; None: it has none, or was not asked.
     """
 
     key: str
@@ -151,6 +153,7 @@ class ObservedManifest:
     losses: tuple[Loss, ...] = ()
     manifest_bytes: int | None = None
     entries: int | None = None
+    locked_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,14 @@ _NAMED_DEPENDENTS: Final = 10
 
 
 def delete_backup(
-    store: ObjectStore, prefix: str, volume_id: str, backup_id: str, references: References, *, now: datetime
+    store: ObjectStore,
+    prefix: str,
+    volume_id: str,
+    backup_id: str,
+    references: References,
+    *,
+    now: datetime,
+    waits_for_lock: bool = False,
 ) -> int:
     """Delete the manifest of a backup and its packs. Other programs' objects stay where they are.
 
@@ -51,6 +58,7 @@ def delete_backup(
         volume_id, backup_id: which backup it is.
         references: a new look-up of the manifests of the volume.
         now: the present instant, with time zone; locks end before or after it.
+        waits_for_lock: whether a lock of the manifest keeps the backup even if a deletion would only hide it.
 
     Returns:
         How many objects were deleted.
@@ -74,14 +82,24 @@ def delete_backup(
         )
     if dependents.unknown:
         raise ReferencesUnknown(dependents.unknown[0].message, dependents.unknown[0])
-    return _Deletion(store, prefix, volume_id, backup_id, references=references, now=now).run()
+    return _Deletion(
+        store, prefix, volume_id, backup_id, references=references, now=now, waits_for_lock=waits_for_lock
+    ).run()
 
 
 class _Deletion:
     """The deletion of a backup that no other one needs."""
 
     def __init__(
-        self, store: ObjectStore, prefix: str, volume_id: str, backup_id: str, *, references: References, now: datetime
+        self,
+        store: ObjectStore,
+        prefix: str,
+        volume_id: str,
+        backup_id: str,
+        *,
+        references: References,
+        now: datetime,
+        waits_for_lock: bool,
     ) -> None:
         self._store = store
         self._prefix = prefix
@@ -89,6 +107,7 @@ class _Deletion:
         self._backup_id = backup_id
         self._references = references
         self._now = now
+        self._waits_for_lock = waits_for_lock
         self._mark = mark_key(prefix, volume_id, backup_id)
 
     def run(self) -> int:
@@ -114,7 +133,7 @@ class _Deletion:
         """Delete a manifest if neither it nor a pack is locked. Raises ObjectLocked; nothing was deleted then."""
         is_marked = False
         try:
-            check_locks(self._store, key, self._objects(), self._now)
+            check_locks(self._store, key, self._objects(), self._now, counts_always=self._waits_for_lock)
             if inherits:
                 self._store.put(self._mark, MARK)
                 is_marked = True

@@ -49,6 +49,7 @@ class Expiry:
         begin: begins a new look-up of the manifests of the volume.
         clock: returns the present instant, with time zone; locks end before or after it.
         monotonic: returns seconds.
+        waits_for_locks: whether a lock keeps a backup even if a deletion would only hide it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Expiry:
         *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
+        waits_for_locks: bool = False,
     ) -> None:
         self.removed: dict[str, int] = {}
         self.absent: frozenset[str] = frozenset()
@@ -72,6 +74,7 @@ class Expiry:
         self._begin = begin
         self._clock = clock
         self._monotonic = monotonic
+        self._waits_for_locks = waits_for_locks
         self._with_manifest: list[str] = []
 
     def steps(self) -> Iterator[None]:
@@ -125,7 +128,8 @@ class Expiry:
             if not has_own_manifest(self._store, key, self._expected(backup_id)):
                 return False
             packs = list_pack_objects(self._store, self._prefix, self._volume_id, backup_id)
-            check_locks(rules, key, (found.key for found in packs), self._clock())
+            keys = (found.key for found in packs)
+            check_locks(rules, key, keys, self._clock(), counts_always=self._waits_for_locks)
         except (Conflict, UnsupportedFormat) as error:
             return error
         except ObjectLocked as error:

@@ -89,7 +89,9 @@ class RulesReadOnce:
         return answer  # type: ignore[return-value]
 
 
-def check_locks(store: HasRetention, manifest: str, packs: Iterable[str], now: datetime) -> None:
+def check_locks(
+    store: HasRetention, manifest: str, packs: Iterable[str], now: datetime, *, counts_always: bool = False
+) -> None:
     """Raise ObjectLocked if the server would refuse to delete the manifest or one of the packs.
 
     This takes two requests. It takes one more for each pack only in a container that may have Object Lock, and in which
@@ -101,11 +103,15 @@ def check_locks(store: HasRetention, manifest: str, packs: Iterable[str], now: d
         manifest: key of the manifest.
         packs: keys of the packs; read only if they may be locked.
         now: the present instant.
+        counts_always: whether a lock of the manifest counts even if a deletion would only hide it. Packs are locked for
+            at least as long as the manifest that lists them.
 
     Raises what the store raises while it does not answer.
     """
     retention = store.retention
     state = retention.inspect(manifest)
+    if counts_always and state.is_locked(now):
+        raise locked(manifest, state)
     if _is_hidden_by_deletion(retention, state):
         return
     if not state.is_version and state.is_locked(now):

@@ -11,9 +11,18 @@ from cinderblock.api.layout import pack_prefix
 from cinderblock.format.compression import Encoding
 from cinderblock.format.crypto.keyring import DataKey
 from cinderblock.format.entries import Chunk
-from cinderblock.format.pack import Origin, PackBuilder, PackTable, buffer_bytes, pack_name, pack_sealer
+from cinderblock.format.pack import (
+    NOT_LOCKED,
+    Origin,
+    PackBuilder,
+    PackTable,
+    buffer_bytes,
+    lock_hours,
+    pack_name,
+    pack_sealer,
+)
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 
 UPLOADS = 3
 """Packs that are uploaded at once: with 24 MiB each, enough for a network of 10 Gbit/s at 50 ms for each request."""
@@ -28,6 +37,7 @@ class PackOwner:
         volume_id, backup_id: UIDs.
         attempt: the id of this run (`format.pack.new_attempt`).
         data_key: seals the packs; None: unsealed.
+        lock: of each pack; None: none.
     """
 
     prefix: str
@@ -35,6 +45,7 @@ class PackOwner:
     backup_id: str
     attempt: str
     data_key: DataKey | None
+    lock: ObjectLock | None = None
 
     def key(self, name: str) -> str:
         """Return the key of a pack of this backup."""
@@ -99,7 +110,8 @@ class PackUploader:
             self._buffer = bytearray(self._buffer_bytes)
             self._buffers += 1
         owner, name = self._owner, pack_name(self._owner.attempt, self._number)
-        self._pack = self._packs.add(Origin(owner.backup_id, owner.attempt), self._number, 0)
+        locked_until = lock_hours(owner.lock.until) if owner.lock is not None else NOT_LOCKED
+        self._pack = self._packs.add(Origin(owner.backup_id, owner.attempt), self._number, 0, locked_until)
         sealer = pack_sealer(owner.data_key, owner.volume_id, owner.backup_id, name, owner.key(name))
         self._builder = PackBuilder(self._buffer, sealer)
         return self._builder
@@ -114,7 +126,7 @@ class PackUploader:
         self._builder = None
 
     def _put(self, key: str, body: memoryview) -> None:
-        self._store.put(key, body)
+        self._store.put(key, body, self._owner.lock)
         with self._lock:
             self.bytes_sent += len(body)
 

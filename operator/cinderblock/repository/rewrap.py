@@ -1,14 +1,20 @@
-"""Rewrap the data key of a backup with another key of the encryption Secret. The packs stay unchanged."""
+"""Rewrap the data key of a backup with another key of the encryption Secret. The packs stay unchanged.
+
+In a container with versions, the manifest with the old wrapping remains as a noncurrent version: until its lock
+ends, and until a lifecycle rule removes it.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 
 from cinderblock.api.pins import ExpectedBackup
+from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 
 
 def run_rewrap(
@@ -35,6 +41,8 @@ def run_rewrap(
         KeyUnavailable: one of the two keys is missing, or the new one is read-only.
         InvalidInput: the backup is not sealed.
         CinderblockError: the store failed.
+
+    The new manifest gets the lock that the old one has, as far as the credentials may see it.
     """
     size = read_summary(partial(store.get, manifest), keys, expected, manifest).manifest_bytes
     whole = store.get(manifest, 0, size)
@@ -48,5 +56,13 @@ def run_rewrap(
     if header.key_id == (key_id or keys.active):
         return header
     encoded = header.rewrapped(keys, key_id).encode()
-    store.put(manifest, encoded + whole[HEADER_BYTES:])
+    store.put(manifest, encoded + whole[HEADER_BYTES:], _lock_of(store, manifest))
     return parse_header(encoded, manifest)
+
+
+def _lock_of(store: ObjectStore, manifest: str) -> ObjectLock | None:
+    """Return the lock of a manifest; None: it has none, or it has ended."""
+    state = store.retention.inspect(manifest)
+    if state.retained_until is None or state.retained_until <= datetime.now(UTC) or not state.lock_mode:
+        return None
+    return ObjectLock(LockMode(state.lock_mode), state.retained_until)

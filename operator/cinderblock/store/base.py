@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
+from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.errors import InvalidInput, TooLarge
 from cinderblock.store.retention import Retention
 
@@ -46,6 +47,19 @@ class ObjectInfo:
     modified: datetime | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectLock:
+    """A lock of one object (S3: Object Lock).
+
+    Attributes:
+        mode: who may lift it.
+        until: when it ends, with time zone; servers keep whole seconds.
+    """
+
+    mode: LockMode
+    until: datetime
+
+
 class ObjectStore(Protocol):
     """One container of objects.
 
@@ -60,8 +74,13 @@ class ObjectStore(Protocol):
         This may be repeated.
         """
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Body, lock: ObjectLock | None = None) -> None:
         """Store ``body`` as the object ``key``, and replace an earlier object. This may be repeated.
+
+        Args:
+            key: of the object.
+            body: its bytes.
+            lock: until when the store must keep it; None: no lock. The container must have Object Lock.
 
         Raises InvalidInput if the body has more than BODY_LIMIT bytes.
         """
@@ -71,6 +90,13 @@ class ObjectStore(Protocol):
 
         After a lost answer, a repeated call finds its own object. A server without conditional writes replaces the
         object. So the caller reads it afterwards. Raises as `put` does.
+        """
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """Set or extend the lock of the current object ``key``. This may be repeated.
+
+        Raises ObjectLocked if the object has a longer or a stricter lock; ObjectNotFound; AccessDenied without the
+        permission s3:PutObjectRetention; PermanentError if the container has no Object Lock.
         """
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:

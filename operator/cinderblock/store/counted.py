@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
 
@@ -16,7 +16,7 @@ class Counts:
     """Calls and bytes of a store.
 
     Attributes:
-        checks, puts, gets, lists, deletes: calls that have begun. A listing is one call, however many pages it has.
+        checks, puts, locks, gets, lists, deletes: calls that have begun. A listing is one call, whatever its pages.
         bytes_put: bytes of bodies that were stored.
         bytes_got: bytes that were read.
         keys_listed: objects that listings returned.
@@ -25,6 +25,7 @@ class Counts:
 
     checks: int = 0
     puts: int = 0
+    locks: int = 0
     gets: int = 0
     lists: int = 0
     deletes: int = 0
@@ -36,7 +37,7 @@ class Counts:
     @property
     def requests(self) -> int:
         """The number of all calls."""
-        return self.checks + self.puts + self.gets + self.lists + self.deletes
+        return self.checks + self.puts + self.locks + self.gets + self.lists + self.deletes
 
 
 class CountedStore:
@@ -58,10 +59,10 @@ class CountedStore:
         self._add(checks=1)
         self._inner.check()
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
         self._add(puts=1)
-        self._inner.put(key, body)
+        self._inner.put(key, body, lock)
         self._add(bytes_put=memoryview(body).nbytes)
 
     def create(self, key: str, body: Buffer) -> bool:
@@ -70,6 +71,11 @@ class CountedStore:
         is_stored = self._inner.create(key, body)
         self._add(bytes_put=memoryview(body).nbytes)
         return is_stored
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        self._add(locks=1)
+        self._inner.set_lock(key, lock)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""

@@ -8,6 +8,8 @@ from cinderblock.store.base import ObjectStore
 from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
 from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retrying import BROKERED_RETRIES, MOVER_RETRIES, RetryingStore, RetryPolicy
+from cinderblock.store.versions.history import History
+from cinderblock.store.versions.retrying import RetryingHistory
 
 
 def open_store(
@@ -39,6 +41,20 @@ def open_store(
         S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call), policy
     )
     return ReadOnlyStore(opened, location.container) if is_read_only else opened
+
+
+def open_history(
+    location: StoreLocation, credentials: Credentials | None, ca_file: str | None, policy: RetryPolicy
+) -> History:
+    """Open the versions of a container. This sends no request.
+
+    The arguments are those of `open_store`. Raises InvalidInput if the location or the CA file is malformed.
+    """
+    from cinderblock.store.s3.store import S3Store  # noqa: PLC0415
+
+    opened = S3Store(location, credentials, ca_file, policy.read_timeout, policy.seconds_per_call)
+    is_read_only = location.access is StoreAccess.READ_ONLY
+    return RetryingHistory(opened.history, policy, opened.close, is_read_only=is_read_only)
 
 
 def ignores_unsigned_headers(location: StoreLocation, credentials: S3Credentials, ca_file: str | None = None) -> bool:

@@ -8,13 +8,13 @@ from typing import Final
 
 from cinderblock.errors import CinderblockError, ObjectNotFound
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
 OK: Final = "ok"
 
 OnRequest = Callable[[str, str], None]
-"""Called with the request (check, put, get, list, delete) and its result: OK or the reason of the error.
+"""Called with the request (check, put, lock, get, list, delete) and its result: OK or the reason of the error.
 
 Any thread may call it.
 """
@@ -32,10 +32,15 @@ class InstrumentedStore:
         with self._reporting("check"):
             self._inner.check()
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
         with self._reporting("put"):
-            self._inner.put(key, body)
+            self._inner.put(key, body, lock)
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        with self._reporting("lock"):
+            self._inner.set_lock(key, lock)
 
     def create(self, key: str, body: Buffer) -> bool:
         """See ObjectStore. It counts as a put."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 
-from cinderblock.errors import ObjectNotFound
+from cinderblock.errors import ObjectNotFound, PermanentError
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
+from cinderblock.reasons import Reason
+from cinderblock.store.base import ObjectInfo, ObjectLock, check_body, check_key, slice_body
 from cinderblock.store.retention import NoRetention, Retention
 
 
@@ -21,8 +22,10 @@ class MemoryStore:
     def check(self) -> None:
         """Do nothing: the container always exists."""
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
+        if lock is not None:
+            raise _no_lock(key)
         content = bytes(check_body(check_key(key), body))
         with self._lock:
             self._objects[key] = content
@@ -32,6 +35,10 @@ class MemoryStore:
         content = bytes(check_body(check_key(key), body))
         with self._lock:
             return self._objects.setdefault(key, content) is content
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """Raise PermanentError: nothing in memory is ever locked."""
+        raise _no_lock(f"{key} until {lock.until:%Y-%m-%d}")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
@@ -60,3 +67,7 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: the objects stay."""
+
+
+def _no_lock(what: str) -> PermanentError:
+    return PermanentError(f"Cannot lock {what}: a store in memory has no Object Lock.", reason=Reason.NOT_SUPPORTED)

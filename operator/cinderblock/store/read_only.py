@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from cinderblock.errors import StoreReadOnly
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
 
@@ -32,15 +32,20 @@ class ReadOnlyStore:
         """See ObjectStore."""
         self._inner.check()
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """Raise StoreReadOnly."""
-        del body
+        del body, lock
         raise self._refusal(f"store {key}")
 
     def create(self, key: str, body: Buffer) -> bool:
         """Raise StoreReadOnly."""
         del body
         raise self._refusal(f"store {key}")
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """Raise StoreReadOnly."""
+        del lock
+        raise self._refusal(f"lock {key}")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""

@@ -42,6 +42,7 @@ class ObjectState:
         retained_until: end of the retention period of the object, if it has one and the credentials may see it.
         has_legal_hold: the same for a legal hold.
         has_unknown_end: whether it has a retention period whose end the server does not tell readably.
+        lock_mode: mode of its retention period, such as COMPLIANCE; empty: it has none, or the credentials may not see.
     """
 
     exists: bool
@@ -51,6 +52,7 @@ class ObjectState:
     has_legal_hold: bool = False
     is_null_version: bool = False
     has_unknown_end: bool = False
+    lock_mode: str = ""
 
     @property
     def shows_lock(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from cinderblock.errors import StoreUnreachable
 from cinderblock.format.range_reader import Buffer
 from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
-from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.deadline import remaining_seconds
 from cinderblock.store.retention import ObjectState, Retention, Versions
 
@@ -103,9 +103,13 @@ class RetryingStore:
         """See ObjectStore. A check is repeated for a shorter time than other calls."""
         self._repeat(self._inner.check, self._policy.for_checks)
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
-        self._repeat(partial(self._inner.put, key, body), self._policy)
+        self._repeat(partial(self._inner.put, key, body, lock), self._policy)
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        self._repeat(partial(self._inner.set_lock, key, lock), self._policy)
 
     def create(self, key: str, body: Buffer) -> bool:
         """See ObjectStore."""

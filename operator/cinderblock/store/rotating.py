@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from cinderblock.errors import AccessDenied, CredentialsRejected, PermanentError, StoreReadOnly, TransientError
 from cinderblock.format.range_reader import Buffer
 from cinderblock.reasons import Reason
-from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from cinderblock.store.base import DELETE_BATCH_KEYS, ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.retention import Retention
 from cinderblock.store.retrying import RetryClock
@@ -76,9 +76,13 @@ class RotatingStore:
         """See ObjectStore."""
         self._call(lambda store: store.check())
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
-        self._call(lambda store: store.put(key, body))
+        self._call(lambda store: store.put(key, body, lock))
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        self._call(lambda store: store.set_lock(key, lock))
 
     def create(self, key: str, body: Buffer) -> bool:
         """See ObjectStore."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.repository.deletion import delete_backup
@@ -32,11 +33,11 @@ class ParentChain:
     volume: MemorySource = field(default_factory=MemorySource)
     held: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
 
-    def add(self, backup_id: str, parent: str | None, path: bytes | None = None) -> None:
-        """Write a file, by default one for this backup alone, and make a backup."""
+    def add(self, backup_id: str, parent: str | None, path: bytes | None = None, **more: Any) -> None:
+        """Write a file, by default one for this backup alone, and make a backup; ``more`` are fields of the task."""
         content = (b"%s of %s " % (path or b"file", backup_id.encode())) * 50
         self.volume.add(path or backup_id.encode(), (0, content), stamp=len(self.held) + 1)
-        self.backups.back_up(self.volume, backup_id, parent)
+        self.backups.back_up(self.volume, backup_id, parent, **more)
         self.held[backup_id] = {
             name: b"".join(data for _, data in file.segments) for name, file in self.volume.files.items()
         }

@@ -75,11 +75,15 @@ class _Case:
         return (
             not _is_judged(self.backup)
             or self.backup.is_held
+            or (self.backup.locked_until is not None and self.backup.locked_until > self.now and self._is_whole())
             or self.backup.backup_id in used
             or self.backup.phase == "restoring"
             or _time(self.backup) - self.now > FIVE_MINUTES
             or (self.backup.phase == "error" and self.backup.scheduled_for in self.context.unfinished_runs)
         )
+
+    def _is_whole(self) -> bool:
+        return self.backup.phase != "error"
 
     def _min_age(self) -> timedelta:
         return parse_long_duration(self.retention.min_age)

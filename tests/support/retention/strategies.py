@@ -66,6 +66,7 @@ def records(draw: st.DrawFn, uid: str, *, is_plain: bool = False) -> BackupRecor
         keeps_data=draw(_RARELY),
         is_imported=draw(_RARELY),
         is_being_deleted=draw(_RARELY),
+        locked_until=draw(st.sampled_from([None] * 8 + [NOW - timedelta(days=1), NOW + timedelta(days=9)])),
         is_suspicious=draw(_RARELY),
         is_damaged=draw(_RARELY),
         is_forgotten=draw(_RARELY),

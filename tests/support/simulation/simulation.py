@@ -55,7 +55,8 @@ from cinderblock.observability.cluster_state import ClusterState
 from cinderblock.observability.exposition import MetricsPage, MetricsSnapshot
 from cinderblock.observability.operator_metrics import OperatorMetrics
 from cinderblock.repository.objects import MARK_NAME, list_manifests
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
+from cinderblock.store.lock_probe import PROBE_NAME
 from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retention import Retention, read_rules
 from tests.support.cluster.metrics import Samples, samples
@@ -149,13 +150,16 @@ class OperatorStore:
         """See ObjectStore."""
         self._answer()
 
-    def put(self, key: str, body: Buffer) -> None:
-        """See ObjectStore. The operator writes nothing but the marks of removed backups, and that of the owner."""
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
+        """See ObjectStore. The operator writes marks of removed backups, that of the owner, and probes of locks."""
         self._answer()
+        if key.endswith(PROBE_NAME):
+            self._inner.put(key, body, lock)
+            return
         if key != owner_key(""):
             self._simulation.check_mark(key)
         self._simulation.faults.strike(done=False)
-        self._inner.put(key, body)
+        self._inner.put(key, body, lock)
         self._simulation.store_changes += 1
         self._simulation.faults.strike(done=True)
 
@@ -167,6 +171,12 @@ class OperatorStore:
         is_stored = self._inner.create(key, body)
         self._simulation.faults.strike(done=True)
         return is_stored
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore. The operator locks nothing but its probe."""
+        self._answer()
+        assert key.endswith(PROBE_NAME)
+        self._inner.set_lock(key, lock)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""

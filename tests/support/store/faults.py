@@ -18,10 +18,10 @@ from itertools import islice
 from typing import Literal, TypeVar
 
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
-Operation = Literal["check", "put", "get", "list", "delete"]
+Operation = Literal["check", "put", "lock", "get", "list", "delete"]
 T = TypeVar("T")
 
 
@@ -119,9 +119,13 @@ class FaultyStore:
         """See ObjectStore."""
         self._call(self._fault("check", [""]), self._inner.check)
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
-        self._call(self._fault("put", [key]), lambda: self._inner.put(key, body))
+        self._call(self._fault("put", [key]), lambda: self._inner.put(key, body, lock))
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        self._call(self._fault("lock", [key]), lambda: self._inner.set_lock(key, lock))
 
     def create(self, key: str, body: Buffer) -> bool:
         """See ObjectStore."""

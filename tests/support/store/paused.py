@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from cinderblock.errors import CinderblockError
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.retention import Retention
 
 SECONDS = 20.0
@@ -45,10 +45,15 @@ class PausedStore:
         """See ObjectStore."""
         self._inner.check()
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
         self._request()
-        self._inner.put(key, body)
+        self._inner.put(key, body, lock)
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        self._request()
+        self._inner.set_lock(key, lock)
 
     def create(self, key: str, body: Buffer) -> bool:
         """See ObjectStore."""

@@ -19,7 +19,7 @@ from cinderblock.format.pack import buffer_bytes
 from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.pack_uploader import UPLOADS
 from cinderblock.restorer import pipeline as restore_pipeline
-from cinderblock.store.base import ObjectInfo
+from cinderblock.store.base import ObjectInfo, ObjectLock
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from cinderblock.volume.tree.reader import ParentRows
@@ -50,9 +50,9 @@ class ForgetfulStore(MemoryStore):
         self._count = threading.Lock()
 
     @override
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         if "/packs/" not in key:
-            super().put(key, body)
+            super().put(key, body, lock)
             return
         with self._count:
             self._now += 1

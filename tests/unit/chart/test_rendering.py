@@ -132,6 +132,17 @@ def test_definitions_are_ours_and_stay_when_the_chart_goes() -> None:
     assert not found
 
 
+def test_administrator_chooses_the_longest_lock() -> None:
+    for item in of_kind(render("stores.maxLockDays=3650"), "CustomResourceDefinition"):
+        if item["spec"]["names"]["kind"] not in ("BackupStore", "ClusterBackupStore"):
+            continue
+        schema = item["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        period = schema["properties"]["spec"]["properties"]["objectLock"]["properties"]["period"]
+        limit = period["x-kubernetes-validations"][1]
+        assert limit["rule"].endswith("int(self.replace('d', '')) <= 3650")
+        assert limit["message"] == "period is at most 3650 days"
+
+
 def test_operator_without_cluster_stores_has_no_rights_for_them() -> None:
     for settings in (("stores.cluster=false",), ("stores.cluster=false", "watchNamespaces={shop}")):
         objects = render(*settings)

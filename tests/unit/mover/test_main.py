@@ -272,7 +272,7 @@ from cinderblock.mover.main import main
 from cinderblock.store.memory import MemoryStore
 
 class Stuck(MemoryStore):
-    def put(self, key, body):
+    def put(self, key, body, lock=None):
         print("stuck", flush=True)
         threading.Event().wait()
 

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo
+from cinderblock.store.base import ObjectInfo, ObjectLock
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
@@ -40,9 +40,9 @@ class Counting(MemoryStore):
         self.calls: list[Operation] = []
 
     @override
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         self.calls.append("put")
-        super().put(key, body)
+        super().put(key, body, lock)
 
     @override
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:

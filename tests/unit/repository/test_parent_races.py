@@ -15,7 +15,7 @@ import pytest
 
 from cinderblock.errors import BackupNeeded, IntegrityError, NotFound
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 from tests.support.mover.backups import Backups
 from tests.support.mover.parent_chains import ParentChain, a_line, name
 from tests.support.store.faults import Crash, FaultyStore
@@ -111,10 +111,10 @@ class LatePut(FaultyStore):
         super().__init__(line.backups.store)
         self._line = line
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         if key.endswith(f"{CHILD}.manifest"):
             self._line.expire([name(0), PARENT])
-        super().put(key, body)
+        super().put(key, body, lock)
 
 
 def test_mover_that_died_before_its_check_is_withdrawn_by_the_next_run() -> None:

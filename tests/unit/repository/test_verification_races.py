@@ -17,7 +17,7 @@ import pytest
 from cinderblock.errors import NotFound, TransientError
 from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.verify.findings import SETTLE_SECONDS, Findings
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retention import Retention
 from tests.support.mover.backups import PREFIX, Backups
@@ -53,8 +53,11 @@ class MeddledStore:
     def check(self) -> None:
         self._inner.check()
 
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
         raise AssertionError("a verification writes nothing")
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        raise AssertionError("a verification locks nothing")
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         self._request()
@@ -232,8 +235,8 @@ def test_backup_that_withdraws_is_no_damage() -> None:
 
         found: Findings | None = None
 
-        def put(self, key: str, body: Buffer) -> None:
-            super().put(key, body)
+        def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
+            super().put(key, body, lock)
             if key != manifest:
                 return
             # The removal lists manifests before the child has one, and deletes packs afterwards.

@@ -18,7 +18,7 @@ from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.format.range_reader import Buffer
 from cinderblock.repository.verify.backup import run_verify
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import PREFIX, Backups, key_ring
@@ -238,8 +238,8 @@ class ReplacingStore(CountedStore):
         self._replaced = (key, body)
 
     @override
-    def put(self, key: str, body: Buffer) -> None:
-        super().put(key, body)
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
+        super().put(key, body, lock)
         if key == self._replaced[0]:
             super().put(*self._replaced)
 

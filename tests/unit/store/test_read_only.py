@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.api.v1alpha1.store import StoreAccess
+from cinderblock.api.v1alpha1.store import LockMode, StoreAccess
 from cinderblock.errors import StoreReadOnly
 from cinderblock.reasons import Reason
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.credentials import S3Credentials
-from cinderblock.store.factory import open_store
+from cinderblock.store.factory import open_history, open_store
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.read_only import ReadOnlyStore
 from cinderblock.store.retention import Retention
+from cinderblock.store.retrying import RetryPolicy
+from cinderblock.store.versions.history import ObjectVersion
 
 READING: Final[dict[str, Callable[[ObjectStore], object]]] = {
     "check": lambda store: store.check(),
@@ -29,6 +32,9 @@ READING: Final[dict[str, Callable[[ObjectStore], object]]] = {
 CHANGING: Final[dict[str, Callable[[ObjectStore], object]]] = {
     "put": lambda store: store.put("backups/a", b"other"),
     "create": lambda store: store.create("backups/b", b"other"),
+    "set_lock": lambda store: store.set_lock(
+        "backups/a", ObjectLock(LockMode.GOVERNANCE, datetime(2030, 1, 1, tzinfo=UTC))
+    ),
     "delete": lambda store: store.delete(["backups/a"]),
 }
 READING_OF_RETENTION: Final = {"versioning", "object_lock", "lifecycle", "versions", "inspect"}
@@ -95,6 +101,16 @@ def test_access_of_the_location_decides_about_the_wrapper(access: StoreAccess, k
     store = open_store(location, S3Credentials("id", "secret"))
     assert isinstance(store, ReadOnlyStore) is kind
     store.close()
+
+
+def test_versions_of_a_read_only_store_are_never_brought_back() -> None:
+    location = StoreLocation(endpoint_url="http://127.0.0.1:1", container="bucket", access=StoreAccess.READ_ONLY)
+    history = open_history(location, S3Credentials("id", "secret"), None, RetryPolicy(attempts=1))
+    with pytest.raises(StoreReadOnly):
+        history.copy(ObjectVersion("backups/a", "v1", datetime(2026, 1, 1, tzinfo=UTC)))
+    with pytest.raises(StoreReadOnly):
+        history.remove_marker("backups/a", "v1")
+    history.close()
 
 
 def test_old_task_without_an_access_may_write() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cinderblock.errors import AccessDenied, CredentialsRejected, InvalidInput
 from cinderblock.format.range_reader import Buffer
-from cinderblock.store.base import ObjectInfo, ObjectStore
+from cinderblock.store.base import ObjectInfo, ObjectLock, ObjectStore
 from cinderblock.store.credentials import S3Credentials
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retrying import RetryClock
@@ -69,8 +69,11 @@ class Guarded:
     def check(self) -> None:
         self._objects().check()
 
-    def put(self, key: str, body: Buffer) -> None:
-        self._objects().put(key, body)
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
+        self._objects().put(key, body, lock)
+
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        self._objects().set_lock(key, lock)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         return self._objects().get(key, start, length)

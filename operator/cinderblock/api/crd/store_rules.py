@@ -98,6 +98,12 @@ def _only_with(field: str, choice: NamespacesFrom) -> Rule:
 
 CLUSTER_STORE_RULES: Final[tuple[Rule, ...]] = (
     *_rules_of_every_store("ClusterBackupStore"),
+    {
+        "rule": "!has(self.objectLock)",
+        "message": "objectLock is not supported in a ClusterBackupStore, because the broker signs no locks. Use a"
+        " BackupStore with its own credentials",
+        "fieldPath": ".objectLock",
+    },
     _only_with("names", NamespacesFrom.NAMES),
     _only_with("selector", NamespacesFrom.SELECTOR),
     {

@@ -244,6 +244,10 @@ class VolumeBackupStatus(Model):
     """Size of the manifest in the store, in bytes. It is part of storedBytes."""
     entries: Annotated[int, Field(ge=0)] | None = None
     """Number of files, directories and other names in the volume. It is unset for a device."""
+    locked_until: datetime | None = None
+    """Time until which the store refuses to delete the manifest of the backup and the packs that it lists (objectLock
+    of the BackupStore), as the store said when the backup became available. A deletion of the data waits until then,
+    and retention does not mark the backup before. It is unset if the backup is not locked."""
     expires_at: datetime | None = None
     """Time from which the retention of a schedule removes this backup. Set spec.hold before it to keep the backup."""
     verification: VerificationSummary | None = None

@@ -9,7 +9,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from cinderblock.api.conditions import Conditions, ConditionType
-from cinderblock.api.duration import DURATION_REMEDY, Duration, LongDuration, to_timedelta
+from cinderblock.api.duration import (
+    DURATION_REMEDY,
+    Duration,
+    LongDuration,
+    parse_long_duration,
+    to_timedelta,
+)
 from cinderblock.api.labels import DEFAULT_STORE_ANNOTATION, STORE_FINALIZER
 from cinderblock.api.meta import (
     CORE_TYPE,
@@ -245,6 +251,59 @@ class StoreLimits(Model):
     """Download rate of each mover, in bytes per second. Defaults to no limit."""
 
 
+class LockMode(StrEnum):
+    """Mode of a lock (S3: Object Lock, retention modes)."""
+
+    COMPLIANCE = "COMPLIANCE"
+    GOVERNANCE = "GOVERNANCE"
+
+
+MAX_LOCK_DAYS: Final = 400
+"""Most days of a lock, unless the administrator allows more (Helm value stores.maxLockDays). An attacker with the right
+to create backups could otherwise make somebody pay for locked data for decades."""
+
+
+_DAYS: Final = "^[1-9][0-9]{0,3}d$"
+
+
+def _lock_days(what: str, most: int) -> Any:
+    """Return the type of a number of days, such as 30d, with at most ``most`` of them."""
+    extra: dict[str, Any] = {
+        REMEDY: "write a number of days as 30d",
+        "x-kubernetes-validations": [
+            {
+                "rule": f"!self.matches('{_DAYS}') || int(self.replace('d', '')) <= {most}",
+                "message": f"{what} is at most {most} days",
+            }
+        ],
+    }
+    return Annotated[str, Field(max_length=5, pattern=_DAYS, json_schema_extra=extra)]
+
+
+class LockSettings(Model):
+    """Locks that keep backups from being deleted and overwritten (S3: Object Lock)."""
+
+    mode: LockMode
+    """Mode of the locks. Nobody can lift a lock in mode COMPLIANCE. Accounts with s3:BypassGovernanceRetention can lift
+    one in mode GOVERNANCE."""
+    period: _lock_days("period", MAX_LOCK_DAYS)  # type: ignore[valid-type]
+    """Number of days for which each backup stays locked at least, for example 30d. At most 400d, unless the Helm value
+    stores.maxLockDays allows more."""
+    generation: _lock_days("generation", 100) = "10d"  # type: ignore[valid-type]
+    """Number of days by which objects are locked for longer than period, from 1d to 100d. Objects that further backups
+    need are locked again once in this time, and not at each backup. Defaults to 10d."""
+
+    @property
+    def period_time(self) -> timedelta:
+        """The period."""
+        return parse_long_duration(self.period)
+
+    @property
+    def generation_time(self) -> timedelta:
+        """The generation."""
+        return parse_long_duration(self.generation)
+
+
 class ImportMode(StrEnum):
     """When the operator imports the backups that a store holds."""
 
@@ -362,6 +421,11 @@ class BackupStoreSpec(Model):
     objects cannot be read without a retrieval. Defaults to the default class of the server."""
     server_side_encryption: ServerSideEncryption | None = None
     """Encryption that the S3 server applies to each object. Defaults to the default encryption of the bucket."""
+    object_lock: LockSettings | None = None
+    """Locks that keep new backups from being deleted and overwritten, also with the credentials of the store. The
+    bucket needs Object Lock and versioning, and the credentials need s3:PutObjectRetention and s3:GetObjectRetention.
+    Otherwise the store is not ready (ObjectLockUnavailable), and no backups are made. Not supported in a
+    ClusterBackupStore. Defaults to no locks."""
     compression: Compression = Compression()
     """Compression of stored data. Defaults to zstd at level 1."""
     change_detection: ChangeDetectionRules = ChangeDetectionRules()

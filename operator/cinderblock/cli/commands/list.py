@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Final
 
 from cinderblock.api.layout import backup_prefix
-from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier, object_name
+from cinderblock.cli.arguments import add_as_of, add_json, add_keys, add_store, identifier, object_name
 from cinderblock.cli.exit_codes import CORRUPT, SUCCESS, exit_code_for
 from cinderblock.cli.import_manifests import document, namespace_of
 from cinderblock.cli.output import print_json, print_table, warn
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--newest", action="store_true", help="list only the newest backup of each volume")
     add_store(parser, "--from")
+    add_as_of(parser)
     add_keys(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument(

@@ -12,7 +12,16 @@ from cinderblock.api.file_policies import Fidelity
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, StoreLocation, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
 from cinderblock.api.quantity import format_size
-from cinderblock.cli.arguments import add_expected_digest, add_json, add_keys, add_store, add_unsealed, identifier, path
+from cinderblock.cli.arguments import (
+    add_as_of,
+    add_expected_digest,
+    add_json,
+    add_keys,
+    add_store,
+    add_unsealed,
+    identifier,
+    path,
+)
 from cinderblock.cli.exit_codes import SUCCESS
 from cinderblock.cli.loss_summary import summarize_losses
 from cinderblock.cli.output import print_fields, print_json, warn
@@ -66,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " root_squash, EFS access points and SMB do; the output lists what was lost",
     )
     add_store(parser, "--from")
+    add_as_of(parser)
     add_keys(parser)
     add_unsealed(parser)
     add_expected_digest(parser)

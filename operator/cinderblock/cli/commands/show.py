@@ -6,7 +6,7 @@ import argparse
 from contextlib import closing
 from typing import Final
 
-from cinderblock.cli.arguments import add_json, add_keys, add_store, identifier
+from cinderblock.cli.arguments import add_as_of, add_json, add_keys, add_store, identifier
 from cinderblock.cli.exit_codes import CORRUPT, SUCCESS
 from cinderblock.cli.output import print_fields, print_json, warn
 from cinderblock.cli.store_arguments import keys_from, location_from, open_from
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.add_argument("id", metavar="ID", type=identifier, help="id of the backup, or a unique prefix")
     add_store(parser, "--from")
+    add_as_of(parser)
     add_keys(parser)
     add_json(parser)
 

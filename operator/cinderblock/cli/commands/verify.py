@@ -10,6 +10,7 @@ from typing import Any, Final
 from cinderblock.api.quantity import format_size
 from cinderblock.api.v1alpha1.verification import MAX_PARTS, VerificationLevel
 from cinderblock.cli.arguments import (
+    add_as_of,
     add_expected_digest,
     add_json,
     add_keys,
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part", metavar="K", type=count, help="with --parts: the part to read (default: another one each day)"
     )
     add_store(parser, "--from")
+    add_as_of(parser)
     add_keys(parser)
     add_unsealed(parser)
     add_expected_digest(parser)

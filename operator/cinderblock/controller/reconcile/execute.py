@@ -267,6 +267,7 @@ async def _remove_expired_data(
         action.container,
         action.volume_id,
         action.backup_ids,
+        waits_for_locks=action.waits_for_locks,
         stores=context.stores,
         references=context.references,
         secrets=context.secrets,
@@ -292,7 +293,13 @@ async def _delete_stored_data(
 
     def delete() -> int:
         return delete_backup(
-            opened, store.spec.prefix, action.volume_id, action.backup_id, begin(), now=context.clock()
+            opened,
+            store.spec.prefix,
+            action.volume_id,
+            action.backup_id,
+            begin(),
+            now=context.clock(),
+            waits_for_lock=action.waits_for_lock,
         )
 
     try:

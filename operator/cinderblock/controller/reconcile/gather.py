@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -31,6 +32,7 @@ from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
 from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.store.decide import default_store
+from cinderblock.store.base import ObjectStore
 
 OTHER_OPERATIONS_OF_A_VOLUME: Final = 8
 """Other operations that pods of one volume name as theirs and that are read. A volume has one mover at a time, besides
@@ -328,6 +330,21 @@ async def probe_store(context: Context, lookup: StoreLookup, container: str) -> 
     return lookup
 
 
+async def probe_locks(context: Context, lookup: StoreLookup, container: str) -> StoreLookup:
+    """Add that a store with spec.objectLock cannot lock objects. Restores and deletions work all the same."""
+    store = lookup.store
+    if store is None or lookup.refusal is not None or lookup.error is not None:
+        return lookup
+    guard = context.kube.write_guard
+    try:
+        await context.lock_probes.check(
+            context.stores, store, container, context.secrets, now=context.clock(), guard=guard
+        )
+    except CinderblockError as error:
+        return replace(lookup, error=error)
+    return lookup
+
+
 async def with_permission(context: Context, lookup: StoreLookup) -> StoreLookup:
     """Add whether movers of a store may run as root now."""
     if lookup.store is None:
@@ -389,4 +406,13 @@ async def read_manifest(
         losses=summary.losses,
         manifest_bytes=summary.manifest_bytes,
         entries=summary.entries if summary.description.volume_mode is VolumeMode.FILESYSTEM else None,
+        locked_until=await _locked_until(context, store, opened, key),
     )
+
+
+async def _locked_until(context: Context, store: BackupStore, opened: ObjectStore, key: str) -> datetime | None:
+    """Return until when the store keeps a manifest, if it locks backups. The manifest itself could say anything."""
+    if store.spec.object_lock is None:
+        return None
+    state = await context.stores.call(store, partial(opened.retention.inspect, key))
+    return state.retained_until

@@ -37,6 +37,7 @@ from cinderblock.controller.reconcile.gather import (
     observe_own_mover,
     pods_restoring,
     pods_using,
+    probe_locks,
     probe_store,
     read_manifest,
     store_of,
@@ -198,7 +199,8 @@ async def _gather_before_copy(context: Context, observed: ObservedBackup) -> Obs
         is_new = backup.own_phase is None or backup.status.manifest_key is None
         lookup = await refuse_moved(context, observed.store, observed.siblings) if is_new else observed.store
         lookup = await probe_store(context, lookup, container)
-        observed = replace(observed, store=await wait_for_owner(context, lookup) if is_new else lookup)
+        lookup = await wait_for_owner(context, lookup) if is_new else lookup
+        observed = replace(observed, store=await probe_locks(context, lookup, container))
     elif is_open:
         observed = replace(observed, store=await with_permission(context, observed.store))
     observed = await _with_parent(context, await _with_active_key(context, observed))

@@ -12,7 +12,7 @@ from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.cluster_stores.gather import unreachable
 from cinderblock.controller.context import Context, parse_all
-from cinderblock.controller.reconcile.gather import probe_store
+from cinderblock.controller.reconcile.gather import probe_locks, probe_store
 from cinderblock.controller.reconcile.related import LIST_ALL_LIMIT, has_own_backups, list_store_users, list_unsealed
 from cinderblock.errors import CinderblockError, PermanentError, TransientError
 from cinderblock.kube import kinds
@@ -37,6 +37,7 @@ async def gather(context: Context, store: BackupStore, broker: Broker) -> Observ
         return ObservedStore(store, refused, await list_store_users(context, store))
     store = lookup.store
     lookup = await probe_store(context, lookup, store.spec.container)
+    lookup = await probe_locks(context, lookup, store.spec.container)
     rules = await _container_rules(context, store) if lookup.error is None else None
     used_by = await list_store_users(context, store)
     observed = ObservedStore(store, lookup, used_by, rules=rules, mover=context.policy.mover)

@@ -54,6 +54,7 @@ class ExpiryRuns:
         volume_id: str,
         backup_ids: Sequence[str],
         *,
+        waits_for_locks: bool,
         stores: StorePool,
         references: ReferenceLookups,
         secrets: SecretReader,
@@ -66,6 +67,7 @@ class ExpiryRuns:
         Args:
             store, container, volume_id: where the backups are.
             backup_ids: which, at most a few thousand. Errors that concern only others than the first are not raised.
+            waits_for_locks: whether a lock keeps a backup even if a deletion would only hide it.
             stores, references, secrets: what to remove with.
             list_staying: lists the complete VolumeBackups of the volume in this place that nobody deletes.
             guard: called before each step; raises if this process may not write any more.
@@ -77,7 +79,9 @@ class ExpiryRuns:
         opened, keys = await stores.open(store, container, secrets), await key_ring(stores, store, secrets)
         begin = references.begin(opened, keys, store, container, volume_id, expected=await list_staying())
         place = place_of(store, container, volume_id)
-        run = Expiry(opened, store.spec.prefix, volume_id, backup_ids, begin, clock=clock)
+        run = Expiry(
+            opened, store.spec.prefix, volume_id, backup_ids, begin, clock=clock, waits_for_locks=waits_for_locks
+        )
         steps = run.steps()
         self._held.pop(place, None)
         try:

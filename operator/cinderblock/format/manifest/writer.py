@@ -91,7 +91,12 @@ class PackRenumbering:
         table = PackTable()
         for pack in self.used:
             candidates = self._candidates
-            table.add(candidates.origin(pack), candidates.number(pack), candidates.size(pack))
+            table.add(
+                candidates.origin(pack),
+                candidates.number(pack),
+                candidates.size(pack),
+                candidates.locked_until(pack),
+            )
         return table
 
 
@@ -120,6 +125,7 @@ class ManifestWriter:
         self._names = self._logical_bytes = self._transferred_bytes = 0
         self._newest_ctime_ns = 0
         self._oldest_ctime_ns: int | None = None
+        self._packs_in_use: PackTable | None = None
 
     def add(self, entry: Entry) -> None:
         """Add the next entry, or the next part of the last one."""
@@ -154,6 +160,7 @@ class ManifestWriter:
         """Remove everything that was added after ``savepoint``."""
         self._open, self._parts = [], []
         self._rows = self._size = 0
+        self._packs_in_use = None
         del self._body[savepoint.body :]
         del self._sections[savepoint.sections :]
         self._used.forget_from(savepoint.packs)
@@ -225,6 +232,7 @@ class ManifestWriter:
     def _append(self, plaintext: bytes, compressed: Buffer, entries: int) -> None:
         """Seal a section, and append it."""
         self._use.add_section(plaintext)
+        self._packs_in_use = None
         number = len(self._sections)
         frame = self._sealer.seal(FrameKind.CONTENT, number, compressed)
         offset = len(self._body) - HEADER_BYTES
@@ -260,9 +268,14 @@ class ManifestWriter:
         return pins_of(self._header, content_digest(self._sections))
 
     def finish_entries(self) -> PackTable:
-        """Close the last section, and return the packs in use under their final numbers."""
+        """Close the last section, and return the packs in use under their final numbers.
+
+        The manifest gets this table, with the locks that the caller has set in it.
+        """
         self._close_section()
-        return self._used.table()
+        if self._packs_in_use is None:
+            self._packs_in_use = self._used.table()
+        return self._packs_in_use
 
     @property
     def oldest_ctime_ns(self) -> int | None:

@@ -32,6 +32,7 @@ from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedBackup
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
 from cinderblock.lifecycle.store import movers, place
+from cinderblock.lifecycle.store.locks import lock_task
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.lifecycle.verification.condition import with_verification
 from cinderblock.reasons import Reason
@@ -289,7 +290,7 @@ def _start(
         raise ValueError("without a store, the mover is held")
     claim_name = mounted.name if mounted else labels.child_name(observed.backup.uid)
     consistency = Consistency.LIVE if mounted is claim else Consistency.SNAPSHOT
-    task = mover_task(observed, store, claim, consistency)
+    task = mover_task(observed, store, claim, consistency, lock_task(store, now))
     job = mover_job.mover_job(observed.backup, task, store, claim_name, observed.policy.mover)
     note = f"Mover Job {job['metadata']['name']} copies volume {claim.name}"
     started = RecordEvent("Normal", Reason.MOVER_STARTED, note)

@@ -13,6 +13,7 @@ from cinderblock.api import labels
 from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import RestorePhase
+from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.errors import CinderblockError, ObjectLocked, StoreReadOnly, TransientError, fail_reason
 from cinderblock.lifecycle import children as lifecycle_children
 from cinderblock.lifecycle import conditions, dependents, verdicts
@@ -189,7 +190,9 @@ def _remove_expired(observed: ObservedBackup, now: datetime) -> Decision:
     status = observed.backup.status
     if error is not None or status.volume_id is None or status.container is None:
         return on_store_error(observed, now, error or TransientError("the status does not say where the data is"))
-    action = RemoveExpiredData(status.container, status.volume_id, expiry.batch(observed))
+    store = observed.store.store
+    waits = store is not None and _waits_for_locks(observed, store)
+    action = RemoveExpiredData(status.container, status.volume_id, expiry.batch(observed), waits)
     return _deleting(observed, now, wait, (action,))
 
 
@@ -265,9 +268,15 @@ def _delete_data(observed: ObservedBackup, now: datetime) -> Decision:
         container=status.container,
         volume_id=status.volume_id,
         backup_id=observed.backup.backup_id,
+        waits_for_lock=_waits_for_locks(observed, store),
     )
     wait = Wait(Reason.DELETING_DATA, "The data of the backup is being removed from the store", requeue_after=0.0)
     return _deleting(observed, now, wait, (action,))
+
+
+def _waits_for_locks(observed: ObservedBackup, store: BackupStore) -> bool:
+    """Return whether locks are those of spec.objectLock: their end is known, and the data is not hidden before."""
+    return store.spec.object_lock is not None or observed.backup.status.locked_until is not None
 
 
 def _store_error(observed: ObservedBackup) -> CinderblockError | None:

@@ -39,6 +39,7 @@ def with_manifest(status: VolumeBackupStatus, manifest: ObservedManifest) -> Vol
             "unreadable_files": manifest.unreadable_files or None,
             "unreadable_examples": list(manifest.unreadable_examples),
             "losses": list(manifest.losses),
+            "locked_until": manifest.locked_until,
         }
     )
 

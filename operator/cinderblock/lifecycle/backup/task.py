@@ -6,7 +6,7 @@ from datetime import datetime
 
 from cinderblock.api import layout
 from cinderblock.api.kubernetes import PersistentVolumeClaim
-from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverTask
+from cinderblock.api.mover import BackupMetadata, LockTask, MoverOperation, MoverTask
 from cinderblock.api.origin import Consistency
 from cinderblock.api.v1alpha1.store import BackupStore, ChangeDetection
 from cinderblock.lifecycle import children, expected_manifest
@@ -18,7 +18,11 @@ from cinderblock.lifecycle.store import place
 
 
 def mover_task(
-    observed: ObservedBackup, store: BackupStore, claim: PersistentVolumeClaim, consistency: Consistency
+    observed: ObservedBackup,
+    store: BackupStore,
+    claim: PersistentVolumeClaim,
+    consistency: Consistency,
+    lock: LockTask | None = None,
 ) -> MoverTask:
     """Return the task to back up ``claim``, whatever volume the mover mounts for it."""
     parent = checks.recorded_parent(observed)
@@ -41,6 +45,7 @@ def mover_task(
         compression=store.spec.compression,
         sealed=store.spec.encryption_secret_ref is not None,
         active_key=observed.store.active_key,
+        lock=lock,
         avoid_packs=damage.avoided_packs(checks.damaged_siblings(observed), store.spec.prefix) if parent else [],
     )
 

@@ -61,6 +61,9 @@ class _Rules:
     def is_in_use(self, record: BackupRecord) -> bool:
         return record.phase is BackupPhase.RESTORING or record.backup_id in self.used_ids
 
+    def is_locked(self, record: BackupRecord) -> bool:
+        return record.locked_until is not None and utc(record.locked_until) > self.now
+
     def alarms_of(self, record: BackupRecord) -> OpenAlarms:
         return self.alarms.get(volume_of(record), OpenAlarms())
 
@@ -284,6 +287,7 @@ def _guarded(rules: _Rules, guards: _Guards, record: BackupRecord) -> Judgement 
     """
     answers = (
         (Judgement.HELD, record.is_held),
+        (Judgement.OBJECT_LOCK, rules.is_locked(record)),
         (Judgement.IN_USE, rules.is_in_use(record)),
         (Judgement.LAST_WHOLE, record is guards.whole),
         (Judgement.LAST_INTACT, record in guards.intact),

@@ -81,6 +81,7 @@ def make_client(
     except (BotoCoreError, ValueError) as error:
         raise InvalidInput(f"Cannot use the S3 store at {location.endpoint_url or 'AWS'}: {error}") from error
     client.meta.events.register("before-sign.s3.DeleteObjects", _add_content_md5)
+    client.meta.events.register("before-sign.s3.PutObjectRetention", _add_content_md5)
     client.meta.events.register("before-call.s3", _follow_no_redirect)
     bound(client)
     if signer is not None:
@@ -166,7 +167,7 @@ def check_certificates(path: str) -> None:
 
 
 def _add_content_md5(request: AWSRequest, **_: Any) -> None:
-    """Add the header that older servers require (S3 API: DeleteObjects, Content-MD5)."""
+    """Add the header that older servers require (S3 API: DeleteObjects and PutObjectRetention, Content-MD5)."""
     body = cast("bytes", request.body)
     digest = hashlib.md5(body, usedforsecurity=False).digest()
     request.headers["Content-MD5"] = b64encode(digest).decode("ascii")

@@ -42,7 +42,7 @@ def multipart_put(
 
     Args:
         client: sends the requests.
-        target: parameters of CreateMultipartUpload: Bucket, Key, storage class and encryption.
+        target: parameters of CreateMultipartUpload: Bucket, Key, storage class, encryption and lock.
         body: the bytes to upload.
         make_body: turns the bytes of a part into a request body.
         checksum: of every part.

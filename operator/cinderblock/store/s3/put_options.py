@@ -1,4 +1,4 @@
-"""Storage class and server-side encryption of objects."""
+"""Storage class, server-side encryption and locks of objects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from cinderblock.api.mover import StoreLocation
 from cinderblock.api.v1alpha1.store import ARCHIVE_STORAGE_CLASSES, ServerSideAlgorithm
 from cinderblock.errors import InvalidInput
+from cinderblock.store.base import ObjectLock
 
 
 def put_options(location: StoreLocation) -> dict[str, Any]:
@@ -32,3 +33,10 @@ def put_options(location: StoreLocation) -> dict[str, Any]:
                 )
             options["SSEKMSKeyId"] = encryption.kms_key_id
     return options
+
+
+def lock_options(lock: ObjectLock | None) -> dict[str, Any]:
+    """Return the parameters of the same requests that lock the object."""
+    if lock is None:
+        return {}
+    return {"ObjectLockMode": lock.mode.value, "ObjectLockRetainUntilDate": lock.until}

@@ -75,7 +75,7 @@ class S3Retention:
 
     def versioning(self) -> Versioning:
         """See Retention."""
-        with self._request():
+        with self.request():
             try:
                 response = self._client.get_bucket_versioning(Bucket=self._address.container)
             except ClientError as error:
@@ -86,7 +86,7 @@ class S3Retention:
 
     def object_lock(self) -> ObjectLockRule | None:
         """See Retention."""
-        with self._request():
+        with self.request():
             try:
                 response = self._client.get_object_lock_configuration(Bucket=self._address.container)
             except ClientError as error:
@@ -97,7 +97,7 @@ class S3Retention:
 
     def lifecycle(self) -> tuple[LifecycleRule, ...]:
         """See Retention."""
-        with self._request():
+        with self.request():
             try:
                 response = self._client.get_bucket_lifecycle_configuration(Bucket=self._address.container)
             except ClientError as error:
@@ -114,14 +114,14 @@ class S3Retention:
         found: dict[tuple[str, str], str] = {}
         marker = ("", "")
         for _ in range(limit // _PAGE_ENTRIES + 1):
-            with self._request():
-                page = self._version_page(prefix, marker)
+            with self.request():
+                page = self.version_page(prefix, marker)
                 for item in page.get("Versions", []):
                     if not item.get("IsLatest"):
                         found[item["Key"], item.get("VersionId", "")] = item["Key"]
                 more = bool(page["IsTruncated"])
             following = (page.get("NextKeyMarker", ""), page.get("NextVersionIdMarker", ""))
-            is_stuck = more and not _advances(marker, following)
+            is_stuck = more and not advances(marker, following)
             if is_stuck and not found:
                 raise protocol_violation(self._address, "a listing of versions without a next page")
             if is_stuck or not more:
@@ -129,7 +129,8 @@ class S3Retention:
             marker = following
         return Versions(tuple(found.values()), more)
 
-    def _version_page(self, prefix: str, marker: tuple[str, str]) -> Mapping[str, Any]:
+    def version_page(self, prefix: str, marker: tuple[str, str]) -> Mapping[str, Any]:
+        """Request a page of a listing of versions. Call this in `request`."""
         names = ("KeyMarker", "VersionIdMarker")
         markers: dict[str, Any] = {name: value for name, value in zip(names, marker, strict=True) if value}
         page: Mapping[str, Any] = self._client.list_object_versions(
@@ -153,7 +154,7 @@ class S3Retention:
             return _state(found)
 
     @contextmanager
-    def _request(self) -> Iterator[None]:
+    def request(self) -> Iterator[None]:
         """Prepare one request about the container.
 
         An answer that does not come from an S3 server which knows the call is a PermanentError here: no other call
@@ -223,6 +224,7 @@ def _state(found: Mapping[str, Any]) -> ObjectState:
         # AWS gives this id to objects that were written while versioning was off or suspended.
         is_null_version=version == "null",
         has_unknown_end=bool(text) and until is None,
+        lock_mode=str(found.get("ObjectLockMode", "")),
     )
 
 
@@ -243,7 +245,7 @@ def _lock_rule(found: Mapping[str, Any]) -> ObjectLockRule | None:
     return ObjectLockRule(str(default.get("Mode", "")), period)
 
 
-def _advances(marker: tuple[str, str], following: tuple[str, str]) -> bool:
+def advances(marker: tuple[str, str], following: tuple[str, str]) -> bool:
     """Return whether a listing of versions continues after ``marker``. Ids of versions have no order."""
     (key, version), (next_key, next_version) = marker, following
     return next_key > key or (next_key == key != "" and next_version not in ("", version))

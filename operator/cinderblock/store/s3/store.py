@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from cinderblock.api.mover import StoreLocation
 from cinderblock.errors import ContainerNotFound, ObjectNotFound, PermanentError, StoreUnreachable
 from cinderblock.store.bandwidth import throttle_for
-from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, check_body, check_key
+from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, ObjectLock, check_body, check_key
 from cinderblock.store.call_time import call_seconds
 from cinderblock.store.credentials import Credentials, RemoteSigner, S3Credentials
 from cinderblock.store.deadline import limit_seconds
@@ -28,9 +28,10 @@ from cinderblock.store.s3.deletion import Deleter
 from cinderblock.store.s3.download import UnexpectedRange, check_origin, download, range_header, stated_size
 from cinderblock.store.s3.errors import translate
 from cinderblock.store.s3.multipart import MULTIPART_THRESHOLD_BYTES, multipart_put
-from cinderblock.store.s3.put_options import put_options
+from cinderblock.store.s3.put_options import lock_options, put_options
 from cinderblock.store.s3.retention import S3Retention
 from cinderblock.store.s3.streaming import Announcements, ThrottledBody, start_throttling
+from cinderblock.store.s3.versions.history import S3History
 
 if TYPE_CHECKING:
     from botocore.exceptions import _ClientErrorResponseTypeDef
@@ -94,6 +95,16 @@ class S3Store:
         self._put_options = put_options(location)
         self._checksums = UploadChecksums()
         self._retention = S3Retention(self._client, self._address, self._call)
+        self.history = S3History(
+            self._client,
+            self._address,
+            self._retention,
+            self._call,
+            put_options=self._put_options,
+            get=self._get_version,
+            set_lock=self.set_lock,
+        )
+        """The versions of the objects. Only people use it."""
         self._deleter = Deleter(self._client, self._container, self._address, self._call, has_batches=not is_limited)
         self._upload = throttle_for(location.upload_bytes_per_second)
         self._download = throttle_for(location.download_bytes_per_second)
@@ -112,13 +123,13 @@ class S3Store:
             self._create()
             self._list_one()
 
-    def put(self, key: str, body: Body) -> None:
+    def put(self, key: str, body: Body, lock: ObjectLock | None = None) -> None:
         """See ObjectStore. Large bodies are sent in parts."""
         view = check_body(check_key(key), body)
-        self._checksums.upload(partial(self._put, key, view))
+        self._checksums.upload(partial(self._put, key, view, lock_options(lock)))
 
-    def _put(self, key: str, view: memoryview, checksum: Checksum) -> None:
-        target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
+    def _put(self, key: str, view: memoryview, lock: Mapping[str, Any], checksum: Checksum) -> None:
+        target: Any = {"Bucket": self._container, "Key": key, **self._put_options, **lock}
         if view.nbytes > MULTIPART_THRESHOLD_BYTES:
             multipart_put(self._client, target, view, self._throttled, checksum=checksum, sending=self._sending)
             return
@@ -153,33 +164,53 @@ class S3Store:
                 return True
         return True
 
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        """See ObjectStore."""
+        retention: Any = {"Mode": lock.mode.value, "RetainUntilDate": lock.until}
+        with self._call():
+            try:
+                self._client.put_object_retention(Bucket=self._container, Key=check_key(key), Retention=retention)
+            except ClientError as error:
+                if error.response["Error"].get("Code") == "NoSuchKey":
+                    raise ObjectNotFound(f"Cannot lock {key} in {self._address}: the object does not exist.") from error
+                raise
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
+        return self._read(key, start, length, {})
+
+    def _get_version(self, key: str, version_id: str, start: int, length: int | None) -> bytes:
+        return self._read(key, start, length, {"VersionId": version_id})
+
+    def _read(self, key: str, start: int, length: int | None, version: Mapping[str, Any]) -> bytes:
+        """Read an object, or the version that the parameters of GetObject name."""
         count = READ_LIMIT if length is None and start >= 0 else max(length or 0, -start)
         with self._call(count, self._location.download_bytes_per_second):
             try:
-                return self._get(check_key(key), start, length)
+                return self._get(check_key(key), start, length, version)
             except UnexpectedRange as error:
                 raise StoreUnreachable(
                     f"Cannot read {key} in {self._address}: the server sent another range than the requested one. Look"
                     " for a cache or a proxy in between."
                 ) from error
 
-    def _get(self, key: str, start: int, length: int | None) -> bytes:
+    def _get(self, key: str, start: int, length: int | None, version: Mapping[str, Any]) -> bytes:
         header = range_header(start, length)
-        extra: Any = {} if header is None else {"Range": header}
+        extra: Any = {**version, **({} if header is None else {"Range": header})}
         try:
             response = self._client.get_object(Bucket=self._container, Key=key, **extra)
         except ClientError as error:
-            if self._ends_before(key, start, error.response):
+            if self._ends_before(key, start, error.response, version):
                 return b""
-            if error.response.get("Error", {}).get("Code") == "NoSuchKey":
+            if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "NoSuchVersion"}:
                 raise ObjectNotFound(f"Cannot read {key} in {self._address}: the object does not exist.") from error
             raise
         check_origin(response, self._address)
         return download(response, start, length, self._download)
 
-    def _ends_before(self, key: str, start: int, response: _ClientErrorResponseTypeDef) -> bool:
+    def _ends_before(
+        self, key: str, start: int, response: _ClientErrorResponseTypeDef, version: Mapping[str, Any]
+    ) -> bool:
         """Return whether an error means that the object ends before ``start``.
 
         A proxy may answer 416 for reasons of its own, and an object that seems to be empty counts as damaged. So
@@ -192,7 +223,7 @@ class S3Store:
             return False
         if size is None and start <= 0:
             # Only an empty object has no first and no last byte.
-            size = self._client.head_object(Bucket=self._container, Key=key)["ContentLength"]
+            size = self._client.head_object(Bucket=self._container, Key=key, **version)["ContentLength"]
         if size is not None and size > max(start, 0):
             raise UnexpectedRange
         return True

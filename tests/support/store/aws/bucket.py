@@ -56,6 +56,7 @@ class Bucket:
         lifecycle: the body of the lifecycle configuration; empty: there is none.
         versions: all versions and markers of each key, oldest first.
         uploads: the parts of unfinished uploads: key, then body by number.
+        upload_locks: the locks that unfinished uploads give to their objects.
     """
 
     now: Callable[[], datetime]
@@ -65,6 +66,7 @@ class Bucket:
     lifecycle: str = ""
     versions: dict[str, list[Version]] = field(default_factory=dict)
     uploads: dict[str, tuple[str, dict[int, bytes]]] = field(default_factory=dict)
+    upload_locks: dict[str, Version | None] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def current(self, key: str) -> Version | None:
@@ -110,6 +112,17 @@ class Bucket:
         if not self.versions[key]:
             del self.versions[key]
         return version if version.is_marker else None
+
+    def set_lock(self, version: Version, mode: str, until: datetime, *, bypass: bool) -> None:
+        """Set or extend a lock. Nothing shortens one, or weakens its mode, except a bypass of GOVERNANCE."""
+        is_active = version.until is not None and version.until > self.now()
+        is_weaker = version.until is not None and until < version.until
+        is_weaker |= (version.mode, mode) == ("COMPLIANCE", "GOVERNANCE")
+        if is_active and is_weaker and not (bypass and version.mode == "GOVERNANCE"):
+            raise Refusal(403, "AccessDenied", LOCKED_TEXT)
+        if until <= self.now():
+            raise Refusal(400, "InvalidArgument", "The retain until date must be in the future!")
+        version.mode, version.until = mode, until
 
     def _add(self, key: str, body: bytes | None) -> Version:
         found = self.versions.setdefault(key, [])

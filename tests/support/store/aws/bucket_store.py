@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
-from cinderblock.errors import CinderblockError, ObjectLocked, ObjectNotFound
+from cinderblock.errors import CinderblockError, ObjectLocked, ObjectNotFound, PermanentError
 from cinderblock.format.range_reader import Buffer
 from cinderblock.lifecycle.store.container_rules import LifecycleRule, ObjectLockRule, Versioning
-from cinderblock.store.base import ObjectInfo, check_body, check_key, slice_body
+from cinderblock.store.base import ObjectInfo, ObjectLock, check_body, check_key, slice_body
 from cinderblock.store.memory import MemoryStore
 from cinderblock.store.retention import ObjectState, Retention, Versions
-from tests.support.store.aws.bucket import NULL, Bucket, Refusal
+from tests.support.store.aws.bucket import NULL, Bucket, Refusal, Version
 
 
 @dataclass
@@ -70,7 +70,7 @@ class BucketRetention:
         state = ObjectState(exists=True, is_version=version.id != NULL, is_null_version=is_null_version)
         if not self.shows_locks:
             return state
-        return replace(state, retained_until=version.until, has_legal_hold=version.legal_hold)
+        return replace(state, retained_until=version.until, has_legal_hold=version.legal_hold, lock_mode=version.mode)
 
     def _answer(self, method: str) -> None:
         if method in self.errors:
@@ -91,9 +91,12 @@ class BucketStore(MemoryStore):
         return self.kept
 
     @override
-    def put(self, key: str, body: Buffer) -> None:
+    def put(self, key: str, body: Buffer, lock: ObjectLock | None = None) -> None:
+        if lock is not None and not self.bucket.has_lock:
+            raise PermanentError("Bucket is missing Object Lock Configuration")
+        asked = Version("", b"", self.bucket.now(), lock.mode.value, lock.until) if lock is not None else None
         try:
-            self.bucket.put(check_key(key), bytes(check_body(key, body)))
+            self.bucket.put(check_key(key), bytes(check_body(key, body)), asked)
         except Refusal as error:
             raise ObjectLocked(f"Cannot replace an object: {error.message}") from error
 
@@ -103,6 +106,18 @@ class BucketStore(MemoryStore):
             return False
         self.put(key, body)
         return True
+
+    @override
+    def set_lock(self, key: str, lock: ObjectLock) -> None:
+        if not self.bucket.has_lock:
+            raise PermanentError("Bucket is missing Object Lock Configuration")
+        version = self.bucket.current(check_key(key))
+        if version is None or version.is_marker:
+            raise ObjectNotFound(f"Cannot lock {key}: the object does not exist.")
+        try:
+            self.bucket.set_lock(version, lock.mode.value, lock.until, bypass=False)
+        except Refusal as error:
+            raise ObjectLocked(f"Cannot shorten a lock: {error.message}") from error
 
     @override
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:

@@ -115,6 +115,7 @@ def aws_stub(*, keeps_versions: bool = True) -> Iterator[AwsStub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_stub: AwsStub
 
     def _serve(self) -> None:

@@ -39,6 +39,9 @@ ORDER: list[tuple[Judgement, dict[str, Any], RetentionContext, list[BackupRecord
     (Judgement.UNFINISHED, {"phase": BackupPhase.CREATING, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.FORGOTTEN, {"phase": BackupPhase.ERROR, "is_forgotten": True, "is_held": True}, CONTEXT, [NEWER], {}),
     (Judgement.HELD, EVERYTHING, CONTEXT, [], {}),
+    (Judgement.OBJECT_LOCK, {"phase": BackupPhase.RESTORING, "locked_until": NOW + HOUR}, CONTEXT, [], {}),
+    (Judgement.OBJECT_LOCK, {"locked_until": NOW + HOUR}, RetentionContext(), [NEWER], {"max_age": "1h"}),
+    (Judgement.MAX_AGE, {"locked_until": NOW}, RetentionContext(), [NEWER], {"max_age": "1h"}),
     (Judgement.IN_USE, {"phase": BackupPhase.RESTORING}, CONTEXT, [], {}),
     (Judgement.LAST_WHOLE, {}, RetentionContext(verified_at={"b-1": OLD}), [], {}),
     (

@@ -1,0 +1,1 @@
+"""Commands about earlier versions of objects."""

@@ -1,0 +1,1 @@
+"""Bring back the backups that a container with versions held at an earlier time."""

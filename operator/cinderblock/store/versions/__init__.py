@@ -1,0 +1,1 @@
+"""Earlier versions of the objects of a container: read them, and bring them back."""
