@@ -144,7 +144,7 @@ CLUSTER_BACKUP_STORE: Final = CustomResource(
     ),
     rules=CLUSTER_STORE_RULES,
     namespaced=False,
-    hidden=("clusterStoreRef",),
+    hidden=("clusterStoreRef", "copies"),
 )
 
 VOLUME_BACKUP: Final = CustomResource(
