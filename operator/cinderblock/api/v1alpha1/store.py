@@ -514,7 +514,7 @@ class BackupStoreStatus(Model):
     released: Annotated[list[Uid] | None, Field(max_length=MAX_RELEASED)] = None
     """Ids of backups whose VolumeBackup was deleted here while their data stayed in the store. They are not imported
     again. To have one again, create a VolumeBackup with spec.import. Nothing is recorded with mode Never."""
-    copies: Annotated[
+    copy_targets: Annotated[
         list[CopyStatus],
         Field(
             max_length=MAX_COPIES,

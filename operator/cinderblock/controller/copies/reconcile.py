@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from cinderblock.api.v1alpha1.backup import VolumeBackup
@@ -92,7 +93,7 @@ class CopyReconciler:
     """Moves the copies of stores one step forward. For one event loop."""
 
     slots: CopySlots = field(default_factory=CopySlots)
-    _due: dict[ObjectKey, float] = field(default_factory=dict)
+    _due: dict[ObjectKey, datetime] = field(default_factory=dict)
     """When the next survey of a store is due."""
 
     def forget(self, key: ObjectKey) -> None:
@@ -133,7 +134,7 @@ class CopyReconciler:
         verdict = decide.follow(store, mover, context.policy, now)
         if isinstance(verdict, decide.Continues):
             await execute(context, step.target, verdict.actions)
-            return CopyOutcome(store.status.copies, verdict.mover, requeue_after=MIN_REQUEUE_SECONDS)
+            return CopyOutcome(store.status.copy_targets, verdict.mover, requeue_after=MIN_REQUEUE_SECONDS)
         await record_results(context, store, recorded, verdict.results, verdict.at)
         await execute(context, step.target, decide.removal(store, mover))
         self.forget(step.key)
@@ -144,14 +145,15 @@ class CopyReconciler:
             note = f"Cannot copy backups to BackupStore {recorded.store_name}: {failure.message}"
             await execute(context, step.target, (RecordEvent("Warning", failure.reason, note),))
             known = decide.after_failure(known, failure.reason, failure.message, now)
-        return CopyOutcome(outcome.replaced(store.status.copies, known), requeue_after=0.0)
+        return CopyOutcome(outcome.replaced(store.status.copy_targets, known), requeue_after=0.0)
 
     async def _begin(self, step: _Step) -> CopyOutcome:
         """Find out which backups lack a copy, and start a mover if one may start."""
         loop, store, now = asyncio.get_running_loop(), step.store, step.context.clock()
+        wait = (self._due.get(step.key, now) - now).total_seconds()
+        if wait > 0:
+            return CopyOutcome(store.status.copy_targets, requeue_after=max(MIN_REQUEUE_SECONDS, wait))
         began = loop.time()
-        if (due := self._due.get(step.key, began)) > began:
-            return CopyOutcome(store.status.copies, requeue_after=max(MIN_REQUEUE_SECONDS, due - began))
         found = await _survey(step)
         pause = max(SURVEY_SECONDS, SURVEY_RATIO * (loop.time() - began))
         rules = store.spec.copies
@@ -162,12 +164,13 @@ class CopyReconciler:
         if chosen is None:
             self.slots.release(step.key)
             seconds = decide.next_step_seconds(copies, now, pause)
-            self._due[step.key] = loop.time() + seconds
+            self._due[step.key] = now + timedelta(seconds=seconds)
             return replace(result, requeue_after=seconds)
         await load_movers(step.context)
         settings = step.context.policy.mover
-        if not self.slots.take(step.key, step.context.admission.measure(store.namespace, settings), settings):
-            self._due[step.key] = loop.time() + QUEUED_SECONDS
+        load = step.context.admission.measure(store.namespace, settings)
+        if not self.slots.take(step.key, load, settings, now.timestamp()):
+            self._due[step.key] = now + timedelta(seconds=QUEUED_SECONDS)
             return replace(result, requeue_after=QUEUED_SECONDS)
         mover = await _start(step, found.targets[chosen], found.batches[chosen])
         if isinstance(mover, CopyMover):
@@ -186,10 +189,10 @@ async def _discard(step: _Step, mover: ObservedMover) -> CopyOutcome:
     store, job = step.store, mover.job
     await execute(step.context, step.target, decide.removal(store, mover))
     if job is None or job.metadata.is_owned_by(store.uid):
-        return CopyOutcome(store.status.copies, requeue_after=MIN_REQUEUE_SECONDS)
+        return CopyOutcome(store.status.copy_targets, requeue_after=MIN_REQUEUE_SECONDS)
     message = f"Cannot create Job {job.name}: an object of this name exists. Delete it."
     taken = CopyCondition("False", Reason.NAME_TAKEN, message)
-    return CopyOutcome(store.status.copies, condition=taken, requeue_after=SURVEY_SECONDS)
+    return CopyOutcome(store.status.copy_targets, condition=taken, requeue_after=SURVEY_SECONDS)
 
 
 async def _survey(step: _Step) -> _Surveyed:

@@ -6,8 +6,6 @@ while none of those waits in the cluster or in its namespace, except that the cl
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,11 +20,6 @@ SERVED_NAMESPACES: Final = 10_000
 """Namespaces of which it is known when they were served."""
 
 
-def loop_time() -> float:
-    """Return the time of the event loop."""
-    return asyncio.get_running_loop().time()
-
-
 @dataclass(slots=True)
 class CopySlots:
     """The movers of copies that run, and the stores that wait for one.
@@ -34,7 +27,6 @@ class CopySlots:
     Losing this memory may start some movers more, at most one for each store.
     """
 
-    clock: Callable[[], float] = loop_time
     _running: set[ObjectKey] = field(default_factory=set)
     _waiting: dict[ObjectKey, tuple[float, float]] = field(default_factory=dict)
     """When each store began to wait, and when it last asked."""
@@ -51,15 +43,17 @@ class CopySlots:
         self._running.discard(key)
         self._waiting.pop(key, None)
 
-    def take(self, key: ObjectKey, load: MoverLoad, settings: MoverSettings) -> bool:
+    def take(self, key: ObjectKey, load: MoverLoad, settings: MoverSettings, now: float) -> bool:
         """Return whether a store may start a mover now, and count it if so. Otherwise it waits.
 
         Args:
             key: of the BackupStore.
             load: the backups and restores that go first.
             settings: the limits.
+            now: the present, in seconds.
         """
-        now = self.clock()
+        # A store that asks has no mover: the creation of the one that it began may have failed.
+        self._running.discard(key)
         since = self._waiting.get(key, (now, now))[0]
         self._waiting[key] = since, now
         self._waiting = {other: times for other, times in self._waiting.items() if now - times[1] <= WAITING_SECONDS}

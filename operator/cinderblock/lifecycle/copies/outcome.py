@@ -29,7 +29,7 @@ class CopyOutcome:
     """Changes of the status of a BackupStore by one step of its copies.
 
     Attributes:
-        copies: status.copies.
+        copies: status.copyTargets.
         mover: status.copyMover.
         condition: the condition Copied; None: as before.
         is_off: whether nothing is copied, so that there is no condition.
@@ -45,11 +45,11 @@ class CopyOutcome:
 
 def status_of(store: BackupStore, name: str) -> CopyStatus:
     """Return what is known about the copies in a store of spec.copies."""
-    return next((known for known in store.status.copies if known.store_name == name), CopyStatus(store_name=name))
+    return next((known for known in store.status.copy_targets if known.store_name == name), CopyStatus(store_name=name))
 
 
 def replaced(copies: Sequence[CopyStatus], known: CopyStatus) -> list[CopyStatus]:
-    """Return status.copies with what is known about one store in place of what was."""
+    """Return status.copyTargets with what is known about one store in place of what was."""
     return [known if status.store_name == known.store_name else status for status in copies]
 
 
@@ -69,7 +69,7 @@ def condition_of(
 
     Args:
         rules: spec.copies.
-        copies: status.copies.
+        copies: status.copyTargets.
         refusals: why stores cannot get copies, by name.
         now: the instant of the decision.
     """
@@ -119,6 +119,10 @@ def with_copies(decision: Decision, outcome: CopyOutcome, generation: int, now: 
             reason=condition.reason,
             message=condition.message,
         )
-    update = {"conditions": shown, "copies": list(outcome.copies), "copy_mover": outcome.mover}
+    else:
+        # Always at the end, so that its place alone never changes the status.
+        kept = [condition for condition in shown if condition.type == ConditionType.COPIED]
+        shown = [*conditions.without(shown, ConditionType.COPIED), *kept]
+    update = {"conditions": shown, "copy_targets": list(outcome.copies), "copy_mover": outcome.mover}
     delays = [delay for delay in (decision.requeue_after, outcome.requeue_after) if delay is not None]
     return replace(decision, status=status.model_copy(update=update), requeue_after=min(delays, default=None))

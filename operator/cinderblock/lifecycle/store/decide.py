@@ -112,7 +112,7 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         inventory=observed.store.status.inventory,
         released=observed.store.status.released,
         # Copies of its backups set these.
-        copies=observed.store.status.copies,
+        copy_targets=observed.store.status.copy_targets,
         copy_mover=observed.store.status.copy_mover,
     )
 
