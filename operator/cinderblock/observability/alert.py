@@ -38,6 +38,7 @@ class AlertName(StrEnum):
     VERIFICATION_FAILED = "CinderblockVerificationFailed"
     STORE_NOT_READY = "CinderblockStoreNotReady"
     IMPORT_FAILING = "CinderblockImportFailing"
+    COPIES_LATE = "CinderblockCopiesLate"
 
 
 DELAYS: Final[dict[AlertName, float]] = {
@@ -60,6 +61,7 @@ DELAYS: Final[dict[AlertName, float]] = {
     AlertName.VERIFICATION_FAILED: 0.0,
     AlertName.STORE_NOT_READY: 10 * MINUTE,
     AlertName.IMPORT_FAILING: HOUR,
+    AlertName.COPIES_LATE: 10 * MINUTE,
 }
 """For how long a condition holds before its alert fires, in seconds."""
 

@@ -515,12 +515,12 @@ class BackupStoreStatus(Model):
     """Ids of backups whose VolumeBackup was deleted here while their data stayed in the store. They are not imported
     again. To have one again, create a VolumeBackup with spec.import. Nothing is recorded with mode Never."""
     copy_targets: Annotated[
-        list[CopyStatus],
+        list[CopyStatus] | None,
         Field(
             max_length=MAX_COPIES,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["storeName"]},
         ),
-    ] = []
+    ] = None
     """Numbers about the copies in each store of spec.copies."""
     copy_mover: CopyMover | None = None
     """Mover that copies backups now. A BackupStore has at most one."""

@@ -134,7 +134,7 @@ class CopyReconciler:
         verdict = decide.follow(store, mover, context.policy, now)
         if isinstance(verdict, decide.Continues):
             await execute(context, step.target, verdict.actions)
-            return CopyOutcome(store.status.copy_targets, verdict.mover, requeue_after=MIN_REQUEUE_SECONDS)
+            return CopyOutcome(store.status.copy_targets or (), verdict.mover, requeue_after=MIN_REQUEUE_SECONDS)
         await record_results(context, store, recorded, verdict.results, verdict.at)
         await execute(context, step.target, decide.removal(store, mover))
         self.forget(step.key)
@@ -145,14 +145,14 @@ class CopyReconciler:
             note = f"Cannot copy backups to BackupStore {recorded.store_name}: {failure.message}"
             await execute(context, step.target, (RecordEvent("Warning", failure.reason, note),))
             known = decide.after_failure(known, failure.reason, failure.message, now)
-        return CopyOutcome(outcome.replaced(store.status.copy_targets, known), requeue_after=0.0)
+        return CopyOutcome(outcome.replaced(store.status.copy_targets or (), known), requeue_after=0.0)
 
     async def _begin(self, step: _Step) -> CopyOutcome:
         """Find out which backups lack a copy, and start a mover if one may start."""
         loop, store, now = asyncio.get_running_loop(), step.store, step.context.clock()
         wait = (self._due.get(step.key, now) - now).total_seconds()
         if wait > 0:
-            return CopyOutcome(store.status.copy_targets, requeue_after=max(MIN_REQUEUE_SECONDS, wait))
+            return CopyOutcome(store.status.copy_targets or (), requeue_after=max(MIN_REQUEUE_SECONDS, wait))
         began = loop.time()
         found = await _survey(step)
         pause = max(SURVEY_SECONDS, SURVEY_RATIO * (loop.time() - began))
@@ -189,10 +189,10 @@ async def _discard(step: _Step, mover: ObservedMover) -> CopyOutcome:
     store, job = step.store, mover.job
     await execute(step.context, step.target, decide.removal(store, mover))
     if job is None or job.metadata.is_owned_by(store.uid):
-        return CopyOutcome(store.status.copy_targets, requeue_after=MIN_REQUEUE_SECONDS)
+        return CopyOutcome(store.status.copy_targets or (), requeue_after=MIN_REQUEUE_SECONDS)
     message = f"Cannot create Job {job.name}: an object of this name exists. Delete it."
     taken = CopyCondition("False", Reason.NAME_TAKEN, message)
-    return CopyOutcome(store.status.copy_targets, condition=taken, requeue_after=SURVEY_SECONDS)
+    return CopyOutcome(store.status.copy_targets or (), condition=taken, requeue_after=SURVEY_SECONDS)
 
 
 async def _survey(step: _Step) -> _Surveyed:

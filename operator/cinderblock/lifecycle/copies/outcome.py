@@ -45,7 +45,9 @@ class CopyOutcome:
 
 def status_of(store: BackupStore, name: str) -> CopyStatus:
     """Return what is known about the copies in a store of spec.copies."""
-    return next((known for known in store.status.copy_targets if known.store_name == name), CopyStatus(store_name=name))
+    return next(
+        (known for known in store.status.copy_targets or () if known.store_name == name), CopyStatus(store_name=name)
+    )
 
 
 def replaced(copies: Sequence[CopyStatus], known: CopyStatus) -> list[CopyStatus]:
@@ -123,6 +125,6 @@ def with_copies(decision: Decision, outcome: CopyOutcome, generation: int, now: 
         # Always at the end, so that its place alone never changes the status.
         kept = [condition for condition in shown if condition.type == ConditionType.COPIED]
         shown = [*conditions.without(shown, ConditionType.COPIED), *kept]
-    update = {"conditions": shown, "copy_targets": list(outcome.copies), "copy_mover": outcome.mover}
+    update = {"conditions": shown, "copy_targets": list(outcome.copies) or None, "copy_mover": outcome.mover}
     delays = [delay for delay in (decision.requeue_after, outcome.requeue_after) if delay is not None]
     return replace(decision, status=status.model_copy(update=update), requeue_after=min(delays, default=None))
