@@ -203,7 +203,9 @@ VOLUME_BACKUP: Final = CustomResource(
             wide=True,
         ),
         PrinterColumn("Restored", ".status.verification.restoredAt", "When a drill last passed.", "date", wide=True),
-        PrinterColumn("Copies", ".status.copies[*].time", "Times of the copies in other stores.", wide=True),
+        PrinterColumn(
+            "Copies", ".status.copies[?(@.time)].storeName", "Other BackupStores with a copy of the backup.", wide=True
+        ),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),
