@@ -110,9 +110,9 @@ def _on_copies(before: Condition | None, after: Condition | None) -> list[Record
     in_time = (Reason.COPIED, Reason.COPYING)
     was_bad = before is not None and before.reason not in in_time
     is_known = before is not None and after is not None and before.reason == after.reason
-    if after is None or is_known or after.reason == Reason.COPYING or (after.reason == Reason.COPIED and not was_bad):
+    if after is None or is_known or (after.reason in in_time and not was_bad):
         return []
-    kind: Literal["Normal", "Warning"] = "Normal" if after.status == "True" else "Warning"
+    kind: Literal["Normal", "Warning"] = "Normal" if after.reason in in_time else "Warning"
     return [RecordEvent(kind, parse_reason(after.reason), after.message)]
 
 
