@@ -11,6 +11,7 @@ import pytest
 
 from cinderblock.api.mover import MoverReport
 from cinderblock.errors import StoreUnreachable
+from cinderblock.lifecycle.mover.suspension import QUEUE_LABEL
 from cinderblock.lifecycle.observed import OperatorPolicy
 from tests.support.mover.backups import key_ring
 from tests.support.simulation.api import Object
@@ -285,6 +286,52 @@ def test_mover_that_never_starts_is_given_up_for_a_while(simulation: Simulation)
     simulation.cluster.no_node = ""
     run(simulation, 60)
     assert condition(simulation) == ("True", "Copied")
+
+
+@pytest.mark.parametrize("end", ["dies", "dies after its work", "fails for now", "fails for good", "is evicted"])
+def test_mover_that_ends_early_is_repeated(simulation: Simulation, end: str) -> None:
+    back_up(simulation, "full", "child")
+    configure(simulation, copies=COPIED)
+    while not (moves := [move for move in simulation.cluster.moves() if move.name.endswith(f" {end}")]):
+        simulation.step()
+    simulation.move(moves[0])
+    simulation.settle()
+    _assert_all_copied(simulation)
+
+
+def test_deleted_store_takes_its_mover_with_it(simulation: Simulation) -> None:
+    back_up(simulation, "full")
+    configure(simulation, copies=COPIED)
+    while not jobs(simulation):
+        simulation.step()
+    simulation.delete("BackupStore", "default")
+    run(simulation, 2)
+    assert not jobs(simulation)
+    assert simulation.get("BackupStore", "default")["metadata"]["finalizers"]
+    simulation.delete("VolumeBackup", "full")
+    run(simulation, 5)
+    assert not [item for item in simulation.objects.all("BackupStore") if item["metadata"]["name"] == "default"]
+
+
+def test_job_that_a_queue_holds_back_takes_no_slot(simulation: Simulation) -> None:
+    back_up(simulation, "full")
+    configure(simulation, copies=COPIED)
+    while not jobs(simulation):
+        simulation.step()
+    (job,) = jobs(simulation)
+    held = job["metadata"] | {"labels": job["metadata"]["labels"] | {QUEUE_LABEL: "queue"}}
+    simulation.objects.update(job, metadata=held, spec=job["spec"] | {"suspend": True})
+    spec = simulation.get("BackupStore", "default")["spec"]
+    other = {
+        "metadata": {"name": "other", "namespace": NAMESPACE},
+        "spec": spec | {"prefix": "other", "copies": COPIED},
+    }
+    simulation.make("BackupStore", other)
+    simulation.claim("second", "shop-two")
+    simulation.backup("second", "second", storeName="other")
+    run(simulation, 10)
+    assert [copy["storeName"] for copy in copies_of(simulation, "second")] == ["offsite"]
+    assert not copies_of(simulation, "full")
 
 
 def test_backups_go_before_copies() -> None:

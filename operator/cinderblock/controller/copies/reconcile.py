@@ -31,6 +31,7 @@ from cinderblock.lifecycle.copies.place import place_of, refusal
 from cinderblock.lifecycle.copies.survey import Survey
 from cinderblock.lifecycle.copies.task import mover_task
 from cinderblock.lifecycle.mover import job as mover_job
+from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedMover, ObservedStore, StoreLookup
 from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.verdicts import Fail
@@ -129,7 +130,11 @@ class CopyReconciler:
         context, store, recorded = step.context, step.store, step.store.status.copy_mover
         if recorded is None:
             raise ValueError("a Job that the status does not record is discarded")
-        self.slots.observe_running(step.key)
+        if mover_state.is_running(mover):
+            self.slots.observe_running(step.key)
+        else:
+            # A queue may hold a Job back without limit, and must not hold a slot of all namespaces so long.
+            self.slots.release(step.key)
         now = context.clock()
         verdict = decide.follow(store, mover, context.policy, now)
         if isinstance(verdict, decide.Continues):
