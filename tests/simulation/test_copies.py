@@ -230,6 +230,35 @@ def test_moved_target_gets_the_copies_again(simulation: Simulation) -> None:
     assert stored_in(simulation, "else/where/") == stored_in(simulation, "off/site/")
 
 
+def test_copy_that_somebody_deletes_is_made_again_when_it_is_compared(simulation: Simulation) -> None:
+    configure(simulation, copies=[COPIED[0] | {"checkEvery": "7d"}])
+    back_up(simulation, "full", "child")
+    before = stored_in(simulation, "off/site/")
+    store = simulation.cluster.store
+    store.delete([info.key for info in store.list("off/site/packs/")])
+    simulation.advance(6 * 86400)
+    run(simulation, 5)
+    assert stored_in(simulation, "off/site/") != before
+    simulation.advance(86400)
+    run(simulation, 5)
+    assert stored_in(simulation, "off/site/") == before
+    assert numbers(simulation) == (2, 0, 0)
+
+
+def test_lost_original_keeps_its_copy_and_is_reported(simulation: Simulation) -> None:
+    configure(simulation, copies=[COPIED[0] | {"checkEvery": "7d"}])
+    back_up(simulation, "full")
+    before, made = stored_in(simulation, "off/site/"), copies_of(simulation, "full")[0]["time"]
+    store = simulation.cluster.store
+    store.delete([info.key for info in store.list("backups/")])
+    simulation.advance(7 * 86400)
+    run(simulation, 5)
+    assert stored_in(simulation, "off/site/") == before
+    (copy,) = copies_of(simulation, "full")
+    assert (copy["time"], copy["failReason"].split(":")[0]) == (made, "ManifestMissing")
+    assert numbers(simulation) == (0, 1, 1)
+
+
 def test_forged_job_copies_nothing_and_is_removed(simulation: Simulation) -> None:
     store = simulation.get("BackupStore", "default")["metadata"]
     owner = {"apiVersion": "cinderblock.io/v1alpha1", "kind": "BackupStore", "name": "default", "uid": store["uid"]}

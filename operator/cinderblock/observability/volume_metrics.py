@@ -125,7 +125,8 @@ def add_places(volume: VolumeMetrics, backup: VolumeBackup, server_of: Callable[
     time = backup.status.data_timestamp or backup.metadata.creation_timestamp
     if time is None or not backup.is_complete or backup.metadata.is_being_deleted or backup.status.unreadable_files:
         return
-    names = {backup.status.store_name or "", *(copy.store_name for copy in backup.own_copies if copy.time is not None)}
+    copies = (copy.store_name for copy in backup.own_copies if copy.time is not None and copy.failed_at is None)
+    names = {backup.status.store_name or "", *copies}
     found = Places(time.timestamp(), len(names), len({server_of(name) for name in names}))
     volume.newest = max(found, volume.newest or found)
 

@@ -158,9 +158,10 @@ class BackupCopy(Model):
     place: Annotated[str, Field(max_length=16)]
     """Digest of server, bucket and prefix of that store. With another place, the backup is copied again."""
     time: datetime | None = None
-    """Time when the copy was complete and its structure verified. It is unset if there is no copy yet."""
+    """Time when the copy was last complete and its structure verified. It is unset if there is no copy yet."""
     failed_at: datetime | None = None
-    """Time of the last failure, which is repeated an hour later. It is unset after a success."""
+    """Time of the last failure to make the copy, or to compare it with the backup. The next attempt follows an hour
+    later. It is unset after a success."""
     fail_reason: Annotated[str, Field(max_length=255)] | None = None
     """Reason and cause of that failure."""
 

@@ -323,6 +323,9 @@ class CopyRule(Model):
     late_after: LongDuration = "24h"
     """Time after which a missing copy of an available backup counts as late, as a duration such as 24h or 7d. The
     condition Copied and an alert show it. Defaults to 24h."""
+    check_every: LongDuration = "30d"
+    """Time after which a copy is compared with its original again, as a duration such as 7d or 30d; at least 1h counts.
+    Manifests are compared whole, and packs by name and size. What is missing is sent again. Defaults to 30d."""
 
 
 class BackupStoreSpec(Model):
@@ -481,13 +484,13 @@ class CopyStatus(Model):
     copied: Annotated[int, Field(ge=0)] = 0
     """Number of available backups with a verified copy there."""
     pending: Annotated[int, Field(ge=0)] = 0
-    """Number of available backups without a copy there."""
+    """Number of available backups without a copy there, or whose copy could not be compared with them when due."""
     failed: Annotated[int, Field(ge=0)] = 0
-    """Number of pending backups whose last copy failed (status.copies of the VolumeBackup)."""
+    """Number of pending backups whose last copy or comparison failed (status.copies of the VolumeBackup)."""
     oldest_pending: datetime | None = None
     """Time from which the pending backup that has waited longest can be copied. Unset if none is pending."""
     last_copied_at: datetime | None = None
-    """Time of the newest copy."""
+    """Time of the newest copy or comparison."""
     failures: Annotated[int, Field(ge=0)] = 0
     """Number of movers in a row that failed as a whole."""
     retry_at: datetime | None = None

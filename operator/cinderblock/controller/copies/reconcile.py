@@ -207,9 +207,9 @@ async def _survey(step: _Step) -> _Surveyed:
     found = {name: refusal(store, name, lookup) for name, lookup in targets.items()}
     refusals = {name: refused for name, refused in found.items() if refused is not None}
     surveys = {
-        name: Survey(store, name, place_of(lookup.store), now)
-        for name, lookup in targets.items()
-        if name not in refusals and lookup.store is not None
+        rule.store_name: Survey(store, rule, place_of(copy_to), now)
+        for rule in store.spec.copies
+        if rule.store_name not in refusals and (copy_to := targets[rule.store_name].store) is not None
     }
     if surveys:
         await gather.survey_backups(context, store, surveys.values())

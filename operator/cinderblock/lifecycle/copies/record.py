@@ -39,7 +39,8 @@ def with_result(
     entry = BackupCopy(store_name=store_name, place=place, time=at)
     if result.reason:
         cause = fail_reason(f"{result.reason}: {result.message}")
-        entry = BackupCopy(store_name=store_name, place=place, failed_at=at, fail_reason=cause)
+        made = next((copy.time for copy in before if (copy.store_name, copy.place) == (store_name, place)), None)
+        entry = BackupCopy(store_name=store_name, place=place, time=made, failed_at=at, fail_reason=cause)
     known = [copy for copy in before if copy.store_name in set(kept) and copy.store_name != store_name]
     after = sorted([*known, entry], key=lambda copy: copy.store_name)
     return after if after != before else None

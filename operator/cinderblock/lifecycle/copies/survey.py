@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.mover import COPIES_OF_A_RUN
 from cinderblock.api.v1alpha1.backup import BackupCopy, VolumeBackup
-from cinderblock.api.v1alpha1.store import BackupStore, CopyStatus
+from cinderblock.api.v1alpha1.store import BackupStore, CopyRule, CopyStatus
 from cinderblock.lifecycle.store import place
 
 RETRY_FAILED: Final = timedelta(hours=1)
 """Time until the copy of a backup is tried again that failed for a reason of its own, such as a damaged pack."""
+SHORTEST_CHECK_INTERVAL: Final = timedelta(hours=1)
+"""The least time between two comparisons of a copy with its original."""
 _KEPT: Final = 16 * COPIES_OF_A_RUN
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -21,14 +24,15 @@ class Survey:
 
     Args:
         store: the store of the backups.
-        target_name: name of the store that gets the copies.
+        rule: the rule about the store that gets the copies.
         target_place: digest of its place.
         now: the instant of the survey.
     """
 
-    def __init__(self, store: BackupStore, target_name: str, target_place: str, now: datetime) -> None:
+    def __init__(self, store: BackupStore, rule: CopyRule, target_place: str, now: datetime) -> None:
         self._store = store
-        self._name = target_name
+        self._name = rule.store_name
+        self._check_every = max(parse_long_duration(rule.check_every), SHORTEST_CHECK_INTERVAL)
         self._place = target_place
         self._now = now
         self._due: list[tuple[tuple[datetime, datetime, str], VolumeBackup]] = []
@@ -41,26 +45,32 @@ class Survey:
         if not _is_in(backup, self._store):
             return
         known = self._known(backup)
-        if known is not None and known.time is not None:
-            self._copied += 1
-            self._newest_copy = max(known.time, self._newest_copy or known.time)
-            return
+        made, failed_at = (known.time, known.failed_at) if known is not None else (None, None)
         ready = backup.status.completed_at or backup.metadata.creation_timestamp or self._now
+        if made is not None:
+            self._newest_copy = max(made, self._newest_copy or made)
+            ready = made + self._check_every
+        if made is not None and failed_at is None:
+            self._copied += 1
+            if ready <= self._now:
+                self._add_due(backup, made, ready)
+            return
         self._pending += 1
         self._oldest = min(ready, self._oldest or ready)
-        failed_at = known.failed_at if known is not None else None
-        if failed_at is not None:
-            self._failed += 1
-            if self._now - failed_at < RETRY_FAILED:
-                return
-        self._due.append(((failed_at or _FIRST, backup.status.data_timestamp or ready, backup.backup_id), backup))
+        self._failed += failed_at is not None
+        if failed_at is None or self._now - failed_at >= RETRY_FAILED:
+            self._add_due(backup, failed_at or _FIRST, ready)
+
+    def _add_due(self, backup: VolumeBackup, tried_at: datetime, ready: datetime) -> None:
+        self._due.append(((tried_at, backup.status.data_timestamp or ready, backup.backup_id), backup))
         if len(self._due) >= _KEPT:
             self._trim()
 
     def next_batch(self) -> list[VolumeBackup]:
-        """Return the backups to copy next, all in one bucket. Untried ones come first, and ancestors before children.
+        """Return the backups to copy or to compare next, all in one bucket. Untried ones come first, oldest data first.
 
-        So a damaged backup holds up no other one, and an incremental backup finds most of its packs in the target.
+        The others follow in order of their last attempt. So a damaged backup holds up no other one, and an incremental
+        backup finds most of its packs in the target.
         """
         self._trim()
         if not self._due:

@@ -44,7 +44,7 @@ def entry(place: str = PLACE, store: str = "offsite", **more: Any) -> dict[str, 
 
 
 def survey(*backups: VolumeBackup) -> Survey:
-    found = Survey(STORE, "offsite", PLACE, NOW)
+    found = Survey(STORE, CopyRule(store_name="offsite", check_every="30d"), PLACE, NOW)
     for item in backups:
         found.add(item)
     return found
@@ -96,6 +96,28 @@ def test_copy_counts_only_in_the_present_place() -> None:
 def test_only_available_backups_of_the_store_are_copied(recorded: dict[str, Any]) -> None:
     assert not batch(backup("b", **recorded))
     assert status(backup("b", **recorded)).pending == 0
+
+
+def test_old_copies_are_compared_again_after_all_others() -> None:
+    old, older, new = (entry(time=(NOW - timedelta(days=days)).isoformat()) for days in (30, 31, 29))
+    backups = backup("old", 900, [old]), backup("older", 901, [older]), backup("new", 902, [new]), backup("first", 1)
+    assert batch(*backups) == ["first", "older", "old"]
+    found = status(*backups)
+    assert (found.copied, found.pending, found.oldest_pending) == (3, 1, NOW - timedelta(hours=1))
+
+
+def test_copy_that_cannot_be_compared_is_pending_from_when_it_was_due() -> None:
+    made, failed = NOW - timedelta(days=32), NOW - timedelta(hours=2)
+    kept = entry(time=made.isoformat(), failedAt=failed.isoformat())
+    item = backup("b", 900, [kept])
+    found = status(item)
+    assert (found.copied, found.pending, found.failed) == (0, 1, 1)
+    assert found.oldest_pending == made + timedelta(days=30)
+    assert batch(item) == ["b"]
+    [again] = with_result(item, CopyResult(backup_id="b", reason="ManifestMissing"), MOVER, NOW, ["offsite"]) or []
+    assert (again.time, again.failed_at) == (made, NOW)
+    [whole] = with_result(item, CopyResult(backup_id="b"), MOVER, NOW, ["offsite"]) or []
+    assert (whole.time, whole.failed_at) == (NOW, None)
 
 
 def test_copied_status_of_another_object_counts_for_nothing() -> None:
