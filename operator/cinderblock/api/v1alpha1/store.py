@@ -325,7 +325,7 @@ class CopyRule(Model):
     condition Copied and an alert show it. Defaults to 24h."""
     check_every: LongDuration = "30d"
     """Time after which a copy is compared with its original again, as a duration such as 7d or 30d; at least 1h counts.
-    Manifests are compared whole, and packs by name and size. What is missing is sent again. Defaults to 30d."""
+    Manifests are compared whole, and packs by name and size. Missing objects are sent again. Defaults to 30d."""
 
 
 class BackupStoreSpec(Model):
