@@ -251,6 +251,17 @@ def test_rewrapped_manifest_replaces_the_earlier_one() -> None:
     assert target.get(key) == backups.store.get(key)
 
 
+def test_copy_with_a_key_of_its_own_keeps_it() -> None:
+    backups, target = made(key_ring()), MemoryStore()
+    copy(backups, target)
+    key = backups.manifest_key("two")
+    assert backups.keys is not None
+    run_rewrap(target, key, backups.expected("two"), backups.keys, "2024")
+    own = target.get(key)
+    copy(backups, target, keys=key_ring("2024"))
+    assert target.get(key) == own != backups.store.get(key)
+
+
 def test_other_manifest_in_the_target_is_never_replaced(backups: Backups) -> None:
     key, target = backups.manifest_key("two"), MemoryStore()
     stranger = made(backups.keys).store.get(key)

@@ -183,7 +183,8 @@ class _CopyRun:
     def _send_manifest(self, manifest: ManifestBody) -> None:
         """Write the manifest, unless the target has the same one.
 
-        One whose header differs was re-wrapped, and is replaced. One with other content is never replaced.
+        If only the header differs, the key was re-wrapped in one of the stores. Then the manifest is replaced, unless
+        the target lacks the key of the source and may have a key of its own. Other content is never replaced.
         """
         key = self._manifest_key(self._target)
         try:
@@ -194,6 +195,8 @@ class _CopyRun:
             return
         if present is not None:
             self._check_same_backup(present, manifest, key)
+            if not manifest.opens_with(self._target.keys):
+                return
         self._target.store.put(key, manifest.body)
         self._sent += len(manifest.body)
 

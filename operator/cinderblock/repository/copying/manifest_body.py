@@ -6,10 +6,10 @@ from functools import partial
 
 from cinderblock.api.layout import manifest_key
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.errors import IntegrityError, NotFound, ObjectNotFound, TooLarge
+from cinderblock.errors import IntegrityError, KeyUnavailable, NotFound, ObjectNotFound, TooLarge, WrongKey
 from cinderblock.format.crypto.keys import Keys
 from cinderblock.format.crypto.sealer import Sealer
-from cinderblock.format.manifest.header import HEADER_BYTES
+from cinderblock.format.manifest.header import HEADER_BYTES, parse_header
 from cinderblock.format.manifest.reader import ManifestReader
 from cinderblock.format.pack import pack_sealer
 from cinderblock.reasons import Reason
@@ -43,6 +43,7 @@ class ManifestBody:
         self.body = body
         self.packs = VolumePacks(prefix, expected.volume_id)
         self._volume_id = expected.volume_id
+        self._label = label
         reader = ManifestReader(partial(slice_body, body), keys, expected, label)
         check_sizes(reader.packs, label)
         self.packs.add(reader.pack_list())
@@ -58,6 +59,14 @@ class ManifestBody:
     def content(self) -> memoryview:
         """Return the bytes after the header, which re-wrapping of the key does not change."""
         return memoryview(self.body)[HEADER_BYTES:]
+
+    def opens_with(self, keys: Keys | None) -> bool:
+        """Return whether other keys than those of its store open it, too."""
+        try:
+            parse_header(self.body[:HEADER_BYTES], self._label).data_key(keys)
+        except (KeyUnavailable, WrongKey):
+            return False
+        return True
 
     def ancestors(self, own_id: str) -> frozenset[str]:
         """Return the ids of the other backups whose packs it lists."""
