@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.cluster import unlike
-from tests.support.cluster.cluster import Object
+from tests.support.cluster.cluster import KubeClusterError, Object
 from tests.support.cluster.namespaces import Tenant
 from tests.support.cluster.workloads import Mount, OneShotPod, claim, run_pod
 
@@ -33,6 +34,7 @@ def tenant(make_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
         try:
             kube.apply(unlike.limits(name), *objects)
             made.kubectl("label", "namespace", name, f"{unlike.LABEL}={name}")
+            made.wait_until("the policy in force", lambda: _is_refused(made))
             yield made
         finally:
             for item in objects:
@@ -47,6 +49,17 @@ def tenant(make_tenant: Callable[..., Tenant]) -> Iterator[Tenant]:
 
 def _store(tenant: Tenant, **mover: Any) -> Object:
     return tenant.store("default", is_default=True, mover=mover)
+
+
+def _is_refused(tenant: Tenant) -> bool:
+    """Return whether the policy refuses a claim without the label. The API server learns of a policy after a while."""
+    probe = claim(tenant.kube, tenant.name, "probe", size="1Mi")
+    command = ("create", "--dry-run=server", "-f", "-")
+    try:
+        tenant.kubectl(*command, stdin=yaml.safe_dump(probe))
+    except KubeClusterError as error:
+        return "the label team is missing" in str(error)
+    return False
 
 
 def _policies(tenant: Tenant) -> dict[str, str]:
