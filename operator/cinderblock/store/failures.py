@@ -29,12 +29,13 @@ def release_answers(error: BaseException) -> None:
 def forget_partial_answers(error: BaseException) -> None:
     """Empty what an exception and its causes keep of an answer that ended too early.
 
-    http.client.IncompleteRead keeps everything that was read. A cycle of exceptions would keep it until the garbage
-    collector finds it.
+    http.client.IncompleteRead keeps everything that was read, in two places. A cycle of exceptions would keep it until
+    the garbage collector finds it.
     """
     for link in list(_chain(error)):
         if isinstance(link, http.client.IncompleteRead):
             link.partial = b""
+            link.args = (b"",)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -16,3 +16,4 @@ def test_content_goes_from_all_exceptions_of_a_chain() -> None:
     error.__context__ = second
     forget_partial_answers(error)
     assert (first.partial, second.partial) == (b"", b"")
+    assert (first.args, second.args) == ((b"",), (b"",))

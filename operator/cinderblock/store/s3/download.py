@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cinderblock.errors import CinderblockError
 from cinderblock.store.bandwidth import Throttle, no_throttle
 from cinderblock.store.base import READ_LIMIT
+from cinderblock.store.failures import forget_partial_answers
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import not_s3
 from cinderblock.store.s3.codes import MEANINGS, Kind
@@ -141,23 +142,31 @@ class _Reader:
         self._body = body
         self._throttle = throttle
 
+    def _take(self, count: int) -> bytes:
+        try:
+            content: bytes = self._body.read(count)
+        except Exception as error:
+            forget_partial_answers(error)
+            raise
+        return content
+
     def read(self, count: int) -> bytes:
         """Return the next ``count`` bytes, fewer at the end."""
         if self._throttle is no_throttle:
             return self._read_at_once(count)
         slices = []
-        while count and (part := self._body.read(min(count, SLICE_BYTES))):
+        while count and (part := self._take(min(count, SLICE_BYTES))):
             self._throttle(len(part))
             slices.append(part)
             count -= len(part)
         return b"".join(slices)
 
     def _read_at_once(self, count: int) -> bytes:
-        content: bytes = self._body.read(count) if count else b""
+        content = self._take(count) if count else b""
         if len(content) < count:
             slices = [content]
             missing = count - len(content)
-            while missing and (part := self._body.read(missing)):
+            while missing and (part := self._take(missing)):
                 slices.append(part)
                 missing -= len(part)
             content = b"".join(slices)
@@ -167,20 +176,20 @@ class _Reader:
         """Return the rest. Raises AnswerTooLong if it has more than ``limit`` bytes."""
         content = self.read(limit)
         # This also compares what arrived with the announced length.
-        if self._body.read(1):
+        if self._take(1):
             raise AnswerTooLong(f"more than the {limit} bytes that were requested")
         return content
 
     def skip(self, count: int) -> None:
         """Read ``count`` bytes, and hold only some of them at a time."""
-        while count and (part := self._body.read(min(count, SLICE_BYTES))):
+        while count and (part := self._take(min(count, SLICE_BYTES))):
             self._throttle(len(part))
             count -= len(part)
 
     def read_tail(self, count: int) -> bytes:
         """Return the last ``count`` bytes, and hold no more than twice as many and a slice."""
         tail = bytearray()
-        while part := self._body.read(SLICE_BYTES):
+        while part := self._take(SLICE_BYTES):
             self._throttle(len(part))
             tail += part
             if len(tail) > 2 * count:
