@@ -31,6 +31,7 @@ def test_lost_primary_is_recovered_from_its_copy(tenant: Tenant) -> None:
     tenant.delete("volumebackup/full")
     tenant.kube.apply(tenant.store("default", is_default=True, copies=[]))
     tenant.kube.apply(tenant.store("offsite", prefix=prefix, **{"import": {"mode": "Once"}}))
+    tenant.kubectl("wait", "--for=condition=Imported", "backupstore/offsite", "--timeout=120s")
     tenant.ends("volumebackup/full")
     tenant.kube.apply(tenant.restore("back", "full", name="restored"))
     tenant.ends("volumerestore/back")
