@@ -37,8 +37,6 @@ from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.store.faults import Crash, FaultyStore, Operation
 from tests.unit.repository.test_crash_points import Counting
 
-pytestmark = pytest.mark.usefixtures("burying")
-
 OTHER = "copies/of"
 """A prefix that no manifest knows."""
 
@@ -160,6 +158,7 @@ def test_progress_ends_at_the_total(backups: Backups) -> None:
     assert seen[-1].bytes_done == seen[-1].bytes_total == copied.bytes_sent - manifest
 
 
+@pytest.mark.usefixtures("burying")
 @pytest.mark.parametrize(("side", "done"), [("source", False), ("target", False), ("target", True)])
 def test_copy_that_dies_at_any_request_can_be_repeated(side: str, done: bool) -> None:
     backups = made(key_ring(), Counting())
