@@ -293,6 +293,15 @@ class Reason(StrEnum):
     READ_ONLY_KEY = "ReadOnlyKey"
     """No key may seal a new backup."""
 
+    COPIED = "Copied"
+    """Each available backup of the store has a verified copy in all stores of spec.copies."""
+    COPYING = "Copying"
+    """Backups wait for their copies, or are being copied."""
+    COPIES_LATE = "CopiesLate"
+    """A backup has waited for its copy for longer than lateAfter."""
+    COPY_NOT_SUPPORTED = "CopyNotSupported"
+    """The store of spec.copies cannot get copies: it is shared, or has the same place."""
+
     # Stored data
     MANIFEST_MISSING = "ManifestMissing"
     """The store holds no manifest of the backup."""

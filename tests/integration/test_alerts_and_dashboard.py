@@ -269,7 +269,7 @@ async def _something_of_everything(client: KubeClient, namespace: str) -> None:
     # Something answers there, with a certificate that nobody vouches for: a refusal at once.
     endpoint = (await client.config()).server
     store = {"endpointUrl": endpoint, "credentialsSecretRef": {"name": "s3"}}
-    store |= {"import": {"mode": "Always"}}
+    store |= {"import": {"mode": "Always"}, "copies": [{"storeName": "absent"}]}
     await client.create(BACKUP_STORE, {"metadata": {"name": "default", "namespace": namespace}, "spec": store})
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-data"}
     metadata = {"name": "data", "namespace": namespace, "labels": {"app": "data"}}

@@ -193,6 +193,16 @@ def a_job_of_a_shared_store(owner: Owner, **mover: Any) -> dict[str, Any]:
 
 def job_for(owner: Owner, store: BackupStore, mode: VolumeMode = VolumeMode.FILESYSTEM) -> dict[str, Any]:
     """Return the mover Job of an operation with a store."""
+    operation = MoverOperation.VERIFY if isinstance(owner, BackupVerification) else MoverOperation.BACKUP
+    task = task_of(owner, operation, mode)
+    proxies = (("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc"))
+    settings = MoverSettings(IMAGE, pull_secrets=("registry",), proxies=proxies)
+    claim = None if isinstance(owner, BackupVerification) else labels.child_name(owner.uid)
+    return mover_job(owner, task, store, claim, settings)
+
+
+def task_of(owner: Owner, operation: MoverOperation, mode: VolumeMode = VolumeMode.FILESYSTEM) -> MoverTask:
+    """Return the task of a mover."""
     now = datetime.now(UTC)
     description = BackupMetadata(
         backup_id=owner.uid,
@@ -201,18 +211,14 @@ def job_for(owner: Owner, store: BackupStore, mode: VolumeMode = VolumeMode.FILE
         created_at=now,
         data_timestamp=now,
     )
-    task = MoverTask(
-        operation=MoverOperation.VERIFY if isinstance(owner, BackupVerification) else MoverOperation.BACKUP,
+    return MoverTask(
+        operation=operation,
         store=StoreLocation(container="volumebackups"),
         volume_mode=mode,
         path=mover_path(mode),
         backup=description,
         manifest="backups/v/b.manifest",
     )
-    proxies = (("HTTPS_PROXY", "http://proxy:3128"), ("NO_PROXY", ".svc"))
-    settings = MoverSettings(IMAGE, pull_secrets=("registry",), proxies=proxies)
-    claim = None if isinstance(owner, BackupVerification) else labels.child_name(owner.uid)
-    return mover_job(owner, task, store, claim, settings)
 
 
 REQUEST = children.ClaimRequest(1 << 20, "fast", VolumeMode.FILESYSTEM, ("ReadWriteOnce",))
@@ -236,6 +242,28 @@ async def test_mover_of_a_verification_has_no_claim(
     with pytest.raises(AccessDenied, match="or none for a BackupVerification"):
         await operator.create(kinds.JOB, forged)
     await operator.create(kinds.JOB, a_job(verification, **WHOLE_TEMPLATE))
+
+
+async def test_mover_of_copies_has_the_secrets_of_two_stores_and_no_claim(
+    operator: KubeClient, client: KubeClient, backup: VolumeBackup
+) -> None:
+    body = {"metadata": {"name": "primary", "namespace": backup.namespace}, "spec": REFERENCES}
+    store = BackupStore.model_validate(await client.create(kinds.BACKUP_STORE, body))
+    plain = a_job(backup)
+    settings, task = MoverSettings(IMAGE, pull_secrets=("registry",)), task_of(backup, MoverOperation.COPY)
+    job = mover_job(store, task, store, None, settings, target=store)
+    with_claim, of_backup = copy.deepcopy(job), copy.deepcopy(plain)
+    _pod(with_claim)["volumes"].append(_volume(persistentVolumeClaim={"claimName": "data"}))
+    with pytest.raises(AccessDenied, match="or none for a BackupVerification or a BackupStore"):
+        await operator.create(kinds.JOB, with_claim)
+    _pod(of_backup)["volumes"].append({"name": "target-ca", "secret": {"secretName": "s3"}})
+    _mover(of_backup)["volumeMounts"].append({"name": "target-ca", "mountPath": "/etc/cinderblock/target-ca"})
+    with pytest.raises(AccessDenied, match="mount volumes only at the mover's own paths"):
+        await operator.create(kinds.JOB, of_backup)
+    made = await operator.create(kinds.JOB, job)
+    start = {"metadata": {"annotations": {"cinderblock.io/started": "true"}}, "spec": {"suspend": False}}
+    await operator.merge_patch(kinds.JOB, made["metadata"]["name"], store.namespace, start)
+    await operator.delete(kinds.JOB, made["metadata"]["name"], store.namespace, uid=made["metadata"]["uid"])
 
 
 async def test_verification_owns_no_claim_and_no_snapshot(

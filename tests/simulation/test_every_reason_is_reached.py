@@ -28,6 +28,7 @@ from cinderblock.lifecycle.store.container_rules import LifecycleRule
 from cinderblock.reasons import Reason
 from tests.support.documented_reasons import (
     CLUSTER_STORE_REASONS,
+    COPY_REASONS,
     GRANT_REASONS,
     IMPORT_REASONS,
     INTERNAL_REASONS,
@@ -54,6 +55,7 @@ NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(GRANT_REASONS, "tests/simulation/test_backup_grants.py reaches it"),
     **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
     **dict.fromkeys(OWNER_REASONS, "tests/simulation/test_owned_stores.py reaches it"),
+    **dict.fromkeys(COPY_REASONS, "tests/simulation/test_copies.py reaches it"),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
 }

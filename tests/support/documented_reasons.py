@@ -47,6 +47,9 @@ IMPORT_REASONS: Final = frozenset(
 )
 """Reasons that only BackupStores that import, and deletions of backups in them, have."""
 
+COPY_REASONS: Final = frozenset({Reason.COPIED, Reason.COPYING, Reason.COPIES_LATE, Reason.COPY_NOT_SUPPORTED})
+"""Reasons that only BackupStores with spec.copies have."""
+
 INTERNAL_REASONS: Final = {
     Reason.ALREADY_EXISTS: "callers that create objects handle it",
     Reason.SOURCE_VANISHED: "the archiver leaves the file out",

@@ -50,6 +50,8 @@ class ConditionType(StrEnum):
     """True if lifecycle rules of the container remove or archive objects of backups."""
     IMPORTED = "Imported"
     """Whether each backup that a store holds, and that spec.import selects, has a VolumeBackup."""
+    COPIED = "Copied"
+    """Whether each available backup of a store has a copy in all stores of spec.copies."""
     MANIFEST_MISSING = "ManifestMissing"
     """True if the store lacks the manifest of an imported backup."""
     FOREIGN_OWNER = "ForeignOwner"

@@ -37,6 +37,8 @@ _VARIABLE_CHARACTERS = 30_000
 has up to 4 bytes in UTF-8. A task may be longer: a backup may have 128 metadata values of 255 characters each."""
 SECRETS_DIRECTORY = "/etc/cinderblock"
 """Directory of mounted Secrets in a mover. It contains credentials/, encryption/ and ca/, each only if configured."""
+TARGET_PREFIX = "target-"
+"""Beginning of the names of directories with the Secrets of the store that gets copies, below SECRETS_DIRECTORY."""
 DEVICE_PATH = "/dev/cinderblock-volume"
 """Path of a volume of mode Block in a mover."""
 TREE_PATH = "/volume"
@@ -58,6 +60,7 @@ class MoverOperation(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     VERIFY = "verify"
+    COPY = "copy"
 
 
 class StoreLocation(Model):
@@ -144,6 +147,19 @@ class VerifyTask(Model):
     """Number of seconds after which the mover reads no further pack. None for no limit."""
 
 
+COPIES_OF_A_RUN = 16
+"""Most backups that one run of a mover copies: the report has a line for each of them."""
+
+
+class CopyTask(Model):
+    """Backups to copy from the store of the task to another one."""
+
+    target: StoreLocation
+    """Location of the store that gets the copies. Its Secrets are mounted besides those of the source."""
+    backups: Annotated[list[ExpectedBackup], Field(max_length=COPIES_OF_A_RUN)]
+    """The backups, in order, with everything that is known about their manifests."""
+
+
 class MoverTask(Model):
     """One run of a mover."""
 
@@ -189,6 +205,8 @@ class MoverTask(Model):
     """Scope of the operation verify. ``backup`` and ``manifest`` are then those of the chosen backup."""
     lock: LockTask | None = None
     """Locks of the packs and of the manifest of a backup. None for no locks."""
+    copies: CopyTask | None = None
+    """Scope of the operation copy. ``backup`` and ``manifest`` are then those of the first backup."""
     avoid_packs: Annotated[list[str], Field(max_length=64)] = []
     """Keys of damaged packs, without the prefix of the store. An incremental backup sends their chunks again."""
 
@@ -215,6 +233,19 @@ class VerifyReport(Model):
     unreadable_count: int = 0
     """Number of other manifests of the volume that this mover cannot read, for example without their key. Nothing is
     known about them."""
+
+
+class CopyResult(Model):
+    """Result of the copy of one backup. A backup that is not in the report was not reached."""
+
+    backup_id: str
+    """Id of the backup."""
+    bytes_sent: int = 0
+    """Bytes that were written to the target."""
+    reason: str = ""
+    """Reason of a failure, as a stable CamelCase word. Empty for a verified copy."""
+    message: str = ""
+    """Message for people about a failure."""
 
 
 class MoverReport(Model):
@@ -252,6 +283,8 @@ class MoverReport(Model):
     """Attributes that could not be preserved, each kind once."""
     verification: VerifyReport | None = None
     """Findings of a verification."""
+    copies: Annotated[list[CopyResult], Field(max_length=COPIES_OF_A_RUN)] = []
+    """Results of copies."""
     warnings: Annotated[list[str], Field(max_length=8)] = []
     """Warnings for people, for example about skipped sockets."""
 

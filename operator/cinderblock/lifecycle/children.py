@@ -31,6 +31,8 @@ from cinderblock.lifecycle.observed import MoverSettings
 
 Child = TypeVar("Child", bound=Object)
 Owner = VolumeBackup | VolumeRestore | BackupVerification
+JobOwner = Owner | BackupStore
+"""Objects that own mover Jobs: operations, and a BackupStore whose backups are copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Children:
     volume: PersistentVolume | None = None
 
 
-def cleanup(owner: Owner, children: Children) -> tuple[Action, ...]:
+def cleanup(owner: JobOwner, children: Children) -> tuple[Action, ...]:
     """Return the actions that remove the children. The Job goes first: it uses the temporary claim.
 
     An object with the name of a child that does not belong to ``owner`` is left alone.
@@ -99,7 +101,7 @@ NODE_LOST_ADVICE = (
 """Only an administrator can tell that nothing runs on a lost machine any more. A wrong guess corrupts the volume."""
 
 
-def belongs_to(child: Child | None, owner: Owner) -> TypeGuard[Child]:
+def belongs_to(child: Child | None, owner: JobOwner) -> TypeGuard[Child]:
     """Return whether the child goes with ``owner``: it is owned, or an orphan.
 
     For `kubectl delete --cascade=orphan`, the garbage collector takes our owner reference off, and nobody else removes
@@ -136,7 +138,7 @@ def extras_of(store: BackupStore | None, settings: MoverSettings) -> Extras:
     return Extras({**dict(settings.labels), **template.labels}, {**dict(settings.annotations), **template.annotations})
 
 
-def child_metadata(owner: Owner, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
+def child_metadata(owner: JobOwner, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
     """Return the metadata of a child: name from the UID of the owner, owner reference, labels. Our own keys win."""
     return {
         "name": labels.child_name(owner.uid),
@@ -156,7 +158,7 @@ def child_metadata(owner: Owner, extras: Extras = NO_EXTRAS) -> dict[str, Any]:
     }
 
 
-def child_labels(owner: Owner) -> dict[str, str]:
+def child_labels(owner: JobOwner) -> dict[str, str]:
     """Return the labels by which a child is watched and found."""
     return {
         labels.MANAGED_BY_LABEL: labels.MANAGED_BY,

@@ -21,6 +21,7 @@ LASTING: Final = frozenset(
         ConditionType.OBJECT_LOCK,
         ConditionType.HARMFUL_LIFECYCLE,
         ConditionType.IMPORTED,
+        ConditionType.COPIED,
         ConditionType.MANIFEST_MISSING,
         ConditionType.NAMESPACES_ABSENT,
         ConditionType.FOREIGN_OWNER,

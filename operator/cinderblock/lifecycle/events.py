@@ -5,7 +5,7 @@ The decisions themselves record the expected steps of an operation, once for eac
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.mover import MoverReport
@@ -73,6 +73,7 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         recorded += _on_warning(*(_of_type(status, ConditionType.NAMESPACES_ABSENT) for status in (before, after)))
     if isinstance(after, BackupStoreStatus):
         recorded += _on_import(*(_of_type(status, ConditionType.IMPORTED) for status in (before, after)))
+        recorded += _on_copies(*(_of_type(status, ConditionType.COPIED) for status in (before, after)))
     return tuple(recorded)
 
 
@@ -102,6 +103,20 @@ def _on_import(before: Condition | None, after: Condition | None) -> list[Record
         return []
     is_warning = after.status != "True" or after.reason == Reason.UNREADABLE_LEFT_OUT
     return [RecordEvent("Warning" if is_warning else "Normal", parse_reason(after.reason), after.message)]
+
+
+def _on_copies(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
+    """Return the Event of copies that are late or impossible, or that are late no more.
+
+    Copies that are made in time need none: each backup would cause two.
+    """
+    in_time = (Reason.COPIED, Reason.COPYING)
+    was_bad = before is not None and before.reason not in in_time
+    is_known = before is not None and after is not None and before.reason == after.reason
+    if after is None or is_known or (after.reason in in_time and not was_bad):
+        return []
+    kind: Literal["Normal", "Warning"] = "Normal" if after.reason in in_time else "Warning"
+    return [RecordEvent(kind, parse_reason(after.reason), after.message)]
 
 
 def _on_alarm(before: Condition | None, after: Condition | None) -> list[RecordEvent]:

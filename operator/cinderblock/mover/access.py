@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cinderblock.api.broker import TOKEN_DIRECTORY, TOKEN_FILE, BrokerLocation
-from cinderblock.api.mover import MoverOperation, MoverTask, StoreLocation
+from cinderblock.api.mover import TARGET_PREFIX, MoverOperation, MoverTask, StoreLocation
 from cinderblock.api.v1alpha1.store import MoverAccess
 from cinderblock.errors import AccessDenied
 from cinderblock.format.crypto.keyring import KeyRing
@@ -57,13 +57,34 @@ def open_access(task: MoverTask, secrets_directory: str, opener: StoreOpener) ->
         yield access
 
 
+@contextmanager
+def open_target(location: StoreLocation, secrets_directory: str, opener: StoreOpener) -> Iterator[Access]:
+    """Open the store that gets copies, whose Secrets have directories of their own.
+
+    Raises InvalidInput, AccessDenied and KeyUnavailable.
+    """
+    access = _with_mounted(location, secrets_directory, opener, prefix=TARGET_PREFIX)
+    try:
+        yield access
+    finally:
+        access.store.close()
+
+
 def _with_secrets(task: MoverTask, secrets_directory: str, opener: StoreOpener) -> Access:
     active = task.active_key if task.operation is MoverOperation.BACKUP else None
-    keys = read_key_ring(os.path.join(secrets_directory, "encryption"), active)
-    read = partial(read_credentials, os.path.join(secrets_directory, "credentials"))
-    ca_file = os.path.join(secrets_directory, "ca", "ca.crt")
+    return _with_mounted(task.store, secrets_directory, opener, active)
+
+
+def _with_mounted(
+    location: StoreLocation, secrets_directory: str, opener: StoreOpener, active: str | None = None, prefix: str = ""
+) -> Access:
+    """Open a store with the Secrets in directories whose names begin with ``prefix``."""
+    directory = partial(os.path.join, secrets_directory)
+    keys = read_key_ring(directory(f"{prefix}encryption"), active)
+    read = partial(read_credentials, directory(f"{prefix}credentials"))
+    ca_file = directory(f"{prefix}ca", "ca.crt")
     trusted = ca_file if os.path.exists(ca_file) else None
-    return Access(RotatingStore(read, lambda credentials: opener(task.store, credentials, trusted)), keys)
+    return Access(RotatingStore(read, lambda credentials: opener(location, credentials, trusted)), keys)
 
 
 def _with_broker(

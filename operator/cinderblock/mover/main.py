@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Final, TextIO
 
@@ -28,16 +29,19 @@ from cinderblock.api.mover import (
     MoverOperation,
     MoverReport,
     MoverTask,
+    StoreLocation,
     task_from_env,
 )
 from cinderblock.archiver.archiver import run_backup
 from cinderblock.errors import CinderblockError, InvalidInput
 from cinderblock.format.crypto.keys import Keys
-from cinderblock.mover.access import StoreOpener, open_access
+from cinderblock.mover.access import Access, StoreOpener, open_access, open_target
+from cinderblock.mover.copies import run_copies
 from cinderblock.mover.progress_log import ProgressPrinter
 from cinderblock.mover.report import TERMINATION_LOG, exit_code, failure, write_report
 from cinderblock.mover.verification import run_verification
 from cinderblock.reasons import Reason
+from cinderblock.repository.copying.copy_backup import CopyPlace
 from cinderblock.repository.progress import ProgressCallback
 from cinderblock.restorer.restorer import run_restore
 from cinderblock.store.base import ObjectStore
@@ -49,12 +53,14 @@ logger = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Run = Callable[[MoverTask, ObjectStore, Keys | None, ProgressCallback], MoverReport]
+TargetOpener = Callable[[StoreLocation], AbstractContextManager[Access]]
+"""Opens the store that gets copies."""
 _RUNS: Final[Mapping[MoverOperation, Run]] = {
     MoverOperation.BACKUP: run_backup,
     MoverOperation.RESTORE: run_restore,
     MoverOperation.VERIFY: run_verification,
 }
-"""The function that runs each operation."""
+"""The function that runs each operation on one store."""
 
 
 def main(
@@ -107,7 +113,23 @@ def _run(task: MoverTask, secrets_directory: str, printer: ProgressPrinter, open
         store = CountedStore(access.store)
         if task.broker is None or task.broker.lists:
             store.check()
+        if task.operation is MoverOperation.COPY:
+            opens = partial(open_target, secrets_directory=secrets_directory, opener=opener)
+            report = _copy(task, CopyPlace(store, task.store.prefix, access.keys), printer, opens)
+            return report.model_copy(update={"requests": store.counts.requests + report.requests})
         report = _RUNS[task.operation](task, store, access.keys, printer)
+        return report.model_copy(update={"requests": store.counts.requests})
+
+
+def _copy(task: MoverTask, source: CopyPlace, printer: ProgressPrinter, open_copies: TargetOpener) -> MoverReport:
+    """Run the operation ``copy``, which needs a second store."""
+    if task.copies is None or task.broker is not None:
+        raise InvalidInput("Cannot copy: the task names no target, or a store that namespaces share.")
+    with open_copies(task.copies.target) as access:
+        store = CountedStore(access.store)
+        store.check()
+        target = CopyPlace(store, task.copies.target.prefix, access.keys)
+        report = run_copies(task, task.copies, source, target, printer)
         return report.model_copy(update={"requests": store.counts.requests})
 
 

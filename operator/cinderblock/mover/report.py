@@ -17,6 +17,9 @@ _WARNING_CHARACTERS = 255
 _EXAMPLES = ((3, 5, 255), (3, 5, 80), (1, 3, 80), (0, 1, 80))
 """Examples of each loss, examples of unreadable files, and characters of each. The first row that fits is used."""
 
+_COPY_MESSAGES = (160, 80, 20, 1)
+"""Characters of the message about each copy, in turn, until the report fits."""
+
 
 def failure(error: CinderblockError) -> MoverReport:
     """Return the report of a run that failed with this error."""
@@ -46,11 +49,22 @@ def encode_report(report: MoverReport) -> bytes:
         wire["unreadableExamples"] = [_shorten(path, length) for path in unreadable]
         if len(_dump(wire)) <= REPORT_LIMIT:
             break
+    _shorten_copies(wire)
     verification = wire.get("verification") or {}
     for named in (wire["warnings"], verification.get("affected", []), verification.get("damaged", [])):
         while len(_dump(wire)) > REPORT_LIMIT and len(named) > (named is not wire["warnings"]):
             named.pop()
     return _dump(wire)
+
+
+def _shorten_copies(wire: dict[str, Any]) -> None:
+    """Shorten the messages about copies until the report fits. Each copy keeps its id and its reason."""
+    for length in _COPY_MESSAGES:
+        if len(_dump(wire)) <= REPORT_LIMIT:
+            return
+        for copied in wire.get("copies", []):
+            if copied.get("message"):
+                copied["message"] = _shorten(copied["message"], length)
 
 
 def write_report(report: MoverReport, path: str) -> None:

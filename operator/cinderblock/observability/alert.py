@@ -39,6 +39,7 @@ class AlertName(StrEnum):
     STORE_NOT_READY = "CinderblockStoreNotReady"
     STORE_DISPUTED = "CinderblockStoreDisputed"
     IMPORT_FAILING = "CinderblockImportFailing"
+    COPIES_LATE = "CinderblockCopiesLate"
 
 
 DELAYS: Final[dict[AlertName, float]] = {
@@ -62,6 +63,7 @@ DELAYS: Final[dict[AlertName, float]] = {
     AlertName.STORE_NOT_READY: 10 * MINUTE,
     AlertName.STORE_DISPUTED: 10 * MINUTE,
     AlertName.IMPORT_FAILING: HOUR,
+    AlertName.COPIES_LATE: 10 * MINUTE,
 }
 """For how long a condition holds before its alert fires, in seconds."""
 

@@ -58,6 +58,7 @@ def true_alerts(state: ClusterState, now: float, limits: AlertLimits = DEFAULT_L
         _of_stores(state),
         _of_disputes(state),
         _of_imports(state),
+        _of_copies(state),
         _of_suspicious(state),
         _of_damaged(state),
         _of_unprotected(state),
@@ -114,6 +115,7 @@ _FURTHER: Final[dict[AlertName, tuple[str, str]]] = {
     AlertName.STORE_NOT_READY: ("BackupStores do not answer, or reject requests", "backupstores"),
     AlertName.STORE_DISPUTED: ("BackupStores lead to places that other clusters own", "backupstores"),
     AlertName.IMPORT_FAILING: ("BackupStores cannot import their backups", "backupstores"),
+    AlertName.COPIES_LATE: ("Copies of backups in BackupStores are late", "backupstores"),
 }
 """Summaries about the objects that have no alert of their own, and the resources that list them."""
 
@@ -230,6 +232,20 @@ def _of_imports(state: ClusterState) -> Iterator[Alert]:
             store.imported_since,
             summary=f"BackupStore {subject} has not imported all of its backups for an hour.",
             action="The condition Imported of the BackupStore gives the cause.",
+        )
+
+
+def _of_copies(state: ClusterState) -> Iterator[Alert]:
+    for store in state.stores:
+        if not store.copies_are_late:
+            continue
+        subject = Subject("BackupStore", store.namespace, store.name)
+        yield alert_since(
+            AlertName.COPIES_LATE,
+            subject,
+            store.copies_late_since,
+            summary=f"Copies of backups in BackupStore {subject} are late, or cannot be made.",
+            action="The condition Copied of the BackupStore gives the cause.",
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from cinderblock.api import labels
@@ -16,7 +17,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.api.v1alpha1.schedule import AnySchedule
-from cinderblock.api.v1alpha1.store import BackupStore
+from cinderblock.api.v1alpha1.store import BackupStore, CopyStatus
 from cinderblock.api.v1alpha1.verification import BackupVerification, VerificationPhase
 from cinderblock.lifecycle.alarms.protection import MAX_SCHEDULES, Protection
 from cinderblock.observability import schedule_metrics, volume_metrics
@@ -76,6 +77,10 @@ class StoreMetrics:
         imported_since: when is_imported last changed.
         last_import: when the last complete import began.
         disputed_since: since when another cluster owns it although this one writes to it; None: no other one does.
+        server: its S3 server: the URL, or for AWS a fixed text.
+        copies: number of backups by name of the store that gets copies and by state: copied, pending or failed.
+        copies_late_since: when the condition Copied became False, if copies are late or impossible.
+        copies_are_late: whether copies are late or impossible; None: spec.copies is empty.
     """
 
     namespace: str
@@ -89,6 +94,10 @@ class StoreMetrics:
     imported_since: float | None = None
     last_import: float | None = None
     disputed_since: float | None = None
+    server: str = ""
+    copies: dict[tuple[str, str], int] = field(default_factory=dict)
+    copies_late_since: float | None = None
+    copies_are_late: bool | None = None
 
 
 @dataclass(slots=True)
@@ -183,6 +192,12 @@ class ClusterStateBuilder:
         volume = self._volume(backup.namespace, reference) if reference else None
         if volume is not None:
             volume_metrics.add_backup(volume, backup, phase)
+            volume_metrics.add_places(volume, backup, partial(self._server_of, backup.namespace))
+
+    def _server_of(self, namespace: str, store: str) -> str:
+        """Return the S3 server of a BackupStore; for one that is gone, its name."""
+        found = self._stores.get((namespace, store))
+        return found.server if found is not None else store
 
     def _volume(self, namespace: str, reference: str) -> VolumeMetrics | None:
         """Return the times of a volume; None if the namespace has too many."""
@@ -357,6 +372,8 @@ def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
     foreign = next((c for c in store.status.conditions if c.type == ConditionType.FOREIGN_OWNER), None)
     is_disputed = foreign is not None and foreign.status == "True"
     inventory = store.status.inventory
+    copied = next((c for c in store.status.conditions if c.type == ConditionType.COPIED), None)
+    is_late = copied is not None and copied.reason not in (Reason.COPIED, Reason.COPYING)
     return StoreMetrics(
         store.namespace,
         store.name,
@@ -367,7 +384,18 @@ def _store_metrics(store: BackupStore | ClusterBackupStore) -> StoreMetrics:
         imported_since=imported.last_transition_time.timestamp() if imported is not None else None,
         last_import=inventory.time.timestamp() if inventory is not None else None,
         disputed_since=foreign.last_transition_time.timestamp() if foreign is not None and is_disputed else None,
+        server=store.status.endpoint_url or "AWS",
+        copies=dict(_copy_counts(store.status.copy_targets or ())),
+        copies_late_since=copied.last_transition_time.timestamp() if copied is not None and is_late else None,
+        copies_are_late=is_late if copied is not None else None,
     )
+
+
+def _copy_counts(targets: Iterable[CopyStatus]) -> Iterator[tuple[tuple[str, str], int]]:
+    for target in targets:
+        yield (target.store_name, "copied"), target.copied
+        yield (target.store_name, "pending"), target.pending
+        yield (target.store_name, "failed"), target.failed
 
 
 def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:

@@ -206,6 +206,16 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "Time since which a schedule has drills for the volume.",
         {(v.namespace, v.name): v.drills_since for v in state.volumes},
     )
+    yield _per_volume(
+        "cinderblock_volume_copies",
+        "Number of stores that hold the newest complete backup of the volume: its own, and those with a verified copy.",
+        {(v.namespace, v.name): v.newest.stores if v.newest is not None else None for v in state.volumes},
+    )
+    yield _per_volume(
+        "cinderblock_volume_copy_servers",
+        "Number of different S3 servers among these stores.",
+        {(v.namespace, v.name): v.newest.servers if v.newest is not None else None for v in state.volumes},
+    )
     levels = GaugeMetricFamily(
         "cinderblock_volume_last_verified_level_timestamp_seconds",
         "Time of the last verification of this level that a backup of the volume passed.",
@@ -273,6 +283,28 @@ def _stores(state: ClusterState) -> Iterator[Metric]:
     yield stored
     yield _disputes(state)
     yield from _imports(state)
+    yield from _copies(state)
+
+
+def _copies(state: ClusterState) -> Iterator[Metric]:
+    """Yield the metrics of BackupStores whose backups are copied."""
+    counts = GaugeMetricFamily(
+        "cinderblock_store_copies",
+        "Available backups of the store by state of their copy in another one: copied, pending, or pending and failed.",
+        labels=["store_namespace", "store", "target", "state"],
+    )
+    late = GaugeMetricFamily(
+        "cinderblock_store_copies_late",
+        "1 if copies of backups of the store are late or impossible, otherwise 0.",
+        labels=["store_namespace", "store"],
+    )
+    for store in state.stores:
+        for (target, copy_state), count in store.copies.items():
+            counts.add_metric([store.namespace, store.name, target, copy_state], count)
+        if store.copies_are_late is not None:
+            late.add_metric([store.namespace, store.name], store.copies_are_late)
+    yield counts
+    yield late
 
 
 def _disputes(state: ClusterState) -> Metric:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup, VolumeBackupStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
@@ -26,6 +27,20 @@ class ClaimRef:
     name: str
 
 
+class Places(NamedTuple):
+    """The stores that hold the newest complete backup of a volume.
+
+    Attributes:
+        data_time: time of its data, in seconds since 1970.
+        stores: its store, and those with a verified copy.
+        servers: how many different S3 servers these are.
+    """
+
+    data_time: float
+    stores: int
+    servers: int
+
+
 @dataclass(slots=True)
 class VolumeMetrics:
     """Times of a volume's backups, in seconds since 1970.
@@ -43,6 +58,7 @@ class VolumeMetrics:
             is earlier. Retention does not change it.
         drills_since: since when a schedule has drills for it; None: none has.
         failed_backup, fail_reason: name of the VolumeBackup that failed last, and its cause.
+        newest: where the newest complete backup is.
     """
 
     namespace: str
@@ -57,6 +73,7 @@ class VolumeMetrics:
     last_levels: dict[VerificationLevel, float] = field(default_factory=dict)
     protected_since: float | None = None
     drills_since: float | None = None
+    newest: Places | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -95,6 +112,23 @@ def add_backup(volume: VolumeMetrics, backup: VolumeBackup, phase: BackupPhase |
         if failed >= (volume.last_failure or 0.0):
             volume.last_failure, volume.failed_backup = failed, backup.name
             volume.fail_reason = status.fail_reason or ""
+
+
+def add_places(volume: VolumeMetrics, backup: VolumeBackup, server_of: Callable[[str], str]) -> None:
+    """Note where a backup is, if it is the newest complete one so far.
+
+    Args:
+        volume: the volume.
+        backup: the backup.
+        server_of: returns the S3 server of a BackupStore by its name.
+    """
+    time = backup.status.data_timestamp or backup.metadata.creation_timestamp
+    if time is None or not backup.is_complete or backup.metadata.is_being_deleted or backup.status.unreadable_files:
+        return
+    copies = (copy.store_name for copy in backup.own_copies if copy.time is not None and copy.failed_at is None)
+    names = {backup.status.store_name or "", *copies}
+    found = Places(time.timestamp(), len(names), len({server_of(name) for name in names}))
+    volume.newest = max(found, volume.newest or found)
 
 
 def add_drill(volume: VolumeMetrics, verification: BackupVerification) -> None:
@@ -158,4 +192,5 @@ def merged(
         },
         min(begun, default=None),
         drills_since.timestamp() if drills_since is not None else None,
+        max((part.newest for part in found if part.newest is not None), default=None),
     )

@@ -30,6 +30,8 @@ def random_state(seed: int, days: int) -> ClusterState:
             state.unprotected_since[namespace] = _period(chance)
         store = StoreMetrics(namespace, "main", chance.random() < 0.6, ready_since=chance.uniform(1, 3600))
         store.is_imported, store.imported_since = (None, True, False)[(seed + len(state.stores)) % 3], 60.0
+        store.copies_are_late = (True, None, False)[(seed + len(state.stores)) % 3]
+        store.copies_late_since = 60.0 if store.copies_are_late else None
         state.stores.append(store)
         state.volumes += [_volume(chance, namespace, f"data-{number}", days) for number in range(3)]
         state.schedules += [_schedule(chance, namespace, name, days) for name in ("daily", "hourly")]

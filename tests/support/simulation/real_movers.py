@@ -13,8 +13,11 @@ from pathlib import Path
 
 from cinderblock.api.mover import MoverOperation, MoverReport
 from cinderblock.archiver.archiver import run_backup
+from cinderblock.mover.copies import run_copies
 from cinderblock.mover.verification import run_verification
+from cinderblock.repository.copying.copy_backup import CopyPlace
 from cinderblock.restorer.restorer import run_restore
+from cinderblock.store.base import ObjectStore
 from tests.support.mover.volumes_in_memory import MemorySource
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import HALF, Cluster
@@ -42,13 +45,23 @@ def found_in(target: Path) -> str:
 
 
 class RealMovers(Cluster):
-    """The controllers and the kubelet of `Cluster` with real movers."""
+    """The controllers and the kubelet of `Cluster` with real movers.
+
+    Attributes:
+        copies: the store that gets copies, if it is not `Cluster.store` with another prefix.
+    """
+
+    copies: ObjectStore | None = None
 
     def work(self, pod: Object) -> MoverReport:
         """Run the engine as a mover does."""
         task = self.task_of(pod)
         if task.operation is MoverOperation.VERIFY:
             return run_verification(task, self.store, self.keys)
+        if task.copies is not None:
+            source = CopyPlace(self.store, task.store.prefix, self.keys)
+            target = CopyPlace(self.copies or self.store, task.copies.target.prefix, self.keys)
+            return run_copies(task, task.copies, source, target)
         name = self._volume_under(pod)
         if task.operation is MoverOperation.BACKUP:
             self.kept[task.backup.backup_id] = self.contents[name]

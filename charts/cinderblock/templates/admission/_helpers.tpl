@@ -78,7 +78,7 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "cinderblock.fullname"
 - name: isChild
   expression: >-
     variables.oldOwners.exists(o, o.apiVersion.startsWith('cinderblock.io/')
-    && o.kind in ['VolumeBackup', 'VolumeRestore', 'BackupVerification']
+    && o.kind in ['VolumeBackup', 'VolumeRestore', 'BackupVerification', 'BackupStore']
     && (o.uid == variables.uid || variables.before.metadata.name == 'cinderblock-' + o.uid))
 - name: isOrphan
   expression: >-

@@ -122,6 +122,12 @@ BACKUP_STORE: Final = CustomResource(
         PrinterColumn(
             "Cluster Store", ".spec.clusterStoreRef.name", "ClusterBackupStore with the settings.", wide=True
         ),
+        PrinterColumn(
+            "Copied",
+            '.status.conditions[?(@.type=="Copied")].reason',
+            "Whether each backup has its copies in other stores.",
+            wide=True,
+        ),
         *_WIDE_STORE_COLUMNS,
         _AGE,
     ),
@@ -144,7 +150,7 @@ CLUSTER_BACKUP_STORE: Final = CustomResource(
     ),
     rules=CLUSTER_STORE_RULES,
     namespaced=False,
-    hidden=("clusterStoreRef", "takeOver"),
+    hidden=("clusterStoreRef", "copies", "takeOver"),
 )
 
 VOLUME_BACKUP: Final = CustomResource(
@@ -197,6 +203,9 @@ VOLUME_BACKUP: Final = CustomResource(
             wide=True,
         ),
         PrinterColumn("Restored", ".status.verification.restoredAt", "When a drill last passed.", "date", wide=True),
+        PrinterColumn(
+            "Copies", ".status.copies[?(@.time)].storeName", "Other BackupStores with a copy of the backup.", wide=True
+        ),
         PrinterColumn("Expires", ".status.expiresAt", "Time from which retention removes the backup.", wide=True),
         PrinterColumn("ID", ".status.id", "Id of the backup, as in Cinder.", wide=True),
         PrinterColumn("Fail Reason", ".status.failReason", "Cause of an error.", wide=True),

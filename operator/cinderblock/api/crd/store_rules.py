@@ -79,6 +79,11 @@ STORE_RULES: Final[tuple[Rule, ...]] = (
 
 STORE_OBJECT_RULES: Final[tuple[Rule, ...]] = (
     {
+        "rule": "!has(self.spec.copies) || self.spec.copies.all(copy, copy.storeName != self.metadata.name)",
+        "message": "a store cannot get copies of its own backups: name another BackupStore",
+        "fieldPath": ".spec.copies",
+    },
+    {
         "rule": f"!has(self.spec.{_REFERENCE}) || self.spec.{_REFERENCE}.name == self.metadata.name",
         "message": "a BackupStore with clusterStoreRef must have the name of the ClusterBackupStore",
         "fieldPath": f".spec.{_REFERENCE}",

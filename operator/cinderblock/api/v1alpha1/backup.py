@@ -16,7 +16,7 @@ from cinderblock.api.losses import Losses, Path
 from cinderblock.api.meta import Model, Object, Uid
 from cinderblock.api.pins import Pins
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
-from cinderblock.api.v1alpha1.store import Container, Name
+from cinderblock.api.v1alpha1.store import MAX_COPIES, Container, Name
 from cinderblock.api.v1alpha1.verification import VerificationResult, VerificationSummary
 
 CinderString = Annotated[str, Field(max_length=255)]
@@ -32,9 +32,9 @@ Metadata = Annotated[dict[MetadataKey, CinderString], Field(max_length=128)]
 """Keys and values of the user, at most 128 as in Cinder (quota_metadata_items)."""
 
 
-FOREIGN_FIELDS: Final = ("deletedAlarms", "expiresAt", "grantedRestores", "manifestMissing", "verification")
+FOREIGN_FIELDS: Final = ("copies", "deletedAlarms", "expiresAt", "grantedRestores", "manifestMissing", "verification")
 """Fields of a VolumeBackup's status that its own reconciliation never writes with the rest: those of retention, of
-imports, of verifications, of restores in other namespaces, and of other backups that were deleted."""
+imports, of copies, of verifications, of restores in other namespaces, and of other backups that were deleted."""
 MAX_GRANTED_RESTORES: Final = 16
 """Restores in other namespaces that read one VolumeBackup at the same time."""
 MAX_DELETED_ALARMS: Final = 6
@@ -150,6 +150,22 @@ class GrantedRestore(Model):
     """Value of metadata.uid of the VolumeRestore."""
 
 
+class BackupCopy(Model):
+    """Copy of the backup in another store."""
+
+    store_name: Name
+    """Name of the BackupStore with the copy."""
+    place: Annotated[str, Field(max_length=16)]
+    """Digest of server, bucket and prefix of that store. With another place, the backup is copied again."""
+    time: datetime | None = None
+    """Time when the copy was last complete and its structure verified. It is unset if there is no copy yet."""
+    failed_at: datetime | None = None
+    """Time of the last failure to make the copy, or to compare it with the backup. The next attempt follows an hour
+    later. It is unset after a success."""
+    fail_reason: Annotated[str, Field(max_length=255)] | None = None
+    """Reason and cause of that failure."""
+
+
 class ManifestMissing(Model):
     """The manifest of an imported backup was not in the store when it was last listed."""
 
@@ -257,6 +273,14 @@ class VolumeBackupStatus(Model):
     deleted_alarms: Annotated[list[DeletedAlarm], Field(max_length=MAX_DELETED_ALARMS)] = []
     """Alarms of deleted backups of the volume. Each counts until cinderblock.io/accept of this VolumeBackup contains
     its backupId. Several ids are separated by commas."""
+    copies: Annotated[
+        list[BackupCopy],
+        Field(
+            max_length=MAX_COPIES,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["storeName"]},
+        ),
+    ] = []
+    """Copies of the backup in the stores of spec.copies of its BackupStore. They stay when the backup is deleted."""
     granted_restores: Annotated[list[GrantedRestore], Field(max_length=MAX_GRANTED_RESTORES)] = []
     """Restores in other namespaces that read the backup now. A deletion waits until they have ended."""
     progress: Progress | None = None
@@ -336,6 +360,11 @@ class VolumeBackup(Object):
     def own_granted_restores(self) -> list[GrantedRestore]:
         """Return the restores in other namespaces that read this object; none if the status was copied."""
         return self.status.granted_restores if self.has_own_status else []
+
+    @property
+    def own_copies(self) -> list[BackupCopy]:
+        """Return what is known about copies of this object; nothing if the status was copied."""
+        return self.status.copies if self.has_own_status else []
 
     @property
     def own_verification(self) -> VerificationSummary | None:

@@ -130,6 +130,10 @@ class ClusterBackupStoreStatus(BackupStoreStatus):
     """Never set here."""
     owner: Literal[None] = None
     """Never set here: the place of a namespace has its UID, so no other cluster has it."""
+    copy_targets: Literal[None] = None
+    """Never set here."""
+    copy_mover: Literal[None] = None
+    """Never set here."""
     conditions: Conditions = []
     """Conditions of the store. Ready is True if the store answered when the operator last checked it, and movers can
     reach it through the broker. StoresCreated tells whether each namespace that may use it has its BackupStore."""

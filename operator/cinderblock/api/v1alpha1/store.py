@@ -370,6 +370,24 @@ class ImportSettings(Model):
     """UIDs or names of the PersistentVolumeClaims whose backups are imported. Defaults to all volumes."""
 
 
+MAX_COPIES: Final = 3
+"""Other stores that get copies of the backups of one BackupStore."""
+
+
+class CopyRule(Model):
+    """Another store that gets a copy of each backup."""
+
+    store_name: Name
+    """Name of the BackupStore that gets the copies. It must be another one of the same namespace, with access
+    ReadWrite. Neither of both may have a clusterStoreRef."""
+    late_after: LongDuration = "24h"
+    """Time after which a missing copy of an available backup counts as late, as a duration such as 24h or 7d. The
+    condition Copied and an alert show it. Defaults to 24h."""
+    check_every: LongDuration = "30d"
+    """Time after which a copy is compared with its original again, as a duration such as 7d or 30d; at least 1h counts.
+    Manifests are compared whole, and packs by name and size. Missing objects are sent again. Defaults to 30d."""
+
+
 class BackupStoreSpec(Model):
     """Desired settings of the store. All fields except container and prefix can change while backups exist."""
 
@@ -400,6 +418,15 @@ class BackupStoreSpec(Model):
     import_: Annotated[ImportSettings, Field(alias="import")] = ImportSettings()
     """Import of the backups that the store holds and that have no VolumeBackup, for example after the loss of a
     cluster. Defaults to mode Never."""
+    copies: Annotated[
+        list[CopyRule],
+        Field(
+            max_length=MAX_COPIES,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["storeName"]},
+        ),
+    ] = []
+    """Other stores that get a copy of each available backup of this store. A copy has the same keys and is restored
+    without this store. Deleting a backup does not delete its copies. Defaults to no copies."""
     create_container: bool = True
     """Whether to create a bucket that does not exist (Cinder: backup_create_containers). Defaults to true."""
     addressing: Addressing = Addressing.PATH
@@ -532,6 +559,42 @@ class StoreOwner(Model):
     deleted."""
 
 
+class CopyMover(Model):
+    """Mover that copies backups."""
+
+    uid: Uid
+    """UID of the mover Job. Only the operator writes it, so it decides which Job counts as the mover."""
+    store_name: Name
+    """Name of the BackupStore that gets the copies."""
+    place: Annotated[str, Field(max_length=16)]
+    """Digest of server, bucket and prefix of that store when the mover started."""
+    progress_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the data of the current backup, and of those before it, that is copied, in percent."""
+
+
+class CopyStatus(Model):
+    """Copies of the backups of this store in another store."""
+
+    store_name: Name
+    """Name of the BackupStore that gets the copies."""
+    copied: Annotated[int, Field(ge=0)] = 0
+    """Number of available backups with a verified copy there."""
+    pending: Annotated[int, Field(ge=0)] = 0
+    """Number of available backups without a copy there, or whose copy could not be compared with them when due."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Number of pending backups whose last copy or comparison failed (status.copies of the VolumeBackup)."""
+    oldest_pending: datetime | None = None
+    """Time from which the pending backup that has waited longest can be copied. Unset if none is pending."""
+    last_copied_at: datetime | None = None
+    """Time of the newest copy or comparison."""
+    failures: Annotated[int, Field(ge=0)] = 0
+    """Number of movers in a row that failed as a whole."""
+    retry_at: datetime | None = None
+    """Time before which no other mover starts, after a failure."""
+    fail_reason: Annotated[str, Field(max_length=255)] | None = None
+    """Cause of the last failure of a mover. It is unset after a success."""
+
+
 class BackupStoreStatus(Model):
     """Observed state of the store."""
 
@@ -553,6 +616,16 @@ class BackupStoreStatus(Model):
     released: Annotated[list[Uid] | None, Field(max_length=MAX_RELEASED)] = None
     """Ids of backups whose VolumeBackup was deleted here while their data stayed in the store. They are not imported
     again. To have one again, create a VolumeBackup with spec.import. Nothing is recorded with mode Never."""
+    copy_targets: Annotated[
+        list[CopyStatus] | None,
+        Field(
+            max_length=MAX_COPIES,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["storeName"]},
+        ),
+    ] = None
+    """Numbers about the copies in each store of spec.copies."""
+    copy_mover: CopyMover | None = None
+    """Mover that copies backups now. A BackupStore has at most one."""
 
 
 class BackupStore(Object):

@@ -26,7 +26,7 @@ from cinderblock.format.manifest.reader import read_summary
 from cinderblock.kube import kinds, queries
 from cinderblock.kube.client import JsonObjects
 from cinderblock.kube.kinds import Kind
-from cinderblock.lifecycle.children import Owner
+from cinderblock.lifecycle.children import JobOwner, Owner
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.mover.pod_security import runs_as_root
 from cinderblock.lifecycle.observed import ObservedManifest, ObservedMover, StoreLookup
@@ -235,7 +235,7 @@ async def observe_mover(context: Context, owner: Owner, claim: PersistentVolumeC
     if lookup.job is None or not lookup.is_recorded:
         await load_movers(context)
     if lookup.job is not None:
-        progress = await _progress(context, owner, lookup.pods)
+        progress = await mover_progress(context, owner, lookup.pods)
         return replace(await _with_warnings(context, lookup, lookup.job, claim), progress=progress)
     waits = claim is not None and not claim.is_bound
     warning = await queries.newest_warning(context.kube, owner.namespace, claim.uid) if claim and waits else ""
@@ -265,7 +265,7 @@ async def _with_warnings(
     return replace(lookup, warning=warning, claim_warning=of_claim)
 
 
-async def list_mover_pods(context: Context, owner: Owner) -> tuple[Pod, ...]:
+async def list_mover_pods(context: Context, owner: JobOwner) -> tuple[Pod, ...]:
     """Return the mover pods of an operation, oldest first, whether or not the Job still exists; of very many, some."""
     found: dict[str, Pod] = {}
     selector = f"{api_labels.OWNER_UID_LABEL}={owner.uid}"
@@ -276,7 +276,7 @@ async def list_mover_pods(context: Context, owner: Owner) -> tuple[Pod, ...]:
     return tuple(sorted(found.values(), key=lambda pod: (pod.metadata.creation_timestamp, pod.name)))
 
 
-async def _progress(context: Context, owner: Owner, pods: tuple[Pod, ...]) -> MoverProgress | None:
+async def mover_progress(context: Context, owner: JobOwner, pods: tuple[Pod, ...]) -> MoverProgress | None:
     """Return the last progress that the running mover printed. Return None if it cannot be read."""
     if not pods or pods[-1].status.phase != "Running":
         return None

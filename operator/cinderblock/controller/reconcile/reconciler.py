@@ -22,6 +22,7 @@ from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVeri
 from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.cluster_stores.reconcile import ClusterStoreReconciler
 from cinderblock.controller.context import Context
+from cinderblock.controller.copies.reconcile import CopyReconciler
 from cinderblock.controller.grants.reconcile import decide_grant
 from cinderblock.controller.imports.reconcile import ImportReconciler
 from cinderblock.controller.metrics import recorder as metrics_recorder
@@ -62,6 +63,7 @@ from cinderblock.lifecycle.actions import (
     StartMover,
 )
 from cinderblock.lifecycle.backup import decide as backup_decide
+from cinderblock.lifecycle.copies.outcome import with_copies
 from cinderblock.lifecycle.imports.conclude import with_import
 from cinderblock.lifecycle.mover.refusals import is_refused_by_webhook
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, ObservedVerification
@@ -105,9 +107,10 @@ class Reconciler:
         self._broker = broker or Broker()
         self._schedules = ScheduleReconciler()
         self._imports = ImportReconciler()
+        self._copies = CopyReconciler()
         self._cluster_stores = ClusterStoreReconciler(self._broker)
         self._kinds: dict[str, KindReconciler] = {
-            "BackupStore": partial(_reconcile_store, self._broker, self._imports),
+            "BackupStore": partial(_reconcile_store, self._broker, self._imports, self._copies),
             "ClusterBackupStore": partial(_reconcile_cluster_store, self._cluster_stores),
             "VolumeBackup": partial(_reconcile_operation, BACKUP_STEPS),
             "VolumeRestore": partial(_reconcile_operation, RESTORE_STEPS),
@@ -169,6 +172,7 @@ class Reconciler:
             self._cluster_stores.forget(key)
         if key.kind == kinds.BACKUP_STORE.kind:
             self._imports.forget(key)
+            self._copies.forget(key)
             self._context.pending_releases.take(key)
         if key.kind in (kinds.BACKUP_STORE.kind, kinds.CLUSTER_BACKUP_STORE.kind):
             self._context.stores.forget(key.namespace, key.name)
@@ -224,7 +228,7 @@ async def _reconcile_operation(
 
 
 async def _reconcile_store(
-    broker: Broker, imports: ImportReconciler, context: Context, body: dict[str, Any]
+    broker: Broker, imports: ImportReconciler, copies: CopyReconciler, context: Context, body: dict[str, Any]
 ) -> float | None:
     store = BackupStore.model_validate(body)
     observed = await gather_store.gather(context, store, broker)
@@ -232,6 +236,8 @@ async def _reconcile_store(
     outcome = await imports.step(context, observed)
     decision = with_import(decision, outcome, store.metadata.generation, context.clock())
     target = Target(kinds.BACKUP_STORE, store, body, store)
+    copied = await copies.step(context, observed, target)
+    decision = with_copies(decision, copied, store.metadata.generation, context.clock())
     await execute(context, target, decision.actions)
     return await _record(context, target, decision, store.status)
 

@@ -11,6 +11,7 @@ from cinderblock.api.mover import (
     EXIT_PERMANENT,
     MOVER_CONTAINER,
     SECRETS_DIRECTORY,
+    TARGET_PREFIX,
     TREE_PATH,
     MoverOperation,
     MoverTask,
@@ -19,14 +20,14 @@ from cinderblock.api.mover import (
 )
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.store import BackupStore
-from cinderblock.lifecycle.children import Owner, child_metadata, extras_of
+from cinderblock.lifecycle.children import JobOwner, child_metadata, extras_of
 from cinderblock.lifecycle.mover import broker
 from cinderblock.lifecycle.observed import MoverSettings
 
 DEFAULT_USER = 0
 """User of a mover whose store sets no security context."""
 VERIFICATION_USER = 65532
-"""User of the mover of a verification: that of the image. It has no volume, so it needs no rights on files."""
+"""User of the mover of a verification or of copies: that of the image. It has no volume, so it needs no such rights."""
 DEFAULT_POD_SECURITY_CONTEXT: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
 """Security context of a mover's pod whose store sets none."""
 
@@ -48,9 +49,15 @@ def mover_path(mode: VolumeMode) -> str:
 
 
 def mover_job(
-    owner: Owner, task: MoverTask, store: BackupStore, claim_name: str | None, settings: MoverSettings
+    owner: JobOwner,
+    task: MoverTask,
+    store: BackupStore,
+    claim_name: str | None,
+    settings: MoverSettings,
+    *,
+    target: BackupStore | None = None,
 ) -> dict[str, Any]:
-    """Return the Job that copies bytes between a claim and a store, or without a claim, that verifies stored data.
+    """Return the Job that copies bytes between a claim and a store; without a claim, it verifies or copies backups.
 
     Its pods see the volume and the Secrets of the store, and nothing else: no ServiceAccount token for the API server,
     no writable root. If the store is shared, they see none of its Secrets, but a token for the broker.
@@ -58,6 +65,14 @@ def mover_job(
     It is created suspended. A second request starts it, once the operator has seen it. So a late request of a former
     leader creates a Job that does nothing. A backup whose claim is a child as well needs no such protection: that claim
     is removed when the backup ends, and no pod can start without it.
+
+    Args:
+        owner: the operation, or the BackupStore whose backups are copied.
+        task: the task of the mover.
+        store: the store of the task, whose template the pod follows.
+        claim_name: the claim to mount; None: none.
+        settings: the operator's settings.
+        target: the store that gets copies, whose Secrets are mounted as well.
     """
     metadata = child_metadata(owner, extras_of(store, settings))
     needs_child_claim = task.operation is MoverOperation.BACKUP and claim_name == metadata["name"]
@@ -89,13 +104,24 @@ def mover_job(
             },
             "template": {
                 "metadata": pod_metadata,
-                "spec": _pod_spec(task, store, claim_name, settings),
+                "spec": _pod_spec(task, store, claim_name, settings, _secret_volumes(store, target)),
             },
         },
     }
 
 
-def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str | None, settings: MoverSettings) -> dict[str, Any]:
+def _secret_volumes(store: BackupStore, target: BackupStore | None) -> list[dict[str, Any]]:
+    """Return the volumes with the Secrets of the store, and of the store that gets copies."""
+    return [*_access_volumes(store), *(_access_volumes(target, TARGET_PREFIX) if target is not None else [])]
+
+
+def _pod_spec(
+    task: MoverTask,
+    store: BackupStore,
+    claim_name: str | None,
+    settings: MoverSettings,
+    access: list[dict[str, Any]],
+) -> dict[str, Any]:
     template = store.spec.mover
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -103,10 +129,10 @@ def _pod_spec(task: MoverTask, store: BackupStore, claim_name: str | None, setti
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,
         "securityContext": template.pod_security_context or DEFAULT_POD_SECURITY_CONTEXT,
-        "containers": [_container(task, store, settings, has_volume=claim_name is not None)],
+        "containers": [_container(task, store, settings, access, has_volume=claim_name is not None)],
         "volumes": [
             *([_claim_volume(task, claim_name)] if claim_name is not None else []),
-            *_access_volumes(store),
+            *access,
         ],
     }
     optional = {
@@ -125,7 +151,9 @@ def _claim_volume(task: MoverTask, claim_name: str) -> dict[str, Any]:
     return {"name": "volume", "persistentVolumeClaim": {"claimName": claim_name, "readOnly": reads_only}}
 
 
-def _container(task: MoverTask, store: BackupStore, settings: MoverSettings, *, has_volume: bool) -> dict[str, Any]:
+def _container(
+    task: MoverTask, store: BackupStore, settings: MoverSettings, access: list[dict[str, Any]], *, has_volume: bool
+) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": MOVER_CONTAINER,
         "image": settings.image,
@@ -137,7 +165,7 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings, *, 
         "securityContext": store.spec.mover.security_context or _security_context(task.operation),
         "volumeMounts": [
             {"name": volume["name"], "mountPath": f"{SECRETS_DIRECTORY}/{volume['name']}", "readOnly": True}
-            for volume in _access_volumes(store)
+            for volume in access
         ],
     }
     if not has_volume:
@@ -153,9 +181,9 @@ def _container(task: MoverTask, store: BackupStore, settings: MoverSettings, *, 
 def _security_context(operation: MoverOperation) -> dict[str, Any]:
     """Return root with only the capabilities that the copy needs (Pod Security Standards: ``baseline``).
 
-    A verification copies nothing, and runs without root (``restricted``).
+    A verification and a copy of backups touch no volume, and run without root (``restricted``).
     """
-    if operation is MoverOperation.VERIFY:
+    if operation in (MoverOperation.VERIFY, MoverOperation.COPY):
         return _UNPRIVILEGED | {"runAsUser": VERIFICATION_USER, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
     added = BACKUP_CAPABILITIES if operation is MoverOperation.BACKUP else RESTORE_CAPABILITIES
     return {
@@ -174,8 +202,11 @@ _UNPRIVILEGED: dict[str, Any] = {
 }
 
 
-def _access_volumes(store: BackupStore) -> list[dict[str, Any]]:
-    """Return the volumes that give a mover access to the store. Each is mounted in the directory of its name."""
+def _access_volumes(store: BackupStore, prefix: str = "") -> list[dict[str, Any]]:
+    """Return the volumes that give a mover access to a store. Each is mounted in the directory of its name.
+
+    The names of Secrets begin with ``prefix``, so that a mover finds those of two stores.
+    """
     if isinstance(store, SharedStore):
         return [broker.token_volume()]
     references = {
@@ -183,7 +214,8 @@ def _access_volumes(store: BackupStore) -> list[dict[str, Any]]:
         "encryption": store.spec.encryption_secret_ref,
         "ca": store.spec.ca_secret_ref,
     }
-    return [_secret_volume(directory, reference.name) for directory, reference in references.items() if reference]
+    found = ((f"{prefix}{directory}", reference) for directory, reference in references.items())
+    return [_secret_volume(directory, reference.name) for directory, reference in found if reference]
 
 
 def _secret_volume(name: str, secret: str) -> dict[str, Any]:

@@ -121,6 +121,9 @@ def _status(observed: ObservedStore, now: datetime) -> BackupStoreStatus:
         # The import of its backups sets these.
         inventory=observed.store.status.inventory,
         released=observed.store.status.released,
+        # Copies of its backups set these.
+        copy_targets=observed.store.status.copy_targets,
+        copy_mover=observed.store.status.copy_mover,
     )
 
 

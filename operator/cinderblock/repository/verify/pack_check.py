@@ -40,18 +40,22 @@ class PackChecker:
         Raises IntegrityError naming the pack, UnsupportedFormat, ObjectNotFound, and what the store raises.
         """
         key = sealer.label
-        whole = size <= WHOLE_BYTES
-        body = self._store.get(key, 0, size + 1) if whole else self._store.get(key, size - 1, 2)
-        if len(body) != (size if whole else 1):
-            raise IntegrityError(f"Cannot verify {key}: it does not have the {size} bytes that were written.")
-        if whole:
-            view = memoryview(body)
-            self._check_content(partial(slice_body, body), lambda start, end: view[start:end], sealer, size, recorded)
-        else:
-            read = partial(self._store.get, key)
-            self._check_content(
-                read, lambda start, end: memoryview(read_exactly(read, start, end - start, key)), sealer, size, recorded
-            )
+        if size <= WHOLE_BYTES:
+            self.check_body(self._store.get(key, 0, size + 1), sealer, size, recorded)
+            return
+        if len(self._store.get(key, size - 1, 2)) != 1:
+            raise _wrong_size(key, size)
+        read = partial(self._store.get, key)
+        self._check_content(
+            read, lambda start, end: memoryview(read_exactly(read, start, end - start, key)), sealer, size, recorded
+        )
+
+    def check_body(self, body: bytes, sealer: Sealer, size: int, recorded: frozenset[int] = frozenset()) -> None:
+        """Check the bytes of a pack that the caller has read. Raises what `check` raises."""
+        if len(body) != size:
+            raise _wrong_size(sealer.label, size)
+        view = memoryview(body)
+        self._check_content(partial(slice_body, body), lambda start, end: view[start:end], sealer, size, recorded)
 
     def _check_content(
         self,
@@ -83,6 +87,10 @@ class PackChecker:
         if scratch is None or len(scratch) < size:
             scratch = self._local.scratch = bytearray(size)
         return scratch
+
+
+def _wrong_size(key: str, size: int) -> IntegrityError:
+    return IntegrityError(f"Cannot verify {key}: it does not have the {size} bytes that were written.")
 
 
 def _same_suite(sealer: Sealer, suite: Suite) -> Sealer:
