@@ -176,6 +176,7 @@ def add_as_of(parser: argparse.ArgumentParser) -> None:
     """Add the option to read a store as it was at an earlier time."""
     parser.add_argument(
         "--as-of",
+        dest="store_as_of",
         metavar="TIME",
         type=past_time,
         help="read the store as it was at this time, for example 2026-05-04T03:00:00Z. Its bucket must keep versions",

@@ -62,7 +62,7 @@ def open_from(
 
     Raises what `ObjectStore.check` raises.
     """
-    as_of = getattr(arguments, "as_of", None)
+    as_of = getattr(arguments, "store_as_of", None)
     store: ObjectStore
     if as_of is None:
         store = open_store(location, None, arguments.ca_file, retries)

@@ -66,6 +66,7 @@ class Operator:
             list_staying=self.list_staying,
             guard=guard,
             clock=lambda: NOON,
+            waits_for_locks=False,
         )
 
     def left(self, backup: str) -> int | None:
