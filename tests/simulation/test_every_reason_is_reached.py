@@ -31,6 +31,7 @@ from tests.support.documented_reasons import (
     GRANT_REASONS,
     IMPORT_REASONS,
     INTERNAL_REASONS,
+    POPULATOR_REASONS,
     SCHEDULE_REASONS,
 )
 from tests.support.mover.backups import KEYS, key_ring
@@ -51,6 +52,7 @@ NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(SCHEDULE_REASONS, _OF_SCHEDULES),
     **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
     **dict.fromkeys(GRANT_REASONS, "tests/simulation/test_backup_grants.py reaches it"),
+    **dict.fromkeys(POPULATOR_REASONS, "tests/simulation/test_populator.py reaches it"),
     **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
     Reason.NOT_LEADING: "only in logs: a process without the Lease writes neither statuses nor Events",
     Reason.STATUS_RESET: "only the gateway writes it: tests/unit/gateway/test_reset_status.py",
