@@ -16,6 +16,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackup
 from cinderblock.api.v1alpha1.backup_grant import BackupGrant
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore
+from cinderblock.api.v1alpha1.restore_source import RestoreSource
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import InvalidInput
@@ -25,6 +26,7 @@ from cinderblock.kube.kinds import (
     BACKUP_STORE,
     BACKUP_VERIFICATION,
     CLUSTER_BACKUP_STORE,
+    RESTORE_SOURCE,
     VOLUME_BACKUP,
     VOLUME_RESTORE,
     Kind,
@@ -41,6 +43,7 @@ MODELS: dict[Kind, type[Object]] = {
     VOLUME_RESTORE: VolumeRestore,
     BACKUP_VERIFICATION: BackupVerification,
     BACKUP_GRANT: BackupGrant,
+    RESTORE_SOURCE: RestoreSource,
 }
 STORE = {"credentialsSecretRef": {"name": "s3"}}
 

@@ -10,12 +10,13 @@ import yaml
 
 from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import CRON_JOB, NAMESPACE, SECRET
+from cinderblock.kube.kinds import CRON_JOB, NAMESPACE, PVC, SECRET, Kind
 
 pytestmark = pytest.mark.integration
 
 FOLDER = Path(__file__).parents[2] / "examples"
-KINDS = OWN_KINDS | {SECRET.kind: SECRET, CRON_JOB.kind: CRON_JOB}
+STATEFUL_SET = Kind("apps", "v1", "statefulsets", "StatefulSet")
+KINDS = OWN_KINDS | {kind.kind: kind for kind in (SECRET, CRON_JOB, PVC, STATEFUL_SET)}
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:

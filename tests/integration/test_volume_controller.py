@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cinderblock.api.crd.definitions import RESOURCES
-from cinderblock.api.labels import RESTORE_LABEL
+from cinderblock.api.labels import POPULATED_ANNOTATION, RESTORE_LABEL
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from tests.cluster import apiserver, kubeconfigs, s3, volumes
@@ -128,3 +128,29 @@ def test_read_only_volume_is_restored_and_bound(stage: Stage) -> None:
     volume = call(lambda client: client.get(kinds.PV, claim["spec"]["volumeName"]))
     assert claim["status"]["phase"] == "Bound"
     assert claim["status"]["accessModes"] == volume["spec"]["accessModes"] == ["ReadOnlyMany"]
+
+
+def test_claims_that_ask_for_a_backup_are_bound_to_restored_volumes(stage: Stage) -> None:
+    """The volume is reserved by the UID of the claim, and nothing writes to the claim but Kubernetes itself."""
+    call = stage.call
+    wait_for("volume", lambda: _phase(call, kinds.PVC, "data") == "Bound")
+    backup = {"metadata": {"name": "full", "namespace": NAMESPACE}, "spec": {"volumeId": "data"}}
+    call(lambda client: client.create(kinds.VOLUME_BACKUP, backup))
+    wait_for("backup", lambda: _phase(call, kinds.VOLUME_BACKUP, "full") == "available")
+    names = [f"asking-{number}" for number in range(RESTORES)]
+    for name in names:
+        body = a_claim(NAMESPACE, name)
+        body["spec"]["dataSourceRef"] = {"apiGroup": "cinderblock.io", "kind": "VolumeBackup", "name": "full"}
+        call(lambda client, body=body: client.create(kinds.PVC, body))
+    for name in names:
+        wait_for(f"bound {name}", lambda name=name: _phase(call, kinds.PVC, name) == "Bound")
+        claim = call(lambda client, name=name: client.get(kinds.PVC, name, NAMESPACE))
+        volume = call(lambda client, claim=claim: client.get(kinds.PV, claim["spec"]["volumeName"]))
+        assert volume["metadata"]["annotations"][POPULATED_ANNOTATION] == claim["metadata"]["uid"]
+        assert volume["spec"]["claimRef"]["uid"] == claim["metadata"]["uid"]
+    marked_volumes = lambda: call(lambda client: client.list(kinds.PV, labels=RESTORE_LABEL))  # noqa: E731
+    wait_for("volumes without the restore mark", lambda: not marked_volumes())
+    policies = [volume["spec"]["persistentVolumeReclaimPolicy"] for volume in call(lambda c: c.list(kinds.PV))]
+    assert set(policies) == {"Delete"}
+    written = [request.path for request in stage.api.seen if request.is_write]
+    assert not [path for path in written if path.rpartition("/")[2] in names]

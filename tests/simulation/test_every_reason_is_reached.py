@@ -33,6 +33,7 @@ from tests.support.documented_reasons import (
     IMPORT_REASONS,
     INTERNAL_REASONS,
     OWNER_REASONS,
+    POPULATOR_REASONS,
     SCHEDULE_REASONS,
 )
 from tests.support.mover.backups import KEYS, key_ring
@@ -53,6 +54,7 @@ NOT_REACHED = INTERNAL_REASONS | {
     **dict.fromkeys(SCHEDULE_REASONS, _OF_SCHEDULES),
     **dict.fromkeys(CLUSTER_STORE_REASONS, _OF_CLUSTER_STORES),
     **dict.fromkeys(GRANT_REASONS, "tests/simulation/test_backup_grants.py reaches it"),
+    **dict.fromkeys(POPULATOR_REASONS, "tests/simulation/test_populator.py reaches it"),
     **dict.fromkeys(IMPORT_REASONS, _OF_IMPORTS),
     **dict.fromkeys(OWNER_REASONS, "tests/simulation/test_owned_stores.py reaches it"),
     **dict.fromkeys(COPY_REASONS, "tests/simulation/test_copies.py reaches it"),

@@ -39,6 +39,14 @@ GRANT_REASONS: Final = frozenset(
 OWNER_REASONS: Final = frozenset({Reason.FOREIGN_OWNER})
 """Reasons that only BackupStores with the marker of another cluster have."""
 
+POPULATOR_REASONS: Final = frozenset(
+    {
+        *(Reason.BOUND_ELSEWHERE, Reason.CLASS_NOT_SUPPORTED, Reason.SOURCE_NOT_FOUND, Reason.LOOKING),
+        *(Reason.CANNOT_TELL, Reason.NO_BACKUP, Reason.POPULATING, Reason.POPULATED, Reason.NOT_POPULATED),
+    }
+)
+"""Reasons that only claims that ask for a backup, and their restores, have."""
+
 IMPORT_REASONS: Final = frozenset(
     {
         *(Reason.IMPORTING, Reason.IMPORTED, Reason.UNREADABLE_LEFT_OUT, Reason.TOO_MANY_BACKUPS),

@@ -154,6 +154,11 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- and (not .Values.watchNamespaces) (ne (toString (default dict .Values.stores).cluster) "false") -}}
 {{- end -}}
 
+{{- /* Whether claims are filled whose dataSourceRef names our kinds. Values of an older release have no such key. */ -}}
+{{- define "cinderblock.populator" -}}
+{{- ne (toString (default dict .Values.populator).enabled) "false" -}}
+{{- end -}}
+
 {{- /* Stop if there would be a broker without ClusterBackupStores. */ -}}
 {{- define "cinderblock.broker.requireStores" -}}
 {{- if ne (include "cinderblock.clusterStores" .) "true" }}

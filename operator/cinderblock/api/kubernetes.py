@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from cinderblock.api.labels import GROUP
 from cinderblock.api.meta import Model, Object
 from cinderblock.api.mover import MOVER_CONTAINER, VolumeMode
 from cinderblock.api.quantity import to_bytes
@@ -13,14 +15,26 @@ DEFAULT_SNAPSHOT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-c
 READ_ONLY_MANY = "ReadOnlyMany"
 PROVISIONED_BY_ANNOTATION = "pv.kubernetes.io/provisioned-by"
 """On a PersistentVolume that a provisioner created for a claim: the name of the provisioner."""
+SELECTED_NODE_ANNOTATION = "volume.kubernetes.io/selected-node"
+"""On a PersistentVolumeClaim: the node that the scheduler chose for the first pod that needs the volume."""
 
 
 class ResourceRequests(Model):
     requests: dict[str, str] = {}
 
 
+class DataSourceReference(Model):
+    """core/v1 TypedObjectReference of a claim."""
+
+    api_group: str = ""
+    kind: str = ""
+    name: str = ""
+
+
 class PersistentVolumeClaimSpec(Model):
     access_modes: tuple[str, ...] = ()
+    data_source_ref: DataSourceReference | None = None
+    selector: dict[str, Any] | None = None
     storage_class_name: str | None = None
     volume_mode: VolumeMode = VolumeMode.FILESYSTEM
     volume_name: str = ""
@@ -43,6 +57,17 @@ class PersistentVolumeClaim(Object):
     def is_bound(self) -> bool:
         """Return whether the PersistentVolumeClaim is bound to a PersistentVolume."""
         return self.status.phase == "Bound" and bool(self.spec.volume_name)
+
+    @property
+    def asks_for_backup(self) -> bool:
+        """Return whether its dataSourceRef names one of our kinds, so that only the operator may fill it."""
+        source = self.spec.data_source_ref
+        return source is not None and source.api_group == GROUP
+
+    @property
+    def selected_node(self) -> str:
+        """Node that the scheduler chose for the first pod that needs the volume; empty: none yet."""
+        return self.metadata.annotations.get(SELECTED_NODE_ANNOTATION, "")
 
     @property
     def is_read_only(self) -> bool:

@@ -27,7 +27,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "cinderblock"
 OWNER_KIND_LABEL = "cinderblock.io/owner-kind"
 OWNER_UID_LABEL = "cinderblock.io/owner-uid"
-"""On every child: UID of the owning VolumeBackup, VolumeRestore or BackupVerification."""
+"""On every child: UID of the owning VolumeBackup, VolumeRestore or BackupVerification. On a VolumeRestore for a claim
+that asks for its content: UID of that claim."""
 OWNER_NAME_ANNOTATION = "cinderblock.io/owner-name"
 """On every child: name of the owner, which may be too long for a label."""
 ENDED_ANNOTATION = "cinderblock.io/ended"
@@ -80,6 +81,12 @@ TEMPORARY_ANNOTATION = "cinderblock.io/temporary-volume"
 """On a PersistentVolume that was provisioned for a restore: it is deleted unless it is handed over."""
 NUDGED_ANNOTATION = "cinderblock.io/nudged"
 """On a PersistentVolumeClaim that is being bound: it was changed once to complete its binding."""
+POPULATED_ANNOTATION = "cinderblock.io/populated-claim"
+"""On a PersistentVolume that was handed over to a claim that asked for its content: its UID. It stays there."""
+SOURCE_ANNOTATION = "cinderblock.io/restore-source"
+"""On a VolumeRestore for a claim that asks for its content: name of the RestoreSource that the claim names."""
+BIND_ANNOTATION = "cinderblock.io/bind"
+"""On a PersistentVolumeClaim that asks for its content, with the value "Immediate": fill it before a pod needs it."""
 SCHEDULE_LABEL = "cinderblock.io/schedule"
 """On a VolumeBackup that a schedule made: the name of the schedule, or a hash of it if it is too long for a label."""
 SCHEDULE_ANNOTATION = "cinderblock.io/schedule-name"
@@ -96,6 +103,11 @@ such a VolumeBackup is removed when its manifest is gone."""
 ACCEPT_ANNOTATION = "cinderblock.io/accept"
 """On a VolumeBackup: its own id, after a person has checked a suspicious backup and accepts it. After a comma, ids of
 deleted backups whose alarms it keeps (status.deletedAlarms)."""
+
+
+def populate_name(claim_uid: str) -> str:
+    """Return the name of the VolumeRestore for the claim with this UID, which asks for its content."""
+    return f"populate-{claim_uid}"
 
 
 def child_name(owner_uid: str) -> str:

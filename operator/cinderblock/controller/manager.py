@@ -109,6 +109,7 @@ async def _run_manager(
         lambda: elector.reachable_since,
         schedule_kinds=settings.schedule_kinds,
         cluster_stores=settings.cluster_stores,
+        populates=settings.populates,
     )
     collector = ClusterCollector(kube, schedule_kinds=settings.schedule_kinds, cluster_stores=settings.cluster_stores)
     snapshots = SnapshotReader(
@@ -189,4 +190,5 @@ def make_policy(settings: OperatorSettings) -> OperatorPolicy:
         object_limit=settings.max_objects_per_namespace,
         account=OperatorAccount(settings.lease_namespace or "", settings.lease_name),
         cluster_stores=settings.cluster_stores,
+        populates=settings.populates,
     )

@@ -15,6 +15,7 @@ from cinderblock.kube.kinds import (
     CLUSTER_BACKUP_SCHEDULE,
     CLUSTER_BACKUP_STORE,
     PV,
+    RESTORE_SOURCE,
     VOLUME_BACKUP,
     VOLUME_RESTORE,
     Kind,
@@ -26,7 +27,7 @@ OWN_KINDS: dict[str, Kind] = {
     **{kind.kind: kind for kind in (BACKUP_STORE, CLUSTER_BACKUP_STORE)},
     **{kind.kind: kind for kind in (VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION)},
     **SCHEDULE_KINDS,
-    BACKUP_GRANT.kind: BACKUP_GRANT,
+    **{kind.kind: kind for kind in (BACKUP_GRANT, RESTORE_SOURCE)},
 }
 """The operator's own kinds, by name."""
 

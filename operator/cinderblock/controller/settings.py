@@ -60,6 +60,7 @@ class OperatorSettings:
         release: name of the Helm release, which manifests record; empty if not installed by Helm.
         webhook: where notifications about alerts go; None: nowhere.
         cluster_stores: whether the operator works on ClusterBackupStores; never with ``watch_namespaces``.
+        populates: whether the operator fills claims whose dataSourceRef names a VolumeBackup or a RestoreSource.
         broker_url: URL of the broker, with https://; empty: there is none.
         broker_secret: Secret in the operator's namespace with ca.crt of the broker's authority.
     """
@@ -91,6 +92,7 @@ class OperatorSettings:
     release: str = ""
     webhook: WebhookSettings | None = None
     cluster_stores: bool = True
+    populates: bool = True
     broker_url: str = ""
     broker_secret: str = ""
 
@@ -140,6 +142,7 @@ class OperatorSettings:
             release=environment.get("CINDERBLOCK_RELEASE", ""),
             webhook=WebhookSettings.from_environment(environment, _endpoints(environment)),
             cluster_stores=works_on_cluster_stores and not watched,
+            populates=_one_of(environment, "CINDERBLOCK_POPULATOR", ("true", "false")) == "true",
             broker_url=_broker_url(environment),
             broker_secret=environment.get("CINDERBLOCK_BROKER_SECRET", ""),
         )

@@ -79,6 +79,7 @@ CLUSTER_BACKUP_SCHEDULE: Final = Kind(
     labels.GROUP, labels.VERSION, "clusterbackupschedules", "ClusterBackupSchedule", namespaced=False
 )
 BACKUP_GRANT: Final = Kind(labels.GROUP, labels.VERSION, "backupgrants", "BackupGrant")
+RESTORE_SOURCE: Final = Kind(labels.GROUP, labels.VERSION, "restoresources", "RestoreSource")
 
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 SECRET: Final = Kind("", "v1", "secrets", "Secret")

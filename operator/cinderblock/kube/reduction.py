@@ -14,6 +14,7 @@ from cinderblock.api.kubernetes import (
     DEFAULT_SNAPSHOT_CLASS_ANNOTATION,
     DEFAULT_STORAGE_CLASS_ANNOTATION,
     PROVISIONED_BY_ANNOTATION,
+    SELECTED_NODE_ANNOTATION,
 )
 from cinderblock.kube.kinds import BACKUP_STORE, CLUSTER_BACKUP_STORE, EVENT, JOB, POD, PVC, Kind
 
@@ -51,6 +52,7 @@ _KEPT_KEYS: Final = (
         {
             *(key for name, key in vars(labels).items() if name.endswith(("_LABEL", "_ANNOTATION"))),
             *(DEFAULT_SNAPSHOT_CLASS_ANNOTATION, DEFAULT_STORAGE_CLASS_ANNOTATION, PROVISIONED_BY_ANNOTATION),
+            SELECTED_NODE_ANNOTATION,
         }
     )
     - _OF_THE_GATEWAY
@@ -141,8 +143,16 @@ def _part(kind: Kind, part: str, fields: JsonObject) -> JsonObject:
         return {"suspend": fields.get("suspend", False)}
     if kind == PVC:
         # Lists of claims are read for names, marks, UIDs and classes. There may be very many.
-        return _short(fields, _CLAIM_FIELDS)
+        return _short(fields, _CLAIM_FIELDS) | _source(fields)
     return fields
+
+
+def _source(fields: JsonObject) -> JsonObject:
+    """Return the dataSourceRef of a claim that names one of our kinds."""
+    source = fields.get("dataSourceRef") or {}
+    if source.get("apiGroup") != labels.GROUP:
+        return {}
+    return {"dataSourceRef": _short(source, ("apiGroup", "kind", "name"))}
 
 
 def _few_claims(volumes: Iterable[Any]) -> JsonObject:

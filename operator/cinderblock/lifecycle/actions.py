@@ -8,6 +8,7 @@ from typing import Any, Literal
 from cinderblock.api.v1alpha1.backup import DeletedAlarm, GrantedRestore, VolumeBackupStatus
 from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSourceStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationSummary
 from cinderblock.reasons import AnyReason
@@ -218,7 +219,14 @@ Action = (
 MIN_REQUEUE_SECONDS = 5.0
 """The shortest delay between two reconciliations of an object that waits."""
 
-AnyStatus = VolumeBackupStatus | VolumeRestoreStatus | BackupVerificationStatus | BackupStoreStatus | BackupGrantStatus
+AnyStatus = (
+    VolumeBackupStatus
+    | VolumeRestoreStatus
+    | BackupVerificationStatus
+    | BackupStoreStatus
+    | BackupGrantStatus
+    | RestoreSourceStatus
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard, TypeVar
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import (
     READ_ONLY_MANY,
+    SELECTED_NODE_ANNOTATION,
     Job,
     PersistentVolume,
     PersistentVolumeClaim,
@@ -182,12 +183,17 @@ def volume_snapshot(owner: Owner, claim_name: str, class_name: str, extras: Extr
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """The properties of a new claim: size in bytes, StorageClass (None: the cluster's default), mode, access modes."""
+    """The properties of a new claim: size in bytes, StorageClass (None: the cluster's default), mode, access modes.
+
+    ``attributes_class`` is a VolumeAttributesClass, and ``node`` one where the volume must be reachable; empty: any.
+    """
 
     size: int
     storage_class: str | None
     volume_mode: VolumeMode
     access_modes: tuple[str, ...]
+    attributes_class: str | None = None
+    node: str = ""
 
 
 def writable(access_modes: tuple[str, ...]) -> tuple[str, ...]:
@@ -210,6 +216,8 @@ def claim(
             "name": from_snapshot,
         }
     metadata = child_metadata(owner, extras)
+    if request.node:
+        metadata["annotations"][SELECTED_NODE_ANNOTATION] = request.node
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
@@ -242,6 +250,8 @@ def _claim_spec(request: ClaimRequest) -> dict[str, Any]:
     }
     if request.storage_class is not None:
         spec["storageClassName"] = request.storage_class
+    if request.attributes_class:
+        spec["volumeAttributesClassName"] = request.attributes_class
     return spec
 
 

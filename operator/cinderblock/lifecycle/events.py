@@ -11,6 +11,7 @@ from cinderblock.api.conditions import Condition, ConditionType
 from cinderblock.api.mover import MoverReport
 from cinderblock.api.v1alpha1.backup import VolumeBackupStatus
 from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSourceStatus
 from cinderblock.api.v1alpha1.store import BackupStoreStatus
 from cinderblock.lifecycle.actions import Action, AnyStatus, RecordEvent
 from cinderblock.reasons import Reason, parse_reason
@@ -68,7 +69,7 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_warning(*(_of_type(status, ConditionType.HARMFUL_LIFECYCLE) for status in (before, after)))
         recorded += _on_warning(*(_of_type(status, ConditionType.FOREIGN_OWNER) for status in (before, after)))
-    if isinstance(after, BackupGrantStatus):
+    if isinstance(after, BackupGrantStatus | RestoreSourceStatus):
         recorded += _on_ready_transition(_of_type(before, ConditionType.READY), _of_type(after, ConditionType.READY))
         recorded += _on_warning(*(_of_type(status, ConditionType.NAMESPACES_ABSENT) for status in (before, after)))
     if isinstance(after, BackupStoreStatus):
@@ -78,8 +79,8 @@ def on_transition(before: AnyStatus, after: AnyStatus) -> tuple[RecordEvent, ...
 
 
 def _on_ready_transition(before: Condition | None, after: Condition | None) -> list[RecordEvent]:
-    """Return the Event of a store that begins to answer, to refuse, or to be silent, or of a grant that begins to count
-    or ceases to."""
+    """Return the Event of a store that begins to answer, to refuse, or to be silent, or of a grant or a source
+    that begins to count or ceases to."""
     if after is None or (before is not None and (before.status, before.reason) == (after.status, after.reason)):
         return []
     reason = parse_reason(after.reason)

@@ -97,6 +97,8 @@ class OperatorPolicy:
     """The operator's own ServiceAccount. The Secrets of ClusterBackupStores are in its namespace."""
     cluster_stores: bool = True
     """Whether the operator works on ClusterBackupStores. It has rights of their own for them."""
+    populates: bool = True
+    """Whether the operator fills claims whose dataSourceRef names one of our kinds."""
 
 
 @dataclass(frozen=True, slots=True)

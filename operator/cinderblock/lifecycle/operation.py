@@ -12,6 +12,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackupStatus
 from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.progress import MoverReference
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSourceStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerificationStatus, VerificationPhase
 from cinderblock.errors import fail_reason
@@ -146,7 +147,9 @@ class Operation:
 
 def with_mover(decision: Decision, uid: str, store: BackupStore) -> Decision:
     """Return the decision with the UID of a mover Job recorded in its status."""
-    if decision.status is None or isinstance(decision.status, BackupStoreStatus | BackupGrantStatus):
+    if decision.status is None or isinstance(
+        decision.status, BackupStoreStatus | BackupGrantStatus | RestoreSourceStatus
+    ):
         return decision
     recorded = MoverReference(uid=uid, store_name=store.name)
     return replace(decision, status=decision.status.model_copy(update={"mover": recorded}))

@@ -76,6 +76,9 @@ STATE_BY_REASON: Final[Mapping[Reason, OperationState]] = {
             *(Reason.ARCHIVED, Reason.TOO_LARGE, Reason.WRONG_REGION, Reason.CREDENTIALS_EXPIRED, Reason.CLOCK_SKEWED),
             *(Reason.ENDPOINT_NOT_ALLOWED, Reason.CLUSTER_STORE_NOT_FOUND, Reason.STORE_NOT_ALLOWED),
             *(Reason.FORMER_NAMESPACE_REFUSED, Reason.BROKER_DISABLED, Reason.UNSIGNED_HEADERS_ACCEPTED),
+            # Claims that ask for a backup: most are reasons of Events only.
+            *(Reason.BOUND_ELSEWHERE, Reason.CLASS_NOT_SUPPORTED, Reason.SOURCE_NOT_FOUND, Reason.LOOKING),
+            *(Reason.CANNOT_TELL, Reason.NO_BACKUP, Reason.POPULATING, Reason.POPULATED, Reason.NOT_POPULATED),
             *(Reason.GRANTED, Reason.NOTHING_GRANTED, Reason.NAMESPACE_REPLACED, Reason.STORE_NOT_SHARED),
             *(Reason.NAMESPACE_ABSENT, Reason.READ_ELSEWHERE),
             *(Reason.SECRET_NOT_FOUND, Reason.SECRET_INCOMPLETE, Reason.KEY_UNAVAILABLE, Reason.READ_ONLY_KEY),

@@ -31,7 +31,7 @@ Key = tuple[str, str, str]
 
 START = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 OWN = ("BackupStore", "VolumeBackup", "VolumeRestore", "BackupVerification")
-WITH_STATUS = (*OWN, "ClusterBackupStore", "BackupSchedule", "ClusterBackupSchedule", "BackupGrant")
+WITH_STATUS = (*OWN, "ClusterBackupStore", "BackupSchedule", "ClusterBackupSchedule", "BackupGrant", "RestoreSource")
 """Kinds whose status is a subresource."""
 KINDS: dict[tuple[str, str], Kind] = {
     (kind.api_path, kind.plural): kind for kind in vars(kinds).values() if isinstance(kind, Kind)

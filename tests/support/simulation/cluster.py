@@ -15,10 +15,11 @@ from typing import Any
 
 from cinderblock.api import layout
 from cinderblock.api.file_policies import Unreadable
-from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION
+from cinderblock.api.kubernetes import PROVISIONED_BY_ANNOTATION, SELECTED_NODE_ANNOTATION
 from cinderblock.api.losses import Loss
 from cinderblock.api.mover import BackupMetadata, MoverOperation, MoverReport, MoverTask, VolumeMode
 from cinderblock.api.pins import ExpectedBackup
+from cinderblock.controller.handlers.watch_filter import asks_for_backup
 from cinderblock.errors import CinderblockError, IntegrityError
 from cinderblock.format.crypto.keyring import DataKey, KeyRing
 from cinderblock.format.manifest.comparison import Comparison
@@ -206,7 +207,8 @@ class Cluster:
         if (
             spec.get("volumeName")
             or not spec.get("storageClassName")
-            or (is_late and (self.no_node or not self._users(claim)))
+            or (is_late and not _has_node(claim) and (self.no_node or not self._users(claim)))
+            or asks_for_backup(claim)
         ):
             return
         source, namespace = spec.get("dataSource"), claim["metadata"]["namespace"]
@@ -523,6 +525,10 @@ def _exit_code(pod: Object) -> int | None:
     statuses: list[dict[str, Any]] = pod["status"].get("containerStatuses", [])
     codes = [int(status["state"]["terminated"]["exitCode"]) for status in statuses if "terminated" in status["state"]]
     return codes[0] if codes else None
+
+
+def _has_node(claim: Object) -> bool:
+    return SELECTED_NODE_ANNOTATION in (claim["metadata"].get("annotations") or {})
 
 
 def _is_reserved_for(volume: Object, claim: Object) -> bool:

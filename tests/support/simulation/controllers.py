@@ -26,6 +26,7 @@ import aiohttp
 
 from cinderblock.api import labels
 from cinderblock.api.mover import MoverOperation, MoverReport, MoverTask, VerifyReport
+from cinderblock.controller.handlers.watch_filter import asks_for_backup
 from cinderblock.errors import AlreadyExists, CinderblockError, Conflict, NotFound
 from cinderblock.format.manifest.header import new_header
 from cinderblock.format.manifest.writer import ManifestWriter
@@ -224,7 +225,7 @@ class Cluster:
     async def _provision(self, client: KubeClient, body: Object) -> None:
         """Act as CSI provisioner: create a volume that is reserved for the claim by its UID."""
         metadata, spec = body["metadata"], body["spec"]
-        if "deletionTimestamp" not in metadata and not spec.get("volumeName"):
+        if "deletionTimestamp" not in metadata and not spec.get("volumeName") and not asks_for_backup(body):
             reference = {key: metadata[key] for key in ("namespace", "name", "uid")}
             volume = f"pv-{metadata['uid']}"
             await _create(client, kinds.PV, _volume_for(spec, volume, reference))

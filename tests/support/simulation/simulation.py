@@ -30,6 +30,7 @@ from cinderblock.controller.cluster_stores.broker import Broker
 from cinderblock.controller.context import Context
 from cinderblock.controller.handlers.acknowledge import Acknowledger
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS, EventHandler
+from cinderblock.controller.handlers.watch_filter import asks_for_backup
 from cinderblock.controller.metrics.collector import read
 from cinderblock.controller.reconcile.admission import MoverAdmission
 from cinderblock.controller.reconcile.reconciler import Reconciler
@@ -368,7 +369,9 @@ class Simulation:
         self._context = context
         self._reconciler = Reconciler(context, broker=Broker(connect=_answers))
         self._undelivered[:] = [
-            Change(None, item) for kind in (*OWN, *CHILD_NAMES, "PersistentVolume") for item in self.objects.all(kind)
+            Change(None, item)
+            for kind in (*OWN, "RestoreSource", *CHILD_NAMES, "PersistentVolume")
+            for item in self.objects.all(kind)
         ]
         for key in sorted(self.pending()):
             self._loop.run_until_complete(self._due.add(key))
@@ -395,6 +398,23 @@ class Simulation:
             "resources": {"requests": {"storage": size}},
         }
         return self.make("PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+
+    def ask(self, name: str, source: str, kind: str = "RestoreSource", **spec: Any) -> Object:
+        """Create a claim whose dataSourceRef names one of our kinds."""
+        reference = {"apiGroup": "cinderblock.io", "kind": kind, "name": source}
+        usual = {
+            "storageClassName": "fast",
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "dataSourceRef": reference,
+        }
+        return self.make(
+            "PersistentVolumeClaim", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": usual | spec}
+        )
+
+    def source(self, name: str, **spec: Any) -> Object:
+        """Create a RestoreSource."""
+        return self.make("RestoreSource", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
 
     def attach(self, claim: str, node: str) -> None:
         """Attach the volume of a claim to a node, as the attach-detach controller does."""
@@ -588,7 +608,7 @@ class Simulation:
     def _changed(self, change: Change) -> None:
         """Record a change for the watches, and its reasons."""
         self._undelivered.append(change)
-        if change.object["kind"] in (*OWN, "ClusterBackupStore", "BackupGrant"):
+        if change.object["kind"] in (*OWN, "ClusterBackupStore", "BackupGrant", "RestoreSource"):
             conditions = change.object.get("status", {}).get("conditions", ())
             self.reasons |= {condition["reason"] for condition in conditions}
         elif change.object["kind"] == "Event" and "reason" in change.object:
@@ -609,6 +629,10 @@ class Simulation:
             await self._event_handler.on_cluster_store(event)
         elif change.object["kind"] == "BackupGrant":
             await self._event_handler.on_grant(event)
+        elif change.object["kind"] == "RestoreSource":
+            await self._event_handler.on_source(event)
+        elif change.object["kind"] == "PersistentVolumeClaim" and asks_for_backup(change.object):
+            await self._event_handler.on_claim(event)
         elif change.object["kind"] in CHILD_NAMES and labels.get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY:
             await self._event_handler.on_child(event)
         elif RESTORE_LABEL in labels:
@@ -682,6 +706,8 @@ class Simulation:
             for item in self.objects.all(kind):
                 key = _key(item)
                 self._loop.run_until_complete(self._due.add(key))
+        for item in filter(asks_for_backup, self.objects.all("PersistentVolumeClaim")):
+            self._loop.run_until_complete(self._due.add(_key(item)))
         for item in self.objects.all("PersistentVolume"):
             if RESTORE_LABEL in item["metadata"].get("labels", {}):
                 self._loop.run_until_complete(self._due.add(volume_key(item["metadata"]["name"])))
@@ -782,7 +808,7 @@ class Simulation:
     def check_write(self, how: str, item: Object) -> None:
         """Check a write of the operator to an existing object."""
         kind, metadata = item["kind"], item["metadata"]
-        if kind in (*OWN, "ClusterBackupStore", "BackupGrant", "Event"):
+        if kind in (*OWN, "ClusterBackupStore", "BackupGrant", "RestoreSource", "Event"):
             is_drill = any(owner["kind"] == "BackupVerification" for owner in metadata.get("ownerReferences", ()))
             is_made = metadata.get("labels", {}).get(api_labels.MANAGED_BY_LABEL) == api_labels.MANAGED_BY
             is_shared = kind == "BackupStore" and "clusterStoreRef" in item["spec"] and is_made

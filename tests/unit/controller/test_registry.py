@@ -9,9 +9,15 @@ import kopf
 
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS
-from cinderblock.controller.handlers.registry import add_cluster_stores, add_schedules, make_registry
+from cinderblock.controller.handlers.registry import (
+    add_cluster_stores,
+    add_populator,
+    add_schedules,
+    make_registry,
+)
 from cinderblock.controller.handlers.watch_manager import WATCHED_KINDS
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
+from cinderblock.kube.kinds import PVC, RESTORE_SOURCE
 
 
 class RecordingSink:
@@ -31,6 +37,12 @@ class RecordingSink:
 
     async def on_grant(self, event: Event) -> None:
         self.events.append(("grant", event))
+
+    async def on_source(self, event: Event) -> None:
+        self.events.append(("source", event))
+
+    async def on_claim(self, event: Event) -> None:
+        self.events.append(("claim", event))
 
     async def on_child(self, event: Event) -> None:
         self.events.append(("child", event))
@@ -57,22 +69,42 @@ def registry_of(sink: RecordingSink) -> kopf.OperatorRegistry:
     return registry
 
 
+def registry_that_populates(sink: RecordingSink) -> kopf.OperatorRegistry:
+    """Return the same for an operator that fills claims of users."""
+    registry = registry_of(sink)
+    add_populator(registry, sink)
+    return registry
+
+
 async def test_operator_without_schedules_listens_to_none() -> None:
     declared = handlers(make_registry(RecordingSink(), login))
     assert {plural for _, _, plural in declared}.isdisjoint(kind.plural for kind in SCHEDULE_KINDS.values())
 
 
 async def test_every_watched_kind_has_a_handler() -> None:
-    declared = handlers(registry_of(RecordingSink()))
+    declared = handlers(registry_that_populates(RecordingSink()))
     assert set(declared) == {(kind.group, kind.version, kind.plural) for kind in WATCHED_KINDS}
 
 
 async def test_each_kind_reaches_its_method_of_the_sink() -> None:
     sink = RecordingSink()
     declared = handlers(registry_of(sink))
-    for kind in WATCHED_KINDS:
+    for kind in (kind for kind in WATCHED_KINDS if kind != RESTORE_SOURCE):
         await declared[kind.group, kind.version, kind.plural].fn(event=kind.kind, body={}, type="ADDED")
-    expected = {kind.kind: "custom resource" for kind in OWN_KINDS.values()} | dict.fromkeys(SCHEDULE_KINDS, "schedule")
+    own = {kind.kind: "custom resource" for kind in OWN_KINDS.values() if kind != RESTORE_SOURCE}
+    expected = own | dict.fromkeys(SCHEDULE_KINDS, "schedule")
     expected |= {kind.kind: "child" for kind in CHILD_KINDS} | {"PersistentVolume": "persistent volume"}
     expected |= {"ClusterBackupStore": "cluster store", "BackupGrant": "grant"}
     assert {event: method for method, event in sink.events} == expected
+
+
+async def test_only_claims_that_ask_for_a_backup_reach_the_sink() -> None:
+    sink = RecordingSink()
+    declared = handlers(registry_that_populates(sink))
+    asking = {"spec": {"dataSourceRef": {"apiGroup": "cinderblock.io", "kind": "VolumeBackup", "name": "full"}}}
+    of_others = {"spec": {"dataSourceRef": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot"}}}
+    events = [{"type": "ADDED", "object": body} for body in (asking, of_others, {"spec": {}}, {})]
+    for event in events:
+        await declared[PVC.group, PVC.version, PVC.plural].fn(event=event)
+    await declared["cinderblock.io", "v1alpha1", "restoresources"].fn(event="a source")
+    assert sink.events == [("claim", events[0]), ("source", "a source")]

@@ -96,6 +96,14 @@ def test_failed_restore_is_a_volume_in_error_restoring() -> None:
     assert failed.status == "error_restoring"
 
 
+def test_claim_that_asks_for_a_backup_is_one_volume() -> None:
+    asking = _claim(status={"phase": "Pending"}, spec={"volumeName": ""})
+    for phase in ("restoring", "error_restoring"):
+        restore = _restore(phase, spec={"claim": {"name": "database", "uid": "c"}})
+        (volume,) = NamespaceVolumes([asking], (), (), [restore]).volumes()
+        assert (volume.id, volume.status) == ("c", "creating")
+
+
 def test_pods_are_attachments_of_their_volume() -> None:
     (volume,) = NamespaceVolumes([_claim()], [POD], [], []).volumes()
     (attachment,) = volume.attachments

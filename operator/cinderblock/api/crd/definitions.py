@@ -20,6 +20,7 @@ from cinderblock.api.v1alpha1.backup import VolumeBackupSpec, VolumeBackupStatus
 from cinderblock.api.v1alpha1.backup_grant import BackupGrantSpec, BackupGrantStatus
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStoreSpec, ClusterBackupStoreStatus
 from cinderblock.api.v1alpha1.restore import VolumeRestoreSpec, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSourceSpec, RestoreSourceStatus
 from cinderblock.api.v1alpha1.schedule import BackupScheduleSpec, BackupScheduleStatus, ClusterBackupScheduleSpec
 from cinderblock.api.v1alpha1.store import BackupStoreSpec, BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import (
@@ -286,6 +287,19 @@ VOLUME_RESTORE: Final = CustomResource(
             }
             for field in _NEW_VOLUME_ONLY
         ),
+        *(
+            {
+                "rule": f"!has(self.claim) || !has(self.{field})",
+                "message": f"the claim has its own {field}: leave it out together with claim",
+                "fieldPath": f".{field}",
+            }
+            for field in ("volumeId", "name", "backupNamespace", *_NEW_VOLUME_ONLY)
+        ),
+        {
+            "rule": "has(self.backupId) != (has(self.claim) && self.claim.empty)",
+            "message": "give the backupId of the backup to restore; only a claim that gets an empty volume has none",
+            "fieldPath": ".backupId",
+        },
         {
             "rule": "!has(self.accessModes) || size(self.accessModes) == 1"
             " || !('ReadWriteOncePod' in self.accessModes)",
@@ -426,6 +440,27 @@ BACKUP_GRANT: Final = CustomResource(
     ),
 )
 
+RESTORE_SOURCE: Final = CustomResource(
+    kind="RestoreSource",
+    plural="restoresources",
+    short_names=("rsrc",),
+    description="Chooses the backup for a PersistentVolumeClaim whose dataSourceRef names this object.",
+    spec=RestoreSourceSpec,
+    status=RestoreSourceStatus,
+    columns=(
+        PrinterColumn("Store", ".spec.storeName", "BackupStore in which the backups are looked up."),
+        PrinterColumn("On Missing", ".spec.onMissing", "Reaction to a store without a backup."),
+        PrinterColumn("Suspend", ".spec.suspend", "Whether claims wait.", "boolean"),
+        _READY,
+        _REASON,
+        PrinterColumn("Message", f"{_READY_CONDITION}.message", "Message of the condition Ready.", wide=True),
+        _AGE,
+    ),
+    rules=all_fixed(
+        RestoreSourceSpec, frozenset({"suspend"}), "of a RestoreSource only suspend may change; create another one"
+    ),
+)
+
 _INITIAL_STATUS: Final = {"observedGeneration": -1}
 """Status of a new object. Without it, kstatus (and so Flux) would consider an object without conditions finished."""
 
@@ -438,7 +473,7 @@ _LABELS: Final = {
 
 RESOURCES: Final = (
     *(BACKUP_STORE, CLUSTER_BACKUP_STORE, VOLUME_BACKUP, VOLUME_RESTORE, BACKUP_VERIFICATION),
-    *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE, BACKUP_GRANT),
+    *(BACKUP_SCHEDULE, CLUSTER_BACKUP_SCHEDULE, BACKUP_GRANT, RESTORE_SOURCE),
 )
 
 

@@ -53,12 +53,28 @@ AccessModes = Annotated[
 """Access modes of a new volume, each at most once."""
 
 
+class GivenClaim(Model):
+    """An unbound PersistentVolumeClaim whose dataSourceRef names a VolumeBackup or a RestoreSource."""
+
+    name: Name
+    """Name of the claim."""
+    uid: Uid
+    """Value of metadata.uid of the claim. Another claim of the same name gets nothing."""
+    empty: bool = False
+    """Whether the claim gets an empty volume, because the store holds no backup for it. Leave backupId out then.
+    Defaults to false."""
+
+
 class VolumeRestoreSpec(Model):
     """Requested restore. No field can be changed. With volumeId an existing volume is overwritten, otherwise a new
     volume is created."""
 
-    backup_id: Name
-    """Id, UID or name of the VolumeBackup to restore."""
+    backup_id: Name | None = None
+    """Id, UID or name of the VolumeBackup to restore. Defaults to none, which only a claim that gets an empty volume
+    may have."""
+    claim: GivenClaim | None = None
+    """Claim to which the new volume is handed over. The operator creates such restores itself, for claims whose
+    dataSourceRef names a VolumeBackup or a RestoreSource. Defaults to a new PersistentVolumeClaim."""
     backup_namespace: Name | None = None
     """Namespace of the VolumeBackup. In another namespace than that of the VolumeRestore, a BackupGrant must permit the
     restore, and the backup must be in a ClusterBackupStore. Defaults to the namespace of the VolumeRestore."""
@@ -145,6 +161,11 @@ class VolumeRestore(Object):
     def has_own_status(self) -> bool:
         """Whether the status describes this object: the status of a copied object describes its original."""
         return self.status.id == self.uid
+
+    @property
+    def fills_nothing(self) -> bool:
+        """Whether the new volume stays empty, so that there is no mover."""
+        return self.spec.claim is not None and self.spec.claim.empty
 
     @property
     def granted_from(self) -> str | None:

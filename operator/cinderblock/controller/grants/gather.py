@@ -53,7 +53,7 @@ async def read_granted(context: Context, restore: VolumeRestore, source: str) ->
         return GrantedBackup(rules.state_of(named, target, backup), backup)
     backup = None
     if any(rules.applies_to(grant, target) for grant in named):
-        backup = await _named_backup(context, source, restore.spec.backup_id)
+        backup = await _named_backup(context, source, restore.spec.backup_id or "")
     state = rules.state_of(named, target, backup)
     return GrantedBackup(state, backup if state is GrantState.GRANTED else None)
 

@@ -38,6 +38,12 @@ class EventSink(Protocol):
     async def on_grant(self, event: Event) -> None:
         """Handle an event about a BackupGrant."""
 
+    async def on_source(self, event: Event) -> None:
+        """Handle an event about a RestoreSource."""
+
+    async def on_claim(self, event: Event) -> None:
+        """Handle an event about a PersistentVolumeClaim whose dataSourceRef names one of our kinds."""
+
     async def on_child(self, event: Event) -> None:
         """Handle an event about an object that belongs to one of them."""
 
@@ -68,6 +74,14 @@ class EventBridge:
     async def on_grant(self, event: Event) -> None:
         """Pass the event on. Return at once."""
         self._put(self._sink.on_grant, event)
+
+    async def on_source(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_source, event)
+
+    async def on_claim(self, event: Event) -> None:
+        """Pass the event on. Return at once."""
+        self._put(self._sink.on_claim, event)
 
     async def on_child(self, event: Event) -> None:
         """Pass the event on. Return at once."""

@@ -11,6 +11,7 @@ from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.api.v1alpha1.backup import BackupPhase
 from cinderblock.controller.handlers.access_waiters import AccessWaiters
 from cinderblock.controller.handlers.acknowledge import Acknowledger
+from cinderblock.controller.handlers.asking_claims import AskingClaims
 from cinderblock.controller.handlers.event_bridge import Event
 from cinderblock.controller.handlers.grant_waiters import GrantWaiters
 from cinderblock.controller.reconcile.volume_index import VolumeIndex
@@ -64,6 +65,7 @@ class EventHandler:
         self._schedules: set[ObjectKey] = set()
         self._access_waiters = AccessWaiters()
         self._grant_waiters = GrantWaiters()
+        self._asking = AskingClaims()
 
     async def on_custom_resource(self, event: Event) -> None:
         """Add the object itself, and the objects whose status depends on it."""
@@ -103,11 +105,11 @@ class EventHandler:
             await self._queue.add(other)
 
     async def _add_owner(self, body: dict[str, Any]) -> None:
-        """Add the BackupVerification of a VolumeRestore, if it is known by its UID."""
+        """Add the BackupVerification or the claim of a VolumeRestore, if it is known by its UID."""
         metadata = body["metadata"]
         key = self._keys.get(str((metadata.get("labels") or {}).get(labels.OWNER_UID_LABEL, "")))
-        is_verification = key is not None and key.kind == kinds.BACKUP_VERIFICATION.kind
-        if key is not None and is_verification and key.namespace == metadata["namespace"]:
+        is_owner = key is not None and key.kind in (kinds.BACKUP_VERIFICATION.kind, kinds.PVC.kind)
+        if key is not None and is_owner and key.namespace == metadata["namespace"]:
             await self._queue.add(key, priority=Priority.STARTED)
 
     async def on_schedule(self, event: Event) -> None:
@@ -137,6 +139,32 @@ class EventHandler:
             await self._queue.add(key_of(body), priority=Priority.HIGH)
         for waiter in self._grant_waiters.waiting_for(body["metadata"]["namespace"]):
             await self._queue.add(waiter)
+
+    async def on_source(self, event: Event) -> None:
+        """Add a RestoreSource that was changed, and the claims of its namespace that wait for their content."""
+        change, body = event["type"], event["object"]
+        if change != "DELETED" and is_in_progress(body):
+            await self._queue.add(key_of(body), priority=Priority.HIGH)
+        if change is not None:
+            for waiter in self._asking.waiting_in(body["metadata"]["namespace"]):
+                await self._queue.add(waiter)
+
+    async def on_claim(self, event: Event) -> None:
+        """Add a claim that asks for its content, and its restore, which waits for the claim to be bound."""
+        change, body = event["type"], event["object"]
+        metadata = body["metadata"]
+        key = ObjectKey(kinds.PVC.kind, metadata["namespace"], metadata["name"])
+        is_waiting = self._asking.observe(change, key, body)
+        if change == "DELETED":
+            self._keys.pop(metadata["uid"], None)
+        else:
+            self._keys[metadata["uid"]] = key
+        if change is not None or is_waiting:
+            # Also a claim that is gone: its memory can be forgotten.
+            await self._queue.add(key)
+        if change is not None and not is_waiting:
+            name = labels.populate_name(metadata["uid"])
+            await self._queue.add(ObjectKey(kinds.VOLUME_RESTORE.kind, key.namespace, name), priority=Priority.STARTED)
 
     async def _add_schedule(self, change: str | None, body: dict[str, Any]) -> None:
         """Add the schedule of a backup that has ended, so that retention takes note of it."""

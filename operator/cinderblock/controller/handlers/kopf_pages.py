@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 
+from cinderblock.controller.handlers.watch_filter import is_of_interest
 from cinderblock.controller.request import OWN_KINDS
 from cinderblock.kube.client import PAGE_BYTES
 from cinderblock.kube.page_limits import PAGE_SHRINK
@@ -56,9 +57,12 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
 
 def _reduced(body: bytes) -> bytes:
     page: dict[str, Any] = json.loads(body)
-    kind = OWN_KINDS.get(str(page.get("kind", "")).removesuffix("List"))
+    name = str(page.get("kind", "")).removesuffix("List")
+    kind = OWN_KINDS.get(name)
     page["items"] = [
         reduce_object(kind, item) if kind is not None else item | {"metadata": reduce_metadata(item)}
         for item in page.get("items") or ()
+        # The items of a list do not tell their kind.
+        if is_of_interest({"kind": name} | item)
     ]
     return json.dumps(page).encode()

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cinderblock.api.labels import RESTORE_LABEL
 from cinderblock.controller.handlers.event_handler import CHILD_KINDS, MANAGED_SELECTOR
-from cinderblock.kube.kinds import PV
+from cinderblock.kube.kinds import PV, PVC
 
 
 class EndlessBackoff:
@@ -44,8 +44,12 @@ class NullDiffBase(kopf.DiffBaseStorage):
         """Keep nothing."""
 
 
-def make_settings() -> kopf.OperatorSettings:
-    """Return settings that keep kopf from writing to objects and bound its workers."""
+def make_settings(*, populates: bool) -> kopf.OperatorSettings:
+    """Return settings that keep kopf from writing to objects and bound its workers.
+
+    Args:
+        populates: whether claims of users are watched, which lack our label. `watch_filter` drops most of them.
+    """
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
@@ -63,7 +67,7 @@ def make_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 5
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = EndlessBackoff()
-    for kind in CHILD_KINDS:
+    for kind in (kind for kind in CHILD_KINDS if kind != PVC or not populates):
         settings.watching.label_selectors[f"{kind.plural}.{kind.group}" if kind.group else kind.plural] = (
             MANAGED_SELECTOR
         )

@@ -16,7 +16,12 @@ import kopf
 from cinderblock.controller.handlers.event_bridge import EventSink
 from cinderblock.controller.handlers.kopf_session import open_session
 from cinderblock.controller.handlers.kopf_settings import make_settings
-from cinderblock.controller.handlers.registry import add_cluster_stores, add_schedules, make_registry
+from cinderblock.controller.handlers.registry import (
+    add_cluster_stores,
+    add_populator,
+    add_schedules,
+    make_registry,
+)
 from cinderblock.controller.handlers.watch_liveness import WatchLiveness
 from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.client import KubeClient
@@ -48,6 +53,7 @@ class KopfThread:
         *,
         schedule_kinds: Collection[str] = frozenset(SCHEDULE_KINDS),
         cluster_stores: bool = True,
+        populates: bool = True,
     ) -> None:
         self.end_reason = "kopf has stopped"
         self._sink = sink
@@ -55,6 +61,7 @@ class KopfThread:
         self._liveness = liveness
         self._schedule_kinds = schedule_kinds
         self._cluster_stores = cluster_stores
+        self._populates = populates
         self._main_loop = asyncio.get_running_loop()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -119,9 +126,11 @@ class KopfThread:
         add_schedules(registry, self._sink, self._schedule_kinds)
         if self._cluster_stores:
             add_cluster_stores(registry, self._sink)
+        if self._populates:
+            add_populator(registry, self._sink)
         tasks = await kopf.spawn_tasks(
             registry=registry,
-            settings=make_settings(),
+            settings=make_settings(populates=self._populates),
             clusterwide=not self._kube.namespaces,
             namespaces=self._kube.namespaces,
             standalone=True,

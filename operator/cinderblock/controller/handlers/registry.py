@@ -12,12 +12,15 @@ import kopf
 
 from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL, RESTORE_LABEL, VERSION
 from cinderblock.controller.handlers.event_bridge import Event, EventSink
+from cinderblock.controller.handlers.watch_filter import asks_for_backup
 from cinderblock.controller.request import SCHEDULE_KINDS
 from cinderblock.kube.kinds import (
     BACKUP_GRANT,
     BACKUP_STORE,
     BACKUP_VERIFICATION,
     CLUSTER_BACKUP_STORE,
+    PVC,
+    RESTORE_SOURCE,
     VOLUME_BACKUP,
     VOLUME_RESTORE,
 )
@@ -57,7 +60,7 @@ def make_registry(sink: EventSink, login: Login) -> kopf.OperatorRegistry:
         await sink.on_child(event)
 
     @kopf.on.event("v1", "persistentvolumeclaims", labels=MANAGED, registry=registry)
-    async def on_claim(event: Event, **_: Any) -> None:
+    async def on_managed_claim(event: Event, **_: Any) -> None:
         await sink.on_child(event)
 
     @kopf.on.event("snapshot.storage.k8s.io", "v1", "volumesnapshots", labels=MANAGED, registry=registry)
@@ -82,6 +85,20 @@ def add_cluster_stores(registry: kopf.OperatorRegistry, sink: EventSink) -> None
 
     kopf.on.event(GROUP, VERSION, CLUSTER_BACKUP_STORE.plural, registry=registry)(on_cluster_store)
     kopf.on.event(GROUP, VERSION, BACKUP_GRANT.plural, registry=registry)(on_grant)
+
+
+def add_populator(registry: kopf.OperatorRegistry, sink: EventSink) -> None:
+    """Listen to RestoreSources as well, and to claims whose dataSourceRef names one of our kinds."""
+
+    async def on_source(event: Event, **_: Any) -> None:
+        await sink.on_source(event)
+
+    async def on_claim(event: Event, **_: Any) -> None:
+        if asks_for_backup(dict(event["object"])):
+            await sink.on_claim(event)
+
+    kopf.on.event(GROUP, VERSION, RESTORE_SOURCE.plural, registry=registry)(on_source)
+    kopf.on.event("v1", PVC.plural, registry=registry)(on_claim)
 
 
 def add_schedules(registry: kopf.OperatorRegistry, sink: EventSink, kinds: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiohttp
 from pydantic_core import from_json, to_json
 
+from cinderblock.api.labels import GROUP, MANAGED_BY, MANAGED_BY_LABEL
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.kube.kinds import BACKUP_STORE, JOB, POD, PV, PVC, VOLUME_BACKUP, VOLUME_SNAPSHOT, Kind
 from cinderblock.kube.reduction import reduce_metadata, reduce_object
@@ -39,10 +40,28 @@ def reduce_event_object(body: JsonObject) -> JsonObject:
     if kind is not None and kind.kind not in SCHEDULE_KINDS:
         return reduce_object(kind, body)
     kept = {"apiVersion": body.get("apiVersion"), "kind": body.get("kind"), "metadata": reduce_metadata(body)}
+    if body.get("kind") == PVC.kind:
+        return kept | {part: reduce_object(PVC, body).get(part, {}) for part in ("spec", "status")}
     if kind is None:
         return kept
     # A change of the spec shows in the generation.
     return kept | {"status": {"observedGeneration": (body.get("status") or {}).get("observedGeneration")}}
+
+
+def is_of_interest(body: JsonObject) -> bool:
+    """Return whether the operator watches an object. It watches its own claims, and those that ask for a backup.
+
+    The API server cannot select claims by their dataSourceRef, so it sends all of them.
+    """
+    if body.get("kind") != PVC.kind:
+        return True
+    found = (body.get("metadata") or {}).get("labels") or {}
+    return found.get(MANAGED_BY_LABEL) == MANAGED_BY or asks_for_backup(body)
+
+
+def asks_for_backup(body: JsonObject) -> bool:
+    """Return whether the dataSourceRef of a claim names one of our kinds."""
+    return ((body.get("spec") or {}).get("dataSourceRef") or {}).get("apiGroup") == GROUP
 
 
 class ReducedWatch:
@@ -85,6 +104,8 @@ class ReducedWatch:
             return line
         if not isinstance(event, dict) or event.get("type") not in ("ADDED", "MODIFIED", "DELETED"):
             return line
+        if not is_of_interest(event["object"]):
+            return None
         return None if self._is_repeated(event) else to_json(event | {"object": reduce_event_object(event["object"])})
 
     def _is_repeated(self, event: JsonObject) -> bool:

@@ -19,7 +19,7 @@ from cinderblock.controller.handlers.watch_liveness import STALL_SECONDS, WatchL
 from cinderblock.controller.request import OWN_KINDS, SCHEDULE_KINDS
 from cinderblock.errors import AccessDenied, CinderblockError
 from cinderblock.kube.client import KubeClient
-from cinderblock.kube.kinds import BACKUP_GRANT, CLUSTER_BACKUP_STORE, PV, Kind
+from cinderblock.kube.kinds import BACKUP_GRANT, CLUSTER_BACKUP_STORE, PV, RESTORE_SOURCE, Kind
 from cinderblock.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class WatchManager:
         reachable_since: returns since when the API server has answered, by ``time.monotonic``; None: it does not.
         schedule_kinds: kinds of schedules that are watched.
         cluster_stores: whether ClusterBackupStores and BackupGrants are watched.
+        populates: whether RestoreSources, and claims of users, are watched.
 
     Attributes:
         starts: how often kopf was started.
@@ -72,6 +73,7 @@ class WatchManager:
         *,
         schedule_kinds: frozenset[str] = frozenset(SCHEDULE_KINDS),
         cluster_stores: bool = True,
+        populates: bool = True,
     ) -> None:
         self.starts = 0
         self.synced = False
@@ -80,8 +82,10 @@ class WatchManager:
         self._reachable_since = reachable_since
         self._schedule_kinds = schedule_kinds
         self._cluster_stores = cluster_stores
+        self._populates = populates
         shared = {BACKUP_GRANT.kind, CLUSTER_BACKUP_STORE.kind}
         left_out = {*SCHEDULE_KINDS} - schedule_kinds | (set() if cluster_stores else shared)
+        left_out |= set() if populates else {RESTORE_SOURCE.kind}
         self._kinds = tuple(kind for kind in WATCHED_KINDS if kind.kind not in left_out)
         self._liveness = WatchLiveness()
         self._served: tuple[str, ...] = ()
@@ -127,6 +131,7 @@ class WatchManager:
             self._liveness,
             schedule_kinds=self._schedule_kinds,
             cluster_stores=self._cluster_stores,
+            populates=self._populates,
         )
         thread.start()
         try:

@@ -105,6 +105,10 @@ class ManifestReader:
 
         await context.stores.call(self._store, compare, LONG_CALL_SECONDS)
 
+    async def list_all(self, context: Context) -> list[StoredManifest]:
+        """Return all manifests of the store, at most MAX_BACKUPS + 1: one more shows that there are too many."""
+        return await context.stores.call(self._store, lambda: list(self._listed()), LONG_CALL_SECONDS)
+
     def _listed(self) -> Iterator[StoredManifest]:
         catalog = Catalog(self._opened, self._store.spec.prefix)
         # One more shows that there are too many.

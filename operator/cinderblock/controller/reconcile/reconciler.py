@@ -17,6 +17,7 @@ from cinderblock.api.v1alpha1.backup import FOREIGN_FIELDS, VolumeBackup, Volume
 from cinderblock.api.v1alpha1.backup_grant import BackupGrant
 from cinderblock.api.v1alpha1.cluster_store import ClusterBackupStore
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSource
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
 from cinderblock.controller.cluster_stores.broker import Broker
@@ -26,6 +27,8 @@ from cinderblock.controller.copies.reconcile import CopyReconciler
 from cinderblock.controller.grants.reconcile import decide_grant
 from cinderblock.controller.imports.reconcile import ImportReconciler
 from cinderblock.controller.metrics import recorder as metrics_recorder
+from cinderblock.controller.populate.reconcile import ClaimReconciler
+from cinderblock.controller.populate.source import decide_source
 from cinderblock.controller.reconcile import gather_backup, gather_restore, gather_store
 from cinderblock.controller.reconcile.admission import creates_mover
 from cinderblock.controller.reconcile.execute import Target, execute
@@ -81,7 +84,7 @@ CONFLICT_RETRY_SECONDS = 0.5
 RETRY: Final = Decision(None, requeue_after=MIN_REQUEUE_SECONDS)
 """Decision after a failure that no status reports: the queue repeats the first ones within 4 s."""
 
-RECONCILED_KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (kinds.JOB, kinds.PV)}
+RECONCILED_KINDS: dict[str, Kind] = OWN_KINDS | {kind.kind: kind for kind in (kinds.JOB, kinds.PV, kinds.PVC)}
 
 KindReconciler = Callable[[Context, dict[str, Any]], Awaitable[float | None]]
 """Moves an object of one kind one step forward. Returns the seconds after which it wants the next step, or None."""
@@ -109,6 +112,7 @@ class Reconciler:
         self._imports = ImportReconciler()
         self._copies = CopyReconciler()
         self._cluster_stores = ClusterStoreReconciler(self._broker)
+        self._claims = ClaimReconciler()
         self._kinds: dict[str, KindReconciler] = {
             "BackupStore": partial(_reconcile_store, self._broker, self._imports, self._copies),
             "ClusterBackupStore": partial(_reconcile_cluster_store, self._cluster_stores),
@@ -117,6 +121,8 @@ class Reconciler:
             "BackupVerification": partial(_reconcile_operation, VERIFICATION_STEPS),
             **dict.fromkeys(SCHEDULE_KINDS, self._schedules.reconcile),
             "BackupGrant": _reconcile_grant,
+            "RestoreSource": _reconcile_source,
+            "PersistentVolumeClaim": self._claims.reconcile,
             "Job": release_orphaned_job,
             "PersistentVolume": release_volume,
         }
@@ -168,6 +174,8 @@ class Reconciler:
         if key.kind in SCHEDULE_KINDS:
             self._schedules.forget(key)
             self._context.metrics.forget_schedule(key.namespace, key.name)
+        if key.kind == kinds.PVC.kind:
+            self._claims.forget(key)
         if key.kind == kinds.CLUSTER_BACKUP_STORE.kind:
             self._cluster_stores.forget(key)
         if key.kind == kinds.BACKUP_STORE.kind:
@@ -256,6 +264,12 @@ async def _reconcile_grant(context: Context, body: dict[str, Any]) -> float | No
     grant = BackupGrant.model_validate(body)
     decision = await decide_grant(context, grant)
     return await _record(context, Target(kinds.BACKUP_GRANT, grant, body), decision, grant.status)
+
+
+async def _reconcile_source(context: Context, body: dict[str, Any]) -> float | None:
+    source = RestoreSource.model_validate(body)
+    decision = await decide_source(context, source)
+    return await _record(context, Target(kinds.RESTORE_SOURCE, source, body), decision, source.status)
 
 
 async def _execute(

@@ -198,9 +198,10 @@ async def related_to_restore(
         return RelatedToRestore(None, (), (), count)
     volumes = _each("spec.volumeId", {target.uid, target.name} if target and is_in_place(restore) else set())
     recorded = restore.status.backup_id if restore.own_phase else None
-    wanted = NamedBackup(recorded or restore.spec.backup_id, is_recorded=recorded is not None)
+    asked = recorded or restore.spec.backup_id
     found = granted
-    if restore.granted_from is None:
+    if restore.granted_from is None and asked is not None:
+        wanted = NamedBackup(asked, is_recorded=recorded is not None)
         found = await _find_backup(context, restore.namespace, wanted, backups, is_all=is_all)
     chosen = ObstaclesOfRestore(restore, context.policy, found, target)
     if not is_all:

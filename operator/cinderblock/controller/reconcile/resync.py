@@ -25,6 +25,7 @@ from cinderblock.api.v1alpha1.backup import BackupPhase, VolumeBackup
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.controller.context import Context
+from cinderblock.controller.populate.pending import list_claims
 from cinderblock.controller.request import (
     SCHEDULE_KINDS,
     ObjectKey,
@@ -76,6 +77,11 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     if context.policy.cluster_stores and await context.kube.serves(kinds.BACKUP_GRANT):
         grants = await _list_limited(context.kube, kinds.BACKUP_GRANT, limit, _key)
         stores += [(key, changed) for key, changed in grants if changed]
+    claims: list[tuple[ObjectKey, bool]] = []
+    if context.policy.populates and await context.kube.serves(kinds.RESTORE_SOURCE):
+        sources = await _list_limited(context.kube, kinds.RESTORE_SOURCE, limit, _key)
+        stores += [(key, changed) for key, changed in sources if changed]
+        claims = await list_claims(context)
     records = [
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
@@ -97,6 +103,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
         # Marks of a deleted schedule are removed by a reconciliation of its key.
         *((key, False) for key in sorted(steady.marking - {key for key, _ in schedules})),
         *kept,
+        *claims,
         *((volume_key(name), False) for name in marked_volumes),
     ]
 

@@ -18,6 +18,7 @@ from cinderblock.api.v1alpha1.backup_grant import BackupGrantStatus
 from cinderblock.api.v1alpha1.cluster_store import SharedStore
 from cinderblock.api.v1alpha1.progress import MoverReference, Progress
 from cinderblock.api.v1alpha1.restore import VolumeRestore, VolumeRestoreStatus
+from cinderblock.api.v1alpha1.restore_source import RestoreSourceStatus
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus
 from cinderblock.api.v1alpha1.verification import BackupVerification, BackupVerificationStatus
 from cinderblock.lifecycle import conditions
@@ -144,7 +145,7 @@ def _reasons(status: ReportedStatus) -> set[str]:
 
 def recorded_uid(status: AnyStatus) -> str | None:
     """Return the UID of the mover Job that a status records."""
-    mover = None if isinstance(status, BackupStoreStatus | BackupGrantStatus) else status.mover
+    mover = None if isinstance(status, BackupStoreStatus | BackupGrantStatus | RestoreSourceStatus) else status.mover
     return mover.uid if mover is not None else None
 
 

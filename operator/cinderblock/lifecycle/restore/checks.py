@@ -15,6 +15,7 @@ from cinderblock.lifecycle.backup import checks as backup_checks
 from cinderblock.lifecycle.backup_grants import checks as grant_checks
 from cinderblock.lifecycle.children import ClaimRequest
 from cinderblock.lifecycle.observed import ObservedRestore
+from cinderblock.lifecycle.restore import given_claim
 from cinderblock.lifecycle.store import movers
 from cinderblock.lifecycle.verdicts import Fail, Verdict, Wait
 from cinderblock.reasons import Reason
@@ -40,13 +41,16 @@ def is_in_place(restore: VolumeRestore) -> bool:
 
 def target_name(observed: ObservedRestore) -> str:
     """Return the name of the new claim. Cinder: ``restore_backup_<id>``, here as a name that Kubernetes allows."""
+    if observed.restore.spec.claim is not None:
+        return observed.restore.spec.claim.name
     backup_id = observed.backup.backup_id if observed.backup else observed.restore.spec.backup_id
     return observed.restore.spec.name or f"restore-backup-{backup_id}"
 
 
 def first_verdict(observed: ObservedRestore) -> Verdict:
     """Return the verdict of the first check that does not pass."""
-    return next((verdict for check in BEFORE_COPY if (verdict := check(observed)) is not None), None)
+    checks = WITHOUT_COPY if observed.restore.fills_nothing else BEFORE_COPY
+    return next((verdict for check in checks if (verdict := check(observed)) is not None), None)
 
 
 def namespace_is_not_too_full(observed: ObservedRestore) -> Verdict:
@@ -56,7 +60,7 @@ def namespace_is_not_too_full(observed: ObservedRestore) -> Verdict:
 
 def backup_exists(observed: ObservedRestore) -> Verdict:
     """Cinder: 404 ``Backup <id> could not be found.``"""
-    if observed.backup is None:
+    if observed.backup is None and not observed.restore.fills_nothing:
         return Fail(Reason.BACKUP_NOT_FOUND, f"Backup {observed.restore.spec.backup_id} could not be found.")
     return None
 
@@ -146,7 +150,7 @@ def used_during_copy(pods: tuple[str, ...]) -> Fail | None:
 
 def new_target_fits(observed: ObservedRestore) -> Verdict:
     """The name of the new claim is free, its size suffices, and its StorageClass exists."""
-    if is_in_place(observed.restore) or observed.manifest is None:
+    if is_in_place(observed.restore) or observed.restore.spec.claim is not None or observed.manifest is None:
         return None
     if observed.target is not None and not observed.target.metadata.is_being_deleted:
         cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: it exists."
@@ -162,7 +166,7 @@ def new_target_fits(observed: ObservedRestore) -> Verdict:
 
 def new_name_is_free(observed: ObservedRestore) -> Verdict:
     """No claim with the name of the new one is being deleted. Wait for it: users replace volumes like that."""
-    if is_in_place(observed.restore) or observed.target is None:
+    if is_in_place(observed.restore) or observed.restore.spec.claim is not None or observed.target is None:
         return None
     message = f"PersistentVolumeClaim {observed.target.name} exists and is being deleted"
     return Wait(Reason.NAME_TAKEN, message, limit=observed.policy.deadlines.volume, requeue_after=5.0)
@@ -199,6 +203,8 @@ def claim_request(observed: ObservedRestore) -> ClaimRequest:
     """Return the properties of the new claim: those of the spec, otherwise those of the backed up volume."""
     if observed.manifest is None:
         raise ValueError("the manifest is needed for the properties of the backed up volume")
+    if observed.restore.spec.claim is not None:
+        raise ValueError("a given claim has its own properties")
     spec, description = observed.restore.spec, observed.manifest.description
     storage_class = spec.storage_class_name
     if storage_class is None and description.storage_class in observed.classes:
@@ -225,8 +231,11 @@ BEFORE_COPY: tuple[Check, ...] = (
     existing_target_is_bound,
     target_is_not_busy,
     existing_target_is_detached,
+    given_claim.check,
     new_target_fits,
     new_name_is_free,
     name_is_not_being_made,
 )
 """Checks that must pass until the copy begins."""
+WITHOUT_COPY: tuple[Check, ...] = (namespace_is_not_too_full, given_claim.check, name_is_not_being_made)
+"""The same for a claim that gets an empty volume."""

@@ -36,12 +36,14 @@ from cinderblock.lifecycle.mover import job as mover_job
 from cinderblock.lifecycle.mover import state as mover_state
 from cinderblock.lifecycle.observed import ObservedRestore
 from cinderblock.lifecycle.operation import Operation, foreign_child, stamp
-from cinderblock.lifecycle.restore import checks, rebind
+from cinderblock.lifecycle.restore import checks, given_claim, rebind
 from cinderblock.lifecycle.store import place
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
 ACCEPTED = "The restore was accepted"
+EMPTY_NOTE = "The store holds no backup for the claim, so its volume is empty"
+_ACCEPTED_WAIT = Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=MIN_REQUEUE_SECONDS)
 
 
 def decide(observed: ObservedRestore, now: datetime) -> Decision:
@@ -91,12 +93,11 @@ def _accept(observed: ObservedRestore, now: datetime) -> Decision:
 
 def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
     """Create the staging claim of a new volume, and start the mover when it can mount its claim."""
-    operation, verdict = _operation(observed, now), checks.first_verdict(observed)
+    operation, verdict = _operation(observed, now), checks.first_verdict(observed) or _foreign_child(observed)
     if verdict is not None:
         return operation.apply(verdict)
-    foreign = _foreign_child(observed)
-    if foreign:
-        return operation.fail(foreign)
+    if observed.restore.fills_nothing:
+        return _prepare_empty(observed, now)
     if observed.store.store is not None:
         queued = mover_state.wait_for_slot(observed.mover, observed.policy, observed.store.store)
         if queued:
@@ -106,20 +107,41 @@ def _prepare(observed: ObservedRestore, now: datetime) -> Decision:
         return held
     if checks.is_in_place(observed.restore):
         return _start(observed, now, observed.target.name if observed.target else "")
-    accepted = Wait(Reason.ACCEPTED, ACCEPTED, requeue_after=MIN_REQUEUE_SECONDS)
     started, late = _start(observed, now, labels.child_name(observed.restore.uid)), observed.wait_for_consumer_classes
     if observed.staging_claim is not None:
-        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy, accepted)
+        waiting = operation.wait_for_claim(observed.staging_claim, late, observed.policy, _ACCEPTED_WAIT)
         disposed = rebind.dispose(observed, observed.staging_claim)
         return waiting or Decision(started.status, (*disposed, *started.actions), started.requeue_after)
-    request = checks.claim_request(observed)
+    claims: tuple[Action, ...] = (*rebind.check_claim(observed), _staging_claim(observed))
+    if _staging_request(observed).storage_class not in late:
+        return operation.stay(_ACCEPTED_WAIT, claims)
+    return Decision(started.status, (*claims, *started.actions), started.requeue_after)
+
+
+def _staging_request(observed: ObservedRestore) -> children.ClaimRequest:
+    is_given = observed.restore.spec.claim is not None
+    return given_claim.request(observed) if is_given else checks.claim_request(observed)
+
+
+def _staging_claim(observed: ObservedRestore) -> CreateChild:
+    """Return the action that creates the claim under which the new volume is filled."""
+    request = _staging_request(observed)
     temporary = replace(request, access_modes=children.writable(request.access_modes))
     extras = children.extras_of(observed.store.store, observed.policy.mover)
-    created = CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
-    claims = (rebind.check_claim(observed), created)
-    if request.storage_class not in late:
-        return operation.stay(accepted, claims)
-    return Decision(started.status, (*claims, *started.actions), started.requeue_after)
+    return CreateChild("PersistentVolumeClaim", children.claim(observed.restore, temporary, extras))
+
+
+def _prepare_empty(observed: ObservedRestore, now: datetime) -> Decision:
+    """Create a new volume without a mover, and hand it over unchanged.
+
+    Provisioners leave a claim alone whose dataSourceRef names our kinds, so it gets an empty volume in the same way.
+    """
+    operation, staging = _operation(observed, now), observed.staging_claim
+    if staging is None:
+        return operation.stay(_ACCEPTED_WAIT, (_staging_claim(observed),))
+    # No pod will ever use the staging claim, so it must be bound, also in a class that binds late.
+    waiting = operation.wait_for_claim(staging, (), observed.policy, _ACCEPTED_WAIT)
+    return waiting or _rebind(observed, now)
 
 
 def _hold_backup(observed: ObservedRestore, now: datetime) -> Decision | None:
@@ -217,7 +239,8 @@ def _done(
     observed: ObservedRestore, now: datetime, claim: PersistentVolumeClaim | None, report: MoverReport | None
 ) -> Decision:
     base, generation = _base(observed), observed.restore.metadata.generation
-    message = _restored_message(report, base.losses)
+    is_empty = observed.restore.fills_nothing
+    message = EMPTY_NOTE if is_empty else _restored_message(report, base.losses)
     update: dict[str, Any] = {
         "phase": RestorePhase.AVAILABLE,
         "progress": None,
@@ -230,7 +253,7 @@ def _done(
     if report is not None:
         update |= _reported(report)
     status = base.model_copy(update=update)
-    note = f"Volume {status.volume_name} holds backup {status.backup_name}"
+    note = message if is_empty else f"Volume {status.volume_name} holds backup {status.backup_name}"
     is_child = rebind.is_child(claim, observed.restore) and not rebind.is_scratch(observed.restore)
     released = (rebind.release(claim, observed.restore),) if claim is not None and is_child else ()
     return Decision(status, (*released, RecordEvent("Normal", Reason.RESTORED, note)), requeue_after=0.0)
@@ -350,6 +373,6 @@ def _base(observed: ObservedRestore) -> VolumeRestoreStatus:
     if checks.is_in_place(restore):
         if observed.target is not None:
             update |= {"volume_id": observed.target.uid, "volume_name": observed.target.name}
-    elif observed.backup is not None:
+    elif observed.backup is not None or restore.fills_nothing:
         update["volume_name"] = checks.target_name(observed)
     return status.model_copy(update=update)

@@ -12,6 +12,9 @@ The objects of the cluster show each step, so that another process can continue 
 6. Record that the restore is available. Only then restore the reclaim policy of the volume and remove the mark
    (`release_volume`): the mark distinguishes our claim from somebody else's of the same name.
 
+A given claim (spec.claim) exists already, and belongs to the user. Then step 3 reserves the volume with the UID of that
+claim, and steps 4 and 5 are left out: Kubernetes binds the claim to the volume.
+
 Watches report every step except the first: those of claims by their labels, that of the volume by its mark.
 """
 
@@ -22,7 +25,13 @@ from typing import Any, TypeGuard
 
 from cinderblock.api import labels
 from cinderblock.api.kubernetes import READ_ONLY_MANY, PersistentVolume, PersistentVolumeClaim
-from cinderblock.api.labels import NUDGED_ANNOTATION, POLICY_ANNOTATION, RESTORE_LABEL, TEMPORARY_ANNOTATION
+from cinderblock.api.labels import (
+    NUDGED_ANNOTATION,
+    POLICY_ANNOTATION,
+    POPULATED_ANNOTATION,
+    RESTORE_LABEL,
+    TEMPORARY_ANNOTATION,
+)
 from cinderblock.api.v1alpha1.restore import RestorePhase, VolumeRestore
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.actions import (
@@ -36,7 +45,7 @@ from cinderblock.lifecycle.actions import (
     RecordEvent,
 )
 from cinderblock.lifecycle.observed import ObservedRestore
-from cinderblock.lifecycle.restore import checks
+from cinderblock.lifecycle.restore import checks, given_claim
 from cinderblock.lifecycle.verdicts import Fail, Wait
 from cinderblock.reasons import Reason
 
@@ -85,21 +94,24 @@ def has_begun(observed: ObservedRestore) -> bool:
 
 def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
     """Return the next step of the rebinding."""
-    volume = observed.volume
+    volume, is_given = observed.volume, observed.restore.spec.claim is not None
+    refused = given_claim.still_waits(observed, volume)
+    if refused is not None:
+        return refused
     if observed.target is not None and volume is not None and observed.target.spec.volume_name == volume.name:
         return _bound(observed, observed.target, volume)
     if volume is None:
         return Step(_rebinding(observed, "waiting for its PersistentVolume"))
     if not _is_marked(volume, observed):
         return Step(_rebinding(observed, "retaining its PersistentVolume"), (_mark(observed, volume),))
-    if observed.target is not None:
+    if observed.target is not None and not is_given:
         cause = f"Cannot create PersistentVolumeClaim {observed.target.name}: somebody else created it meanwhile."
         return Fail(Reason.NAME_TAKEN, f"{cause} Restore again under another name.")
     owned = children.Children(job=observed.mover.job, claim=observed.staging_claim)
     leftovers = children.cleanup(observed.restore, owned)
     if leftovers or observed.staging_claim is not None:
         return Step(_rebinding(observed, "deleting the staging claim"), leftovers)
-    return _reserve_and_claim(observed, volume)
+    return _reserve_for_given(observed, volume) if is_given else _reserve_and_claim(observed, volume)
 
 
 def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
@@ -128,7 +140,7 @@ def unmark(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> Pat
     is_stranded = reference is not None and not reference.uid and not is_wanted
     spec: dict[str, Any] = {"claimRef": {"uid": uid}} if is_stranded else {}
     is_temporary = TEMPORARY_ANNOTATION in volume.metadata.annotations
-    if is_temporary and not is_wanted and not _was_handed_over(volume, uid):
+    if is_temporary and not is_wanted and (not _was_handed_over(volume, uid) or _was_refused(volume, claim)):
         spec["persistentVolumeReclaimPolicy"] = "Delete"
     return _unmark(volume, spec)
 
@@ -150,6 +162,13 @@ def _was_handed_over(volume: PersistentVolume, uid: str) -> bool:
     """Return whether the volume was bound to another claim than the staging claim of the restore with this UID."""
     reference = volume.spec.claim_ref
     return reference is not None and bool(reference.uid) and reference.name != labels.child_name(uid)
+
+
+def _was_refused(volume: PersistentVolume, claim: PersistentVolumeClaim | None) -> bool:
+    """Return whether the claim that the volume is reserved for was bound to another one, so that nobody has used it."""
+    reference = volume.spec.claim_ref
+    is_same = claim is not None and reference is not None and reference.uid == claim.uid
+    return is_same and claim is not None and claim.spec.volume_name not in ("", volume.name)
 
 
 def keep_volume(volume: PersistentVolume) -> PatchVolume:
@@ -257,6 +276,24 @@ def _nudge(claim: PersistentVolumeClaim) -> PatchClaim:
     return PatchClaim(claim.name, {"metadata": metadata})
 
 
+def _reserve_for_given(observed: ObservedRestore, volume: PersistentVolume) -> Step:
+    """Reserve the released volume for the given claim, and wait until Kubernetes binds both."""
+    claim = observed.target
+    if claim is None:
+        raise ValueError("a given claim that is gone ends the hand-over")
+    if given_claim.is_reserved(volume, claim):
+        return Step(_rebinding(observed, f"waiting for PersistentVolumeClaim {claim.name} to be bound"))
+    if volume.status.phase != "Released":
+        return Step(_rebinding(observed, "waiting for its PersistentVolume to be released"))
+    spec: dict[str, Any] = {"claimRef": given_claim.reservation(claim)}
+    if set(claim.spec.access_modes) - set(volume.spec.access_modes):
+        # A staging claim must be writable, and the given one may be read-only.
+        spec["accessModes"] = list(claim.spec.access_modes)
+    patch = {"metadata": {"annotations": {POPULATED_ANNOTATION: claim.uid}}, "spec": spec}
+    reserving = _rebinding(observed, f"reserving its PersistentVolume for PersistentVolumeClaim {claim.name}")
+    return Step(reserving, (_patch(volume, patch),))
+
+
 def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> Step:
     """Reserve the released volume for the requested name, and create the claim."""
     reference = volume.spec.claim_ref
@@ -283,13 +320,15 @@ def _reserve_and_claim(observed: ObservedRestore, volume: PersistentVolume) -> S
     return Step(_rebinding(observed, f"creating PersistentVolumeClaim {name}"), (CreateClaim(body),))
 
 
-def check_claim(observed: ObservedRestore) -> CheckClaim:
-    """Return the action that tries to create the requested claim before anything is copied.
+def check_claim(observed: ObservedRestore) -> tuple[CheckClaim, ...]:
+    """Return the action that tries to create the requested claim before anything is copied. A given claim exists.
 
     The name of the volume is not known yet. The API server looks up no volume when a claim is created.
     """
+    if observed.restore.spec.claim is not None:
+        return ()
     request = checks.claim_request(observed)
-    return CheckClaim(_requested_claim(observed, request, f"pvc-{observed.restore.uid}"))
+    return (CheckClaim(_requested_claim(observed, request, f"pvc-{observed.restore.uid}")),)
 
 
 def _requested_claim(observed: ObservedRestore, request: children.ClaimRequest, volume: str) -> dict[str, Any]:

@@ -137,7 +137,12 @@ class NamespaceVolumes:
         return "in-use" if users else "available"
 
     def _from_restore(self, restore: VolumeRestore) -> Volume | None:
-        """Return the volume that a VolumeRestore will create or failed to create; None: it exists, or is not new."""
+        """Return the volume that a VolumeRestore will create or failed to create; None: it exists, or is not new.
+
+        A given claim is a volume itself, whatever becomes of its restore.
+        """
+        if restore.spec.claim is not None:
+            return None
         if restore.status.volume_id or restore.spec.volume_id or restore.status.phase is RestorePhase.AVAILABLE:
             return None
         annotations = restore.spec.annotations

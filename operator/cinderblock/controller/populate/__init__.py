@@ -1,0 +1,1 @@
+"""Fill claims that ask for their backup with dataSourceRef."""
