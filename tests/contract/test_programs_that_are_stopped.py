@@ -163,6 +163,10 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
         r"GET /stopped/prefix/backups/",
         lambda made, target: ["recover", "plan", "--from", STORE, *made.keys],
     ),
+    "rescue": (
+        r"GET /stopped\?versioning",
+        lambda made, target: ["rescue", "--at", "2026-05-04T03:00:00Z", "--from", STORE],
+    ),
     "show": (r"GET /stopped/prefix/backups/", lambda made, target: ["show", made.backup, "--from", STORE, *made.keys]),
     "verify": (
         r"GET /stopped/prefix/packs/",
@@ -178,8 +182,10 @@ IN_THE_MIDDLE: dict[str, tuple[str, Callable[[Made, Path], list[str]]]] = {
     ),
 }
 """The request that is held back, and the arguments, by command for people."""
-SUCCESSFUL = [name for name in IN_THE_MIDDLE if name != "recover"]
-"""The commands that succeed. The backups were made from the command line, so no claim can be recovered."""
+SUCCESSFUL = [name for name in IN_THE_MIDDLE if name not in {"recover", "rescue"}]
+"""The commands that succeed. The backups were made from the command line, so no claim can be recovered. The bucket
+keeps no versions, so nothing can be rescued.
+"""
 
 
 def test_table_has_every_command_that_uses_a_store() -> None:
