@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.store.memory import MemoryStore
 from tests.simulation.test_store_imports import ALWAYS, backups, imported, run, set_import, store_status
 from tests.support.simulation.api import Object
-from tests.support.simulation.simulation import Simulation, is_restorable
+from tests.support.simulation.simulation import POLICY, Simulation, is_restorable
 from tests.support.store.faults import Crash
 from tests.support.variations import some
 
@@ -233,6 +233,94 @@ def test_denied_marker_stops_nothing(pair: tuple[Simulation, Simulation]) -> Non
     first.store.before = deny
     assert made(first, "one") == "available"
     assert shown(first, "ForeignOwner") == ("Unknown", "AccessDenied")
+
+
+def imported_from_first(pair: tuple[Simulation, Simulation]) -> str:
+    """Let the second cluster share the store of the first, import its backup, and return the key of its manifest."""
+    first, second = pair
+    assert made(first, "one") == "available"
+    [key] = first.stored("backups/")
+    second.cluster.store = MemoryStore()
+    assert made(second, "two") == "available"
+    second.cluster.store = first.cluster.store
+    second.restart()
+    run(second, 2)
+    backup_id = first.get("VolumeBackup", "one")["metadata"]["uid"]
+    second.import_backup("theirs", backup_id, storeName="default", deletionPolicy="Delete")
+    run(second, 2)
+    assert second.phase("VolumeBackup", "theirs") == "available"
+    return key
+
+
+def test_held_deletion_ends_when_the_owner_has_deleted_the_data(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    imported_from_first(pair)
+    second.delete("VolumeBackup", "theirs")
+    run(second, 2)
+    assert second.get("VolumeBackup", "theirs")["status"]["conditions"][0]["reason"] == "ForeignOwner"
+    first.delete("VolumeBackup", "one")
+    run(first, 2)
+    assert not first.stored("backups/")
+    run(second, 90)
+    assert second.phase("VolumeBackup", "theirs") == "gone"
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_unreadable_marker_holds_only_what_is_known_to_be_foreign(
+    pair: tuple[Simulation, Simulation], is_known: bool
+) -> None:
+    """Before there were markers, a policy that denies meta/ kept no data of imported backups."""
+    first, second = pair
+    key = imported_from_first(pair)
+    if not is_known:
+        store = second.get("BackupStore", "default")
+        second.objects.update(store, status={k: v for k, v in store["status"].items() if k != "owner"})
+
+    def deny(operation: str, key: str) -> None:
+        if key == owner_key(""):
+            raise AccessDenied("the policy of the bucket does not permit meta/")
+
+    second.store.before = deny
+    second.restart()
+    second.delete("VolumeBackup", "theirs")
+    run(second, 2)
+    assert second.phase("VolumeBackup", "theirs") == ("deleting" if is_known else "gone")
+    assert (key in first.stored("backups/")) is is_known
+
+
+def test_rebuilt_cluster_takes_over_with_an_epoch_from_git(pair: tuple[Simulation, Simulation]) -> None:
+    """The manifest of the store names the epoch of the lost cluster, in which it had no effect."""
+    lost, rebuilt = pair
+    run(lost)
+    manifest = {"takeOver": store_status(lost)["owner"]["epoch"]}
+    change(lost, **manifest)
+    assert made(lost, "one") == "available"
+    assert state(lost) == "Own"
+    change(rebuilt, **manifest)
+    set_import(rebuilt, **ALWAYS)
+    assert made(rebuilt, "two") == "available"
+    assert state(rebuilt) == "Own"
+    assert ready(rebuilt) == ("True", "Answers")
+    run(rebuilt, 11)
+    assert "one" in backups(rebuilt)
+
+
+def test_takeover_that_fails_for_a_while_needs_no_resync(pair: tuple[Simulation, Simulation]) -> None:
+    first, second = pair
+    run(first)
+    run(second)
+    second.faults.plan(0, StoreUnreachable("no route to host"), done=False)
+    change(second, takeOver=store_status(second)["owner"]["epoch"])
+    second.settle()
+    assert state(second) == "Own"
+
+
+def test_name_that_no_marker_can_have_stops_nothing() -> None:
+    with Simulation(policy=replace(POLICY, release="Our_operator")) as simulation:
+        simulation.make("Namespace", {"metadata": {"name": "kube-system"}})
+        simulation.claim("data", "content")
+        assert made(simulation, "one") == "available"
+        assert marker(simulation)["release"] == ""
 
 
 def test_cluster_that_may_not_read_its_uid_marks_nothing(simulation: Simulation) -> None:

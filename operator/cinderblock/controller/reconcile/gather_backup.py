@@ -47,6 +47,7 @@ from cinderblock.controller.reconcile.gather_expiry import with_expiry
 from cinderblock.controller.reconcile.gather_store import refuse_moved, wait_for_owner
 from cinderblock.controller.reconcile.related import list_by_id, related_to_backup, related_to_import
 from cinderblock.controller.stores.circuit_breaker import LONG_CALL_SECONDS
+from cinderblock.controller.stores.owners import DELETION_CACHE_SECONDS
 from cinderblock.errors import CinderblockError, ForeignManifest, NotFound, PermanentError, TransientError
 from cinderblock.kube import kinds, queries
 from cinderblock.lifecycle import dependents, expected_manifest
@@ -425,30 +426,34 @@ async def _for_deletion(context: Context, observed: ObservedBackup) -> ObservedB
         return observed
     if is_expired:
         return await with_expiry(context, observed)
-    held = await _owner_refusal(context, backup, lookup.store)
-    if held is not None:
-        return replace(observed, store=replace(lookup, error=held))
     recorded = backup.own_phase is not None and status.manifest_key is not None
     if not recorded or lookup.store is None or not status.volume_id or not status.container:
         return observed
     try:
         observed = await _with_stored_data(context, observed, lookup, status.volume_id, status.container)
+        held = await _owner_refusal(context, backup, lookup.store) if observed.data_present else None
+        if held is not None:
+            observed = replace(observed, store=replace(lookup, error=held))
     except CinderblockError as error:
         observed = replace(observed, store=StoreLookup(lookup.store, "", error))
     return await _with_same_place(context, observed, lookup.store, status.container)
 
 
 async def _owner_refusal(context: Context, backup: VolumeBackup, store: BackupStore | None) -> CinderblockError | None:
-    """Return why the data of an imported backup stays: another cluster owns the store now, and has made the backup."""
+    """Return why the data of an imported backup stays: another cluster owns the store now, and has made the backup.
+
+    If nobody can read the marker, the owner that the BackupStore shows counts. Raises TransientError.
+    """
     is_taken = backup.spec.import_ is not None and not backup.keeps_data and not backup.is_let_go
     cluster = await context.cluster.uid(context.kube) if is_taken and store is not None else ""
     if not cluster or store is None or store.is_shared:
         return None
     try:
-        marker = await context.owners.read(context.stores, store, context.secrets, is_fresh=True)
-    except CinderblockError as error:
-        return error
-    return owner.held_deletion(store, marker) if marker is not None and marker.cluster != cluster else None
+        found = await context.owners.read(context.stores, store, context.secrets, seconds=DELETION_CACHE_SECONDS)
+    except PermanentError:
+        known = store.status.owner
+        return owner.held_deletion(store, known) if known is not None and known.cluster != cluster else None
+    return owner.held_deletion(store, found) if found is not None and found.cluster != cluster else None
 
 
 async def _with_same_place(

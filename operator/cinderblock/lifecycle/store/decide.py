@@ -57,7 +57,9 @@ def default_store(stores: Sequence[BackupStore], namespace: str) -> StoreLookup:
 def _requeue_after(observed: ObservedStore) -> float | None:
     if isinstance(observed.lookup.error, TransientError):
         return RETRY_SECONDS
-    if observed.lookup.error or observed.used_by or observed.store.is_shared or _mover_refusal(observed):
+    is_owner_late = observed.owner is not None and isinstance(observed.owner.error, TransientError)
+    needs_check = observed.lookup.error or observed.used_by or observed.store.is_shared or _mover_refusal(observed)
+    if needs_check or is_owner_late:
         return RECHECK_SECONDS * (1 + _jitter(observed.store.uid) / 10)
     return None
 

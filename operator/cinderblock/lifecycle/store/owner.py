@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cinderblock.api.conditions import Condition, ConditionType
-from cinderblock.api.owner import OwnerMarker
+from cinderblock.api.owner import RELEASE_PATTERN, OwnerMarker
 from cinderblock.api.v1alpha1.store import BackupStore, OwnerState, StoreAccess, StoreOwner
 from cinderblock.errors import CinderblockError, StoreReadOnly, TransientError
 from cinderblock.lifecycle import conditions
@@ -47,7 +47,7 @@ def first_marker(cluster: str, release: str, seed: str, now: datetime) -> OwnerM
         seed: text from which the epoch is made; another one gives another epoch.
         now: the present.
     """
-    return OwnerMarker(cluster=cluster, release=release, epoch=_epoch(cluster, seed), since=_seconds(now))
+    return _marker(cluster, release, _epoch(cluster, seed), now)
 
 
 def takes_over(store: BackupStore, marker: OwnerMarker, cluster: str) -> bool:
@@ -58,7 +58,7 @@ def takes_over(store: BackupStore, marker: OwnerMarker, cluster: str) -> bool:
 
 def next_marker(marker: OwnerMarker, cluster: str, release: str, now: datetime) -> OwnerMarker:
     """Return the marker that replaces the one of another cluster. Its epoch follows from both."""
-    return OwnerMarker(cluster=cluster, release=release, epoch=_epoch(cluster, marker.epoch), since=_seconds(now))
+    return _marker(cluster, release, _epoch(cluster, marker.epoch), now)
 
 
 def status_of(store: BackupStore, observed: ObservedOwner | None) -> StoreOwner | None:
@@ -87,11 +87,11 @@ def refusal(store: BackupStore, owner: StoreOwner) -> StoreReadOnly:
     )
 
 
-def held_deletion(store: BackupStore, marker: OwnerMarker) -> StoreReadOnly:
+def held_deletion(store: BackupStore, owner: OwnerMarker | StoreOwner) -> StoreReadOnly:
     """Return the error of the deletion of data that this cluster has not made, in a place of another cluster."""
     return StoreReadOnly(
-        f"Cluster {marker.cluster} owns the place of BackupStore {store.name}, and this cluster has only imported the"
-        f" backup. Delete it there. Or, if that cluster is lost, set spec.takeOver to {marker.epoch!r}.",
+        f"Cluster {owner.cluster} owns the place of BackupStore {store.name}, and this cluster has only imported the"
+        f" backup. Delete it there. Or, if that cluster is lost, set spec.takeOver to {owner.epoch!r}.",
         reason=Reason.FOREIGN_OWNER,
     )
 
@@ -116,8 +116,9 @@ def with_owner(
     if isinstance(error, TransientError):
         return shown
     if error is not None:
+        message = f"The owner of the place is not known, and backups continue. {error.message}"
         return conditions.with_lasting(
-            shown, now, generation, kind=kind, status="Unknown", reason=error.reason, message=error.message
+            shown, now, generation, kind=kind, status="Unknown", reason=error.reason, message=message
         )
     if owner is None or owner.state is not OwnerState.DISPUTED:
         return conditions.without(shown, kind)
@@ -131,9 +132,11 @@ def with_owner(
     )
 
 
+def _marker(cluster: str, release: str, epoch: str, now: datetime) -> OwnerMarker:
+    """Return a marker. An operator that Helm has not installed may have a name that markers cannot contain."""
+    shown = release if RELEASE_PATTERN.fullmatch(release) else ""
+    return OwnerMarker(cluster=cluster, release=shown, epoch=epoch, since=now.replace(microsecond=0))
+
+
 def _epoch(*parts: str) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:_EPOCH_CHARACTERS]
-
-
-def _seconds(now: datetime) -> datetime:
-    return now.replace(microsecond=0)

@@ -97,7 +97,7 @@ class UploadChecksums:
 
     def _may_be_the_checksum(self, error: CinderblockError) -> bool:
         """Return whether to try the same upload with another checksum."""
-        code, status = _answer_of(error)
+        code, status = answer_of(error)
         # A firewall answers a header that it does not know by a page. 404 comes from a server that restarts.
         is_page = error.reason is Reason.NOT_S3 and 400 <= status < 500 and status != HTTPStatus.NOT_FOUND
         if is_page or error.reason in _MAY_BE_THE_CHECKSUM:
@@ -116,7 +116,7 @@ class UploadChecksums:
             log.info("The store takes uploads with %s: %s", checksum.value, rejection.message)
 
 
-def _answer_of(error: CinderblockError) -> tuple[str, int]:
+def answer_of(error: CinderblockError) -> tuple[str, int]:
     """Return the code and the status of the answer that caused an error; 0: none did."""
     cause = error.__cause__
     if not isinstance(cause, ClientError):

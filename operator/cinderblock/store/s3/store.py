@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from botocore.exceptions import ClientError
 
 from cinderblock.api.mover import StoreLocation
-from cinderblock.errors import ContainerNotFound, ObjectNotFound, PermanentError, StoreUnreachable
+from cinderblock.errors import CinderblockError, ContainerNotFound, ObjectNotFound, PermanentError, StoreUnreachable
+from cinderblock.reasons import Reason
 from cinderblock.store.bandwidth import throttle_for
 from cinderblock.store.base import DELETE_BATCH_KEYS, READ_LIMIT, Body, ObjectInfo, ObjectLock, check_body, check_key
 from cinderblock.store.call_time import call_seconds
@@ -21,7 +22,7 @@ from cinderblock.store.deadline import limit_seconds
 from cinderblock.store.retention import Retention
 from cinderblock.store.s3.address import StoreAddress
 from cinderblock.store.s3.answers import not_s3, protocol_violation
-from cinderblock.store.s3.checksum import Checksum, UploadChecksums, body_fields
+from cinderblock.store.s3.checksum import Checksum, UploadChecksums, answer_of, body_fields
 from cinderblock.store.s3.client import make_client
 from cinderblock.store.s3.connection import close_connections
 from cinderblock.store.s3.deletion import Deleter
@@ -54,6 +55,20 @@ class _Page(NamedTuple):
 
     items: list[ObjectInfo]
     token: str | None
+
+
+_EXISTS_CODES: Final = frozenset({"PreconditionFailed", "NotModified"})
+_EXISTS_STATUSES: Final = frozenset({HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED})
+"""Answers to a conditional write whose object exists."""
+_NO_CONDITION_CODES: Final = frozenset({"SignatureDoesNotMatch"})
+_NO_CONDITION_STATUSES: Final = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+)
+"""Answers of servers that know no conditional writes. A proxy that removes the header breaks the signature."""
+
+
+class _AlreadyStoredError(Exception):
+    """The object of a conditional write exists."""
 
 
 class S3Store:
@@ -133,36 +148,41 @@ class S3Store:
         if view.nbytes > MULTIPART_THRESHOLD_BYTES:
             multipart_put(self._client, target, view, self._throttled, checksum=checksum, sending=self._sending)
             return
+        self._put_once(key, view, checksum, lock)
+
+    def create(self, key: str, body: Body) -> bool:
+        """See ObjectStore. The body is small: it is sent in one request."""
+        view = check_body(check_key(key), body)
+        try:
+            self._checksums.upload(partial(self._create_object, key, view))
+        except _AlreadyStoredError:
+            return False
+        return True
+
+    def _create_object(self, key: str, view: memoryview, checksum: Checksum) -> None:
+        """Send a conditional write (S3 API: If-None-Match), and a plain one to a server that refuses the condition.
+
+        Raises _AlreadyStoredError, which says nothing about the checksum: a server may look at the condition first.
+        """
+        try:
+            self._put_once(key, view, checksum, {"IfNoneMatch": "*"})
+        except CinderblockError as error:
+            code, status = answer_of(error)
+            if code in _EXISTS_CODES or status in _EXISTS_STATUSES:
+                raise _AlreadyStoredError from None
+            # A proxy or a small server may send a status without a code.
+            is_refused = error.permanent or error.reason is Reason.NOT_S3
+            if not is_refused or (code not in _NO_CONDITION_CODES and status not in _NO_CONDITION_STATUSES):
+                raise
+            self._put_once(key, view, checksum, {})
+
+    def _put_once(self, key: str, view: memoryview, checksum: Checksum, more: Mapping[str, Any]) -> None:
+        target: Any = {"Bucket": self._container, "Key": key, **self._put_options, **more}
         body: Any = self._throttled(view)
         with self._sending(view.nbytes):
             response = self._client.put_object(Body=body, **body_fields(checksum, body), **target)
             if "ETag" not in response:
                 raise not_s3(self._address, "no ETag for an upload")
-
-    def create(self, key: str, body: Body) -> bool:
-        """See ObjectStore. The body is small: it is sent in one request."""
-        view = check_body(check_key(key), body)
-        return self._checksums.upload(partial(self._create_object, key, view))
-
-    def _create_object(self, key: str, view: memoryview, checksum: Checksum) -> bool:
-        """Send a conditional write (S3 API: If-None-Match), and a plain one to a server that has none."""
-        target: Any = {"Bucket": self._container, "Key": key, **self._put_options}
-        conditions: tuple[dict[str, Any], ...] = ({"IfNoneMatch": "*"}, {})
-        for condition in conditions:
-            body: Any = self._throttled(view)
-            try:
-                with self._sending(view.nbytes):
-                    self._client.put_object(Body=body, **body_fields(checksum, body), **condition, **target)
-            except PermanentError as error:
-                answer = error.__cause__
-                code = answer.response.get("Error", {}).get("Code") if isinstance(answer, ClientError) else ""
-                if code == "PreconditionFailed":
-                    return False
-                if code != "NotImplemented" or not condition:
-                    raise
-            else:
-                return True
-        return True
 
     def set_lock(self, key: str, lock: ObjectLock) -> None:
         """See ObjectStore."""
