@@ -305,13 +305,23 @@ def test_rebuilt_cluster_takes_over_with_an_epoch_from_git(pair: tuple[Simulatio
     assert "one" in backups(rebuilt)
 
 
-def test_takeover_that_fails_for_a_while_needs_no_resync(pair: tuple[Simulation, Simulation]) -> None:
+def test_takeover_that_fails_for_a_while_needs_no_resync(
+    pair: tuple[Simulation, Simulation], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = pair
     run(first)
     run(second)
-    second.faults.plan(0, StoreUnreachable("no route to host"), done=False)
-    change(second, takeOver=store_status(second)["owner"]["epoch"])
-    second.settle()
+
+    def fail(key: str, body: object, lock: object = None) -> None:
+        raise StoreUnreachable("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second.store, "put", fail)
+        change(second, takeOver=store_status(second)["owner"]["epoch"])
+        for _ in range(3):
+            second.step()
+        assert state(second) == "Foreign"
+    run(second, 3)
     assert state(second) == "Own"
 
 
