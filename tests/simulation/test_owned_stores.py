@@ -305,6 +305,46 @@ def test_rebuilt_cluster_takes_over_with_an_epoch_from_git(pair: tuple[Simulatio
     assert "one" in backups(rebuilt)
 
 
+def test_cluster_that_only_reads_can_end_the_warning(pair: tuple[Simulation, Simulation]) -> None:
+    """The importing cluster was upgraded first, so it got the marker. Its owner takes the place over."""
+    owner, reader = pair
+    set_import(reader, **ALWAYS)
+    run(reader)
+    assert state(reader) == "Own"
+    run(owner)
+    change(owner, takeOver=store_status(owner)["owner"]["epoch"])
+    run(owner, 2)
+    assert made(owner, "one") == "available"
+    reader.restart()
+    run(reader, 11)
+    assert (state(owner), state(reader)) == ("Own", "Disputed")
+    assert shown(reader, "ForeignOwner")[0] == "True"
+    change(reader, access="ReadOnly")
+    run(reader, 11)
+    assert ready(reader) == ("True", "Answers")
+    assert shown(reader, "ForeignOwner") == ("", "")
+    assert "one" in backups(reader)
+
+
+def test_downgrade_and_upgrade_stop_no_backups(pair: tuple[Simulation, Simulation]) -> None:
+    """The earlier release knows no markers: it drops status.owner, and makes backups in the place of the other one."""
+    first, second = pair
+    assert made(first, "one") == "available"
+    run(second)
+    assert state(second) == "Foreign"
+    second.objects.delete(second.get("Namespace", "kube-system"))
+    store = second.get("BackupStore", "default")
+    kept = {name: value for name, value in store["status"].items() if name not in ("owner", "access")}
+    second.objects.update(store, status=kept)
+    second.restart()
+    assert made(second, "old") == "available"
+    second.objects._uids = 700_000
+    second.make("Namespace", {"metadata": {"name": "kube-system"}})
+    second.restart()
+    assert made(second, "new") == "available"
+    assert state(second) == "Disputed"
+
+
 def test_takeover_that_fails_for_a_while_needs_no_resync(
     pair: tuple[Simulation, Simulation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

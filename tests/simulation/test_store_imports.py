@@ -11,7 +11,7 @@ import pytest
 
 from cinderblock.api import layout
 from cinderblock.api.labels import BACKUP_FINALIZER, IMPORTED_ANNOTATION
-from cinderblock.controller.imports import reconcile
+from cinderblock.controller.imports import reconcile, same_place
 from cinderblock.controller.imports import run as run_module
 from cinderblock.errors import StoreUnreachable
 from cinderblock.lifecycle.imports import difference, releases
@@ -19,6 +19,7 @@ from cinderblock.reasons import Reason
 from tests.support.documented_reasons import IMPORT_REASONS
 from tests.support.mover.backups import key_ring
 from tests.support.simulation.api import Object
+from tests.support.simulation.cluster import NAMESPACE
 from tests.support.simulation.simulation import POLICY, Simulation
 from tests.support.store.faults import Crash
 from tests.support.variations import some
@@ -356,6 +357,28 @@ def test_second_store_of_the_same_place_resurrects_nothing(simulation: Simulatio
     assert len(simulation.stored("backups/")) == 2, "the data stays"
     marks = {name: simulation.get("BackupStore", name)["status"].get("released", []) for name in ("default", "twin")}
     assert [name for name, found in marks.items() if found] == ["default" if own == "Always" else "twin"]
+
+
+def test_many_stores_with_other_prefixes_stop_no_import(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those of the same place count, and only those are read."""
+    monkeypatch.setattr(same_place, "MAX_STORES", 1)
+    lose_cluster(simulation, "one")
+    spec = simulation.get("BackupStore", "default")["spec"]
+    for name in ("a", "b", "c"):
+        metadata = {"name": name, "namespace": NAMESPACE}
+        simulation.objects.create("BackupStore", {"metadata": metadata, "spec": spec | {"prefix": name}})
+    run(simulation)
+    set_import(simulation, **ONCE)
+    run(simulation)
+    assert imported(simulation) == ("True", "Imported")
+    twin_store(simulation, **ONCE)
+    second = simulation.get("BackupStore", "twin")
+    simulation.objects.create("BackupStore", {"metadata": second["metadata"] | {"name": "third"}, "spec": spec})
+    set_import(simulation, **ALWAYS)
+    run(simulation)
+    assert imported(simulation) == ("False", "TooManyObjects")
 
 
 def test_store_whose_twin_is_full_of_marks_imports_nothing(

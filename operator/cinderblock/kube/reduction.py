@@ -67,9 +67,9 @@ _KEPT_FINALIZERS: Final = frozenset(
 _OWNER_FIELDS: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _PASSED_ON: Final = frozenset({"description", "metadata", "labels", "annotations"})
 """Fields of our kinds that users fill, and that the operator reads from the object itself."""
-_STORE_SPEC: Final = ("credentialsSecretRef", "clusterStoreRef", "access")
-"""Fields that make the spec of a BackupStore valid, and its access. Lists are read for names, marks and conditions, and
-spec.mover may have 1.5 MiB. A caller that uses a store reads it by its name."""
+_STORE_SPEC: Final = ("credentialsSecretRef", "clusterStoreRef", "access", "container", "prefix")
+"""Fields that make the spec of a BackupStore valid, its access and its place. Lists are read for names, marks and
+conditions, and spec.mover may have 1.5 MiB. A caller that uses a store reads it by its name."""
 _INVENTORY: Final = frozenset({"released"})
 """Fields of the status of a BackupStore that may be long, and that only its own reconciliation reads."""
 _CLUSTER_STORE_SPEC: Final = ("credentialsSecretRef", "container")

@@ -56,7 +56,7 @@ def test_server_without_conditional_writes_gets_a_plain_one(refusal: bytes) -> N
     ],
 )
 def test_existing_object_is_not_replaced(exists: bytes) -> None:
-    """Nor does the answer prove a checksum: a server may look at the condition first."""
+    """Nor does the answer prove a checksum: a server may check the condition first."""
     rejected = s3_error("400 Bad Request", "InvalidArgument", "Unknown header x-amz-checksum-sha256")
     with canned_server(exists, rejected, STORED) as server, closing(opened(server)) as store:
         assert not store.create("key", b"content")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.kubernetes import StorageClass
 from cinderblock.api.meta import Object
 from cinderblock.api.mover import StoreLocation
@@ -19,6 +20,7 @@ from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.recovery.cluster_view import ClaimKey, ClusterView
 from cinderblock.lifecycle.store import shared
 from cinderblock.lifecycle.store.decide import default_store
+from cinderblock.reasons import Reason
 
 NAMED: Final = 10
 """Namespaces that one message names."""
@@ -111,7 +113,7 @@ async def check_stores(
         misplaced = unknown or _misplaced(store, place, location)
         if misplaced:
             problems[namespace], may_come = misplaced, False
-        elif not store.is_ready:
+        elif not store.is_ready and not _can_be_read(store):
             problems[namespace] = f"BackupStore {store.name} is not ready: {_why_not_ready(store)}"
         if place is not None and place.endpoint != _endpoint(location.endpoint_url):
             endpoints.add(place.endpoint)
@@ -141,6 +143,12 @@ async def _choose(kube: KubeClient, namespace: str, name: str | None) -> tuple[B
     if store is not None and store.is_leaving:
         return None, f"BackupStore {name} is being deleted"
     return store, f"BackupStore {name} does not exist"
+
+
+def _can_be_read(store: BackupStore) -> bool:
+    """Return whether a store answers, and takes no new backups because the lost cluster still owns it."""
+    ready = next((c for c in store.status.conditions if c.type == ConditionType.READY), None)
+    return ready is not None and ready.reason == Reason.FOREIGN_OWNER
 
 
 def _why_not_ready(store: BackupStore) -> str:

@@ -12,8 +12,8 @@ from cinderblock.lifecycle.store import place
 from cinderblock.reasons import Reason
 
 MAX_STORES: Final = 50
-"""BackupStores of one namespace with the same bucket that are read, each by its name: lists leave out the prefix and
-the marks. With more, nothing is imported."""
+"""BackupStores of one namespace with the same bucket and prefix that are read, each by its name: lists leave out the
+marks. With more, nothing is imported."""
 
 
 async def list_same_place(
@@ -21,17 +21,16 @@ async def list_same_place(
 ) -> tuple[BackupStore, ...]:
     """Return the other BackupStores of a namespace that lead to this bucket and to the prefix of a store.
 
-    Raises PermanentError if all of them are needed, and there are more than MAX_STORES with the bucket.
+    Raises PermanentError if all of them are needed, and there are more than MAX_STORES.
     """
     names = set[str]()
     async for page in context.kube.pages(kinds.BACKUP_STORE, store.namespace):
-        # A store that no reconciliation has seen yet has imported nothing, and has no marks.
         listed = parse_all(BackupStore, page or [])
-        names |= {each.name for each in listed if each.name != store.name and each.status.container == container}
+        names |= {each.name for each in listed if each.name != store.name and _may_lead(each, store, container)}
     if must_be_all and len(names) > MAX_STORES:
         raise PermanentError(
-            f"More than {MAX_STORES} BackupStores of the namespace have bucket {container}. Nothing is imported until"
-            " you delete some",
+            f"More than {MAX_STORES} BackupStores of the namespace have the same place in bucket {container}. Nothing"
+            " is imported until you delete some",
             reason=Reason.TOO_MANY_OBJECTS,
         )
     same = []
@@ -41,3 +40,11 @@ async def list_same_place(
         if resolved is not None and place.holds_container(resolved, store, container):
             same.append(resolved)
     return tuple(same)
+
+
+def _may_lead(listed: BackupStore, store: BackupStore, container: str) -> bool:
+    """Return whether a store of a list may lead to the place. The prefix of a shared one is known when it is read."""
+    if listed.is_shared:
+        # One that no reconciliation has seen yet has imported nothing, and has no marks.
+        return listed.status.container == container
+    return (listed.spec.container, listed.spec.prefix) == (container, store.spec.prefix)

@@ -26,12 +26,12 @@ CACHE_SECONDS: Final = 600.0
 DELETION_CACHE_SECONDS: Final = 10.0
 """For how long a marker counts before the deletion of imported data. Many deletions come together."""
 MAX_STORES: Final = 10_000
-"""Stores whose markers are kept, each in about 1 KiB."""
+"""Stores whose markers are kept, each in 1.4 KiB."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """What is known about the marker of a BackupStore with one spec.
+    """The latest answers about the marker of a BackupStore with one spec.
 
     Attributes:
         generation: of the BackupStore. A person who changes it waits for no cache.

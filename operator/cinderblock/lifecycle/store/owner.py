@@ -82,8 +82,9 @@ def status_of(store: BackupStore, observed: ObservedOwner | None) -> StoreOwner 
 def refusal(store: BackupStore, owner: StoreOwner) -> StoreReadOnly:
     """Return the error of a change of a store that another cluster owns."""
     return StoreReadOnly(
-        f"{described(owner)} owns the place of BackupStore {store.name}, so nothing is changed there. Choose another"
-        f" prefix. Or, if that cluster is lost or uses the place no more, set spec.takeOver to {owner.epoch!r}."
+        f"{described(owner)} owns the place of BackupStore {store.name}, so nothing is changed there. To make"
+        " backups, create a BackupStore with another prefix. To only read, set spec.access to ReadOnly. If that cluster"
+        f" is lost, or no longer uses the place, set spec.takeOver to {owner.epoch!r}."
     )
 
 
@@ -123,9 +124,10 @@ def with_owner(
     if owner is None or owner.state is not OwnerState.DISPUTED:
         return conditions.without(shown, kind)
     message = (
-        f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster makes backups there, too."
-        " Both continue, and neither deletes what it has not made. Give each cluster a prefix of its own. If that"
-        f" cluster is lost, set spec.takeOver to {owner.epoch!r}."
+        f"{described(owner)} owns the place of BackupStore {store.name}, and this cluster has used it, too. Both"
+        " continue, but this one deletes no data of backups that it has only imported. Give each cluster a prefix of"
+        " its own. If this one only reads, set spec.access to ReadOnly. If that cluster is lost, set spec.takeOver to"
+        f" {owner.epoch!r}."
     )
     return conditions.with_lasting(
         shown, now, generation, kind=kind, status="True", reason=Reason.FOREIGN_OWNER, message=message

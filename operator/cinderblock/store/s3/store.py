@@ -162,7 +162,7 @@ class S3Store:
     def _create_object(self, key: str, view: memoryview, checksum: Checksum) -> None:
         """Send a conditional write (S3 API: If-None-Match), and a plain one to a server that refuses the condition.
 
-        Raises _AlreadyStoredError, which says nothing about the checksum: a server may look at the condition first.
+        Raises _AlreadyStoredError, which says nothing about the checksum: a server may check the condition first.
         """
         try:
             self._put_once(key, view, checksum, {"IfNoneMatch": "*"})

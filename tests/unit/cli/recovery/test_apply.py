@@ -379,6 +379,14 @@ def test_store_that_is_not_ready_is_refused_with_its_reason(world: World, ids: d
     assert world.faults.writes == []
 
 
+def test_store_that_the_lost_cluster_still_owns_is_read(world: World, ids: dict[str, str]) -> None:
+    store = world.objects.get("BackupStore", "default", "shop")
+    assert store is not None
+    ready = store["status"]["conditions"][0] | {"status": "False", "reason": "ForeignOwner", "message": "owned"}
+    world.objects.update(store, status={"conditions": [ready]})
+    assert world.results() == {"shop/data": "restored", "shop/logs": "restored"}
+
+
 def test_priorities_order_the_restores_and_parallel_bounds_them(world: World, opened: Opened) -> None:
     for number in range(6):
         put(opened.inside, f"data-{number}")
