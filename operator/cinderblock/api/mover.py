@@ -123,13 +123,13 @@ class BackupMetadata(Model):
 
 
 class LockTask(Model):
-    """The locks that a backup sets (spec.objectLock of the BackupStore). The operator has computed all times."""
+    """The locks that a mover sets (spec.objectLock of the BackupStore). The operator has computed all times."""
 
     mode: LockMode
     until: UtcTime
     """End of the locks of new objects, in whole seconds."""
     at_least: UtcTime
-    """Earliest end of the lock of each pack that the manifest lists. A lock that ends earlier is extended."""
+    """Earliest end of the lock of each pack that a manifest lists. A lock that ends earlier is extended."""
 
 
 class VerifyTask(Model):
@@ -158,6 +158,8 @@ class CopyTask(Model):
     """Location of the store that gets the copies. Its Secrets are mounted besides those of the source."""
     backups: Annotated[list[ExpectedBackup], Field(max_length=COPIES_OF_A_RUN)]
     """The backups, in order, with everything that is known about their manifests."""
+    lock: LockTask | None = None
+    """Locks of the packs and manifests in the target (spec.objectLock of its BackupStore). None for no locks."""
 
 
 class MoverTask(Model):
@@ -242,6 +244,8 @@ class CopyResult(Model):
     """Id of the backup."""
     bytes_sent: int = 0
     """Bytes that were written to the target."""
+    locked_until: UtcTime | None = None
+    """Time until which the target keeps the manifest, as it says itself. None if it is not locked."""
     reason: str = ""
     """Reason of a failure, as a stable CamelCase word. Empty for a verified copy."""
     message: str = ""

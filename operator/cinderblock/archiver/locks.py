@@ -17,13 +17,11 @@ from typing import Final
 
 from cinderblock.api.layout import pack_prefix
 from cinderblock.api.mover import LockTask, MoverTask
-from cinderblock.errors import LockNotExtended, ObjectLocked, PermanentError
 from cinderblock.format.pack import NOT_LOCKED, PackTable, lock_end, lock_hours
+from cinderblock.repository.locks.extend import CONCURRENT_EXTENSIONS, extend_lock
 from cinderblock.store.base import ObjectLock, ObjectStore
 from cinderblock.store.deadline import with_current
 
-CONCURRENT_EXTENSIONS: Final = 16
-"""Locks that are extended at once. Each takes one small request: those of 1 TiB take 4 minutes at 80 ms for each."""
 _BATCH_PACKS: Final = 1024
 
 
@@ -52,6 +50,7 @@ def lock_manifest(task: MoverTask, store: ObjectStore, packs: PackTable) -> Obje
     if task.lock is None:
         return None
     extend = with_current(partial(_extend, task, task.lock, store, packs))
+    _limit_records(task, store, packs)
     short = (pack for pack in range(len(packs)) if not _is_enough(task, task.lock, packs.locked_until(pack)))
     with ThreadPoolExecutor(CONCURRENT_EXTENSIONS, "extend") as pool:
         while batch := [*islice(short, _BATCH_PACKS)]:
@@ -59,6 +58,21 @@ def lock_manifest(task: MoverTask, store: ObjectStore, packs: PackTable) -> Obje
                 packs.set_locked_until(pack, lock_hours(until))
     ends = (lock_end(packs.locked_until(pack)) for pack in range(len(packs)))
     return ObjectLock(task.lock.mode, min(ends, default=task.lock.until))
+
+
+def _limit_records(task: MoverTask, store: ObjectStore, packs: PackTable) -> None:
+    """Believe what the parent records about locks only up to the end of the lock that its manifest has in this store.
+
+    The record holds for the store that the manifest was written for. A copy in another store is the same bytes, and the
+    locks of its packs are others. But no manifest is locked for longer than its packs, and the store tells its lock.
+    """
+    if task.parent_manifest is None:
+        return
+    until = store.retention.inspect(task.parent_manifest).retained_until
+    limit = lock_hours(until) if until is not None else NOT_LOCKED
+    for pack in range(len(packs)):
+        if packs.origin(pack).backup_id != task.backup.backup_id:
+            packs.set_locked_until(pack, min(packs.locked_until(pack), limit))
 
 
 def _is_enough(task: MoverTask, lock: LockTask, hours: int) -> bool:
@@ -74,35 +88,4 @@ def _is_enough(task: MoverTask, lock: LockTask, hours: int) -> bool:
 def _extend(task: MoverTask, lock: LockTask, store: ObjectStore, packs: PackTable, pack: int) -> datetime:
     """Extend the lock of one pack. Return when it ends."""
     prefix = pack_prefix(task.store.prefix, task.backup.volume_id, packs.origin(pack).backup_id)
-    key = prefix + packs.name(pack)
-    try:
-        store.set_lock(key, ObjectLock(lock.mode, lock.until))
-    except ObjectLocked as refusal:
-        return _present_end(store, lock, key, refusal)
-    except PermanentError as error:
-        raise _not_extended(lock, key, error) from error
-    return lock.until
-
-
-def _present_end(store: ObjectStore, lock: LockTask, key: str, refusal: ObjectLocked) -> datetime:
-    """Return when the lock of a pack ends that the store does not change as requested.
-
-    The lock may be longer already, because of a backup that was not finished. Or the mode of the store was changed, and
-    servers do not change the mode of a lock: then it is extended with the mode that it has.
-    """
-    state = store.retention.inspect(key)
-    if state.retained_until is not None and state.retained_until >= lock.at_least:
-        return state.retained_until
-    try:
-        mode = type(lock.mode)(state.lock_mode)
-        store.set_lock(key, ObjectLock(mode, lock.until))
-    except (PermanentError, ValueError) as error:
-        raise _not_extended(lock, key, refusal) from error
-    return lock.until
-
-
-def _not_extended(lock: LockTask, key: str, cause: PermanentError) -> LockNotExtended:
-    return LockNotExtended(
-        f"Cannot lock {key} until {lock.until:%Y-%m-%dT%H:%M:%SZ}, so no backup is made that needs it:"
-        f" {cause.message.removesuffix('.')}. Allow s3:PutObjectRetention, or make a full backup."
-    )
+    return extend_lock(store, prefix + packs.name(pack), lock)

@@ -9,6 +9,7 @@ from cinderblock.errors import (
     CinderblockError,
     IntegrityError,
     KeyUnavailable,
+    LockNotExtended,
     NotFound,
     ObjectArchived,
     ObjectLocked,
@@ -17,11 +18,20 @@ from cinderblock.errors import (
     UnsupportedFormat,
 )
 from cinderblock.reasons import Reason
-from cinderblock.repository.copying.copy_backup import CopyPlace, copy_backup
+from cinderblock.repository.copying.copy_backup import CopiedBackup, CopyPlace, copy_backup
+from cinderblock.repository.copying.locks import TargetLocks
 from cinderblock.repository.progress import Progress, ProgressCallback, ignore_progress
 from cinderblock.volume.kernel.allocator import relaxed_gc, use_single_arena
 
-_OF_ONE_BACKUP: Final = (IntegrityError, KeyUnavailable, ObjectArchived, ObjectLocked, TooLarge, UnsupportedFormat)
+_OF_ONE_BACKUP: Final = (
+    IntegrityError,
+    KeyUnavailable,
+    LockNotExtended,
+    ObjectArchived,
+    ObjectLocked,
+    TooLarge,
+    UnsupportedFormat,
+)
 """Errors that say something about one backup, so the others are copied all the same."""
 
 
@@ -48,10 +58,11 @@ def run_copies(
     use_single_arena()
     results: list[CopyResult] = []
     progress = _Offset(on_progress)
+    locks = TargetLocks(target.store, copies.lock)
     with relaxed_gc():
         for expected in copies.backups:
             try:
-                copied = copy_backup(source, target, expected, on_progress=progress)
+                copied = copy_backup(source, target, expected, locks=locks, on_progress=progress)
             except CinderblockError as error:
                 if _is_of_one_backup(error):
                     results.append(_failed(expected.backup_id, error))
@@ -60,7 +71,7 @@ def run_copies(
                 else:
                     raise
             else:
-                results.append(CopyResult(backup_id=expected.backup_id, bytes_sent=copied.bytes_sent))
+                results.append(_made(expected.backup_id, copied))
             progress.next_backup()
     return MoverReport(
         succeeded=True,
@@ -101,6 +112,10 @@ def _is_of_one_backup(error: CinderblockError) -> bool:
     is_gone = isinstance(error, NotFound) and error.reason == Reason.MANIFEST_MISSING
     is_overtaken = isinstance(error, TransientError) and error.reason == Reason.OVERTAKEN
     return is_gone or is_overtaken or isinstance(error, _OF_ONE_BACKUP)
+
+
+def _made(backup_id: str, copied: CopiedBackup) -> CopyResult:
+    return CopyResult(backup_id=backup_id, bytes_sent=copied.bytes_sent, locked_until=copied.locked_until)
 
 
 def _failed(backup_id: str, error: CinderblockError) -> CopyResult:

@@ -95,7 +95,7 @@ def families(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield GaugeMetricFamily("cinderblock_state_age_seconds", age, value=snapshot.state_age)
         yield from _operations(snapshot.state, snapshot.now)
         yield from _movers(snapshot.state, snapshot.mover_limit)
-        yield from _volumes(snapshot.state)
+        yield from _volumes(snapshot.state, snapshot.now)
         yield from _alarms(snapshot.state)
         yield from _stores(snapshot.state)
         yield from schedule_metrics.families(snapshot.state.schedules)
@@ -170,7 +170,7 @@ def _movers(state: ClusterState, limit: int) -> Iterator[Metric]:
     )
 
 
-def _volumes(state: ClusterState) -> Iterator[Metric]:
+def _volumes(state: ClusterState, now: float) -> Iterator[Metric]:
     yield _per_volume(
         "cinderblock_volume_first_request_timestamp_seconds",
         "Creation time of the oldest existing VolumeBackup of the volume.",
@@ -215,6 +215,11 @@ def _volumes(state: ClusterState) -> Iterator[Metric]:
         "cinderblock_volume_copy_servers",
         "Number of different S3 servers among these stores.",
         {(v.namespace, v.name): v.newest.servers if v.newest is not None else None for v in state.volumes},
+    )
+    yield _per_volume(
+        "cinderblock_volume_copies_locked",
+        "Number of these stores that lock the backup now.",
+        {(v.namespace, v.name): v.newest.locked(now) if v.newest is not None else None for v in state.volumes},
     )
     levels = GaugeMetricFamily(
         "cinderblock_volume_last_verified_level_timestamp_seconds",

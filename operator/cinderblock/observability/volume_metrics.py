@@ -34,11 +34,17 @@ class Places(NamedTuple):
         data_time: time of its data, in seconds since 1970.
         stores: its store, and those with a verified copy.
         servers: how many different S3 servers these are.
+        locks: for each of these stores that locks it: the end of the lock, in seconds since 1970.
     """
 
     data_time: float
     stores: int
     servers: int
+    locks: tuple[float, ...] = ()
+
+    def locked(self, now: float) -> int:
+        """Return how many of these stores refuse to delete the backup at a time, in seconds since 1970."""
+        return sum(end > now for end in self.locks)
 
 
 @dataclass(slots=True)
@@ -125,9 +131,11 @@ def add_places(volume: VolumeMetrics, backup: VolumeBackup, server_of: Callable[
     time = backup.status.data_timestamp or backup.metadata.creation_timestamp
     if time is None or not backup.is_complete or backup.metadata.is_being_deleted or backup.status.unreadable_files:
         return
-    copies = (copy.store_name for copy in backup.own_copies if copy.time is not None and copy.failed_at is None)
-    names = {backup.status.store_name or "", *copies}
-    found = Places(time.timestamp(), len(names), len({server_of(name) for name in names}))
+    copies = [copy for copy in backup.own_copies if copy.time is not None and copy.failed_at is None]
+    names = {backup.status.store_name or "", *(copy.store_name for copy in copies)}
+    ends = [backup.status.locked_until, *(copy.locked_until for copy in copies)]
+    locks = tuple(end.timestamp() for end in ends if end is not None)
+    found = Places(time.timestamp(), len(names), len({server_of(name) for name in names}), locks)
     volume.newest = max(found, volume.newest or found)
 
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.format.crypto.keyring import KeyRing
 from cinderblock.format.manifest.header import HEADER_BYTES, ManifestHeader, parse_header
 from cinderblock.format.manifest.reader import read_summary
-from cinderblock.store.base import ObjectLock, ObjectStore
+from cinderblock.repository.locks.extend import running_lock
+from cinderblock.store.base import ObjectStore
 
 
 def run_rewrap(
@@ -56,13 +56,5 @@ def run_rewrap(
     if header.key_id == (key_id or keys.active):
         return header
     encoded = header.rewrapped(keys, key_id).encode()
-    store.put(manifest, encoded + whole[HEADER_BYTES:], _lock_of(store, manifest))
+    store.put(manifest, encoded + whole[HEADER_BYTES:], running_lock(store, manifest, datetime.now(UTC)))
     return parse_header(encoded, manifest)
-
-
-def _lock_of(store: ObjectStore, manifest: str) -> ObjectLock | None:
-    """Return the lock of a manifest; None: it has none, or it has ended."""
-    state = store.retention.inspect(manifest)
-    if state.retained_until is None or state.retained_until <= datetime.now(UTC) or not state.lock_mode:
-        return None
-    return ObjectLock(LockMode(state.lock_mode), state.retained_until)

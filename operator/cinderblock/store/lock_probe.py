@@ -78,5 +78,6 @@ def _told(ask: Callable[[], T], unknown: T) -> T:
 def _unavailable(cause: str, error: CinderblockError | None = None) -> ObjectLockUnavailable:
     detail = f" ({error.message.removesuffix('.')})" if error is not None else ""
     return ObjectLockUnavailable(
-        f"The store cannot lock backups as spec.objectLock asks: {cause}{detail}. No backups are made until then."
+        f"The store cannot lock backups as spec.objectLock asks: {cause}{detail}."
+        " No backups or copies are made until then."
     )

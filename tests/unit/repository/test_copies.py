@@ -28,7 +28,7 @@ from cinderblock.repository.progress import Progress
 from cinderblock.repository.rewrap import run_rewrap
 from cinderblock.repository.verify import findings
 from cinderblock.restorer.restorer import run_restore
-from cinderblock.store.base import ObjectStore
+from cinderblock.store.base import ObjectLock, ObjectStore
 from cinderblock.store.counted import CountedStore
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring
@@ -296,12 +296,12 @@ class Acting(MemoryStore):
         self._text = text
         self._act: Callable[[MemoryStore], object] | None = act
 
-    def put(self, key: str, body: bytes | bytearray | memoryview) -> None:
+    def put(self, key: str, body: bytes | bytearray | memoryview, lock: ObjectLock | None = None) -> None:
         """See ObjectStore."""
         if self._text in key and self._act is not None:
             act, self._act = self._act, None
             act(self)
-        super().put(key, body)
+        super().put(key, body, lock)
 
 
 def test_backup_deleted_during_its_copy_is_no_damage(backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:

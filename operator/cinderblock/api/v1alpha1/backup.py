@@ -159,11 +159,15 @@ class BackupCopy(Model):
     """Digest of server, bucket and prefix of that store. With another place, the backup is copied again."""
     time: datetime | None = None
     """Time when the copy was last complete and its structure verified. It is unset if there is no copy yet."""
+    locked_until: datetime | None = None
+    """Time until which that store refuses to delete the manifest of the copy and the packs that it lists, as the store
+    said at that time. Comparisons extend it while the VolumeBackup exists. It is unset if the copy is not locked."""
     failed_at: datetime | None = None
     """Time of the last failure to make the copy, or to compare it with the backup. The next attempt follows an hour
     later. It is unset after a success."""
     fail_reason: Annotated[str, Field(max_length=255)] | None = None
-    """Reason and cause of that failure."""
+    """Reason and cause of that failure. The reason Locked is no failure: an object of that store has to be replaced,
+    and the copy waits for the end of its lock."""
 
 
 class ManifestMissing(Model):

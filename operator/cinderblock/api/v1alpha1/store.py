@@ -580,9 +580,11 @@ class CopyStatus(Model):
     copied: Annotated[int, Field(ge=0)] = 0
     """Number of available backups with a verified copy there."""
     pending: Annotated[int, Field(ge=0)] = 0
-    """Number of available backups without a copy there, or whose copy could not be compared with them when due."""
+    """Number of available backups without a copy there, whose copy could not be compared with them when due, or whose
+    copy is not locked although the store asks for that (objectLock)."""
     failed: Annotated[int, Field(ge=0)] = 0
-    """Number of pending backups whose last copy or comparison failed (status.copies of the VolumeBackup)."""
+    """Number of pending backups whose last copy or comparison failed (status.copies of the VolumeBackup), without those
+    that wait for a lock."""
     oldest_pending: datetime | None = None
     """Time from which the pending backup that has waited longest can be copied. Unset if none is pending."""
     last_copied_at: datetime | None = None

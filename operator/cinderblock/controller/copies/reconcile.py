@@ -207,7 +207,7 @@ async def _survey(step: _Step) -> _Surveyed:
     found = {name: refusal(store, name, lookup) for name, lookup in targets.items()}
     refusals = {name: refused for name, refused in found.items() if refused is not None}
     surveys = {
-        rule.store_name: Survey(store, rule, place_of(copy_to), now)
+        rule.store_name: Survey(store, rule, place_of(copy_to), now, copy_to.spec.object_lock)
         for rule in store.spec.copies
         if rule.store_name not in refusals and (copy_to := targets[rule.store_name].store) is not None
     }
@@ -228,7 +228,8 @@ async def _start(step: _Step, lookup: StoreLookup, batch: Sequence[VolumeBackup]
     refused = movers.refusal(step.observed.lookup, settings)
     if refused is not None:
         return refused
-    job = mover_job.mover_job(store, mover_task(store, copy_to, batch, settings), store, None, settings, target=copy_to)
+    task = mover_task(store, copy_to, batch, settings, context.clock())
+    job = mover_job.mover_job(store, task, store, None, settings, target=copy_to)
     try:
         uid = await execute(context, step.target, (CreateChild("Job", job),))
     except PermanentError as refused_by_api:

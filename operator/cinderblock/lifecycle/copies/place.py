@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.store import BackupStore
 from cinderblock.lifecycle.observed import StoreLookup
 from cinderblock.lifecycle.store import access
@@ -39,4 +40,12 @@ def refusal(store: BackupStore, name: str, target: StoreLookup) -> Fail | None:
     if target.store.is_read_only:
         error = access.read_only(target.store)
         return Fail(error.reason, error.message)
-    return target.refusal
+    return target.refusal or _no_locks(target.store)
+
+
+def _no_locks(target: BackupStore) -> Fail | None:
+    """Return why a store that asks for locks cannot lock copies, as its own last probe says; None if it can."""
+    ready = next((c for c in target.status.conditions if c.type == ConditionType.READY), None)
+    if target.spec.object_lock is None or ready is None or ready.reason != Reason.OBJECT_LOCK_UNAVAILABLE:
+        return None
+    return Fail(Reason.OBJECT_LOCK_UNAVAILABLE, f"BackupStore {target.name} gets no copies. {ready.message}")

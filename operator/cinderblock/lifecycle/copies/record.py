@@ -36,11 +36,12 @@ def with_result(
         kept: names of the stores whose copies stay in the status.
     """
     before, store_name, place = backup.own_copies, mover.store_name, mover.place
-    entry = BackupCopy(store_name=store_name, place=place, time=at)
+    entry = BackupCopy(store_name=store_name, place=place, time=at, locked_until=result.locked_until)
     if result.reason:
         cause = fail_reason(f"{result.reason}: {result.message}")
-        made = next((copy.time for copy in before if (copy.store_name, copy.place) == (store_name, place)), None)
-        entry = BackupCopy(store_name=store_name, place=place, time=made, failed_at=at, fail_reason=cause)
+        made = next((copy for copy in before if (copy.store_name, copy.place) == (store_name, place)), None)
+        entry = made if made is not None else BackupCopy(store_name=store_name, place=place)
+        entry = entry.model_copy(update={"failed_at": at, "fail_reason": cause})
     known = [copy for copy in before if copy.store_name in set(kept) and copy.store_name != store_name]
     after = sorted([*known, entry], key=lambda copy: copy.store_name)
     return after if after != before else None

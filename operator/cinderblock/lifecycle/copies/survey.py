@@ -8,8 +8,9 @@ from typing import Final
 from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.mover import COPIES_OF_A_RUN
 from cinderblock.api.v1alpha1.backup import BackupCopy, VolumeBackup
-from cinderblock.api.v1alpha1.store import BackupStore, CopyRule, CopyStatus
+from cinderblock.api.v1alpha1.store import BackupStore, CopyRule, CopyStatus, LockSettings
 from cinderblock.lifecycle.store import place
+from cinderblock.reasons import Reason
 
 RETRY_FAILED: Final = timedelta(hours=1)
 """Time until the copy of a backup is tried again that failed for a reason of its own, such as a damaged pack."""
@@ -27,14 +28,18 @@ class Survey:
         rule: the rule about the store that gets the copies.
         target_place: digest of its place.
         now: the instant of the survey.
+        locks: spec.objectLock of the store that gets the copies; None: it asks for no locks.
     """
 
-    def __init__(self, store: BackupStore, rule: CopyRule, target_place: str, now: datetime) -> None:
+    def __init__(
+        self, store: BackupStore, rule: CopyRule, target_place: str, now: datetime, locks: LockSettings | None = None
+    ) -> None:
         self._store = store
         self._name = rule.store_name
         self._check_every = max(parse_long_duration(rule.check_every), SHORTEST_CHECK_INTERVAL)
         self._place = target_place
         self._now = now
+        self._lock_period = locks.period_time if locks is not None else None
         self._due: list[tuple[tuple[datetime, datetime, str], VolumeBackup]] = []
         self._copied = self._pending = self._failed = 0
         self._oldest: datetime | None = None
@@ -49,17 +54,38 @@ class Survey:
         ready = backup.status.completed_at or backup.metadata.creation_timestamp or self._now
         if made is not None:
             self._newest_copy = max(made, self._newest_copy or made)
-            ready = made + self._check_every
+            ready = self._next_comparison(made, known.locked_until if known is not None else None)
         if made is not None and failed_at is None:
-            self._copied += 1
             if ready <= self._now:
                 self._add_due(backup, made, ready)
+            if self._is_locked(known):
+                self._copied += 1
+            else:
+                self._pending += 1
+                self._note_oldest((known.locked_until if known is not None else None) or self._now)
             return
         self._pending += 1
-        self._oldest = min(ready, self._oldest or ready)
-        self._failed += failed_at is not None
+        self._note_oldest(ready)
+        self._failed += failed_at is not None and not _waits_for_lock(known)
         if failed_at is None or self._now - failed_at >= RETRY_FAILED:
             self._add_due(backup, failed_at or _FIRST, ready)
+
+    def _next_comparison(self, made: datetime, locked_until: datetime | None) -> datetime:
+        """Return when a copy is compared again: early enough that its lock always lasts for another period."""
+        regular = made + self._check_every
+        if self._lock_period is None:
+            return regular
+        renewal = locked_until - self._lock_period if locked_until is not None else made
+        return min(regular, max(renewal, made + SHORTEST_CHECK_INTERVAL))
+
+    def _is_locked(self, known: BackupCopy | None) -> bool:
+        """Return whether a copy has the lock that its store asks for."""
+        if self._lock_period is None or known is None:
+            return True
+        return known.locked_until is not None and known.locked_until > self._now
+
+    def _note_oldest(self, ready: datetime) -> None:
+        self._oldest = min(ready, self._oldest or ready)
 
     def _add_due(self, backup: VolumeBackup, tried_at: datetime, ready: datetime) -> None:
         self._due.append(((tried_at, backup.status.data_timestamp or ready, backup.backup_id), backup))
@@ -100,6 +126,11 @@ class Survey:
 
     def _container(self, backup: VolumeBackup) -> str:
         return place.container_of(self._store, backup.status.container)
+
+
+def _waits_for_lock(known: BackupCopy | None) -> bool:
+    """Return whether a copy waits until the store permits to replace one of its objects."""
+    return known is not None and (known.fail_reason or "").startswith(f"{Reason.LOCKED}:")
 
 
 def _is_in(backup: VolumeBackup, store: BackupStore) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from cinderblock.api import layout
 from cinderblock.api.mover import (
@@ -18,14 +19,20 @@ from cinderblock.api.v1alpha1.store import BackupStore, StoreAccess
 from cinderblock.lifecycle import children, expected_manifest
 from cinderblock.lifecycle.observed import MoverSettings
 from cinderblock.lifecycle.store import place
+from cinderblock.lifecycle.store.locks import lock_task
 
 
 def mover_task(
-    store: BackupStore, target: BackupStore, backups: Sequence[VolumeBackup], settings: MoverSettings
+    store: BackupStore,
+    target: BackupStore,
+    backups: Sequence[VolumeBackup],
+    settings: MoverSettings,
+    now: datetime,
 ) -> MoverTask:
     """Return the task to copy backups, at least one, from one bucket of a store to another store.
 
-    The mover may change nothing in the source, whatever its credentials permit.
+    The mover may change nothing in the source, whatever its credentials permit. ``now`` is when the locks begin that
+    the target asks for.
     """
     first, endpoints = backups[0], settings.allowed_endpoints
     container = place.container_of(store, first.status.container)
@@ -53,5 +60,6 @@ def mover_task(
         copies=CopyTask(
             target=children.location(target, target.spec.container, endpoints),
             backups=[expected_manifest.expected_of_status(backup, store) for backup in backups],
+            lock=lock_task(target, now),
         ),
     )

@@ -6,12 +6,15 @@ the target has with the same size are not sent again: packs never change. The ma
 Removals may work in the target at the same time. A removal deletes a manifest, lists the other manifests, and then
 deletes packs that none of them lists. So the packs are listed again after the manifest was written, and a manifest that
 vanished meanwhile makes the copy start again later: see `_check_no_removal`.
+
+If the target asks for locks, no manifest is there without them: see `locks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -27,6 +30,7 @@ from cinderblock.errors import (
 )
 from cinderblock.format.crypto.keys import Keys
 from cinderblock.reasons import Reason
+from cinderblock.repository.copying.locks import CopyLocks, TargetLocks
 from cinderblock.repository.copying.manifest_body import ManifestBody, read_manifest_body, read_object
 from cinderblock.repository.inherited import MARK
 from cinderblock.repository.objects import list_manifests, list_pack_objects, mark_key
@@ -64,10 +68,12 @@ class CopiedBackup:
     Attributes:
         packs: number of packs that the backup lists, in its own name and in that of ancestors.
         bytes_sent: bytes that were written to the target, without those that it had already.
+        locked_until: until when the target keeps the manifest, as it says itself; None: it is not locked.
     """
 
     packs: int
     bytes_sent: int
+    locked_until: datetime | None = None
 
 
 def copy_backup(
@@ -75,6 +81,7 @@ def copy_backup(
     target: CopyPlace,
     expected: ExpectedBackup,
     *,
+    locks: TargetLocks | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> CopiedBackup:
     """Copy a backup, and verify the structure of the copy with the keys of the target. This may be repeated.
@@ -82,27 +89,35 @@ def copy_backup(
     Args:
         source, target: the two stores.
         expected: the backup, with everything that is known about its manifest.
+        locks: the locks that the target asks for; None: none.
         on_progress: called often, from this thread.
 
     Raises:
         NotFound: the source has no manifest of the backup (ManifestMissing).
         IntegrityError: an object of the source is damaged or missing, or the target has another manifest in its place.
         KeyUnavailable, UnsupportedFormat, TooLarge: the source or the copy cannot be read.
+        LockNotExtended: the target refuses to lock a pack for long enough. It has no new manifest then.
         TransientError: something was removed in the target meanwhile (Overtaken), or a store does not answer.
         CinderblockError: a store failed.
     """
-    return _CopyRun(source, target, expected, on_progress).run()
+    return _CopyRun(source, target, expected, locks or TargetLocks(target.store, None), on_progress).run()
 
 
 class _CopyRun:
     """The copy of one backup."""
 
     def __init__(
-        self, source: CopyPlace, target: CopyPlace, expected: ExpectedBackup, on_progress: ProgressCallback
+        self,
+        source: CopyPlace,
+        target: CopyPlace,
+        expected: ExpectedBackup,
+        locks: TargetLocks,
+        on_progress: ProgressCallback,
     ) -> None:
         self._source = source
         self._target = target
         self._expected = expected
+        self._target_locks = locks
         self._on_progress = on_progress
         self._checker = PackChecker(source.store)
         self._sent = 0
@@ -111,8 +126,9 @@ class _CopyRun:
         """Copy packs, the manifest and marks, then verify."""
         manifest = self._read_manifest()
         before = self._manifests_of_target()
+        locks = self._target_locks.of_copy(self._manifest_key(self._target))
         try:
-            self._send_packs(manifest)
+            self._send_packs(manifest, locks)
         except IntegrityError as error:
             if not self._is_deleted_meanwhile():
                 raise
@@ -121,11 +137,12 @@ class _CopyRun:
                 f"Cannot copy backup {self._expected.backup_id}: it was deleted meanwhile.",
                 reason=Reason.MANIFEST_MISSING,
             ) from error
-        self._send_manifest(manifest)
+        locks.lock_packs(self._pack_key(manifest, pack) for pack in manifest.packs.packs())
+        self._send_manifest(manifest, locks)
         self._mark_ancestors(manifest)
         self._check_no_removal(before)
         self._verify()
-        return CopiedBackup(len(manifest.packs), self._sent)
+        return CopiedBackup(len(manifest.packs), self._sent, locks.end())
 
     def _read_manifest(self) -> ManifestBody:
         source = self._source
@@ -140,7 +157,7 @@ class _CopyRun:
         found = list_manifests(self._target.store, self._target.prefix, self._expected.volume_id)
         return frozenset(item.backup_id for item in found)
 
-    def _send_packs(self, manifest: ManifestBody) -> None:
+    def _send_packs(self, manifest: ManifestBody, locks: CopyLocks) -> None:
         """Copy the packs that the target lacks, or has with another size."""
         packs, target, volume_id = manifest.packs, self._target, self._expected.volume_id
         present = find_present(target.store, target.prefix, volume_id, packs)
@@ -148,18 +165,21 @@ class _CopyRun:
         done = sum(packs.size(pack) for pack in present.packs())
         self._on_progress(Progress(done, total, self._sent))
         missing = (pack for pack in packs.packs() if not present.has(pack))
-        send: Callable[[PackId], int] = partial(self._send_pack, manifest)
+        send: Callable[[PackId], int] = partial(self._send_pack, manifest, locks)
         for _, size in map_bounded(send, missing, COPY_THREADS):
             done += size
             self._sent += size
             self._on_progress(Progress(done, total, self._sent))
 
-    def _send_pack(self, manifest: ManifestBody, pack: PackId) -> int:
+    def _send_pack(self, manifest: ManifestBody, locks: CopyLocks, pack: PackId) -> int:
         body = self._read_pack(manifest, pack)
-        backup_id = manifest.packs.origin(pack).backup_id
-        prefix = pack_prefix(self._target.prefix, self._expected.volume_id, backup_id)
-        self._target.store.put(prefix + manifest.packs.name(pack), body)
+        locks.put_pack(self._pack_key(manifest, pack), body)
         return len(body)
+
+    def _pack_key(self, manifest: ManifestBody, pack: PackId) -> str:
+        """Return the key of a pack in the target."""
+        backup_id = manifest.packs.origin(pack).backup_id
+        return pack_prefix(self._target.prefix, self._expected.volume_id, backup_id) + manifest.packs.name(pack)
 
     def _read_pack(self, manifest: ManifestBody, pack: PackId) -> bytes:
         """Return the bytes of a pack, verified. A damaged one is read twice, to exclude the network."""
@@ -180,8 +200,8 @@ class _CopyRun:
                 return body
         raise AssertionError("the loop returns or raises")
 
-    def _send_manifest(self, manifest: ManifestBody) -> None:
-        """Write the manifest, unless the target has the same one.
+    def _send_manifest(self, manifest: ManifestBody, locks: CopyLocks) -> None:
+        """Write the manifest with its lock. If the target has the same one, only extend its lock.
 
         If only the header differs, the key was re-wrapped in one of the stores. Then the manifest is replaced, unless
         the target lacks the key of the source and may have a key of its own. Other content is never replaced.
@@ -191,13 +211,12 @@ class _CopyRun:
             present = read_object(self._target.store, key)
         except ObjectNotFound:
             present = None
-        if present == manifest.body:
-            return
-        if present is not None:
+        if present is not None and present != manifest.body:
             self._check_same_backup(present, manifest, key)
-            if not manifest.opens_with(self._target.keys):
-                return
-        self._target.store.put(key, manifest.body)
+        if present is not None and (present == manifest.body or not manifest.opens_with(self._target.keys)):
+            locks.extend_manifest()
+            return
+        self._target.store.put(key, manifest.body, locks.of_manifest)
         self._sent += len(manifest.body)
 
     def _check_same_backup(self, present: bytes, manifest: ManifestBody, key: str) -> None:
