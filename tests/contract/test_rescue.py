@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from cinderblock.api.layout import manifest_key
 from cinderblock.api.mover import LockTask
 from cinderblock.api.v1alpha1.store import LockMode
 from cinderblock.cli.main import main
 from cinderblock.errors import ObjectNotFound, PermanentError, StoreReadOnly, StoreUnreachable
+from cinderblock.repository.copying.copy_backup import CopiedBackup, CopyPlace, copy_backup
+from cinderblock.repository.copying.locks import TargetLocks
 from cinderblock.repository.rescue.apply import run_rescue
 from cinderblock.repository.rescue.plan import plan_rescue
 from cinderblock.store.factory import open_history
@@ -27,12 +30,14 @@ from cinderblock.store.s3.store import S3Store
 from cinderblock.store.versions.as_of import AsOfStore
 from cinderblock.store.versions.history import History, ObjectVersion
 from tests.contract.s3_server import S3Server, s3_server
-from tests.support.mover.backups import PREFIX, Backups, key_ring
+from tests.support.mover.backups import PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.parent_chains import ParentChain
 from tests.support.store.aws.server import CREDENTIALS, AwsStub, aws_stub
 
 IDS = ("full", "second", "third")
 AGE = timedelta(hours=2)
+OFFSITE = f"{PREFIX}/offsite"
+"""A prefix for copies in the same bucket."""
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -204,6 +209,43 @@ def test_copies_have_the_lock_of_the_old_version(site: Site) -> None:
     after = site.store.retention.inspect(key)
     assert (after.retained_until, after.lock_mode) == (before.retained_until, before.lock_mode)
     assert (after.retained_until is not None) is site.has_locks
+
+
+def copy_all(site: Site, days: int) -> list[CopiedBackup]:
+    """Copy all backups to OFFSITE, as a mover does for a store that asks for locks. Copies that exist are compared."""
+    keys, expected = site.line.backups.keys, site.line.backups.expected
+    now = datetime.now(UTC).replace(microsecond=0)
+    lock = LockTask(mode=LockMode.COMPLIANCE, until=now + timedelta(days=days + 1), at_least=now + timedelta(days=days))
+    source, target = CopyPlace(site.store, PREFIX, keys), CopyPlace(site.store, OFFSITE, keys)
+    locks = TargetLocks(site.store, lock)
+    return [copy_backup(source, target, expected(backup_id), locks=locks) for backup_id in IDS]
+
+
+@pytest.mark.parametrize(
+    "site",
+    ["aws with locks", pytest.param("versitygw with locks", marks=pytest.mark.integration)],
+    indirect=True,
+)
+def test_locked_copies_are_brought_back(site: Site) -> None:
+    for days, is_first in ((3, True), (6, False)):
+        copies = copy_all(site, days)
+        assert all(copy.bytes_sent > 0 for copy in copies) is is_first
+        packs = [info.key for info in site.store.list(f"{OFFSITE}/packs/")]
+        states = [site.store.retention.inspect(key) for key in packs]
+        kept_until = min(state.retained_until for state in states if state.retained_until is not None)
+        assert all(state.lock_mode == "COMPLIANCE" for state in states)
+        for backup_id, copy in zip(IDS, copies, strict=True):
+            manifest = site.store.retention.inspect(manifest_key(OFFSITE, VOLUME, backup_id))
+            assert manifest.retained_until == copy.locked_until
+            assert datetime.now(UTC) + timedelta(days=days) < (copy.locked_until or LONG_AGO) <= kept_until
+    site._pass_a_second()
+    site.attack()
+    store = ["--from", f"s3://{site.bucket}/{OFFSITE}", "--endpoint-url", site.server.url]
+    assert main(["rescue", "--at", site.before.isoformat(), "--apply", *store]) == 0
+    assert site.rescue("--apply") == 0
+    again = copy_all(site, 6)
+    assert [copy.bytes_sent for copy in again] == [0, 0, 0]
+    assert all(copy.locked_until is not None for copy in again)
 
 
 @pytest.mark.parametrize("site", ["aws with locks"], indirect=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from cinderblock.api.mover import (
     REPORT_LIMIT,
     CopyResult,
     CopyTask,
+    LockTask,
     MoverOperation,
     MoverReport,
     MoverTask,
     StoreLocation,
 )
 from cinderblock.api.pins import ExpectedBackup
-from cinderblock.api.v1alpha1.store import StoreAccess
+from cinderblock.api.v1alpha1.store import LockMode, StoreAccess
 from cinderblock.errors import AccessDenied, StoreUnreachable
 from cinderblock.mover.report import encode_report
 from cinderblock.store.base import ObjectStore
@@ -28,6 +30,8 @@ from cinderblock.store.credentials import Credentials
 from cinderblock.store.memory import MemoryStore
 from tests.support.mover.backups import KEYS, PREFIX, VOLUME, Backups, key_ring
 from tests.support.mover.volumes_in_memory import MemorySource
+from tests.support.store.aws.bucket import Bucket
+from tests.support.store.aws.bucket_store import BucketStore
 from tests.support.store.faults import FaultyStore
 from tests.unit.mover.test_main import Pod, mount
 
@@ -112,6 +116,23 @@ def test_store_that_fails_at_once_fails_the_run(
     assert not pod.results
 
 
+def test_copies_are_locked_and_report_until_when(tmp_path: Path, backups: Backups) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    target = FaultyStore(BucketStore(Bucket(lambda: datetime.now(UTC), versioning="Enabled", has_lock=True)))
+    task = task_for(backups, "one", "two")
+    assert task.copies is not None
+    lock = LockTask(mode=LockMode.GOVERNANCE, until=now + timedelta(days=3), at_least=now + timedelta(days=2))
+    task = task.model_copy(update={"copies": task.copies.model_copy(update={"lock": lock})})
+    pod = CopyPod(tmp_path, backups.store, target)
+    assert pod.run(task) == 0
+    assert [found.locked_until for found in pod.report.copies] == [lock.until, lock.until]
+    longer = lock.model_copy(update={"until": now + timedelta(days=9), "at_least": now + timedelta(days=8)})
+    task = task.model_copy(update={"copies": CopyTask(**dict(task.copies or {}) | {"lock": longer})})
+    target.on("lock").raises(AccessDenied("refused"))
+    assert pod.run(task) == 0
+    assert pod.results == {"one": "LockNotExtended", "two": ""}
+
+
 def test_task_without_a_target_is_refused(tmp_path: Path, backups: Backups) -> None:
     pod = CopyPod(tmp_path, backups.store, MemoryStore())
     assert pod.run(task_for(backups, "one").model_copy(update={"copies": None})) == 3
@@ -127,6 +148,9 @@ def test_report_of_a_full_run_fits() -> None:
     assert len(encoded) <= REPORT_LIMIT
     assert [found["reason"] for found in json.loads(encoded)["copies"]] == ["CertificateNotTrusted"] * COPIES_OF_A_RUN
     assert MoverReport.model_validate_json(encoded).copies[-1].backup_id == failed[-1].backup_id
+    until = datetime(2026, 5, 4, 3, 0, 1, tzinfo=UTC)
+    made = [found.model_copy(update={"reason": "", "message": "", "locked_until": until}) for found in failed]
+    assert len(encode_report(MoverReport(succeeded=True, copies=made))) <= REPORT_LIMIT
 
 
 def test_task_of_a_full_run_names_all_backups(backups: Backups) -> None:

@@ -36,20 +36,22 @@ def backup(name: str, day: int, *copies: str, **more: Any) -> VolumeBackup:
     return VolumeBackup.model_validate({"metadata": metadata, "spec": {"volumeId": "data"}, "status": status})
 
 
-def read(*backups: VolumeBackup, stores: tuple[BackupStore, ...] = ()) -> dict[tuple[str, ...], float]:
+def read(
+    *backups: VolumeBackup, stores: tuple[BackupStore, ...] = (), now: float = 0.0
+) -> dict[tuple[str, ...], float]:
     builder = ClusterStateBuilder()
     for item in stores or (store("default", "https://a"), store("near", "https://a"), store("far", "https://b")):
         builder.add_store(item)
     for found in backups:
         builder.add_backup(found)
     builder.add_claim(ClaimRef("v", "shop", "data"))
-    return _values(builder.result(0))
+    return _values(builder.result(0), now)
 
 
-def _values(state: ClusterState) -> dict[tuple[str, ...], float]:
+def _values(state: ClusterState, now: float = 0.0) -> dict[tuple[str, ...], float]:
     return {
         (sample.name.removeprefix("cinderblock_"), *sample.labels.values()): float(sample.value)
-        for family in families(MetricsSnapshot(version="1", now=0.0, state=state))
+        for family in families(MetricsSnapshot(version="1", now=now, state=state))
         for sample in family.samples
     }
 
@@ -63,6 +65,19 @@ def test_volume_shows_stores_and_servers_of_its_newest_backup(
     values = read(backup("old", 1, "near", "far"), backup("new", 2, *copies))
     found = values["volume_copies", "shop", "data"], values["volume_copy_servers", "shop", "data"]
     assert found == expected
+
+
+@pytest.mark.parametrize(("day", "expected"), [(4, 2), (6, 1), (8, 0)])
+def test_volume_shows_stores_that_lock_its_newest_backup(day: int, expected: int) -> None:
+    at = {"time": TIME, "place": "p"}
+    copies = [
+        {"storeName": "near", "lockedUntil": "1970-01-07T00:00:00Z"} | at,
+        {"storeName": "far"} | at,
+        {"storeName": "failed", "lockedUntil": "1970-01-09T00:00:00Z", "failedAt": TIME} | at,
+    ]
+    item = backup("new", 2, copies=copies, lockedUntil="1970-01-05T00:00:00Z")
+    values = read(backup("old", 1, "near"), item, now=(day - 1) * 86400.0 + 1)
+    assert values["volume_copies_locked", "shop", "data"] == expected
 
 
 def test_incomplete_and_failed_backups_do_not_count() -> None:

@@ -166,7 +166,7 @@ class BackupCopy(Model):
     """Time of the last failure to make the copy, or to compare it with the backup. The next attempt follows an hour
     later. It is unset after a success."""
     fail_reason: Annotated[str, Field(max_length=255)] | None = None
-    """Reason and cause of that failure. The reason Locked is no failure: an object of that store has to be replaced,
+    """Reason and cause of that failure. With the reason Locked, nothing has failed: an object has to be replaced there,
     and the copy waits for the end of its lock."""
 
 

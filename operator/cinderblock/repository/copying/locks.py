@@ -45,7 +45,7 @@ class TargetLocks:
         try:
             present = running_lock(self._store, manifest, counts_after)
         except PermanentError:
-            # A server that cannot tell is no obstacle to a copy without locks.
+            # A copy without locks does not depend on a server that can tell.
             if self._lock is not None:
                 raise
             present = None

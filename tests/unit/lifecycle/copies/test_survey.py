@@ -9,7 +9,7 @@ import pytest
 
 from cinderblock.api.mover import COPIES_OF_A_RUN, CopyResult
 from cinderblock.api.v1alpha1.backup import VolumeBackup
-from cinderblock.api.v1alpha1.store import BackupStore, CopyMover, CopyRule, CopyStatus
+from cinderblock.api.v1alpha1.store import BackupStore, CopyMover, CopyRule, CopyStatus, LockMode, LockSettings
 from cinderblock.lifecycle.copies import decide, outcome
 from cinderblock.lifecycle.copies.record import with_result
 from cinderblock.lifecycle.copies.survey import RETRY_FAILED, Survey
@@ -19,6 +19,7 @@ PLACE = "0123456789abcdef"
 STORE = BackupStore.model_validate(
     {"metadata": {"name": "default", "namespace": "shop", "uid": "s"}, "spec": {"credentialsSecretRef": {"name": "s3"}}}
 )
+LOCKS = LockSettings(mode=LockMode.COMPLIANCE, period="10d", generation="5d")
 MOVER = CopyMover(uid="job", store_name="offsite", place=PLACE)
 
 
@@ -43,8 +44,8 @@ def entry(place: str = PLACE, store: str = "offsite", **more: Any) -> dict[str, 
     return {"storeName": store, "place": place, **more}
 
 
-def survey(*backups: VolumeBackup) -> Survey:
-    found = Survey(STORE, CopyRule(store_name="offsite", check_every="30d"), PLACE, NOW)
+def survey(*backups: VolumeBackup, locks: LockSettings | None = None) -> Survey:
+    found = Survey(STORE, CopyRule(store_name="offsite", check_every="30d"), PLACE, NOW, locks)
     for item in backups:
         found.add(item)
     return found
@@ -118,6 +119,54 @@ def test_copy_that_cannot_be_compared_is_pending_from_when_it_was_due() -> None:
     assert (again.time, again.failed_at) == (made, NOW)
     [whole] = with_result(item, CopyResult(backup_id="b"), MOVER, NOW, ["offsite"]) or []
     assert (whole.time, whole.failed_at) == (NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("made", "locked", "is_due"), [(4, 11, False), (4, 10, True), (4, 9, True), (31, 300, True), (0.01, 3, False)]
+)
+def test_copy_is_compared_before_its_lock_falls_short(made: float, locked: float, is_due: bool) -> None:
+    times = {"time": NOW - timedelta(days=made), "lockedUntil": NOW + timedelta(days=locked)}
+    item = backup("b", 900, [entry(**{name: at.isoformat() for name, at in times.items()})])
+    found = survey(item, locks=LOCKS)
+    assert [due.name for due in found.next_batch()] == (["b"] if is_due else [])
+    assert found.status(CopyStatus(store_name="offsite")).copied == 1
+    assert bool(batch(item)) is (made > 30)
+
+
+@pytest.mark.parametrize("ended", [None, NOW - timedelta(hours=3), NOW])
+def test_copy_without_its_lock_is_pending_and_compared_soon(ended: datetime | None) -> None:
+    locked = {"lockedUntil": ended.isoformat()} if ended is not None else {}
+    item = backup("b", 900, [entry(time=(NOW - timedelta(days=20)).isoformat(), **locked)])
+    found = survey(item, locks=LOCKS)
+    shown = found.status(CopyStatus(store_name="offsite"))
+    assert (shown.copied, shown.pending, shown.failed, shown.oldest_pending) == (0, 1, 0, ended or NOW)
+    assert [due.name for due in found.next_batch()] == ["b"]
+    assert status(item).copied == 1
+
+
+def test_mover_that_sets_no_lock_is_not_asked_again_at_once() -> None:
+    item = backup("b", 900, [entry(time=(NOW - timedelta(minutes=10)).isoformat())])
+    assert not survey(item, locks=LOCKS).next_batch()
+
+
+def test_copy_that_waits_for_a_lock_has_not_failed() -> None:
+    waiting = entry(failedAt=(NOW - timedelta(hours=2)).isoformat(), failReason="Locked: Cannot replace a pack.")
+    found = status(backup("b", 9, [waiting]))
+    assert (found.pending, found.failed) == (1, 0)
+    assert batch(backup("b", 9, [waiting])) == ["b"]
+
+
+def test_failed_comparison_keeps_what_is_known_about_the_lock() -> None:
+    until = NOW + timedelta(days=15)
+    [made] = with_result(backup("b"), CopyResult(backup_id="b", locked_until=until), MOVER, NOW, ["offsite"]) or []
+    assert made.locked_until == until
+    item = backup("b", copies=[made.to_wire()])
+    later = NOW + timedelta(days=1)
+    [failed] = with_result(item, CopyResult(backup_id="b", reason="Locked"), MOVER, later, ["offsite"]) or []
+    assert (failed.time, failed.locked_until, failed.failed_at) == (NOW, until, later)
+    moved = CopyMover(uid="job", store_name="offsite", place="elsewhere")
+    [other] = with_result(item, CopyResult(backup_id="b", reason="Locked"), moved, later, ["offsite"]) or []
+    assert (other.time, other.locked_until) == (None, None)
 
 
 def test_copied_status_of_another_object_counts_for_nothing() -> None:
