@@ -133,6 +133,7 @@ def test_lock_that_has_ended_makes_the_copy_late(simulation: Simulation) -> None
     assert numbers(simulation) == (0, 1, 1)
     assert condition(simulation) == ("False", "CopiesLate")
     (copy,) = copies_of(simulation, "full")
+    assert store_status(simulation)["copyTargets"][0]["unlocked"] == 1
     assert copy["failReason"].startswith("LockNotExtended: ")
     assert copy["time"]
     simulation.cluster.copies = None

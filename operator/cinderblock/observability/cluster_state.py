@@ -396,6 +396,7 @@ def _copy_counts(targets: Iterable[CopyStatus]) -> Iterator[tuple[tuple[str, str
         yield (target.store_name, "copied"), target.copied
         yield (target.store_name, "pending"), target.pending
         yield (target.store_name, "failed"), target.failed
+        yield (target.store_name, "unlocked"), target.unlocked
 
 
 def _add_time(times: dict[str, Period], namespace: str, time: float) -> None:

@@ -88,14 +88,16 @@ def test_incomplete_and_failed_backups_do_not_count() -> None:
 @pytest.mark.parametrize(("reason", "is_late"), [("CopiesLate", True), ("StoreReadOnly", True), ("Copying", False)])
 def test_late_copies_of_a_store_raise_an_alert(reason: str, is_late: bool) -> None:
     condition = {"type": "Copied", "status": "False", "reason": reason, "lastTransitionTime": TIME}
-    counts = {"storeName": "far", "copied": 3, "pending": 2, "failed": 1}
+    counts = {"storeName": "far", "copied": 3, "pending": 3, "failed": 1, "unlocked": 2}
     item = store("default", "https://a", conditions=[condition], copyTargets=[counts])
     builder = ClusterStateBuilder()
     builder.add_store(item)
     state = builder.result(0)
     values = _values(state)
-    shown = [values["store_copies", "shop", "default", "far", name] for name in ("copied", "pending", "failed")]
-    assert (shown, values["store_copies_late", "shop", "default"]) == ([3, 2, 1], is_late)
+    shown = [
+        values["store_copies", "shop", "default", "far", name] for name in ("copied", "pending", "failed", "unlocked")
+    ]
+    assert (shown, values["store_copies_late", "shop", "default"]) == ([3, 3, 1, 2], is_late)
     alerts = [alert for alert in true_alerts(state, 1e6) if alert.name is AlertName.COPIES_LATE]
     assert [(str(alert.subject), alert.since) for alert in alerts] == ([("shop/default", 86400.0)] if is_late else [])
 

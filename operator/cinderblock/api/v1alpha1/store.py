@@ -585,6 +585,8 @@ class CopyStatus(Model):
     failed: Annotated[int, Field(ge=0)] = 0
     """Number of pending backups whose last copy or comparison failed (status.copies of the VolumeBackup), without those
     that wait for a lock."""
+    unlocked: Annotated[int, Field(ge=0)] = 0
+    """Number of pending backups whose copy exists, and lacks the lock that the store asks for (objectLock)."""
     oldest_pending: datetime | None = None
     """Time from which the pending backup that has waited longest can be copied. Unset if none is pending."""
     last_copied_at: datetime | None = None

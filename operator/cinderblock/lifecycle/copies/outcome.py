@@ -94,7 +94,8 @@ def condition_of(
 
 def _waiting(status: CopyStatus) -> str:
     total, name = status.copied + status.pending, status.store_name
-    return f"BackupStore {name} has copies of {status.copied} of {total} available backups."
+    unlocked = f" It has not locked {status.unlocked} more copies." if status.unlocked else ""
+    return f"BackupStore {name} has copies of {status.copied} of {total} available backups.{unlocked}"
 
 
 def _cause(status: CopyStatus) -> str:

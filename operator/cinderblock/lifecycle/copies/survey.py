@@ -41,7 +41,7 @@ class Survey:
         self._now = now
         self._lock_period = locks.period_time if locks is not None else None
         self._due: list[tuple[tuple[datetime, datetime, str], VolumeBackup]] = []
-        self._copied = self._pending = self._failed = 0
+        self._copied = self._pending = self._failed = self._unlocked = 0
         self._oldest: datetime | None = None
         self._newest_copy: datetime | None = None
 
@@ -62,10 +62,12 @@ class Survey:
                 self._copied += 1
             else:
                 self._pending += 1
+                self._unlocked += 1
                 self._note_oldest((known.locked_until if known is not None else None) or self._now)
             return
         self._pending += 1
         self._note_oldest(ready)
+        self._unlocked += made is not None and not self._is_locked(known)
         self._failed += failed_at is not None and not _waits_for_lock(known)
         if failed_at is None or self._now - failed_at >= RETRY_FAILED:
             self._add_due(backup, failed_at or _FIRST, ready)
@@ -111,6 +113,7 @@ class Survey:
                 "copied": self._copied,
                 "pending": self._pending,
                 "failed": self._failed,
+                "unlocked": self._unlocked,
                 "oldest_pending": self._oldest,
                 "last_copied_at": self._newest_copy or before.last_copied_at,
             }

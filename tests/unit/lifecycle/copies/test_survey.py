@@ -139,7 +139,11 @@ def test_copy_without_its_lock_is_pending_and_compared_soon(ended: datetime | No
     item = backup("b", 900, [entry(time=(NOW - timedelta(days=20)).isoformat(), **locked)])
     found = survey(item, locks=LOCKS)
     shown = found.status(CopyStatus(store_name="offsite"))
-    assert (shown.copied, shown.pending, shown.failed, shown.oldest_pending) == (0, 1, 0, ended or NOW)
+    assert (shown.copied, shown.pending, shown.failed, shown.unlocked) == (0, 1, 0, 1)
+    assert shown.oldest_pending == (ended or NOW)
+    told = outcome.condition_of([CopyRule(store_name="offsite")], [shown], {}, NOW)
+    assert (told.status, told.reason) == ("False", "Copying")
+    assert "not locked 1 more" in told.message
     assert [due.name for due in found.next_batch()] == ["b"]
     assert status(item).copied == 1
 
