@@ -12,7 +12,7 @@ from cinderblock.store.base import ObjectLock, ObjectStore
 
 CONCURRENT_EXTENSIONS: Final = 16
 """Locks that are read or extended at once. Each takes one small request: those of 1 TiB take 4 minutes at 80 ms for
-each."""
+each. Measured with versitygw on two busy cores: 1.5 ms of CPU to read a lock, and 2.8 ms to read and extend it."""
 
 
 def running_lock(store: ObjectStore, key: str, now: datetime) -> ObjectLock | None:
