@@ -29,6 +29,8 @@ class DataSourceReference(Model):
     api_group: str = ""
     kind: str = ""
     name: str = ""
+    namespace: str = ""
+    """Namespace of the source; empty: that of the claim. Kubernetes keeps it only with an alpha feature."""
 
 
 class PersistentVolumeClaimSpec(Model):

@@ -152,7 +152,7 @@ def _source(fields: JsonObject) -> JsonObject:
     source = fields.get("dataSourceRef") or {}
     if source.get("apiGroup") != labels.GROUP:
         return {}
-    return {"dataSourceRef": _short(source, ("apiGroup", "kind", "name"))}
+    return {"dataSourceRef": _short(source, ("apiGroup", "kind", "name", "namespace"))}
 
 
 def _few_claims(volumes: Iterable[Any]) -> JsonObject:

@@ -29,7 +29,8 @@ from cinderblock.reasons import Reason
 STEP_SECONDS: Final = 3.0
 """Seconds after which a step leaves the rest to the next one. Meanwhile other objects get the worker."""
 MAX_LOOKS: Final = 2
-"""Looks that are in memory at the same time, each with up to 30 MiB of records. The others wait for their turn."""
+"""Looks that are in memory at the same time, each with up to 30 MiB of records and of another namespace. The others wait
+for their turn."""
 TURN_SECONDS: Final = 5.0
 """Seconds until a look that waits for its turn, or for calls of others to its store, tries again."""
 MAX_AGE_SECONDS: Final = 600.0
@@ -41,6 +42,7 @@ class _Look:
     """One look into a store.
 
     Attributes:
+        namespace: namespace of the claim.
         began: when its listing began, by the clock of the event loop.
         identity: what it was made for; another one makes it worthless.
         stored: number of all manifests.
@@ -49,6 +51,7 @@ class _Look:
         found: results.
     """
 
+    namespace: str
     began: float
     identity: str
     stored: int
@@ -71,8 +74,8 @@ class Looks:
 
     def __init__(self) -> None:
         self._looks: dict[str, _Look] = {}
-        self._working: set[str] = set()
-        """UIDs of claims for which a step runs: its listing is in memory as well."""
+        self._working: dict[str, str] = {}
+        """Namespaces of claims for which a step runs, by their UIDs: its listing is in memory as well."""
         self._memory = ManifestMemory()
 
     def forget(self, claim_uid: str) -> None:
@@ -86,11 +89,11 @@ class Looks:
 
         Raises what the API server raises if it does not answer. The result tells all other errors.
         """
-        if self._others(claim_uid) >= MAX_LOOKS:
+        if not self._has_turn(claim_uid, source.namespace):
             return Looking("The operator looks for the backups of other claims first.", TURN_SECONDS)
         if not place.is_known(store):
             return CannotTell(Reason.STORE_NOT_FOUND, f"The settings of BackupStore {store.name} are not known.")
-        self._working.add(claim_uid)
+        self._working[claim_uid] = source.namespace
         try:
             return await self._step(context, claim_uid, store, source, wanted)
         except StoreBusy:
@@ -101,14 +104,20 @@ class Looks:
             self.forget(claim_uid)
             return CannotTell(error.reason, f"BackupStore {store.name}: {error.message.rstrip('.')}.")
         finally:
-            self._working.discard(claim_uid)
+            self._working.pop(claim_uid, None)
 
-    def _others(self, claim_uid: str) -> int:
-        """Return the number of looks for other claims. One that is not continued any more counts for nothing."""
+    def _has_turn(self, claim_uid: str, namespace: str) -> bool:
+        """Return whether a claim may look. A slow store of one namespace must not keep the others waiting.
+
+        A look that is too old ends, also that of the claim itself: then the others come first.
+        """
         now = asyncio.get_running_loop().time()
-        for uid in [uid for uid, look in self._looks.items() if now - look.began > MAX_AGE_SECONDS]:
+        too_old = [uid for uid, look in self._looks.items() if now - look.began > MAX_AGE_SECONDS]
+        for uid in too_old:
             del self._looks[uid]
-        return len((self._looks.keys() | self._working) - {claim_uid})
+        at_work = {uid: look.namespace for uid, look in self._looks.items()} | self._working
+        at_work.pop(claim_uid, None)
+        return claim_uid not in too_old and len(at_work) < MAX_LOOKS and namespace not in at_work.values()
 
     async def _step(
         self, context: Context, claim_uid: str, store: BackupStore, source: RestoreSource, wanted: Wanted
@@ -119,8 +128,8 @@ class Looks:
         reader = ManifestReader(opened, store, await context.stores.keys(store, context.secrets))
         identity = f"{store.uid} {store.spec.model_dump_json()} {source.uid} {sorted(reader.key_ids)}"
         look = self._looks.get(claim_uid)
-        if look is None or look.identity != identity or loop.time() - look.began > MAX_AGE_SECONDS:
-            look = await _begin(context, reader, identity, wanted)
+        if look is None or look.identity != identity:
+            look = await _begin(context, reader, identity, wanted, source.namespace)
             self._looks[claim_uid] = look
         if look.stored > MAX_BACKUPS:
             self.forget(claim_uid)
@@ -157,12 +166,14 @@ def _vanished(batch: Sequence[StoredManifest], found: Sequence[Found]) -> list[F
     return [UnreadManifest(stored, Reason.CANNOT_TELL, message) for stored in batch if stored.key not in keys]
 
 
-async def _begin(context: Context, reader: ManifestReader, identity: str, wanted: Wanted) -> _Look:
+async def _begin(
+    context: Context, reader: ManifestReader, identity: str, wanted: Wanted, namespace: str
+) -> _Look:
     """List the store. The last manifest of each volume is read first."""
     began = asyncio.get_running_loop().time()
     listed = await reader.list_all(context)
     by_volume = samples(stored for stored in listed if wanted.may_be(stored.volume_id))
-    look = _Look(began, identity, len(listed), {})
+    look = _Look(namespace, began, identity, len(listed), {})
     for volume, manifests in by_volume.items():
         look.unread.append(manifests[0])
         if manifests[1:]:

@@ -67,6 +67,9 @@ def decide(observed: ObservedClaim) -> ClaimDecision:
         return ClaimDecision()
     if claim.spec.volume_name:
         return _bound(observed)
+    unusable = given_claim.refusal_of_source(claim)
+    if unusable is not None:
+        return ClaimDecision(RecordEvent("Warning", Reason.INVALID_INPUT, unusable))
     if observed.restore is not None:
         return _follow(observed, observed.restore)
     refusal = _refusal(observed)

@@ -98,7 +98,7 @@ def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
     refused = given_claim.still_waits(observed, volume)
     if refused is not None:
         return refused
-    if observed.target is not None and volume is not None and observed.target.spec.volume_name == volume.name:
+    if observed.target is not None and volume is not None and _is_promised(observed.target, volume, is_given=is_given):
         return _bound(observed, observed.target, volume)
     if volume is None:
         return Step(_rebinding(observed, "waiting for its PersistentVolume"))
@@ -112,6 +112,14 @@ def next_step(observed: ObservedRestore) -> Step | Finished | Fail:
     if leftovers or observed.staging_claim is not None:
         return Step(_rebinding(observed, "deleting the staging claim"), leftovers)
     return _reserve_for_given(observed, volume) if is_given else _reserve_and_claim(observed, volume)
+
+
+def _is_promised(claim: PersistentVolumeClaim, volume: PersistentVolume, *, is_given: bool) -> bool:
+    """Return whether the claim and the volume name each other.
+
+    The user may write the name of any volume into a given claim, also that of the volume that is being filled.
+    """
+    return claim.spec.volume_name == volume.name and (not is_given or given_claim.is_reserved(volume, claim))
 
 
 def release_volume(observed: ObservedRestore) -> tuple[Action, ...]:
