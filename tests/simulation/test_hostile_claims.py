@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cinderblock.api.labels import populate_name
+from cinderblock.api.labels import POPULATED_ANNOTATION, populate_name
 from tests.support.simulation.cluster import KEPT, NAMESPACE
 from tests.support.simulation.simulation import Simulation, summary
 
@@ -121,3 +121,17 @@ def test_restored_claim_with_a_volume_of_the_user_is_not_called_wrong(backed_up:
 
     assert "If you gave it this volume yourself" in reports(backed_up, "BoundElsewhere")[0]
     assert backed_up.content("copy") == "retained"
+
+
+def test_copied_mark_of_a_volume_hides_nothing(backed_up: Simulation) -> None:
+    claim = ask(backed_up)
+    backed_up.cluster._provision(claim, "foreign")
+    volume = backed_up.get("PersistentVolume", volume_name(backed_up))
+    annotations = {POPULATED_ANNOTATION: claim["metadata"]["uid"]}
+    moved = volume["spec"] | {"claimRef": volume["spec"]["claimRef"] | {"uid": "u-of-another-cluster"}}
+    backed_up.objects.update(volume, metadata=volume["metadata"] | {"annotations": annotations}, spec=moved)
+
+    backed_up.settle()
+
+    assert reports(backed_up, "BoundElsewhere")
+    assert not reports(backed_up, "Populated")

@@ -29,8 +29,7 @@ from cinderblock.reasons import Reason
 STEP_SECONDS: Final = 3.0
 """Seconds after which a step leaves the rest to the next one. Meanwhile other objects get the worker."""
 MAX_LOOKS: Final = 2
-"""Looks that are in memory at the same time, each with up to 30 MiB of records and of another namespace. The others wait
-for their turn."""
+"""Looks in memory at the same time, of different namespaces, each with up to 30 MiB of records. The others wait."""
 TURN_SECONDS: Final = 5.0
 """Seconds until a look that waits for its turn, or for calls of others to its store, tries again."""
 MAX_AGE_SECONDS: Final = 600.0
@@ -166,9 +165,7 @@ def _vanished(batch: Sequence[StoredManifest], found: Sequence[Found]) -> list[F
     return [UnreadManifest(stored, Reason.CANNOT_TELL, message) for stored in batch if stored.key not in keys]
 
 
-async def _begin(
-    context: Context, reader: ManifestReader, identity: str, wanted: Wanted, namespace: str
-) -> _Look:
+async def _begin(context: Context, reader: ManifestReader, identity: str, wanted: Wanted, namespace: str) -> _Look:
     """List the store. The last manifest of each volume is read first."""
     began = asyncio.get_running_loop().time()
     listed = await reader.list_all(context)

@@ -136,4 +136,6 @@ def is_reserved(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
 
 def holds_backup(volume: PersistentVolume | None, claim: PersistentVolumeClaim) -> bool:
     """Return whether the operator has handed the volume over to the claim."""
-    return volume is not None and volume.metadata.annotations.get(POPULATED_ANNOTATION) == claim.uid
+    if volume is None or not is_reserved(volume, claim):
+        return False
+    return volume.metadata.annotations.get(POPULATED_ANNOTATION) == claim.uid
