@@ -293,6 +293,17 @@ async def test_volumes_are_not_marked_by_others(tenant: KubeClient) -> None:
         await tenant.merge_patch(kinds.PV, name, None, {"metadata": {"labels": {RESTORE_LABEL: "r"}}})
 
 
+async def test_copy_of_a_populated_volume_is_created(tenant: KubeClient) -> None:
+    """Its mark stays for as long as the volume exists, so a backup of Kubernetes objects contains it."""
+    metadata = {"name": f"pv-{uuid.uuid4().hex[:12]}", "annotations": {labels.POPULATED_ANNOTATION: "u-1"}}
+    spec = {
+        "capacity": {"storage": "1Mi"},
+        "accessModes": ["ReadWriteOnce"],
+        "csi": {"driver": "d", "volumeHandle": "h"},
+    }
+    await tenant.create(kinds.PV, {"metadata": metadata, "spec": spec})
+
+
 async def test_others_change_no_mark_of_a_child_and_anything_else(
     people: People, tenant: KubeClient, namespace: str
 ) -> None:

@@ -91,8 +91,11 @@ def _bound(observed: ObservedClaim) -> ClaimDecision:
         return ClaimDecision(RecordEvent("Warning", Reason.BOUND_ELSEWHERE, given_claim.bound_elsewhere(claim)))
     if observed.restore is None:
         return ClaimDecision()
-    if not claim.is_bound:
+    if not claim.is_bound or not observed.restore.has_ended:
         return ClaimDecision(requeue_after=MIN_REQUEUE_SECONDS)
+    if observed.restore.own_phase is not RestorePhase.AVAILABLE:
+        # Somebody deleted the VolumeRestore that filled the volume, and the next one came too late.
+        return ClaimDecision()
     is_empty = observed.restore.fills_nothing
     content = "is empty" if is_empty else f"holds backup {observed.restore.spec.backup_id}"
     note = f"PersistentVolume {claim.spec.volume_name} {content} (VolumeRestore {observed.restore.name})"
