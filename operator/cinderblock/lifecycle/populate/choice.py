@@ -44,6 +44,10 @@ class Wanted:
             return manifest.stored.volume_id == self.volume_id
         return (manifest.namespace, manifest.volume_name) == (self.namespace, self.name)
 
+    def may_mean(self, manifest: ReadManifest) -> bool:
+        """Return whether a readable manifest leaves open which claim it is of. The format does not demand the names."""
+        return self.volume_id is None and not (manifest.namespace and manifest.volume_name)
+
     @override
     def __str__(self) -> str:
         """Return the volume for a message."""
@@ -134,7 +138,8 @@ def choose(found: Sequence[Found], stored: int, wanted: Wanted, select: Selectio
     doubtful = [manifest for manifest in unread if manifest.stored.volume_id not in others]
     newest_first = sorted(filter(wanted.matches, readable), key=_age, reverse=True)
     if not newest_first:
-        return _nothing(doubtful, stored, wanted)
+        nameless = [manifest for manifest in readable if wanted.may_mean(manifest)]
+        return _nameless(nameless, wanted) if nameless else _nothing(doubtful, stored, wanted)
     eligible = [m for m in newest_first if select.as_of is None or m.data_time <= select.as_of]
     if len(eligible) <= select.offset:
         return CannotTell(Reason.NO_BACKUP, _too_few(newest_first, eligible, wanted, select))
@@ -156,6 +161,12 @@ def _nothing(doubtful: Sequence[UnreadManifest], stored: int, wanted: Wanted) ->
     if doubtful:
         return CannotTell(Reason.CANNOT_TELL, f"A backup of {wanted} may exist. {_unreadable(doubtful)}")
     return NoBackup(f"The store holds no backup of {wanted}, and {stored} backups of other volumes.", stored)
+
+
+def _nameless(manifests: Sequence[ReadManifest], wanted: Wanted) -> CannotTell:
+    first = min(manifests, key=lambda manifest: manifest.stored.key)
+    cause = f"{len(manifests)} manifests do not record their claim, for example {first.stored.key}"
+    return CannotTell(Reason.CANNOT_TELL, f"A backup of {wanted} may exist: {cause}. {_REMEDY}")
 
 
 def _too_few(

@@ -145,3 +145,13 @@ def test_no_backup_is_only_proven_if_nothing_can_be_one(found: list[Any], select
         fits = [each for each in mine if select.as_of is None or each.data_time <= select.as_of]
         newer = [each for each in fits if each.data_time > outcome.manifest.data_time]
         assert len(newer) <= select.offset
+
+
+@pytest.mark.parametrize("missing", ["namespace", "volume_name"])
+def test_manifest_that_does_not_record_its_claim_is_a_doubt(missing: str) -> None:
+    nameless = read("nameless", 1, "v-7", **{missing: ""})
+    found = choose([nameless, OTHER], 2, MINE, Selection(), NOW)
+    assert isinstance(found, CannotTell)
+    assert "do not record their claim" in found.message
+    assert isinstance(choose([*BACKUPS, nameless], 5, MINE, Selection(), NOW), Chosen)
+    assert isinstance(choose([nameless], 1, Wanted("shop", "data", "v-1"), Selection(), NOW), NoBackup)
