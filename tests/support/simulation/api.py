@@ -173,6 +173,7 @@ class SimulatedApi(Transport):
         self.quota: set[str] = set()
         self.full_namespaces: set[str] = set()
         self.unreadable_namespaces: set[str] = set()
+        self.unreadable_kinds: set[str] = set()
         self.more_objects = 0
         self.log_line = '{"bytesDone":1,"bytesTotal":4}'
 
@@ -195,6 +196,8 @@ class SimulatedApi(Transport):
         if namespace in self.unreadable_namespaces:
             return _refusal(403, "Forbidden", "no RoleBinding")
         kind = KINDS[root, rest[0]]
+        if kind.kind in self.unreadable_kinds:
+            return _refusal(403, "Forbidden", "no RoleBinding")
         if len(rest) == 1:
             return self._collection(request, kind, namespace)
         return self._one(request, kind, namespace, rest[1], rest[2] if len(rest) > 2 else "")

@@ -87,3 +87,15 @@ def test_recorded_dependents_are_trusted_without_reading_the_store(simulation: S
     assert not simulation.store.asked
     simulation.remove_by_force("grandchild")
     assert FULL in simulation.pending()
+
+
+def test_missing_right_to_restore_sources_keeps_nothing_else_waiting(simulation: Simulation) -> None:
+    simulation.ask("copy", "bootstrap")
+    asking = ObjectKey("PersistentVolumeClaim", "shop", "copy")
+    assert asking in simulation.pending()
+    simulation.backup("young", "data")
+
+    simulation.api.unreadable_kinds.add("RestoreSource")
+
+    young = ObjectKey("VolumeBackup", "shop", "young")
+    assert simulation.pending() & {asking, young} == {young}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +35,7 @@ from cinderblock.controller.request import (
     schedule_key,
     volume_key,
 )
+from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
 from cinderblock.kube.client import KubeClient
 from cinderblock.kube.kinds import Kind
@@ -45,6 +47,8 @@ from cinderblock.lifecycle.children import Owner
 from cinderblock.lifecycle.observed import ObservedBackup, ObservedRestore, ObservedVerification, OperatorPolicy
 from cinderblock.lifecycle.restore import decide as restore_decide
 from cinderblock.lifecycle.verification import decide as verification_decide
+
+log = logging.getLogger(__name__)
 
 OBJECTS_PER_TURN: Final = 25
 """Objects examined before other tasks of the event loop run: about 10 ms."""
@@ -77,11 +81,7 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
     if context.policy.cluster_stores and await context.kube.serves(kinds.BACKUP_GRANT):
         grants = await _list_limited(context.kube, kinds.BACKUP_GRANT, limit, _key)
         stores += [(key, changed) for key, changed in grants if changed]
-    claims: list[tuple[ObjectKey, bool]] = []
-    if context.policy.populates and await context.kube.serves(kinds.RESTORE_SOURCE):
-        sources = await _list_limited(context.kube, kinds.RESTORE_SOURCE, limit, _key)
-        stores += [(key, changed) for key, changed in sources if changed]
-        claims = await list_claims(context)
+    asking = await _list_asking(context, limit)
     records = [
         *await _list_limited(context.kube, kinds.VOLUME_BACKUP, limit, Record.of),
         *await _list_limited(context.kube, kinds.VOLUME_RESTORE, limit, Record.of),
@@ -103,9 +103,26 @@ async def list_pending(context: Context) -> list[tuple[ObjectKey, bool]]:
         # Marks of a deleted schedule are removed by a reconciliation of its key.
         *((key, False) for key in sorted(steady.marking - {key for key, _ in schedules})),
         *kept,
-        *claims,
+        *asking,
         *((volume_key(name), False) for name in marked_volumes),
     ]
+
+
+async def _list_asking(context: Context, limit: int) -> list[tuple[ObjectKey, bool]]:
+    """Return changed RestoreSources, and claims that ask for their backup.
+
+    The operator may have no right to RestoreSources yet, for example if another tool manages its rights. Backups and
+    restores must not wait for that.
+    """
+    if not context.policy.populates or not await context.kube.serves(kinds.RESTORE_SOURCE):
+        return []
+    try:
+        sources = await _list_limited(context.kube, kinds.RESTORE_SOURCE, limit, _key)
+        claims = await list_claims(context)
+    except AccessDenied as error:
+        log.warning("Claims that ask for their backup wait: %s", error.message, extra={"reason": error.reason})
+        return []
+    return [*((key, changed) for key, changed in sources if changed), *claims]
 
 
 async def _list_schedules(context: Context) -> list[tuple[ObjectKey, bool]]:
