@@ -87,8 +87,8 @@ class Upgrade:
         return found
 
     def await_phase(self, phase: str, kind: str, *names: str) -> None:
-        """Wait until objects have a phase."""
-        until = (f"--for=jsonpath={{.status.phase}}={phase}", f"--timeout={PATIENCE:.0f}s")
+        """Wait until objects have a phase. On a busy machine, a dozen movers at once need over a minute."""
+        until = (f"--for=jsonpath={{.status.phase}}={phase}", f"--timeout={4 * PATIENCE:.0f}s")
         try:
             self.kubectl("wait", *until, kind, *names)
         except AssertionError as error:

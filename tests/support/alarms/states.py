@@ -32,6 +32,7 @@ def random_state(seed: int, days: int) -> ClusterState:
         store.is_imported, store.imported_since = (None, True, False)[(seed + len(state.stores)) % 3], 60.0
         store.copies_are_late = (True, None, False)[(seed + len(state.stores)) % 3]
         store.copies_late_since = 60.0 if store.copies_are_late else None
+        store.disputed_since = (None, 60.0)[(seed + len(state.stores)) % 2]
         state.stores.append(store)
         state.volumes += [_volume(chance, namespace, f"data-{number}", days) for number in range(3)]
         state.schedules += [_schedule(chance, namespace, name, days) for name in ("daily", "hourly")]
