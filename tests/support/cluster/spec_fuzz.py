@@ -6,6 +6,7 @@ names and UIDs of other objects, control characters, text that is too long.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
@@ -79,6 +80,9 @@ def _objects(schema: Schema) -> st.SearchStrategy[Any]:
 
 def _strings(schema: Schema) -> st.SearchStrategy[str]:
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength", 60)
+    if schema.get("format") == "date-time":
+        years = st.datetimes(datetime(1000, 1, 1), datetime(2999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+        return years.map(lambda time: time.isoformat().replace("+00:00", "Z"))
     if "pattern" in schema:
         found = st.from_regex(schema["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True)
         return found.filter(lambda text: shortest <= len(text) <= longest)

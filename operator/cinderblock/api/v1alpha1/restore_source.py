@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,13 @@ from cinderblock.api.v1alpha1.store import Name
 
 MAX_CLAIMS = 32
 """Claims that a status lists, the newest first."""
+
+
+INSTANT_PATTERN: Final = (
+    r"^[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[012][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][01][0-9]:[0-5][0-9])$"
+)
+"""Times with time zone that every program reads alike. Without it, the API server accepts the year 0 and +99:00."""
+Instant = Annotated[datetime, Field(json_schema_extra={"pattern": INSTANT_PATTERN})]
 
 
 class OnMissing(StrEnum):
@@ -40,7 +47,7 @@ class SourceVolume(Model):
 class Selection(Model):
     """Which of the backups of the volume is chosen."""
 
-    as_of: datetime | None = None
+    as_of: Instant | None = None
     """Time of the newest data to restore. Later backups do not count. Defaults to no limit."""
     offset: Annotated[int, Field(ge=0, le=1000)] = 0
     """Number of newest backups to leave out. Defaults to 0, which is the newest one."""
