@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -34,6 +35,15 @@ LASTING: Final = frozenset(
 """Conditions that describe stored data and its container, or the runs of a schedule, not an operation. `reconciling`,
 `ready` and `stalled` keep them from ``before``, because only a reconciliation that reads the manifest, the rules or the
 volumes can determine them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class UntimedCondition:
+    """A condition without its type and its times, which depend on the condition before it."""
+
+    status: ConditionStatus
+    reason: AnyReason
+    message: str
 
 
 def reconciling(

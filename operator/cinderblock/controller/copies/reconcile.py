@@ -25,8 +25,9 @@ from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import PermanentError
 from cinderblock.kube import kinds
 from cinderblock.lifecycle.actions import MIN_REQUEUE_SECONDS, CreateChild, RecordEvent
+from cinderblock.lifecycle.conditions import UntimedCondition
 from cinderblock.lifecycle.copies import decide, outcome
-from cinderblock.lifecycle.copies.outcome import CopyCondition, CopyOutcome
+from cinderblock.lifecycle.copies.outcome import CopyOutcome
 from cinderblock.lifecycle.copies.place import place_of, refusal
 from cinderblock.lifecycle.copies.survey import Survey
 from cinderblock.lifecycle.copies.task import mover_task
@@ -196,7 +197,7 @@ async def _discard(step: _Step, mover: ObservedMover) -> CopyOutcome:
     if job is None or job.metadata.is_owned_by(store.uid):
         return CopyOutcome(store.status.copy_targets or (), requeue_after=MIN_REQUEUE_SECONDS)
     message = f"Cannot create Job {job.name}: an object of this name exists. Delete it."
-    taken = CopyCondition("False", Reason.NAME_TAKEN, message)
+    taken = UntimedCondition("False", Reason.NAME_TAKEN, message)
     return CopyOutcome(store.status.copy_targets or (), condition=taken, requeue_after=SURVEY_SECONDS)
 
 

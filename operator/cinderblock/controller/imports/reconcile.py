@@ -23,9 +23,9 @@ from cinderblock.controller.imports.write import create, write_presence
 from cinderblock.controller.request import ObjectKey
 from cinderblock.errors import CinderblockError, Conflict, KubeUnavailable, NotLeading, StoreBusy
 from cinderblock.kube import kinds
+from cinderblock.lifecycle.conditions import UntimedCondition
 from cinderblock.lifecycle.imports import releases
 from cinderblock.lifecycle.imports.conclude import (
-    ImportCondition,
     ImportOutcome,
     Result,
     after_switching_off,
@@ -200,7 +200,7 @@ class ImportReconciler:
         self._runs[step.key] = run
         return run
 
-    async def _work(self, step: _Step, run: ImportRun, ends: float) -> ImportCondition | None:
+    async def _work(self, step: _Step, run: ImportRun, ends: float) -> UntimedCondition | None:
         """Continue a run until the time is up. Return why it can create nothing more; None: it can, or is complete."""
         loop, limit = asyncio.get_running_loop(), most_objects(step.context.policy.object_limit)
         while not run.is_complete:
@@ -236,7 +236,7 @@ class ImportReconciler:
 
 
 def _conclude(
-    run: ImportRun, store: BackupStore, settings: Settings, outcome: ImportOutcome, refusal: ImportCondition | None
+    run: ImportRun, store: BackupStore, settings: Settings, outcome: ImportOutcome, refusal: UntimedCondition | None
 ) -> ImportOutcome:
     result = Result(
         run.began,
@@ -303,11 +303,11 @@ async def _create_next(step: _Step, run: ImportRun, creations: deque[Creation], 
             raise answer
 
 
-def _progress(run: ImportRun) -> ImportCondition:
+def _progress(run: ImportRun) -> UntimedCondition:
     """Return the condition of an import that continues."""
     if run.unread or run.creations is None:
         done = len(run.read) + len(run.refused)
         message = f"Manifests are being read: {done} of {done + len(run.unread)}"
     else:
         message = f"VolumeBackups are being created: {run.created} of {run.planned}"
-    return ImportCondition("False", Reason.IMPORTING, message)
+    return UntimedCondition("False", Reason.IMPORTING, message)

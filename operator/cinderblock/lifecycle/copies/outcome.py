@@ -6,22 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cinderblock.api.conditions import ConditionStatus, ConditionType
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.duration import parse_long_duration
 from cinderblock.api.v1alpha1.store import BackupStore, BackupStoreStatus, CopyMover, CopyRule, CopyStatus
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Decision
+from cinderblock.lifecycle.conditions import UntimedCondition
 from cinderblock.lifecycle.verdicts import Fail
-from cinderblock.reasons import AnyReason, Reason
-
-
-@dataclass(frozen=True, slots=True)
-class CopyCondition:
-    """The condition Copied without times."""
-
-    status: ConditionStatus
-    reason: AnyReason
-    message: str
+from cinderblock.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +30,7 @@ class CopyOutcome:
 
     copies: Sequence[CopyStatus] = ()
     mover: CopyMover | None = None
-    condition: CopyCondition | None = None
+    condition: UntimedCondition | None = None
     is_off: bool = False
     requeue_after: float | None = None
 
@@ -66,7 +58,7 @@ def _late_after(rule: CopyRule) -> timedelta:
 
 def condition_of(
     rules: Sequence[CopyRule], copies: Sequence[CopyStatus], refusals: dict[str, Fail], now: datetime
-) -> CopyCondition:
+) -> UntimedCondition:
     """Return the condition Copied. The worst that is known about any store decides.
 
     Args:
@@ -80,16 +72,16 @@ def condition_of(
     for rule in rules:
         refused = refusals.get(rule.store_name)
         if refused is not None:
-            return CopyCondition("False", refused.reason, refused.message)
+            return UntimedCondition("False", refused.reason, refused.message)
     for rule, status in known:
         if is_late(rule, status, now):
             message = f"{_waiting(status)} The first one has waited for longer than {rule.late_after}."
-            return CopyCondition("False", Reason.COPIES_LATE, message + _cause(status))
+            return UntimedCondition("False", Reason.COPIES_LATE, message + _cause(status))
     for _, status in known:
         if status.pending:
-            return CopyCondition("False", Reason.COPYING, _waiting(status) + _cause(status))
+            return UntimedCondition("False", Reason.COPYING, _waiting(status) + _cause(status))
     names = ", ".join(rule.store_name for rule in rules)
-    return CopyCondition("True", Reason.COPIED, f"Each available backup has a verified copy in {names}")
+    return UntimedCondition("True", Reason.COPIED, f"Each available backup has a verified copy in {names}")
 
 
 def _waiting(status: CopyStatus) -> str:

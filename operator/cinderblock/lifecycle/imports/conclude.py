@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from cinderblock.api.conditions import ConditionStatus, ConditionType
+from cinderblock.api.conditions import ConditionType
 from cinderblock.api.v1alpha1.store import (
     MAX_RELEASED,
     MAX_UNREADABLE,
@@ -19,21 +19,13 @@ from cinderblock.api.v1alpha1.store import (
 )
 from cinderblock.lifecycle import conditions
 from cinderblock.lifecycle.actions import Decision
+from cinderblock.lifecycle.conditions import UntimedCondition
 from cinderblock.lifecycle.imports.difference import MAX_BACKUPS, Difference
 from cinderblock.lifecycle.imports.records import UnreadManifest
 from cinderblock.lifecycle.imports.settings import Settings
 from cinderblock.reasons import AnyReason, Reason
 
 _TEXT_CHARACTERS: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ImportCondition:
-    """The condition Imported without times."""
-
-    status: ConditionStatus
-    reason: AnyReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class ImportOutcome:
 
     inventory: Inventory | None
     released: Sequence[str] = ()
-    condition: ImportCondition | None = None
+    condition: UntimedCondition | None = None
     is_off: bool = False
     requeue_after: float | None = None
 
@@ -80,10 +72,10 @@ class Result:
     unread: Sequence[UnreadManifest] = ()
     before: int | None = None
     full_store: str = ""
-    refusal: ImportCondition | None = None
+    refusal: UntimedCondition | None = None
 
 
-def inventory_of(result: Result, settings: Settings, condition: ImportCondition) -> Inventory:
+def inventory_of(result: Result, settings: Settings, condition: UntimedCondition) -> Inventory:
     """Return the inventory after a complete import."""
     waits = any(unread.reason == Reason.KEY_UNAVAILABLE for unread in result.unread)
     is_complete = condition.status == "True" and not waits
@@ -118,18 +110,18 @@ def after_switching_off(inventory: Inventory | None) -> Inventory | None:
     return inventory.model_copy(update={"backups_before": None, "settings": None, "loss_accepted": True})
 
 
-def condition_of(result: Result, settings: Settings) -> ImportCondition:
+def condition_of(result: Result, settings: Settings) -> UntimedCondition:
     """Return the condition Imported after a complete import. The worst that was found decides."""
     difference = result.difference
     if difference.is_too_large:
-        return ImportCondition(
+        return UntimedCondition(
             "False",
             Reason.TOO_MANY_BACKUPS,
             f"The store holds more than {MAX_BACKUPS} backups, so none is imported. Find out who writes to the"
             " container, or select backups with cinderblock list --as-manifests",
         )
     if result.full_store:
-        return ImportCondition(
+        return UntimedCondition(
             "False",
             Reason.TOO_MANY_RELEASED,
             f"More than {MAX_RELEASED} VolumeBackups were deleted while their data stayed in the store, so nothing is"
@@ -139,7 +131,7 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
     if result.refusal is not None:
         return result.refusal
     if result.before is not None:
-        return ImportCondition(
+        return UntimedCondition(
             "False",
             Reason.INVENTORY_SHRUNK,
             f"{_loss(result.before, difference.backups)}. No VolumeBackup is removed for that. Bring the manifests"
@@ -149,7 +141,7 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
     denied = [unread for unread in result.unread if unread.reason == Reason.ACCESS_DENIED]
     if denied:
         first = min(denied, key=lambda unread: unread.stored.key)
-        return ImportCondition(
+        return UntimedCondition(
             "False",
             Reason.ACCESS_DENIED,
             f"{len(denied)} manifests may not be read, such as {first.stored.key[:_TEXT_CHARACTERS]}. Permit the"
@@ -162,8 +154,8 @@ def condition_of(result: Result, settings: Settings) -> ImportCondition:
         message = f"All selected backups have a VolumeBackup, without {what} be imported (status.inventory.unreadable)"
         if any(unread.reason == Reason.KEY_UNAVAILABLE for unread in result.unread):
             repeats = ". Encryption keys are missing: add them, and the import continues"
-        return ImportCondition("True", Reason.UNREADABLE_LEFT_OUT, message + repeats)
-    return ImportCondition("True", Reason.IMPORTED, f"All selected backups have a VolumeBackup{repeats}")
+        return UntimedCondition("True", Reason.UNREADABLE_LEFT_OUT, message + repeats)
+    return UntimedCondition("True", Reason.IMPORTED, f"All selected backups have a VolumeBackup{repeats}")
 
 
 def _loss(before: int, backups: int) -> str:
@@ -182,18 +174,18 @@ def most_objects(object_limit: int) -> int:
     return object_limit - object_limit // 10
 
 
-def too_many_objects(limit: int) -> ImportCondition:
+def too_many_objects(limit: int) -> UntimedCondition:
     """Return the condition of an import into a namespace that has as many VolumeBackups as imports may fill."""
     message = (
         f"The namespace has {limit} VolumeBackups. An import creates no more, so that there is room for new backups."
         " Delete some, or select fewer backups in spec.import"
     )
-    return ImportCondition("False", Reason.TOO_MANY_OBJECTS, message)
+    return UntimedCondition("False", Reason.TOO_MANY_OBJECTS, message)
 
 
-def failed(reason: AnyReason, message: str) -> ImportCondition:
+def failed(reason: AnyReason, message: str) -> UntimedCondition:
     """Return the condition of an import that is repeated later."""
-    return ImportCondition("False", reason, message)
+    return UntimedCondition("False", reason, message)
 
 
 def with_import(decision: Decision, outcome: ImportOutcome, generation: int, now: datetime) -> Decision:
