@@ -6,7 +6,6 @@ counts them. tests/unit/repository/test_crash_points.py does the same to the rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
@@ -14,11 +13,10 @@ import pytest
 
 from cinderblock.format.manifest.comparison import Comparison
 from tests.support.simulation.moments import Moments, some_or_all_moments
-from tests.support.simulation.simulation import Simulation, api_outage, summary
+from tests.support.simulation.simulation import Simulation, summary
+from tests.support.simulation.write_faults import FAULTS, Part, run_scenario
 from tests.support.store.faults import Crash
 from tests.support.variations import pairs_in_turn, some
-
-Part = Callable[[Simulation], object]
 
 
 def _volume(simulation: Simulation) -> None:
@@ -152,25 +150,11 @@ END: dict[str, dict[str, Any]] = {
     },
 }
 
-FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
-    "dies before": (False, lambda: Crash("scripted")),
-    "dies after": (True, lambda: Crash("scripted")),
-    "loses the answer to": (True, api_outage),
-}
-
 
 def run(name: str, fault: tuple[int, BaseException, bool] | None = None) -> tuple[Simulation, int]:
     """Run a scenario to its end, with an optional fault at one write. Return the simulation and its writes."""
     prepare, start = SCENARIOS[name]
-    with Simulation() as simulation:
-        prepare(simulation)
-        before = simulation.faults.writes
-        if fault is not None:
-            at, error, done = fault
-            simulation.faults.plan(at, error, done=done)
-        start(simulation)
-        simulation.settle()
-    return simulation, simulation.faults.writes - before
+    return run_scenario(prepare, start, fault)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

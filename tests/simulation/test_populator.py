@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from cinderblock.errors import (
 from cinderblock.reasons import Reason
 from tests.support.simulation.cluster import KEPT, LATE, NAMESPACE
 from tests.support.simulation.moments import Moments, some_or_all_moments
-from tests.support.simulation.simulation import Simulation, api_outage, summary
+from tests.support.simulation.simulation import Simulation, summary
+from tests.support.simulation.write_faults import FAULTS, Part, run_scenario
 from tests.support.store.faults import Crash
 from tests.support.variations import pairs_in_turn
 
@@ -436,7 +436,6 @@ def _replace_claim(simulation: Simulation) -> None:
     simulation.ask("copy", "full", "VolumeBackup")
 
 
-Part = Callable[[Simulation], object]
 SCENARIOS: dict[str, tuple[Part, Part, dict[str, str]]] = {
     "a named backup": (
         _named,
@@ -450,25 +449,10 @@ SCENARIOS: dict[str, tuple[Part, Part, dict[str, str]]] = {
 }
 
 
-FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
-    "dies before": (False, lambda: Crash("scripted")),
-    "dies after": (True, lambda: Crash("scripted")),
-    "loses the answer to": (True, api_outage),
-}
-
-
 def run(name: str, fault: tuple[int, BaseException, bool] | None = None) -> tuple[Simulation, int]:
     """Run a scenario to its end, with an optional fault at one write. Return the simulation and its writes."""
     prepare, start, _ = SCENARIOS[name]
-    with Simulation() as simulation:
-        prepare(simulation)
-        before = simulation.faults.writes
-        if fault is not None:
-            at, error, done = fault
-            simulation.faults.plan(at, error, done=done)
-        start(simulation)
-        simulation.settle()
-    return simulation, simulation.faults.writes - before
+    return run_scenario(prepare, start, fault)
 
 
 some_or_all_writes = pytest.mark.parametrize(
