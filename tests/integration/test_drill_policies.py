@@ -5,12 +5,10 @@ The operator's account has exactly the rights of the chart. Checks are allowed i
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,15 @@ from cinderblock.api.v1alpha1.schedule import BackupSchedule
 from cinderblock.api.v1alpha1.verification import BackupVerification
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle.schedule import settings
 from cinderblock.lifecycle.schedule.observed import BackupIndex, ObservedSchedule
 from cinderblock.lifecycle.schedule.verification import rules
 from cinderblock.lifecycle.schedule.verification.decide import ObservedVerifications, plan
 from cinderblock.lifecycle.verification.check_job import check_job
 from cinderblock.lifecycle.verification.restore_drill import restore_body
-from tests.support.cluster.admission import enforce, lift, wait_until_refused
-from tests.support.cluster.chart import render
-from tests.support.cluster.rights import connect_as, grant
+from tests.support.cluster.operator_policies import PolicyScene, operator_policies
+from tests.support.cluster.rights import connect_as
 from tests.support.schedules.builders import START, claim, record
 
 pytestmark = pytest.mark.integration
@@ -48,42 +45,16 @@ CRON_JOB: dict[str, Any] = {
 Change = Callable[[dict[str, Any]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The API server with the chart's rights and policies."""
-
-    kubeconfig: Path
-    directory: Path
-
-
 @pytest.fixture(scope="module")
-def scene(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    made = Scene(kubeconfig, tmp_path_factory.mktemp("drills"))
-    values = (f"fullnameOverride={RELEASE}", f"verification.checks.namespaces={{{ALLOWED}}}")
-    chart = render(*values, namespace=RELEASE)
-    policies = [item for item in chart if "-operator-" in item["metadata"]["name"]]
-
-    async def begin() -> None:
-        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
-            for namespace in (RELEASE, ALLOWED, OTHER):
-                await client.create(kinds.NAMESPACE, {"metadata": {"name": namespace}})
-            await grant(client, [item for item in chart if RELEASE in item["metadata"]["name"]])
-            await enforce(client, policies)
-        async with aclosing(await connect_as(kubeconfig, RELEASE, RELEASE, made.directory)) as operator:
-            body = {"metadata": {"name": "probe", "namespace": OTHER}, "spec": {"backupId": "x"}}
-            await wait_until_refused(lambda: operator.create(kinds.VOLUME_RESTORE, body), "The operator must")
-
-    async def end() -> None:
-        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
-            await lift(client, policies)
-
-    asyncio.run(begin())
-    yield made
-    asyncio.run(end())
+def scene(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyScene]:
+    made = PolicyScene(kubeconfig, tmp_path_factory.mktemp("drills"))
+    value = f"verification.checks.namespaces={{{ALLOWED}}}"
+    with operator_policies(made, RELEASE, value, namespaces=(ALLOWED, OTHER)):
+        yield made
 
 
 @pytest.fixture
-async def operator(scene: Scene) -> AsyncIterator[KubeClient]:
+async def operator(scene: PolicyScene) -> AsyncIterator[KubeClient]:
     """A client with the operator's token."""
     async with aclosing(await connect_as(scene.kubeconfig, RELEASE, RELEASE, scene.directory)) as connected:
         yield connected

@@ -5,12 +5,10 @@ The operator's account has exactly the rights of the chart.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,12 @@ from cinderblock.api.mover import VolumeMode
 from cinderblock.api.v1alpha1.restore import VolumeRestore
 from cinderblock.errors import AccessDenied
 from cinderblock.kube import kinds
-from cinderblock.kube.client import KubeClient, connect
+from cinderblock.kube.client import KubeClient
 from cinderblock.lifecycle import children
 from cinderblock.lifecycle.populate.decide import restore_body
 from cinderblock.lifecycle.restore.given_claim import reservation
-from tests.support.cluster.admission import enforce, lift, wait_until_refused
-from tests.support.cluster.chart import render
-from tests.support.cluster.rights import connect_as, grant
+from tests.support.cluster.operator_policies import PolicyScene, operator_policies
+from tests.support.cluster.rights import connect_as
 
 pytestmark = pytest.mark.integration
 
@@ -38,40 +35,15 @@ REQUEST = children.ClaimRequest(1 << 20, "fast", VolumeMode.FILESYSTEM, ("ReadWr
 Change = Callable[[dict[str, Any]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The API server with the chart's rights and policies."""
-
-    kubeconfig: Path
-    directory: Path
-
-
 @pytest.fixture(scope="module")
-def scene(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    made = Scene(kubeconfig, tmp_path_factory.mktemp("populator"))
-    chart = render(f"fullnameOverride={RELEASE}", namespace=RELEASE)
-    policies = [item for item in chart if "-operator-" in item["metadata"]["name"]]
-
-    async def begin() -> None:
-        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
-            await client.create(kinds.NAMESPACE, {"metadata": {"name": RELEASE}})
-            await grant(client, [item for item in chart if RELEASE in item["metadata"]["name"]])
-            await enforce(client, policies)
-        async with aclosing(await connect_as(kubeconfig, RELEASE, RELEASE, made.directory)) as operator:
-            body = {"metadata": {"name": "probe", "namespace": RELEASE}, "spec": {"backupId": "x"}}
-            await wait_until_refused(lambda: operator.create(kinds.VOLUME_RESTORE, body), "The operator must")
-
-    async def end() -> None:
-        async with aclosing(await connect(kubeconfig=str(kubeconfig))) as client:
-            await lift(client, policies)
-
-    asyncio.run(begin())
-    yield made
-    asyncio.run(end())
+def scene(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyScene]:
+    made = PolicyScene(kubeconfig, tmp_path_factory.mktemp("populator"))
+    with operator_policies(made, RELEASE):
+        yield made
 
 
 @pytest.fixture
-async def operator(scene: Scene) -> AsyncIterator[KubeClient]:
+async def operator(scene: PolicyScene) -> AsyncIterator[KubeClient]:
     """A client with the operator's token."""
     async with aclosing(await connect_as(scene.kubeconfig, RELEASE, RELEASE, scene.directory)) as connected:
         yield connected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,8 @@ from cinderblock.kube.kinds import Kind
 from tests.support.simulation.api import Object
 from tests.support.simulation.cluster import KEPT, LATE, NAMESPACE
 from tests.support.simulation.moments import Moments, some_or_all_moments
-from tests.support.simulation.simulation import Simulation, api_outage, summary
+from tests.support.simulation.simulation import Simulation, summary
+from tests.support.simulation.write_faults import FAULTS, run_scenario
 from tests.support.store.faults import Crash
 
 KIND = "BackupVerification"
@@ -332,28 +333,21 @@ def test_quota_is_an_error_with_a_clear_sentence(simulation: Simulation) -> None
 
 # Crashes, deletions, forged objects
 
-FAULTS: dict[str, tuple[bool, Callable[[], BaseException]]] = {
-    "dies before": (False, lambda: Crash("scripted")),
-    "dies after": (True, lambda: Crash("scripted")),
-    "loses the answer to": (True, api_outage),
-}
-
 
 def run(fault: tuple[int, BaseException, bool] | None = None, *, code: int = 0) -> tuple[Simulation, int]:
     """Run a drill to its end, with an optional fault at one write."""
-    with Simulation() as simulation:
+
+    def prepare(simulation: Simulation) -> None:
         simulation.claim("data", "today")
         simulation.backup("full", "data")
         simulation.settle()
         add_check(simulation)
         simulation.cluster.check.program = lambda _content: code
-        before = simulation.faults.writes
-        if fault is not None:
-            at, error, done = fault
-            simulation.faults.plan(at, error, done=done)
+
+    def start(simulation: Simulation) -> None:
         simulation.verify("drill", "Restore", volumeId="data", restore=CHECK)
-        simulation.settle()
-    return simulation, simulation.faults.writes - before
+
+    return run_scenario(prepare, start, fault)
 
 
 @pytest.mark.parametrize(
